@@ -1,0 +1,70 @@
+"""What the tests share: where the repository is, and a way to run its scripts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+KEPT_FROM_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+def run_script(script, *args, env=None, cwd=None, timeout=120, repo=REPO):
+    """Runs scripts/<script> of `repo` by bash (a .py file by this Python): CompletedProcess, text.
+
+    The environment is a bare one, so that a developer's SEED or DATA_PATH changes no test.
+    """
+    path = Path(repo) / "scripts" / script if "/" not in str(script) else Path(repo) / script
+    base = {name: os.environ[name] for name in KEPT_FROM_ENVIRONMENT if name in os.environ}
+    runner = sys.executable if path.suffix == ".py" else "bash"
+    return subprocess.run(
+        [runner, str(path), *map(str, args)],
+        env={**base, "PYTHON": sys.executable, **(env or {})},
+        cwd=cwd or repo,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+    )
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch):
+    """No knob of the developer's shell reaches a test; deleted here, restored after."""
+    for name in ("SEED", "SEEDS", "RUN_ID", "OUT_DIR", "DATA_PATH", "TOKENIZER_PATH", "DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def tiny_repo(tmp_path):
+    """A repository in a folder with a space: scripts, the fake trainer, tiny data, a tiny track."""
+    repo = tmp_path / "a repo"
+    shutil.copytree(
+        REPO / "scripts", repo / "scripts", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copyfile(REPO / "tests" / "fake_trainer.py", repo / "train_gpt.py")
+    data, tokenizers = repo / "data" / "datasets" / "tiny", repo / "data" / "tokenizers"
+    for folder in (data, tokenizers, repo / "configs", repo / "records" / "track_tiny"):
+        folder.mkdir(parents=True)
+    for split in ("train", "val"):
+        header = struct.pack("<256i", 20240520, 1, 8, *[0] * 253)
+        (data / f"fineweb_{split}_000000.bin").write_bytes(header + bytes(16))
+    (tokenizers / "tiny.model").write_bytes(b"tiny")
+    (repo / "configs" / "tiny.env").write_text("# A tiny run\nITERATIONS=3\n")
+    track = json.loads((REPO / "records" / "track_sample_5min" / "track.json").read_text())
+    track.update(name="track_tiny", cap_bytes=20000, train_seconds=30, targets=6400)
+    track["data"].update(
+        name="tiny",
+        val_sha256=hashlib.sha256((data / "fineweb_val_000000.bin").read_bytes()).hexdigest(),
+        tokenizer_sha256=hashlib.sha256(b"tiny").hexdigest(),
+    )
+    (repo / "records" / "track_tiny" / "track.json").write_text(json.dumps(track, indent=2))
+    return repo

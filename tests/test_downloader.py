@@ -1,0 +1,536 @@
+"""The downloader against a loopback server that speaks the hub's protocol to the real client."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import time
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+hub_client = pytest.importorskip("huggingface_hub")
+from huggingface_hub import constants, file_download  # noqa: E402
+
+SCRIPT = Path(__file__).resolve().parents[1] / "data" / "cached_challenge_fineweb.py"
+REPO = "willdepueoai/parameter-golf"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FOLDER = "datasets/fineweb10B_sp1024"
+VAL, TRAIN0, TRAIN1 = (f"{FOLDER}/fineweb_{x}.bin" for x in ("val_000000", *("train_000000",
+                                                                           "train_000001")))
+MODEL, VOCAB = "tokenizers/fineweb_1024_bpe.model", "tokenizers/fineweb_1024_bpe.vocab"
+
+
+def shard(tokens: int, fill: int) -> bytes:
+    header = struct.pack("<256i", 20240520, 1, tokens, *[0] * 253)
+    return header + struct.pack(f"<{tokens}H", *[fill] * tokens)
+
+
+def export() -> dict[str, bytes]:
+    """The published layout in small: three train shards of sp1024, one of byte260."""
+    datasets = [
+        {"name": "fineweb10B_sp1024", "tokenizer_name": "sp_bpe_1024",
+         "stats": {"files_val": 1, "files_train": 3}},
+        {"name": "fineweb10B_byte260", "tokenizer_name": "pure_byte_260",
+         "stats": {"files_val": 1, "files_train": 1}},
+    ]
+    tokenizers = [
+        {"name": "sp_bpe_1024", "model_path": MODEL, "vocab_path": VOCAB},
+        {"name": "pure_byte_260", "path": "tokenizers/fineweb_pure_byte_260.json"},
+    ]
+    manifest = {"version": "10B", "docs_jsonl": "docs_selected.jsonl",
+                "datasets": datasets, "tokenizers": tokenizers}
+    files = {f"{FOLDER}/fineweb_train_{i:06d}.bin": shard(900 + i, i) for i in range(3)}
+    byte260 = "datasets/fineweb10B_byte260/fineweb"
+    return files | {
+        "manifest.json": json.dumps(manifest).encode(),
+        VAL: shard(500, 7),
+        MODEL: b"model " * 50,
+        VOCAB: b"vocab " * 50,
+        f"{byte260}_val_000000.bin": shard(40, 1),
+        f"{byte260}_train_000000.bin": shard(50, 2),
+        "tokenizers/fineweb_pure_byte_260.json": b"{}",
+        "docs_selected.jsonl": b'{"text": "a"}\n',
+        "docs_selected.source_manifest.json": b"{}",
+    }
+
+
+class FakeHub(ThreadingHTTPServer):
+    """What the client asks of the hub: repo info, paths-info, HEAD and GET of a file.
+
+    Shards and models are LFS (a redirect, a SHA-256), the rest plain git blobs. `faults` maps the
+    end of a path to what befalls its next GETs (or, for an API, POSTs), one each.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.requests, self.faults = export(), [], {}
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def fetched(self) -> list[str]:
+        gets = [path for method, path, _ in self.requests if method == "GET"]
+        return [path for path in gets if "/api/" not in path]
+
+    def entry(self, name: str) -> dict:
+        data = self.files[name]
+        blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        entry = {"type": "file", "path": f"datasets/{name}", "size": len(data), "oid": blob}
+        if name.endswith((".bin", ".model")):
+            oid = hashlib.sha256(data).hexdigest()
+            entry["lfs"] = {"oid": oid, "size": len(data), "pointerSize": 130}
+        return entry
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # headers and body in one packet: else each reply waits for a delayed ACK
+    server: FakeHub
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def reply(self, status: int, body: bytes = b"", headers: dict | None = None,
+              length: int | None = None) -> None:
+        self.send_response(status)
+        for key, value in (headers or {}).items():
+            self.send_header(key, str(value))
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def fault(self, path: str) -> object:
+        for end, queue in self.server.faults.items():
+            if path.endswith(end) and queue:
+                return queue.pop(0)
+        return None
+
+    def answer(self) -> None:
+        path = urlsplit(self.path).path
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.requests.append((self.command, path, self.headers.get("Range")))
+        fault = None if self.command == "HEAD" else self.fault(path)
+        if isinstance(fault, tuple):  # (status, headers)
+            return self.reply(fault[0], b"no", fault[1])
+        if path == f"/api/datasets/{REPO}":
+            return self.reply(200, json.dumps({"id": REPO, "sha": COMMIT}).encode())
+        if path == f"/api/datasets/{REPO}/paths-info/{COMMIT}":
+            form = (json.loads(body) if "json" in self.headers["Content-Type"]
+                    else parse_qs(body.decode()))
+            names = [name.removeprefix("datasets/") for name in form["paths"]]
+            entries = [self.server.entry(name) for name in names if name in self.server.files]
+            return self.reply(200, json.dumps(entries).encode())
+        place = re.fullmatch(rf"/datasets/{REPO}/resolve/{COMMIT}/datasets/(.+)", path)
+        if not place and not path.startswith("/cdn/"):
+            return self.reply(404, b"", {"X-Error-Code": "RepoNotFound"})
+        name = place[1] if place else path.removeprefix("/cdn/")
+        if name not in self.server.files:
+            return self.reply(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+        entry = self.server.entry(name)
+        etag = entry.get("lfs", entry)["oid"]
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"', "X-Linked-Etag": f'"{etag}"',
+                   "X-Linked-Size": entry["size"]}
+        if place and "lfs" in entry:
+            return self.reply(302, b"", headers | {"Location": f"{self.server.url}/cdn/{name}"})
+        return self.content(self.server.files[name], headers, fault)
+
+    def content(self, data: bytes, headers: dict, fault: object) -> None:
+        status = 200
+        if ask := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
+            status, start = 206, int(ask[1])
+            headers = headers | {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+            data = data[start:]
+        if fault == "alter":
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        kept = {"half": data[: len(data) // 2], "cut": b""}.get(str(fault), data)
+        self.reply(status, kept, headers, len(data))
+        self.close_connection = len(kept) < len(data)
+
+    do_GET = do_HEAD = do_POST = answer
+
+
+@pytest.fixture
+def hub():
+    server = FakeHub()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """A data folder of its own, with the script in it: the script fetches beside itself."""
+    folder = tmp_path / "data with space"
+    folder.mkdir()
+    shutil.copy(SCRIPT, folder)
+    return folder
+
+
+@pytest.fixture
+def fetch(hub, data, tmp_path, monkeypatch, capfd):
+    """Runs main(argv) in this process; gives code, output and errors. Sleeps are only noted."""
+    point_client_at(hub.url, tmp_path, monkeypatch)
+    spec = importlib.util.spec_from_file_location("downloader", data / SCRIPT.name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*argv: str) -> tuple[int, str, str]:
+        hub.requests.clear()
+        code = module.main([*argv])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    call.module, call.sleeps = module, []
+    monkeypatch.setattr(time, "sleep", call.sleeps.append)
+    return call
+
+
+def point_client_at(url: str, tmp_path: Path, monkeypatch) -> None:
+    """The client reads its environment at import, so in this process its constants are set."""
+    for name in ("MATCHED_FINEWEB_REPO_ID", "MATCHED_FINEWEB_REMOTE_ROOT_PREFIX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    for module in (constants, file_download):  # older clients have it in both
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+def run_script(data: Path, url: str, home: Path, *argv: str, **env: str):
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "MATCHED_"))}
+    environment = keep | {"HF_ENDPOINT": url, "HF_HOME": str(home), "NO_PROXY": "*"} | env
+    return subprocess.run([sys.executable, str(data / SCRIPT.name), *argv], env=environment,
+                          capture_output=True, text=True, timeout=60)
+
+
+def error_line(err: str) -> str:
+    """The last line: the error. Nothing a user can cause ends in a traceback."""
+    assert "Traceback" not in err
+    line = err.strip().splitlines()[-1]
+    assert line.startswith("cached_challenge_fineweb.py: error: "), err
+    assert err.count("error: ") == 1
+    return line
+
+
+def here(data: Path) -> set[str]:
+    return {path.relative_to(data).as_posix() for path in data.rglob("*")
+            if path.is_file() and ".incoming" not in path.parts
+            and path.name not in (SCRIPT.name, "checksums.json")}
+
+
+# ---- fetching --------------------------------------------------------------------------------
+
+
+def test_fresh_fetch_then_offline(hub, data, tmp_path):
+    home = tmp_path / "home"
+    hub.faults["val_000000.bin"] = ["half"]
+    done = run_script(data, hub.url, home)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in re.split("[\r\n]+", done.stderr) if line]
+    assert all(re.match(r"check: |\d/5 fineweb_|\d/5 [\w.]+: +\d+%", line) for line in lines), lines
+    assert here(data) == {"manifest.json", VAL, TRAIN0, TRAIN1, MODEL, VOCAB}
+    for name in here(data):
+        assert (data / name).read_bytes() == hub.files[name]
+    assert not any(path.is_symlink() for path in data.rglob("*"))
+    assert not list(data.rglob(".incoming")), "staging is gone"
+    copies = [p for p in home.rglob("*") if p.is_file() and p.read_bytes() in hub.files.values()]
+    assert not copies, "no second copy in a cache"
+    assert f"DATA_PATH={data / FOLDER}" in done.stdout
+    assert f"TOKENIZER_PATH={data / MODEL}" in done.stdout
+    recorded = json.loads((data / "checksums.json").read_text())["files"]
+    assert recorded[VAL]["sha256"] == hashlib.sha256(hub.files[VAL]).hexdigest()
+    assert recorded["manifest.json"]["bytes"] == len(hub.files["manifest.json"])
+
+    hub.requests.clear()
+    again = run_script(data, hub.url, home, "2", HF_HUB_OFFLINE="1")
+    assert again.returncode == 0, again.stderr
+    assert "0 fetched, 5 here" in again.stdout
+    assert not hub.requests
+
+    more = run_script(data, hub.url, home, "3", HF_HUB_OFFLINE="1")
+    assert more.returncode == 1
+    assert "fineweb_train_000002.bin" in error_line(more.stderr)
+    assert "HF_HUB_OFFLINE" in more.stderr
+
+
+def test_second_call_asks_nothing_and_more_shards_fetch_only_those(fetch, hub, data):
+    assert fetch("--train-shards", "1")[0] == 0
+    assert TRAIN1 not in here(data)
+    assert fetch("--train-shards", "1")[0] == 0
+    assert not hub.requests
+    code, out, _ = fetch("3")
+    assert code == 0 and "2 fetched, 4 here" in out
+    assert len(hub.fetched()) == 2
+    assert fetch("0")[0] == 0
+    assert not hub.requests
+
+
+def test_byte260_docs_and_a_vocabulary_the_hub_lacks(fetch, hub, data):
+    assert fetch("--variant", "byte260", "1")[0] == 0
+    assert "tokenizers/fineweb_pure_byte_260.json" in here(data)
+    del hub.files[VOCAB]
+    assert fetch("1", "--with-docs")[0] == 0
+    assert {"docs_selected.jsonl", "docs_selected.source_manifest.json", MODEL} <= here(data)
+    assert VOCAB not in here(data)
+    assert fetch("1", "--with-docs")[0] == 0
+    assert not hub.requests
+
+
+def test_files_of_an_earlier_tool_are_checked_and_taken_over(fetch, hub, data):
+    for name in (VAL, TRAIN0, MODEL, VOCAB, "manifest.json"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_bytes(hub.files[name])
+    code, out, _ = fetch("1")
+    assert code == 0 and "0 fetched" in out
+    assert not hub.fetched()
+    assert fetch("1")[0] == 0
+    assert not hub.requests
+
+
+def test_datasets_on_another_disk(fetch, hub, data, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (data / "datasets").symlink_to(tmp_path / "disk")
+    assert fetch("1")[0] == 0
+    assert (tmp_path / "disk/fineweb10B_sp1024/fineweb_train_000000.bin").is_file()
+    assert not list(tmp_path.rglob(".incoming")) + list(data.rglob(".incoming"))
+
+
+def test_another_repository_is_asked_anew(fetch, hub, data, monkeypatch):
+    assert fetch("1")[0] == 0
+    monkeypatch.setenv("MATCHED_FINEWEB_REPO_ID", "someone/else")
+    code, _, err = fetch("1")
+    assert code == 1
+    assert "someone/else" in error_line(err) and "404" in err
+
+
+# ---- a network that misbehaves ---------------------------------------------------------------
+
+
+def test_truncated_reply_is_resumed(fetch, hub, data):
+    tokens = 12_000_000  # more than the 10 MiB that the client reads at a time
+    header = struct.pack("<256i", 20240520, 1, tokens, *[0] * 253)
+    hub.files[TRAIN0] = header + bytes(range(200)) * (tokens // 100)
+    hub.faults["train_000000.bin"] = ["half"]
+    assert fetch("1")[0] == 0
+    assert (data / TRAIN0).read_bytes() == hub.files[TRAIN0]
+    assert [ask for _, path, ask in hub.requests if ask and path.endswith(TRAIN0)]
+
+
+def test_reply_cut_for_good_leaves_nothing_and_the_next_call_goes_on(fetch, hub, data):
+    hub.faults["train_000000.bin"] = ["cut"] * 1000
+    code, _, err = fetch("1")
+    assert code == 1
+    assert TRAIN0 in error_line(err)
+    assert not (data / TRAIN0).exists()
+    assert {MODEL, VAL} <= here(data)
+    hub.faults.clear()
+    code, out, _ = fetch("1")
+    assert code == 0 and "1 fetched, 3 here" in out
+
+
+def test_429_waits_as_long_as_asked(fetch, hub, data):
+    limit = (429, {"Retry-After": "7"})
+    hub.faults |= {COMMIT: [limit], "train_000000.bin": [limit], f"api/datasets/{REPO}": [limit]}
+    assert fetch("1")[0] == 0
+    assert len([wait for wait in fetch.sleeps if wait >= 7]) == 3
+    assert (data / TRAIN0).read_bytes() == hub.files[TRAIN0]
+
+
+def test_429_with_an_endless_wait_or_without_end_fails(fetch, hub, data):
+    hub.faults[COMMIT] = [(429, {"Retry-After": "3600"})]
+    code, _, err = fetch("1")
+    assert code == 1 and "3600 s" in error_line(err) and not fetch.sleeps
+    hub.faults[COMMIT] = [(503, {})] * 99
+    code, _, err = fetch("1")
+    assert code == 1 and "503" in error_line(err)
+    assert fetch.sleeps == [1, 2, 4, 8]
+
+
+def test_retry_after_as_a_date(fetch):
+    header = {"Retry-After": formatdate(time.time() + 60, usegmt=True)}
+    assert 55 < fetch.module.retry_after(header) <= 60
+    assert fetch.module.retry_after({"Retry-After": "soon"}) == 0
+    assert fetch.module.retry_after({}) == 0
+
+
+def test_wrong_hash_once_is_fetched_again_twice_is_an_error(fetch, hub, data):
+    hub.faults["val_000000.bin"] = ["alter"]
+    assert fetch("1")[0] == 0
+    (data / VAL).unlink()
+    hub.faults["val_000000.bin"] = ["alter"] * 9
+    code, _, err = fetch("1")
+    assert code == 1
+    assert VAL in error_line(err) and "sha256" in err
+    assert not (data / VAL).exists()
+
+
+def test_a_shard_that_the_hub_itself_has_wrong_is_refused(fetch, hub, data):
+    hub.files[TRAIN0] = b"\0" * 4000
+    code, _, err = fetch("1")
+    assert code == 1 and "not a shard" in error_line(err)
+    assert not (data / TRAIN0).exists()
+
+
+def test_unreachable_hub_is_one_line(fetch, hub, data):
+    hub.shutdown()
+    hub.server_close()
+    code, _, err = fetch("1")
+    assert code == 1
+    assert hub.url in error_line(err) and "refused" in err
+    assert fetch.sleeps == [1, 2, 4, 8]
+    assert not here(data)
+
+
+# ---- asked for what is not there -------------------------------------------------------------
+
+
+def test_unknown_variant_names_those_that_exist(fetch, hub):
+    code, _, err = fetch("--variant", "sp4096")
+    assert code == 1
+    assert "sp4096" in error_line(err) and "byte260, sp1024" in err
+
+
+def test_too_many_shards_says_how_many_there_are(fetch, data):
+    code, _, err = fetch("4")
+    assert code == 1
+    assert "3 train shards, 4" in error_line(err)
+    assert here(data) == {"manifest.json"}
+
+
+@pytest.mark.parametrize("argv", [["-1"], ["--train-shards", "-1"], ["x"], ["1", "--train-shards",
+                         "1"], ["--variant", "../up"], ["--variant", "sp"], ["--nonsense"]])
+def test_wrong_arguments_exit_2(fetch, hub, argv):
+    with pytest.raises(SystemExit) as stop:
+        fetch(*argv)
+    assert stop.value.code == 2
+    assert not hub.requests
+
+
+def test_skip_manifest(fetch, hub, data):
+    code, _, err = fetch("--skip-manifest", "1")
+    assert code == 1 and "manifest.json" in error_line(err)
+    (data / "manifest.json").write_bytes(hub.files["manifest.json"] + b"\n")
+    assert fetch("--skip-manifest", "1")[0] == 0
+    assert not any(path.endswith("manifest.json") for path in hub.fetched())
+    assert (data / "manifest.json").read_bytes().endswith(b"\n"), "used as it is"
+
+
+@pytest.mark.parametrize("path", ["../../evil.model", "tokenizers/../evil.model", "/evil.model",
+                                  SCRIPT.name, "tokenizers/.incoming"])
+def test_a_manifest_cannot_name_files_of_others(fetch, hub, data, path):
+    text = hub.files["manifest.json"].replace(MODEL.encode(), path.encode())
+    hub.files["manifest.json"] = text
+    hub.files[path] = b"evil"
+    code, _, err = fetch("1")
+    assert code == 1 and path in error_line(err)
+    assert here(data) == {"manifest.json"}
+
+
+def test_a_manifest_that_is_none(fetch, hub):
+    hub.files["manifest.json"] = b"[]"
+    assert "no manifest" in error_line(fetch("--variant", "sp512")[2])
+
+
+# ---- the local side ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "magic"])
+def test_corrupted_local_shard_is_fetched_anew(fetch, hub, data, harm):
+    assert fetch("2")[0] == 0
+    good = hub.files[TRAIN1]
+    bad = {"flip": good[:-1] + b"\xff", "truncate": good[:-2], "magic": b"\0" * 4 + good[4:]}
+    (data / TRAIN1).write_bytes(bad[harm])
+    code, out, err = fetch("--verify")
+    assert code == 1 and f"BAD {TRAIN1}" in out and TRAIN1 in error_line(err)
+    assert not hub.requests
+    code, out, err = fetch("2")
+    assert code == 0 and "1 fetched, 4 here" in out and TRAIN1 in err
+    assert (data / TRAIN1).read_bytes() == good
+    assert fetch("--verify")[:2] == (0, "6 files are right\n")
+
+
+def test_verify_without_anything_and_with_a_foreign_shard(fetch, hub, data):
+    assert "nothing to verify" in error_line(fetch("--verify")[2])
+    other = data / "datasets/other_sp1024/fineweb_val_000000.bin"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(shard(5, 1))
+    assert "1 shards without a recorded hash" in fetch("--verify")[1]
+    other.write_bytes(shard(5, 1) + b"x")
+    assert fetch("--verify")[0] == 1
+    assert not hub.requests
+
+
+def test_a_folder_that_cannot_be_written_is_named(fetch, data):
+    (data / "tokenizers").write_bytes(b"a file where a folder belongs")
+    code, _, err = fetch("1")
+    assert code == 1 and "tokenizers" in error_line(err)
+
+
+def test_a_changed_hub_is_followed_when_it_is_asked(fetch, hub, data):
+    assert fetch("1")[0] == 0
+    hub.files[VAL] = shard(500, 8)
+    code, out, err = fetch("2")
+    assert code == 0 and "2 fetched, 3 here" in out
+    assert VAL in err, "said, not done in silence"
+    assert (data / VAL).read_bytes() == hub.files[VAL]
+
+
+def test_damaged_checksums_are_named(fetch, data):
+    (data / "checksums.json").write_text('{"files": {"a": 1}}')
+    code, _, err = fetch("--verify")
+    assert code == 1 and "checksums.json" in error_line(err)
+
+
+def test_too_little_space_is_seen_before_fetching(fetch, hub, data, monkeypatch):
+    assert fetch("0")[0] == 0
+    usage = shutil._ntuple_diskusage(10**6, 10**6, 100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    code, _, err = fetch("2")
+    assert code == 1 and "free" in error_line(err)
+    assert not hub.fetched()
+
+
+def test_disk_that_fills_up_on_the_way(fetch, hub, data, monkeypatch):
+    assert fetch("0")[0] == 0
+
+    def fills(url, temp_file, **kwargs):
+        temp_file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(file_download, "http_get", fills)
+    code, _, err = fetch("1")
+    assert code == 1 and "No space left" in error_line(err)
+    assert not (data / TRAIN0).exists() and not fetch.sleeps
+
+
+def test_two_at_once_and_leftovers_of_a_killed_one(fetch, hub, data):
+    filelock = pytest.importorskip("filelock")
+    left = data / FOLDER / ".incoming" / ".cache" / "h" / "x.etag.0123abcd.incomplete"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"part")
+    (data / ".incoming").mkdir()
+    with filelock.FileLock(data / ".incoming" / "lock"):
+        code, _, err = fetch("1")
+        assert code == 1 and "another download" in error_line(err)
+        assert left.exists()
+    hub.faults["train_000000.bin"] = [(404, {})]
+    assert fetch("1")[0] == 1
+    assert not left.exists(), "gone, even where the call then fails"
+    assert fetch("1")[0] == 0
+    assert not list(data.rglob(".incoming"))
