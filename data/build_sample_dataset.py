@@ -1,0 +1,206 @@
+#!/usr/bin/env python3
+"""Turn data/sample_text.jsonl.xz into the sample dataset that every clone can train on, offline.
+
+usage: python3 data/build_sample_dataset.py [--out DIR] [--train-tokenizer]
+
+Writes, in the layout of the published FineWeb export, below DIR (default: data/):
+    datasets/sample_sp1024/fineweb_train_000000.bin, fineweb_val_000000.bin, manifest.json
+    tokenizers/sample_1024_bpe.model
+A shard is 256 little-endian int32 (magic, version, number of tokens) and then uint16 tokens. Every
+build gives the same bytes; files that are already right are left alone. The validation shard and
+the tokenizer must have the hashes pinned in records/track_sample_5min/track.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import lzma
+import os
+import sys
+from pathlib import Path
+
+try:
+    import numpy as np
+    import sentencepiece as spm
+except ImportError as error:
+    sys.exit(f"build_sample_dataset.py: error: {error}; pip install -r requirements-cuda.txt")
+
+HERE = Path(__file__).resolve().parent
+TEXT = HERE / "sample_text.jsonl.xz"
+TOKENIZER = "sample_1024_bpe.model"
+TRACK = HERE.parent / "records" / "track_sample_5min" / "track.json"
+DATASET = "datasets/sample_sp1024"
+TRAIN, VAL = f"{DATASET}/fineweb_train_000000.bin", f"{DATASET}/fineweb_val_000000.bin"
+SHARD_MAGIC, SHARD_VERSION = 20240520, 1
+PAD, BOS, EOS, UNK = 0, 1, 2, 3
+VOCAB_SIZE = 1024
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_documents(path: Path) -> list[str]:
+    """The texts, each once, in the order of their hashes: where a text stands, and so the split,
+    depends on the text alone."""
+    lines = lzma.decompress(path.read_bytes()).decode().rstrip("\n").split("\n")
+    return sorted({json.loads(line)["text"] for line in lines}, key=lambda t: sha256(t.encode()))
+
+
+def train_tokenizer(documents: list[str]) -> bytes:
+    """The published tokenizer's recipe. Trained once and committed: SentencePiece does not promise
+    the same bytes from every version of its trainer."""
+    model = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        # One line a document; the default length limit would silently drop the long ones.
+        sentence_iterator=(" ".join(text.split()) for text in documents),
+        max_sentence_length=1 << 24,
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=VOCAB_SIZE,
+        character_coverage=0.999,
+        byte_fallback=True,
+        split_digits=True,
+        normalization_rule_name="nmt_nfkc",
+        add_dummy_prefix=False,
+        pad_id=PAD,
+        bos_id=BOS,
+        eos_id=EOS,
+        unk_id=UNK,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def encode(documents: list[str], model: bytes) -> list[np.ndarray]:
+    """Token ids of each document: uint16 [1 + pieces], BOS first, no EOS."""
+    tokenizer = spm.SentencePieceProcessor(model_proto=model)
+    if tokenizer.vocab_size() != VOCAB_SIZE:
+        raise ValueError(f"the tokenizer has {tokenizer.vocab_size()} pieces, not {VOCAB_SIZE}")
+    encoded = [np.array([BOS, *ids], "<u2") for ids in tokenizer.encode(documents, num_threads=1)]
+    if any((ids == UNK).any() for ids in encoded):
+        raise ValueError("the tokenizer gives <unk>; it must be trained with byte_fallback")
+    return encoded
+
+
+def split(encoded: list[np.ndarray], targets: int) -> tuple[list, list]:
+    """(train, val). Validation is the first documents that hold the targets the track scores and as
+    many again that nobody tunes on; long ones train, so that none makes up much of the score."""
+    minimum, longest = 2 * targets + 128, targets // 16
+    train, val, val_tokens = [], [], 0
+    for ids in encoded:
+        if val_tokens < minimum and len(ids) <= longest:
+            val.append(ids)
+            val_tokens += len(ids)
+        else:
+            train.append(ids)
+    if val_tokens < minimum or not train:
+        raise ValueError(f"{TEXT.name} is too short for {minimum} validation tokens")
+    return train, val
+
+
+def shard(documents: list[np.ndarray]) -> bytes:
+    tokens = np.concatenate(documents)
+    header = np.zeros(256, "<i4")
+    header[:3] = SHARD_MAGIC, SHARD_VERSION, tokens.size
+    return header.tobytes() + tokens.tobytes()
+
+
+def manifest(train: list[np.ndarray], val: list[np.ndarray], files: dict[str, bytes]) -> bytes:
+    """The dataset's entry as in the published manifest, and the files' sizes and hashes."""
+    tokens_val, tokens_train = (sum(map(len, part)) for part in (val, train))
+    entry = {
+        "name": "sample_sp1024",
+        "tokenizer_name": "sp_bpe_1024",
+        "tokenizer_kind": "sentencepiece_bpe",
+        "path": DATASET,
+        "train_glob": f"{DATASET}/fineweb_train_*.bin",
+        "val_glob": f"{DATASET}/fineweb_val_*.bin",
+        "vocab_size": VOCAB_SIZE,
+        "bos_id": BOS,
+        "eos_id": EOS,
+        "stats": {
+            "docs_total": len(train) + len(val),
+            "docs_val": len(val),
+            "docs_train": len(train),
+            "files_total": 2,
+            "files_val": 1,
+            "files_train": 1,
+            "tokens_total": tokens_train + tokens_val,
+            "tokens_val": tokens_val,
+            "tokens_train": tokens_train,
+        },
+        "files": [
+            {"path": path, "bytes": len(content), "sha256": sha256(content)}
+            for path, content in files.items()
+        ],
+    }
+    return (json.dumps(entry, indent=2) + "\n").encode()
+
+
+def build(documents: list[str], model: bytes, targets: int) -> dict[str, bytes]:
+    """All outputs, by path below the output folder."""
+    train, val = split(encode(documents, model), targets)
+    files = {TRAIN: shard(train), VAL: shard(val), f"tokenizers/{TOKENIZER}": model}
+    return {**files, f"{DATASET}/manifest.json": manifest(train, val, files)}
+
+
+def check_pin(pins: dict, key: str, content: bytes) -> None:
+    """Raise ValueError where content has not the hash that the track pins (null: none yet)."""
+    if pins[key] not in (None, sha256(content)):
+        raise ValueError(
+            f"{key} is {sha256(content)}, but {TRACK.parent.name}/{TRACK.name} pins {pins[key]}; "
+            f"restore {TEXT.name} and {TOKENIZER} (git checkout -- data), or pin the new hash if "
+            "you changed them on purpose"
+        )
+
+
+def write(path: Path, content: bytes) -> bool:
+    """Put content at path in one step; False where it was there already."""
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def make(out: Path, retrain: bool) -> list[str]:
+    """Build below out; returns the paths that were written (none: all was right already)."""
+    documents = read_documents(TEXT)
+    track = json.loads(TRACK.read_text())
+    if retrain:
+        write(out / TOKENIZER, train_tokenizer(documents))
+    model = ((out if retrain else HERE) / TOKENIZER).read_bytes()
+    check_pin(track["data"], "tokenizer_sha256", model)
+    files = build(documents, model, track["targets"])
+    check_pin(track["data"], "val_sha256", files[VAL])
+    return [path for path, content in files.items() if write(out / path, content)]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=HERE, help="output folder (default: data/)")
+    parser.add_argument("--train-tokenizer", action="store_true",
+                        help=f"train {TOKENIZER} again, in the output folder, and use it")
+    args = parser.parse_args(argv)
+    try:
+        written = make(args.out, args.train_tokenizer)
+    except (OSError, RuntimeError, ValueError, lzma.LZMAError) as error:
+        print(f"build_sample_dataset.py: error: {error}", file=sys.stderr)
+        return 1
+    state = f"wrote {len(written)} files" if written else "already there, nothing to do"
+    print(f"sample_sp1024 in {args.out}: {state}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""The sample dataset, its builder, and the tracks' rules."""
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece as spm
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILDER = ROOT / "data" / "build_sample_dataset.py"
+spec = importlib.util.spec_from_file_location("build_sample_dataset", BUILDER)
+sample = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sample)
+
+TRACK_KEYS = {
+    "schema_version", "name", "title", "cap_bytes", "train_seconds", "eval_seconds", "targets",
+    "data", "required_files", "lanes", "record_rule",
+}
+DATA_KEYS = {
+    "name", "val_file", "val_sha256", "tokenizer_file", "tokenizer_sha256", "tokenizer_exempt",
+}
+LANES = {"record", "open-hardware", "non-record"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    out = tmp_path_factory.mktemp("data with a space")
+    done = subprocess.run(
+        [sys.executable, BUILDER, "--out", out], capture_output=True, text=True, check=True
+    )
+    assert "wrote 4 files" in done.stdout
+    return out
+
+
+@pytest.fixture(scope="module")
+def tokenizer(built):
+    return spm.SentencePieceProcessor(model_file=str(built / "tokenizers" / sample.TOKENIZER))
+
+
+def read_shard(path):
+    content = path.read_bytes()
+    return np.frombuffer(content[:1024], "<i4"), np.frombuffer(content[1024:], "<u2")
+
+
+def documents(tokens):
+    """A shard's documents without their BOS."""
+    return [ids[1:].tolist() for ids in np.split(tokens, np.flatnonzero(tokens == sample.BOS))[1:]]
+
+
+def files_below(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def pinned():
+    return json.loads(sample.TRACK.read_text())["data"]
+
+
+def test_hashes_are_the_pinned_ones(built):
+    def sha256(path):
+        return hashlib.sha256((built / path).read_bytes()).hexdigest()
+
+    assert sha256(sample.VAL) == pinned()["val_sha256"]
+    assert sha256(f"tokenizers/{sample.TOKENIZER}") == pinned()["tokenizer_sha256"]
+    entry = json.loads((built / sample.DATASET / "manifest.json").read_text())
+    assert [f["sha256"] for f in entry["files"]] == [sha256(f["path"]) for f in entry["files"]]
+
+
+def test_headers_and_counts(built):
+    stats = json.loads((built / sample.DATASET / "manifest.json").read_text())["stats"]
+    for path, key in ((sample.TRAIN, "train"), (sample.VAL, "val")):
+        header, tokens = read_shard(built / path)
+        assert header[:3].tolist() == [20240520, 1, tokens.size] and not header[3:].any()
+        assert stats[f"tokens_{key}"] == tokens.size
+        assert stats[f"docs_{key}"] == (tokens == sample.BOS).sum()
+        assert tokens.max() < sample.VOCAB_SIZE
+    targets = json.loads(sample.TRACK.read_text())["targets"]
+    assert stats["tokens_val"] >= 2 * targets + 128
+    assert stats["tokens_train"] > 4 * stats["tokens_val"]
+
+
+def test_decoded_documents_are_the_text_and_the_split_is_disjoint(built, tokenizer):
+    normalized = tokenizer.normalize(sample.read_documents(sample.TEXT))
+    texts = [text.replace("\u2581", " ") for text in normalized]
+    assert len(set(texts)) == len(texts)
+    decoded = {}
+    for path in (sample.TRAIN, sample.VAL):
+        _, tokens = read_shard(built / path)
+        assert tokens[0] == sample.BOS
+        # No <unk>, no EOS, no padding; and BOS only where a document begins.
+        assert not np.isin(tokens, [sample.PAD, sample.EOS, sample.UNK]).any()
+        decoded[path] = tokenizer.decode(documents(tokens))
+        known = set(decoded[path])
+        assert decoded[path] == [text for text in texts if text in known]  # in order of the hashes
+    assert not set(decoded[sample.TRAIN]) & set(decoded[sample.VAL])
+    assert sorted(decoded[sample.TRAIN] + decoded[sample.VAL]) == sorted(texts)
+
+
+def test_tokenizer_is_of_the_published_kind(tokenizer):
+    assert tokenizer.vocab_size() == 1024
+    ids = (tokenizer.pad_id(), tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.unk_id())
+    assert ids == (0, 1, 2, 3)
+    assert sum(map(tokenizer.is_byte, range(1024))) == 256
+    assert tokenizer.decode(tokenizer.encode("\u96ea \U0001f9ca")) == "\u96ea \U0001f9ca"
+    assert not tokenizer.id_to_piece(tokenizer.encode("word")[0]).startswith("\u2581")
+    assert sum(piece.isdigit() for piece in tokenizer.encode("2024", out_type=str)) == 4
+
+
+def test_a_second_build_does_nothing_and_a_damaged_shard_is_rebuilt(built, tmp_path, capsys):
+    out = tmp_path / "data"
+    shutil.copytree(built, out)
+    before = files_below(out)
+    times = {path: (out / path).stat().st_mtime_ns for path in before}
+    assert sample.main(["--out", str(out)]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert times == {path: (out / path).stat().st_mtime_ns for path in files_below(out)}
+
+    train, val = out / sample.TRAIN, out / sample.VAL
+    train.write_bytes(train.read_bytes()[:-2])
+    val.write_bytes(val.read_bytes()[:2000] + b"\xff" + val.read_bytes()[2001:])
+    assert sample.main(["--out", str(out)]) == 0
+    assert "wrote 2 files" in capsys.readouterr().out
+    assert files_below(out) == before
+
+
+def test_a_hash_that_is_not_pinned_is_one_line_and_writes_nothing(tmp_path, capsys, monkeypatch):
+    track = json.loads(sample.TRACK.read_text())
+    track["data"]["val_sha256"] = "0" * 64
+    (tmp_path / "track.json").write_text(json.dumps(track))
+    monkeypatch.setattr(sample, "TRACK", tmp_path / "track.json")
+    assert sample.main(["--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "val_sha256" in error and "git checkout" in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "tokenizer"])
+def test_damaged_sources_are_one_line(damage, tmp_path, capsys, monkeypatch):
+    text = tmp_path / "sample_text.jsonl.xz"
+    if damage == "truncated":
+        text.write_bytes(sample.TEXT.read_bytes()[:5000])
+    if damage == "tokenizer":
+        (tmp_path / sample.TOKENIZER).write_bytes(b"junk")
+        monkeypatch.setattr(sample, "HERE", tmp_path)
+    else:
+        monkeypatch.setattr(sample, "TEXT", text)
+    assert sample.main(["--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and error[0].startswith("build_sample_dataset.py: error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+    def full_disk(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(sample.os, "replace", full_disk)
+    assert sample.main(["--out", str(tmp_path)]) == 1
+    assert not files_below(tmp_path)
+
+
+def test_retrained_tokenizer_stays_in_the_output_folder(tmp_path):
+    committed = (sample.HERE / sample.TOKENIZER).read_bytes()
+    code = sample.main(["--out", str(tmp_path), "--train-tokenizer"])
+    retrained = (tmp_path / sample.TOKENIZER).read_bytes()
+    assert (sample.HERE / sample.TOKENIZER).read_bytes() == committed
+    assert code == (0 if retrained == committed else 1)  # another SentencePiece may differ
+    assert spm.SentencePieceProcessor(model_proto=retrained).vocab_size() == sample.VOCAB_SIZE
+
+
+TRACKS = sorted(ROOT.glob("records/*/track.json"))
+
+
+@pytest.mark.parametrize("path", TRACKS, ids=lambda path: path.parent.name)
+def test_track_has_every_key_of_the_contract(path):
+    track = json.loads(path.read_text())
+    assert set(track) == TRACK_KEYS and set(track["data"]) == DATA_KEYS
+    assert track["schema_version"] == 1 and track["name"] == path.parent.name
+    assert set(track["required_files"]) == {"always", "script", "record"}
+    assert set(track["record_rule"]) == {"test", "improvement_nats", "p", "min_seeds"}
+    assert track["lanes"] and set(track["lanes"]) <= LANES
+    assert isinstance(track["cap_bytes"], int) and isinstance(track["targets"], int)
+    assert (path.parent / "README.md").is_file()
+
+
+def test_the_three_tracks():
+    tracks = {p.parent.name: json.loads(p.read_text()) for p in TRACKS}
+    rules = {
+        name: (t["cap_bytes"], t["train_seconds"], t["eval_seconds"], t["targets"], t["lanes"])
+        for name, t in tracks.items()
+    }
+    assert rules == {
+        "track_sample_5min": (2_000_000, 300, None, 65_536, ["open-hardware", "record"]),
+        "track_30min_2mb_local": (
+            2_000_000, 1800, 1800, 4_194_304, ["record", "open-hardware"]
+        ),
+        "track_non_record_2mb_local": (2_000_000, None, None, 4_194_304, ["non-record"]),
+    }
+    assert all(pinned()[key] for key in ("val_sha256", "tokenizer_sha256"))
