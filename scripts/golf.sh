@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The one door to the tools: scripts/golf.sh COMMAND ...; without a command it lists them.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [ -z "${PYTHON:-}" ]; then
+    PYTHON=python3
+    [ -x "$root/.venv/bin/python" ] && PYTHON="$root/.venv/bin/python"
+fi
+if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    echo "golf.sh: error: $PYTHON is not Python 3.10 or newer; run scripts/quickstart.sh or set PYTHON" >&2
+    exit 2
+fi
+export PYTHONPATH="$root/scripts${PYTHONPATH:+:$PYTHONPATH}"
+exec "$PYTHON" -m golf "$@"

@@ -1,0 +1,22 @@
+"""The tools behind scripts/golf.sh: one module a command, plus what they share."""
+
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+class GolfError(Exception):
+    """Something a person can put right, in one line; code 1: it is wrong, 2: used wrongly."""
+
+    def __init__(self, message: str, code: int = 1):
+        super().__init__(message)
+        self.code = code
+
+
+def shown(path) -> str:
+    """A path as people type it: relative to the working directory or the repository."""
+    path = Path(path)
+    for base in (Path.cwd(), REPO):
+        if path.is_relative_to(base):
+            return str(path.relative_to(base))
+    return str(path)

@@ -1,0 +1,321 @@
+"""Make a submission folder from one finished run, or from several seeds of one config.
+
+It becomes records/<track>/<date>_<name>/ (or --out DIR): the script that really ran, logs, packed
+artifacts, metrics, and submission.json and README.md filled from them. Then it is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import statistics
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from . import REPO, GolfError, check, shown, track
+from .runlog import dig, number, parse_json, read_run
+from .submission import PLACEHOLDERS, SCHEMA_VERSION, Count, count_bytes, mean, sha256
+
+# What names a run or its place, not what it does; the command to repeat it sets SEED itself.
+NOT_REPEATED = ("RUN_ID", "OUT_DIR", "SEED", "RESUME", "CHECKPOINT_EVERY_SECONDS")
+MAY_DIFFER = (*NOT_REPEATED, "MICRO_BATCH_TOKENS")
+
+
+@dataclass
+class Run:
+    """A finished run: its folder, its facts (runlog.last_events) and its seed."""
+
+    folder: Path
+    facts: dict[str, dict]
+    seed: int
+    script: str
+
+    @property
+    def config(self) -> dict:
+        value = self.facts["start"].get("config")
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def artifact(self) -> str:
+        return self.facts["export"]["artifact"]
+
+    @property
+    def packed_name(self) -> str:
+        """final_model.int8.zlib as final_model_seed<S>.int8.zlib."""
+        stem, _, rest = self.artifact.partition(".")
+        return f"{stem}_seed{self.seed}.{rest}"
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="one for each seed")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to make")
+    parser.add_argument("--track", metavar="NAME", help="default: by the run's data and targets")
+    parser.add_argument("--lane", metavar="LANE", help="default: by the run's device")
+    parser.add_argument("--name", help="what to call it; default: the run's name")
+    parser.add_argument("--author", help="default: git config user.name")
+    parser.add_argument("--github-id", help="default: git config github.user")
+    parser.add_argument("--blurb", help="one sentence on the idea")
+
+
+def main(args) -> int:
+    runs = [read_finished(folder) for folder in args.runs]
+    refuse_mixed(runs)
+    rules = track.load(args.track) if args.track else guess_track(runs, args.lane)
+    lane = args.lane or guess_lane(rules, runs[0])
+    if lane not in rules["lanes"]:
+        raise GolfError(f"lane {lane!r}: {rules['name']} has {', '.join(rules['lanes'])}", 2)
+    name = args.name or re.sub(r"-s\d+$", "", dig(runs[0].facts, "start", "run_id") or "")
+    date = datetime.fromtimestamp(runs[0].facts["start"]["time"], timezone.utc).date().isoformat()
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "submission"
+    out = (args.out or track.RECORDS / rules["name"] / f"{date}_{slug}").resolve()
+    if out.exists():
+        raise GolfError(
+            f"{shown(out)} is there already; choose another --name or --out, or remove it"
+        )
+    words = {
+        "author": args.author or git_config("user.name") or PLACEHOLDERS["author"],
+        "github_id": args.github_id or git_config("github.user") or PLACEHOLDERS["github_id"],
+        "name": name,
+        "blurb": args.blurb or PLACEHOLDERS["blurb"],
+        "date": date,
+        "track": rules["name"],
+        "lane": lane,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".new-") as temporary:
+        folder = Path(temporary) / "folder"
+        folder.mkdir()
+        fill(folder, out, runs, words)
+        folder.rename(out)
+    print(f"made     {shown(out)}/ from {len(runs)} run{'s' * (len(runs) > 1)}")
+    return check.report(check.check_folder(out, rules), as_json=False)
+
+
+def read_finished(folder: Path) -> Run:
+    """The run in `folder`; GolfError where it is none, is unfinished or was changed since."""
+    facts = read_run(folder)
+    if not facts:
+        raise GolfError(f"{shown(folder)}: no metrics.jsonl with events there; give a run's folder")
+    needed = ("start", "train_end", "export", "sliding", "end")
+    missing = [name for name in needed if name not in facts]
+    code = dig(facts, "end", "exit_code")
+    if missing or code != 0:
+        why = (
+            f"metrics.jsonl has no {missing[0]} event"
+            if missing
+            else f"it ended with exit code {code}"
+        )
+        raise GolfError(
+            f"{shown(folder)} is not finished: {why}; run it to its end (RESUME=1 goes on)"
+        )
+    seed, script = facts["start"].get("seed"), facts["start"].get("script")
+    artifact, began = facts["export"].get("artifact"), number(facts["start"].get("time"))
+    kinds = isinstance(seed, int) and isinstance(script, str) and isinstance(artifact, str)
+    if not kinds or began is None:
+        raise GolfError(
+            f"{shown(folder)}: metrics.jsonl lacks seed, time, script or artifact; run it again"
+        )
+    for name, known in (
+        (script, facts["start"].get("script_sha256")),
+        (artifact, facts["export"].get("artifact_sha256")),
+        ("train.log", None),
+    ):
+        path = folder / Path(name).name
+        if not path.is_file():
+            raise GolfError(f"{shown(path)} is gone; without it the run cannot be submitted")
+        if known and sha256(path) != known:
+            raise GolfError(f"{shown(path)} was changed after the run; run it again")
+    return Run(folder, facts, seed, Path(script).name)
+
+
+def refuse_mixed(runs: list[Run]) -> None:
+    """Several runs are seeds of one thing: the same script, data and configuration."""
+    seeds = Counter(run.seed for run in runs)
+    for seed, times in seeds.items():
+        if times > 1:
+            raise GolfError(f"seed {seed} is given {times} times; give one run a seed")
+    first, config = runs[0], runs[0].config
+    for run in runs[1:]:
+        for what in ("script_sha256", "data"):
+            if run.facts["start"].get(what) != first.facts["start"].get(what):
+                raise GolfError(f"{shown(run.folder)} and {shown(first.folder)} differ in {what}")
+        other = run.config
+        for name in sorted({*config, *other} - {*MAY_DIFFER}):
+            if config.get(name) != other.get(name):
+                raise GolfError(
+                    f"{shown(run.folder)} and {shown(first.folder)} differ in {name}: "
+                    f"{other.get(name)} and {config.get(name)}"
+                )
+
+
+def guess_track(runs: list[Run], lane: str | None) -> dict:
+    facts = runs[0].facts
+    slowest = max(number(r.facts["train_end"].get("train_seconds")) or 0.0 for r in runs)
+    return track.guess(
+        dig(facts, "start", "data", "name"), facts["sliding"].get("targets"), slowest, lane
+    )
+
+
+def guess_lane(rules: dict, run: Run) -> str:
+    """The track's first lane; a record lane is for one CUDA device, all else is open hardware."""
+    start = run.facts["start"]
+    one_cuda = start.get("device") == "cuda" and start.get("world_size") == 1
+    usable = [lane for lane in rules["lanes"] if lane != "record" or one_cuda]
+    return (usable or rules["lanes"])[0]
+
+
+def git_config(key: str) -> str:
+    try:
+        done = subprocess.run(["git", "config", key], cwd=REPO, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def fill(folder: Path, out: Path, runs: list[Run], words: dict) -> None:
+    """Writes the whole submission into `folder`; `out` is where it will stand."""
+    first = runs[0]
+    roles = {first.script: "script", "train.log": "log", "README.md": "readme"}
+    shutil.copyfile(first.folder / first.script, folder / first.script)
+    shutil.copyfile(first.folder / "train.log", folder / "train.log")
+    for run in runs:
+        for source, target, role in (
+            ("train.log", f"train_seed{run.seed}.log", "log"),
+            ("metrics.jsonl", f"metrics_seed{run.seed}.jsonl", "log"),
+            (run.artifact, run.packed_name, "artifact"),
+        ):
+            shutil.copyfile(run.folder / source, folder / target)
+            roles[target] = role
+    listed = [{"path": path, "role": role} for path, role in roles.items()]
+    counts = [count_bytes(folder, listed, run.packed_name) for run in runs]
+    seeds = [describe_seed(run, count) for run, count in zip(runs, counts)]
+    largest = max(counts, key=lambda count: count.total)
+    start, data = first.facts["start"], first.facts["start"].get("data") or {}
+    env = repeat_env(first)
+    value = {
+        "schema_version": SCHEMA_VERSION,
+        **words,
+        "hardware": start.get("hardware"),
+        "command": repeat_command(first, out, env),
+        "env": env,
+        "val_loss": mean([s["val_loss"] for s in seeds]),
+        "val_bpb": mean([s["val_bpb"] for s in seeds]),
+        "bytes_total": largest.total,
+        "bytes_code": largest.code,
+        "bytes_model": largest.model,
+        "train_seconds": mean([s["train_seconds"] for s in seeds]),
+        "eval_seconds": mean([s["eval_seconds"] for s in seeds]),
+        "files": [],
+        "data": {name: data.get(name) for name in ("name", "val_sha256", "tokenizer_sha256")},
+        "seeds": seeds,
+    }
+    (folder / "README.md").write_text(readme(value, start), encoding="utf-8")
+    for path, role in sorted(roles.items()):
+        size = (folder / path).stat().st_size
+        entry = {"path": path, "role": role, "bytes": size, "sha256": sha256(folder / path)}
+        value["files"].append(entry)
+    (folder / "submission.json").write_text(dump(value), encoding="utf-8")
+
+
+def describe_seed(run: Run, count: Count) -> dict:
+    score, facts = run.facts["sliding"], run.facts
+    figures = {
+        "val_loss": score.get("val_loss"),
+        "val_bpb": score.get("val_bpb"),
+        "bytes_total": count.total,
+        "train_seconds": facts["train_end"].get("train_seconds"),
+        "eval_seconds": facts["end"].get("eval_seconds"),
+    }
+    for name, value in figures.items():
+        if number(value) is None:
+            raise GolfError(f"{shown(run.folder)}: metrics.jsonl has no {name}; run it again")
+    return {
+        "seed": run.seed,
+        **figures,
+        "log": f"train_seed{run.seed}.log",
+        "artifact": run.packed_name,
+        "segments": score.get("segments"),
+    }
+
+
+def repeat_env(run: Run) -> dict[str, str]:
+    """The variables that make the run again: those that were set, else the whole configuration."""
+    path = run.folder / "supervisor.json"
+    given = dig(parse_json(path.read_bytes()), "set") if path.is_file() else None
+    values = given if isinstance(given, dict) else run.config
+    env = {}
+    for name, value in sorted(values.items()):
+        if name not in NOT_REPEATED and value not in (None, ""):
+            text = str(int(value)) if isinstance(value, bool) else str(value)
+            env[name] = text.removeprefix(f"{REPO}/")
+    return env
+
+
+def repeat_command(run: Run, out: Path, env: dict[str, str]) -> str:
+    """The shell command that repeats the first seed, from the repository's root."""
+    world = run.facts["start"].get("world_size")
+    starter = "python3"
+    if isinstance(world, int) and world > 1:
+        starter = f"torchrun --standalone --nproc_per_node={world}"
+    script = out / run.script
+    place = script.relative_to(REPO) if script.is_relative_to(REPO) else script.name
+    knobs = [
+        f"{name}={shlex.quote(value)}" for name, value in {**env, "SEED": str(run.seed)}.items()
+    ]
+    return " ".join([*knobs, starter, shlex.quote(str(place))])
+
+
+def dump(value: dict) -> str:
+    """JSON for people: indented, but a segment is one line."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return re.sub(r"\[\s+([-+.\deE]+),\s+([-+.\deE]+)\s+\]", r"[\1, \2]", text) + "\n"
+
+
+def readme(value: dict, start: dict) -> str:
+    """The submission's page: a table of what was measured, and a place for what was thought."""
+    rows = [
+        f"| {s['seed']} | {s['val_loss']:.6f} | {s['val_bpb']:.6f} | {s['bytes_total']:,} "
+        f"| {s['train_seconds']:.1f} | {s['eval_seconds']:.1f} |"
+        for s in value["seeds"]
+    ]
+    if len(rows) > 1:
+        spread = statistics.stdev(s["val_bpb"] for s in value["seeds"])
+        rows.append(
+            f"| mean | {value['val_loss']:.6f} | {value['val_bpb']:.6f} (std {spread:.6f}) | | "
+            f"{value['train_seconds']:.1f} | {value['eval_seconds']:.1f} |"
+        )
+    versions = start.get("versions") if isinstance(start.get("versions"), dict) else {}
+    software = ", ".join(f"{name} {version}" for name, version in versions.items())
+    seeds = ", ".join(str(s["seed"]) for s in value["seeds"])
+    table = "\n".join(rows)
+    return f"""# {value["name"]}
+
+{value["blurb"]}
+
+| seed | val_loss (nats) | val_bpb | bytes | train s | eval s |
+| --- | --- | --- | --- | --- | --- |
+{table}
+
+- Track `{value["track"]}`, lane `{value["lane"]}`, {value["date"]}, by {value["author"]}
+- Bytes: code {value["bytes_code"]:,} + model {value["bytes_model"]:,} = {value["bytes_total"]:,}
+- Hardware: {value["hardware"]}
+- Software: {software}
+
+## The idea
+
+What changed against the starter, why it should help, what was tried besides and did not.
+
+## Reproduce
+
+From the repository's root, once for each seed ({seeds}) with its SEED:
+
+```bash
+{value["command"]}
+```
+"""

@@ -1,0 +1,76 @@
+"""What a finished run came to, in a few lines; `python -m golf.report RUN_DIR` prints them."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from pathlib import Path
+
+from . import GolfError, shown
+from .runlog import dig, number, read_run
+
+
+def summary(run_dir: Path, expect: str | None = None) -> list[str]:
+    """Score, bytes, seconds and place of a run, by metrics.jsonl; what is missing is left out.
+
+    expect: the range of val_bpb to print beside the score.
+    """
+    facts = read_run(run_dir)
+    score = facts.get("sliding") or facts.get("roundtrip") or {}
+    export, lines = facts.get("export", {}), []
+    if number(dig(score, "val_bpb")) is not None:
+        aside = f"  (expect {expect})" if expect else "  (bits per byte, lower is better)"
+        lines.append(f"score    val_bpb {score['val_bpb']:.4f}{aside}")
+    notes = dig(score, "notes")
+    if isinstance(notes, list) and notes:
+        lines.append(f"noted    {', '.join(map(str, notes))}")
+    if number(dig(export, "bytes_total")) is not None:
+        text = f"bytes    {export['bytes_total']:,} = code {export['bytes_code']:,}"
+        text += f" + model {export['bytes_model']:,}"
+        if number(dig(export, "cap")):
+            text += f"; cap {export['cap']:,}, {export['headroom']:,} to spare"
+        lines.append(text)
+    phases = {"setup": "end", "train": "train_end", "export": "export", "eval": "end"}
+    seconds = [(p, number(dig(facts, event, f"{p}_seconds"))) for p, event in phases.items()]
+    if any(s is not None for _, s in seconds):
+        text = ", ".join(f"{p} {s:.1f}" for p, s in seconds if s is not None)
+        lines.append(f"seconds  {text}; on {dig(facts, 'start', 'hardware')}")
+    lines.append(f"files    {shown(run_dir)}/ (train.log, metrics.jsonl, the artifact, the script)")
+    return lines
+
+
+def seed_table(rows: list[tuple[str, Path]]) -> list[str]:
+    """A line a seed (val_bpb, bytes, training seconds), then mean and standard deviation."""
+    lines = [f"{'seed':>10} {'val_bpb':>12} {'bytes':>11} {'seconds':>9}"]
+    scores = []
+    for seed, run_dir in rows:
+        facts = read_run(run_dir)
+        bpb = number(dig(facts, "sliding", "val_bpb"))
+        size = number(dig(facts, "export", "bytes_total"))
+        seconds = number(dig(facts, "train_end", "train_seconds"))
+        if bpb is None or size is None or seconds is None:
+            lines.append(f"{seed:>10} {'no score':>12}  see {shown(run_dir)}/train.log")
+            continue
+        scores.append(bpb)
+        lines.append(f"{seed:>10} {bpb:>12.6f} {size:>11,.0f} {seconds:>9.1f}")
+    if scores:
+        lines.append(f"{'mean':>10} {statistics.fmean(scores):>12.6f}")
+    if len(scores) > 1:
+        lines.append(f"{'std':>10} {statistics.stdev(scores):>12.6f}")
+    return lines
+
+
+def main(argv: list[str]) -> int:
+    if not 1 <= len(argv) <= 2:
+        print("usage: python -m golf.report RUN_DIR [RANGE TO EXPECT]", file=sys.stderr)
+        return 2
+    try:
+        print("\n".join(summary(Path(argv[0]), *argv[1:])))
+    except (GolfError, OSError) as error:
+        print(f"golf report: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,251 @@
+"""Train, pack and score as an env file says, watched over.
+
+CONFIG.env holds NAME=value lines (configs/ has some); a variable set in the environment wins over
+the file, and `train_gpt.py --knobs` lists all names. SEEDS=1337,42,2025 runs one seed after another
+into runs/<RUN_ID>-s<seed>; NPROC_PER_NODE=2 uses two devices. Ctrl-C once: the run packs and scores
+what it has; twice: it ends at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import REPO, GolfError, envfile, preflight, report, shown
+from .child import OUT_OF_MEMORY, Watch
+from .runlog import dig, number, read_run
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: what a trainer is given and where it writes."""
+
+    trainer: Path
+    settings: dict[str, str]
+    seed: str
+    run_dir: Path
+    world: int
+
+    @property
+    def command(self) -> list[str]:
+        if self.world == 1:
+            return [sys.executable, str(self.trainer)]
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.world}"]
+        return [sys.executable, *launcher, str(self.trainer)]
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("config", type=Path, metavar="CONFIG.env")
+    parser.add_argument("--trainer", type=Path, default=REPO / "train_gpt.py", metavar="PATH")
+    parser.add_argument(
+        "--default",
+        action="append",
+        default=[],
+        type=name_and_value,
+        metavar="NAME=VALUE",
+        help="used where neither the file nor the environment sets NAME",
+    )
+
+
+def name_and_value(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError(text)
+    return name, value
+
+
+def main(args) -> int:
+    trainer = args.trainer.resolve()
+    found = envfile.parse(args.config)
+    preflight.check_trainer(trainer)
+    knobs = preflight.read_knobs(trainer, preflight.child_env({}))
+    envfile.refuse_unknown(args.config, found, knobs)
+    settings = envfile.settings(found, knobs, dict(args.default))
+    jobs = plan(trainer, settings, args.config.stem)
+    check(jobs, knobs)
+    watch, done, code = Watch(), [], 0
+    for job in jobs:
+        done.append((job.seed, job.run_dir))
+        if len(jobs) > 1 and finished(job.run_dir):
+            print(f"run      {shown(job.run_dir)} (seed {job.seed}) is finished: kept")
+            continue
+        with locked(job.run_dir):
+            write_origin(job, args.config)
+            last = run_job(job, watch)
+        code = max(code, last)
+        if last not in (0, 1) or (watch.stops and job is not jobs[-1]):
+            code = last or 130
+            break
+    print()
+    if len(jobs) > 1:
+        print("\n".join(report.seed_table(done)))
+    elif code == 0:
+        print("\n".join(report.summary(jobs[0].run_dir)))
+    if code == 0:
+        print(f"next     bash scripts/golf.sh new {' '.join(shown(d) for _, d in done)}")
+    return code
+
+
+def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[Job]:
+    """The runs that the settings ask for, in order."""
+    world = settings.get("NPROC_PER_NODE") or "1"
+    if not world.isascii() or not world.isdigit() or int(world) < 1:
+        raise GolfError(f"NPROC_PER_NODE={world!r}: a whole number of at least 1 is needed", 2)
+    run_id = settings.get("RUN_ID") or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    out_dir = REPO / (settings.get("OUT_DIR") or "runs")
+    seeds = [s.strip() for s in settings.get("SEEDS", "").split(",") if s.strip()]
+    if any(not (s.isascii() and s.isdigit()) for s in seeds) or len(set(seeds)) < len(seeds):
+        raise GolfError(f"SEEDS={settings['SEEDS']!r}: different whole numbers, as 1337,42,2025", 2)
+    passed = {k: v for k, v in settings.items() if k not in envfile.KNOWN_NAMES}
+    passed["OUT_DIR"] = str(out_dir)
+    if not seeds:
+        job_settings = {**passed, "RUN_ID": run_id}
+        return [Job(trainer, job_settings, settings.get("SEED", ""), out_dir / run_id, int(world))]
+    jobs = []
+    for seed in seeds:
+        name = f"{run_id}-s{seed}"
+        job_settings = {**passed, "RUN_ID": name, "SEED": seed}
+        if "RESUME" in passed and not (out_dir / name / "train.log").exists():
+            job_settings["RESUME"] = "0"  # a seed that was not reached begins
+        jobs.append(Job(trainer, job_settings, seed, out_dir / name, int(world)))
+    return jobs
+
+
+def finished(run_dir: Path) -> bool:
+    """Whether it holds a run that ended well; with RESUME=1 several seeds go on from there."""
+    return dig(read_run(run_dir), "end", "exit_code") == 0
+
+
+def check(jobs: list[Job], knobs: dict[str, str]) -> None:
+    """GolfError for what would stop a run; nothing is made before all of it holds."""
+    first = jobs[0]
+    given = {**knobs, **first.settings}
+    for job in jobs:
+        if (job.run_dir / ".lock").exists() and (holder := lock_holder(job.run_dir / ".lock")):
+            raise in_use(job.run_dir, holder)
+        resume = job.settings.get("RESUME") == "1"
+        preflight.check_run_id(job.settings["RUN_ID"], job.run_dir, resume)
+    if given.get("DATA_PATH") and given.get("TOKENIZER_PATH"):
+        paths = (
+            preflight.find_path(given[n], first.trainer) for n in ("DATA_PATH", "TOKENIZER_PATH")
+        )
+        preflight.check_data(
+            *paths, splits=("val",) if given.get("EVAL_ONLY") else ("train", "val")
+        )
+    if given.get("DEVICE") == "cuda":
+        preflight.check_cuda(first.trainer, preflight.child_env(first.settings))
+    preflight.check_out_dir(first.run_dir.parent)
+
+
+def lock_holder(path: Path) -> str | None:
+    """The process that holds the lock file, None where nobody does."""
+    with path.open("r") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read().strip() or "unknown"
+    return None
+
+
+def in_use(run_dir: Path, holder: str) -> GolfError:
+    return GolfError(f"{shown(run_dir)} is in use by process {holder}; choose another RUN_ID")
+
+
+@contextmanager
+def locked(run_dir: Path):
+    """Holds run_dir/.lock; a run that left nothing else leaves no folder either."""
+    path = run_dir / ".lock"
+    try:
+        run_dir.mkdir(exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise GolfError(f"{shown(run_dir)}: cannot be written ({error.strerror})") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise in_use(run_dir, file.read().strip() or "unknown") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            if {p.name for p in run_dir.iterdir()} <= {".lock", "supervisor.json"}:
+                shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def write_origin(job: Job, config: Path) -> None:
+    """supervisor.json: what was asked for, from which `golf new` tells how to repeat it."""
+    origin = {
+        "schema": 1,
+        "config": shown(config.resolve()),
+        "nproc_per_node": job.world,
+        "set": dict(sorted(job.settings.items())),
+    }
+    (job.run_dir / "supervisor.json").write_text(json.dumps(origin, indent=1) + "\n")
+
+
+def run_job(job: Job, watch: Watch) -> int:
+    """Runs it, again with half the micro-batch each time memory runs out; the exit code."""
+    settings, attempt = dict(job.settings), 0
+    if job.world > 1:
+        settings.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // job.world)))
+    while True:
+        print(f"run      {shown(job.run_dir)}" + f" (seed {job.seed})" * bool(job.seed), flush=True)
+        code = watch.run(job.command, preflight.child_env(settings), job.run_dir / "metrics.jsonl")
+        if code != OUT_OF_MEMORY or watch.stops:
+            break
+        used, smaller = smaller_micro_batch(read_run(job.run_dir), settings)
+        if smaller is None:
+            watch.say(
+                f"out of memory with MICRO_BATCH_TOKENS={used}, the smallest: train a smaller "
+                "model, shorter sequences, or on a device with more memory"
+            )
+            break
+        attempt = set_aside(job.run_dir)
+        settings["MICRO_BATCH_TOKENS"] = str(smaller)
+        watch.say(
+            f"out of memory with MICRO_BATCH_TOKENS={used}: starting again with {smaller} "
+            f"(what failed: attempt{attempt}.train.log)"
+        )
+    if code not in (0, 130):
+        watch.say(f"{shown(job.run_dir)} ended with exit code {code}; the reason stands above")
+    return code
+
+
+def smaller_micro_batch(facts: dict, settings: dict[str, str]) -> tuple[str, int | None]:
+    """The micro-batch that failed and the next smaller one, None where there is none.
+
+    Half of it, or for an odd number of sequences the largest divisor, so that the batch of a step
+    still is a whole number of micro-batches.
+    """
+    given = settings.get("MICRO_BATCH_TOKENS", "")
+    used = number(dig(facts, "start", "micro_batch_tokens")) or (
+        float(given) if given.isdigit() else 0
+    )
+    length = number(dig(facts, "start", "config", "TRAIN_SEQ_LEN")) or float(
+        settings.get("TRAIN_SEQ_LEN") or settings.get("TRAIN_MAX_SEQ_LEN") or 1
+    )
+    count = int(used // length)
+    fewer = next((n for n in range(count // 2, 0, -1) if count % n == 0), None)
+    return f"{used:.0f}", fewer and int(fewer * length)
+
+
+def set_aside(run_dir: Path) -> int:
+    """Renames a failed attempt's train.log and metrics.jsonl to attempt<k>.*; k, from 1."""
+    k = 1
+    while any(run_dir.glob(f"attempt{k}.*")):
+        k += 1
+    for name in ("train.log", "metrics.jsonl"):
+        if (run_dir / name).exists():
+            (run_dir / name).rename(run_dir / f"attempt{k}.{name}")
+    return k

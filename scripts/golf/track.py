@@ -1,0 +1,63 @@
+"""Tracks are data: records/<track>/track.json holds every number, no script does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import REPO, GolfError, shown
+from .runlog import dig, number, parse_json
+
+RECORDS = REPO / "records"
+
+
+def names() -> list[str]:
+    return sorted(path.parent.name for path in RECORDS.glob("*/track.json"))
+
+
+def load(name: str) -> dict:
+    """The track called `name`, or the one in the folder or file `name`. Else GolfError, 2."""
+    for path in (RECORDS / name / "track.json", Path(name) / "track.json", Path(name)):
+        if path.is_file() and path.suffix == ".json":
+            return read(path)
+    raise GolfError(f"no track {name!r}; there are: {', '.join(names()) or 'none'}", 2)
+
+
+def read(path: Path) -> dict:
+    """A track.json whose parts have the types that the tools rely on."""
+    value = parse_json(path.read_bytes())
+    right = (
+        isinstance(dig(value, "name"), str)
+        and number(dig(value, "cap_bytes")) is not None
+        and number(dig(value, "targets")) is not None
+        and isinstance(dig(value, "data", "name"), str)
+        and isinstance(dig(value, "lanes"), list)
+        and isinstance(dig(value, "required_files", "always"), list)
+    )
+    if not right:
+        raise GolfError(f"{shown(path)}: not a track.json; compare it with another track's", 2)
+    return value
+
+
+def of_folder(folder: Path) -> dict | None:
+    """The track that a submission folder lies in: the nearest folder above with a track.json."""
+    for parent in folder.resolve().parents:
+        if (parent / "track.json").is_file():
+            return read(parent / "track.json")
+    return None
+
+
+def guess(data_name: str, targets: int, train_seconds: float, lane: str | None = None) -> dict:
+    """The track with this data and these targets whose budget the run kept, the tightest first."""
+    tracks = [read(RECORDS / name / "track.json") for name in names()]
+    fits = [t for t in tracks if t["data"]["name"] == data_name and t["targets"] == targets]
+    if lane is not None:
+        fits = [t for t in fits if lane in t["lanes"]]
+    kept = [t for t in fits if t["train_seconds"] is None or train_seconds <= t["train_seconds"]]
+    if not kept:
+        raise GolfError(
+            f"no track scores {targets} targets of {data_name} in {train_seconds:.0f} s of training"
+            f"{f' in lane {lane}' if lane else ''}; name one with --track ({', '.join(names())})"
+        )
+    return min(
+        kept, key=lambda t: float("inf") if t["train_seconds"] is None else t["train_seconds"]
+    )

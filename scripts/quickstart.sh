@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# From a fresh clone to a checked submission: installs, trains the starter for a few minutes on the
+# sample text that the clone carries, packs and scores it, and makes a submission folder of it.
+# Call it again at any time: what is there is used again, only the run is new.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [ $# -gt 0 ]; then
+    echo "usage: [TORCH_INDEX_URL=...] [DEVICE=cpu] bash scripts/quickstart.sh" >&2
+    exit 2
+fi
+# shellcheck source=scripts/venv.sh
+. "$root/scripts/venv.sh"
+cd "$root"
+track=track_sample_5min
+run_id="quickstart-$(date +%Y%m%d-%H%M%S)"
+run_dir="${OUT_DIR:-runs}/$run_id"
+
+# 1. What it needs.
+venv_ready requirements-cuda.txt
+export PYTHON="$python"
+
+# 2. The sample data: 2 MB of English from Python's own documentation, cut into tokens.
+"$python" data/build_sample_dataset.py
+
+# 3. Train, pack, score: on the GPU if there is one, else on the processor.
+unset SEEDS RESUME DATA_PATH TOKENIZER_PATH
+RUN_ID="$run_id" bash scripts/golf.sh run configs/quickstart.env
+
+# 4. A submission folder of it, checked against the track.
+bash scripts/golf.sh new "$run_dir" --out "$run_dir-submission" --track "$track"
+
+# 5. What came out. The range is in the config, beside the values that it belongs to.
+expect=$(sed -n 's/^# expect val_bpb: *//p' configs/quickstart.env)
+echo
+echo "Done: a language model was trained, packed into one small file, and that file was scored."
+PYTHONPATH=scripts "$python" -m golf.report "$run_dir" ${expect:+"$expect"}
+cat <<TEXT
+entry    $run_dir-submission/ (what a pull request would add under records/$track/)
+next     change train_gpt.py or configs/quickstart.env and call this again, or go for the real data:
+         .venv/bin/python data/cached_challenge_fineweb.py --variant sp1024 --train-shards 2
+         bash scripts/run_cuda_baseline.sh configs/local_4090_baseline.env
+TEXT

@@ -1,0 +1,359 @@
+"""The supervisor: env files, preflight, seeds, out of memory, signals; with a fake trainer."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+from conftest import run_script
+from golf import GolfError, envfile, preflight, run, runlog
+from golf.child import descendants
+
+
+def golf(repo, *args, config="tiny.env", **env):
+    return run_script("golf.sh", "run", f"configs/{config}", *args, env=env, repo=repo)
+
+
+def write_config(repo, text, name="mine.env"):
+    (repo / "configs" / name).write_bytes(text.encode())
+    return name
+
+
+def one_line(text: str) -> str:
+    """The only line of an error message; a traceback or a second line fails the test."""
+    assert "Traceback" not in text
+    (line,) = text.strip().splitlines()
+    return line
+
+
+# ---- Env files
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("A=1", "1"),
+        ("export A=1", "1"),
+        ("A=a b  # why", "a b"),
+        ("A='x # y' # z", "x # y"),
+        ('A="it\'s"', "it's"),
+        ("A=", ""),
+        ("A=# nothing", ""),
+        ("A=a#b", "a#b"),
+        ("A=$HOME/x;rm", "$HOME/x;rm"),
+        ("A=1\r", "1"),
+        ("  A=1", "1"),
+    ],
+)
+def test_env_values(tmp_path, line, value):
+    path = tmp_path / "a.env"
+    path.write_bytes(f"\ufeff# note\n\n{line}\n".encode())
+    assert envfile.parse(path) == {"A": (value, 3)}
+
+
+@pytest.mark.parametrize("line", ["A = 1", "A", "A='1", 'A="1" 2', "A=$(touch x)", "A=`x`", "1A=2"])
+def test_env_lines_refused_with_file_and_line(tmp_path, line):
+    path = tmp_path / "a.env"
+    path.write_text(f"B=1\n{line}\n")
+    with pytest.raises(GolfError, match=r"a\.env:2: ") as error:
+        envfile.parse(path)
+    assert error.value.code == 2
+
+
+def test_env_file_runs_nothing(tiny_repo):
+    config = write_config(tiny_repo, f"MODEL_DIM=$(touch '{tiny_repo}/pwned')\n")
+    done = golf(tiny_repo, config=config)
+    assert done.returncode == 2 and "mine.env:1" in one_line(done.stderr)
+    config = write_config(tiny_repo, f"RUN_ID=x; touch '{tiny_repo}/pwned'\n")
+    assert golf(tiny_repo, config=config).returncode == 2
+    assert not (tiny_repo / "pwned").exists() and not (tiny_repo / "runs").exists()
+
+
+def test_unknown_name_names_the_nearest(tiny_repo):
+    config = write_config(tiny_repo, "ITERATIONS=3\r\nMODEL_DIMM=64\r\n")
+    done = golf(tiny_repo, config=config)
+    assert done.returncode == 2
+    assert "mine.env:2" in done.stderr and "did you mean MODEL_DIM?" in one_line(done.stderr)
+    names = "TRAIN_MAX_SEQ_LEN=1\nOMP_NUM_THREADS=1\nNPROC_PER_NODE=1\nPYTORCH_X=1\nHF_X=1\n"
+    assert golf(tiny_repo, config=write_config(tiny_repo, names)).returncode == 0
+
+
+def test_environment_wins_and_paths_count_from_where_they_stand(tiny_repo, tmp_path):
+    config = write_config(tiny_repo, "RUN_ID=a\nMODEL_DIM=64\nDATA_PATH=data/datasets/tiny\n")
+    done = run_script(
+        "golf.sh", "run", tiny_repo / "configs" / config, "--default", "DEVICE=cpu",
+        env={"MODEL_DIM": "32", "OUT_DIR": "here"}, cwd=tmp_path, repo=tiny_repo,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    settings = runlog.read_run(tmp_path / "here" / "a")["start"]["config"]
+    assert (settings["MODEL_DIM"], settings["DEVICE"]) == (32, "cpu")
+    assert settings["DATA_PATH"] == "data/datasets/tiny"
+
+
+# ---- Preflight
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"DATA_PATH": "nowhere"}, "cached_challenge_fineweb.py --variant sp1024"),
+        ({"DATA_PATH": "data/sample_x"}, "build_sample_dataset.py"),
+        ({"DATA_PATH": "data/fineweb10B_sp8192"}, "--variant sp8192"),
+        ({"TOKENIZER_PATH": "nothing.model"}, "TOKENIZER_PATH=nothing.model"),
+        ({"OUT_DIR": "train_gpt.py/runs"}, "OUT_DIR=train_gpt.py/runs: cannot be written"),
+        ({"RUN_ID": "../x"}, "RUN_ID='../x'"),
+        ({"SEEDS": "1,x"}, "SEEDS='1,x'"),
+        ({"SEEDS": "1,1"}, "SEEDS='1,1'"),
+        ({"NPROC_PER_NODE": "0"}, "NPROC_PER_NODE='0'"),
+    ],
+)
+def test_preflight_says_what_to_do_and_makes_nothing(tiny_repo, env, words):
+    before = sorted(tiny_repo.rglob("*"))
+    done = golf(tiny_repo, **env)
+    assert done.returncode in (1, 2) and words in one_line(done.stderr)
+    assert sorted(p for p in tiny_repo.rglob("*") if "__pycache__" not in p.parts) == before
+
+
+def test_missing_trainer_package_and_config(tiny_repo):
+    done = golf(tiny_repo, "--trainer", "none.py")
+    assert done.returncode == 2 and "no trainer there" in one_line(done.stderr)
+    (tiny_repo / "mine.py").write_text("import no_such_package_here\n")
+    done = golf(tiny_repo, "--trainer", "mine.py")
+    assert done.returncode == 1 and "no_such_package_here is missing" in one_line(done.stderr)
+    (tiny_repo / "mine.py").write_text("raise SystemExit('broken')\n")
+    done = golf(tiny_repo, "--trainer", "mine.py")
+    assert done.returncode == 1 and "--knobs failed: broken" in one_line(done.stderr)
+    done = golf(tiny_repo, config="none.env")
+    assert done.returncode == 2 and "cannot be read" in one_line(done.stderr)
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: type("U", (), {"free": 5}))
+    with pytest.raises(GolfError, match="0 MiB free"):
+        preflight.check_out_dir(tmp_path / "runs")
+
+
+def test_cuda_is_asked_for_where_there_is_none(tmp_path):
+    trainer, hidden = tmp_path / "t.py", {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    trainer.write_text("import json\n")
+    preflight.check_cuda(trainer, hidden)  # no torch in it: nothing to ask
+    trainer.write_text("import torch\n")
+    with pytest.raises(GolfError, match="finds no CUDA device"):
+        preflight.check_cuda(trainer, hidden)
+
+
+# ---- Runs
+
+
+def test_run_ends_with_a_summary(tiny_repo):
+    done = golf(tiny_repo, RUN_ID="one")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert re.search(r"step:3/3 .*\n", done.stdout)
+    for words in (
+        "score    val_bpb 1.",
+        "bytes    ",
+        " to spare",
+        "train 0.0",
+        "runs/one/",
+        "next",
+    ):
+        assert words in done.stdout
+    origin = json.loads((tiny_repo / "runs/one/supervisor.json").read_text())
+    assert origin["config"] == "configs/tiny.env" and origin["set"]["ITERATIONS"] == "3"
+
+
+def test_run_id_defaults_to_config_and_time(tiny_repo):
+    assert golf(tiny_repo).returncode == 0
+    (made,) = (tiny_repo / "runs").iterdir()
+    assert re.fullmatch(r"tiny-\d{8}-\d{6}", made.name)
+
+
+def test_same_run_id_twice(tiny_repo):
+    assert golf(tiny_repo, RUN_ID="one").returncode == 0
+    log = (tiny_repo / "runs/one/train.log").read_bytes()
+    done = golf(tiny_repo, RUN_ID="one")
+    assert done.returncode == 1 and "already holds a run" in one_line(done.stderr)
+    assert (tiny_repo / "runs/one/train.log").read_bytes() == log
+    assert golf(tiny_repo, RUN_ID="one", RESUME="1").returncode == 0
+
+
+def test_lock(tiny_repo):
+    folder = tiny_repo / "runs" / "one"
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711")
+        lock.flush()
+        done = golf(tiny_repo, RUN_ID="one")
+        assert done.returncode == 1 and "in use by process 4711" in one_line(done.stderr)
+        with pytest.raises(GolfError, match="4711"), run.locked(folder):
+            pass
+    assert golf(tiny_repo, RUN_ID="one").returncode == 0
+
+
+def test_seeds_end_with_a_table(tiny_repo):
+    done = golf(tiny_repo, RUN_ID="r", SEEDS="1337,42, 7")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    table = rows[rows.index(["seed", "val_bpb", "bytes", "seconds"]) + 1 :][:5]
+    assert [row[0] for row in table] == ["1337", "42", "7", "mean", "std"]
+    scores = [float(row[1]) for row in table]
+    assert abs(sum(scores[:3]) / 3 - scores[3]) < 2e-6
+    for seed in (1337, 42, 7):
+        assert runlog.read_run(tiny_repo / f"runs/r-s{seed}")["start"]["seed"] == seed
+    assert "SEEDS" not in json.loads((tiny_repo / "runs/r-s7/supervisor.json").read_text())["set"]
+
+
+def test_seed_on_the_command_line_beats_seeds_in_the_file(tiny_repo):
+    config = write_config(tiny_repo, "SEEDS=1,2\nRUN_ID=x\n")
+    assert golf(tiny_repo, config=config, SEED="5").returncode == 0
+    assert [p.name for p in (tiny_repo / "runs").iterdir()] == ["x"]
+
+
+def test_resumed_seeds_keep_what_is_finished(tiny_repo):
+    assert golf(tiny_repo, RUN_ID="r-s1", SEED="1").returncode == 0
+    done = golf(tiny_repo, RUN_ID="r", SEEDS="1,2", RESUME="1")
+    assert done.returncode == 0 and "r-s1 (seed 1) is finished: kept" in done.stdout
+    assert runlog.read_run(tiny_repo / "runs/r-s2")["start"]["resumed"] is False
+
+
+def test_a_failed_run_says_so(tiny_repo):
+    done = golf(tiny_repo, RUN_ID="one", FAKE_FAIL="1")
+    assert done.returncode == 1
+    error, said = done.stderr.strip().splitlines()
+    assert "not finite at step 2" in error and "runs/one ended with exit code 1" in said
+    assert "next" not in done.stdout
+
+
+def test_out_of_memory_halves_the_micro_batch(tiny_repo):
+    done = golf(tiny_repo, RUN_ID="one", FAKE_OOM_ABOVE="1024")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("starting again") == 2 and "starting again with 1024" in done.stderr
+    folder = tiny_repo / "runs/one"
+    attempts = sorted(p.name for p in folder.glob("attempt*"))
+    assert attempts == [f"attempt{k}.{n}" for k in (1, 2) for n in ("metrics.jsonl", "train.log")]
+    assert runlog.read_run(folder)["start"]["micro_batch_tokens"] == 1024
+    done = golf(tiny_repo, RUN_ID="two", FAKE_OOM_ABOVE="0")
+    assert done.returncode == 3 and "=512, the smallest" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("used", "smaller"), [(4096, 2048), (1536, 512), (512, None), (4608, 1536)]
+)
+def test_smaller_micro_batch_divides_the_batch(used, smaller):
+    facts = {"start": {"micro_batch_tokens": used, "config": {"TRAIN_SEQ_LEN": 512}}}
+    assert run.smaller_micro_batch(facts, {})[1] == smaller
+
+
+def start(repo, **env):
+    """A supervised run of a minute in the background, once its second step is logged."""
+    env = {**os.environ, "PYTHON": sys.executable, "RUN_ID": "one", "FAKE_STEPS": "600",
+           "FAKE_STEP_SECONDS": "0.1", **env}  # fmt: skip
+    command = ["bash", str(repo / "scripts" / "golf.sh"), "run", str(repo / "configs/tiny.env")]
+    process = subprocess.Popen(command, env=env, cwd=repo, stdout=subprocess.PIPE, stderr=2)
+    metrics, until = repo / "runs/one/metrics.jsonl", time.monotonic() + 20
+    while not (metrics.exists() and metrics.read_text().count('"step"') > 1):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    return process
+
+
+def child_of(process) -> int:
+    """The trainer's process id."""
+    return descendants(process.pid, levels=1)[0]
+
+
+def gone(pid: int) -> bool:
+    for _ in range(100):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_lets_the_run_finish(tiny_repo, number):
+    process = start(tiny_repo, SEEDS="")
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert b"noted    interrupted" in output and b"score    val_bpb" in output
+    assert runlog.read_run(tiny_repo / "runs/one")["end"]["exit_code"] == 0
+
+
+def test_second_signal_ends_it_at_once(tiny_repo):
+    process = start(tiny_repo, FAKE_STEP_SECONDS="1")
+    child = child_of(process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130 and gone(child)
+    assert "end" not in runlog.read_run(tiny_repo / "runs/one")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's parent-death signal")
+def test_no_child_outlives_a_killed_supervisor(tiny_repo):
+    process = start(tiny_repo)
+    child = child_of(process)
+    process.kill()
+    process.communicate(timeout=20)
+    assert gone(child)
+
+
+def test_progress_bar_on_a_terminal(tiny_repo):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
+    env = {**os.environ, "PYTHON": sys.executable, "RUN_ID": "one", "FAKE_STEPS": "5",
+           "FAKE_STEP_SECONDS": "0.3"}  # fmt: skip
+    command = [
+        "bash",
+        str(tiny_repo / "scripts/golf.sh"),
+        "run",
+        str(tiny_repo / "configs/tiny.env"),
+    ]
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=theirs, timeout=60)
+    os.set_blocking(ours, False)
+    shown = os.read(ours, 65536)
+    os.close(theirs)
+    os.close(ours)
+    assert done.returncode == 0
+    assert re.search(rb"train: +\d+%\|.*step \d loss \d", shown)
+
+
+def test_reader_that_goes_away_ends_no_run(tiny_repo):
+    env = {**os.environ, "PYTHON": sys.executable, "RUN_ID": "one"}
+    command = f"bash '{tiny_repo}/scripts/golf.sh' run '{tiny_repo}/configs/tiny.env' | head -1"
+    subprocess.run(["bash", "-c", command], env=env, capture_output=True, timeout=60)
+    assert runlog.read_run(tiny_repo / "runs/one")["end"]["exit_code"] == 0
+
+
+def test_several_processes_go_through_torchrun(tiny_repo):
+    done = golf(tiny_repo, RUN_ID="one", NPROC_PER_NODE="2")
+    assert done.returncode == 0, done.stderr
+    assert runlog.read_run(tiny_repo / "runs/one")["start"]["world_size"] == 2
+
+
+@pytest.mark.slow
+def test_out_of_memory_and_a_signal_under_torchrun(tiny_repo):
+    done = golf(tiny_repo, RUN_ID="two", NPROC_PER_NODE="2", FAKE_OOM_ABOVE="2048")
+    assert done.returncode == 0 and "starting again with 2048" in done.stderr
+    process = start(tiny_repo, NPROC_PER_NODE="2")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0 and b"noted    interrupted" in output
