@@ -50,7 +50,7 @@ def need(holds, message, code=1):
 # ---- Knobs: every environment variable, its default and meaning. Called k below ----
 
 
-def knob(default, meaning="", low=0, high=1e18, choices=()):
+def knob(default, meaning, low=0, high=1e18, choices=()):
   return field(default=default, metadata=dict(meaning=meaning, limits=(low, high), choices=choices))
 
 
@@ -59,9 +59,9 @@ class Knobs:
   run_id: str = knob("", "default: the start time")
   out_dir: str = knob(f"{ROOT}/runs", "files go to OUT_DIR/RUN_ID")
   seed: int = knob(1337, "initial weights and batch order")
-  device: str = knob("auto", choices=("auto", "cuda", "cpu"))
+  device: str = knob("auto", "auto: cuda, else cpu", choices=("auto", "cuda", "cpu"))
   compile: str = knob("auto", "torch.compile; auto falls back", choices=("auto", "0", "1"))
-  resume: bool = knob(False, "continue from the checkpoint")
+  resume: int = knob(0, "1: from the checkpoint", high=1)
   checkpoint_every_seconds: float = knob(300.0, "0: none")
   eval_only: str = knob("", "an artifact: score it and stop")
 
@@ -83,24 +83,24 @@ class Knobs:
   num_heads: int = knob(6, "attention heads", 1)
   num_kv_heads: int = knob(3, "key and value heads", 1)
   mlp_mult: float = knob(3.0, "MLP width / MODEL_DIM, may be fractional", 0.01, 64)
-  tie_embeddings: bool = knob(True, "one matrix for input and output")
+  tie_embeddings: int = knob(1, "one matrix for input and output", high=1)
   rope_base: float = knob(10000.0, "of the rotary frequencies", 1)
   logit_softcap: float = knob(30.0, "logits are squashed to +-this", 0.1)
   qk_gain_init: float = knob(1.5, "of each query head")
-  tied_embed_init_std: float = knob(0.005)
+  tied_embed_init_std: float = knob(0.005, "of a normal")
 
   embed_lr: float = knob(0.6, "Adam, untied embedding")
   head_lr: float = knob(0.008, "Adam, untied output head")
   tied_embed_lr: float = knob(0.05, "Adam, tied embedding")
   scalar_lr: float = knob(0.04, "Adam, gains and mixing vectors")
   matrix_lr: float = knob(0.04, "Muon, all other matrices")
-  muon_momentum: float = knob(0.95, high=1)
+  muon_momentum: float = knob(0.95, "Muon", high=1)
   muon_backend_steps: int = knob(5, "Newton-Schulz iterations", 1)
   muon_momentum_warmup_start: float = knob(0.85, "momentum at step 0", high=1)
   muon_momentum_warmup_steps: int = knob(500, "until MUON_MOMENTUM")
   beta1: float = knob(0.9, "Adam", high=1)
   beta2: float = knob(0.95, "Adam", high=1)
-  adam_eps: float = knob(1e-8)
+  adam_eps: float = knob(1e-8, "Adam")
   grad_clip_norm: float = knob(0.0, "0: no clipping")
   control_tensor_name_patterns: str = knob(
     "attn_scale,mlp_scale,resid_mix,q_gain,skip_weight", "trained at SCALAR_LR, packed as fp16"
@@ -125,11 +125,11 @@ def read_knobs(env) -> Knobs:
     name, kind, (low, high) = f.name.upper(), type(f.default), f.metadata["limits"]
     if (raw := env.get(name)) is None:
       continue
-    choices = ("0", "1") if kind is bool else f.metadata["choices"]
+    choices = f.metadata["choices"]
     allowed = f"one of {', '.join(choices)}" if choices else f"{kind.__name__} from {low} to {high:g}"
     try:
       auto = kind is int and raw == "auto" in f.metadata["meaning"]
-      value = 0 if auto else raw == "1" if kind is bool else kind(raw)
+      value = 0 if auto else kind(raw)
       holds = raw in choices if choices else kind is str or low <= value <= high
     except ValueError:
       holds = False
@@ -140,7 +140,7 @@ def read_knobs(env) -> Knobs:
   need(k.model_dim % (2 * k.num_heads) == 0, f"NUM_HEADS={k.num_heads}: must divide MODEL_DIM / 2", 2)
   need(k.num_heads % k.num_kv_heads == 0, f"NUM_KV_HEADS={k.num_kv_heads}: must divide NUM_HEADS", 2)
   need(k.eval_stride <= k.eval_seq_len, f"EVAL_STRIDE={k.eval_stride}: at most EVAL_SEQ_LEN", 2)
-  need(Path(k.run_id).name == k.run_id, f"RUN_ID={k.run_id!r}: must be a plain name", 2)
+  need(Path(k.run_id).name == k.run_id != "..", f"RUN_ID={k.run_id!r}: must be a plain name", 2)
   return k
 
 
