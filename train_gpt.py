@@ -29,13 +29,13 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
 SCRIPT = Path(__file__).resolve()
-# The repository: the nearest folder above this script that has a data/ folder.
+# The repository: the nearest folder above this script with a data/ folder.
 ROOT = next((p for p in SCRIPT.parents if (p / "data").is_dir()), Path.cwd())
 CHALLENGE_DATA, CHALLENGE_TARGETS = "fineweb10B_sp1024", 4194304
 
 
 class UserError(Exception):
-  """What a person can mend: main() prints it as one line and exits with `code`."""
+  """What a person can mend: main() prints one line and exits with `code`."""
 
   code = 1
 
@@ -119,7 +119,7 @@ class Knobs:
 
 
 def read_knobs(env) -> Knobs:
-  """Knobs from environment variables; the first one that is wrong ends the run."""
+  """Knobs from environment variables; the first wrong one ends the run."""
   env, values = {"TRAIN_SEQ_LEN": env.get("TRAIN_MAX_SEQ_LEN"), **env}, {}
   for f in fields(Knobs):
     name, kind, (low, high) = f.name.upper(), type(f.default), f.metadata["limits"]
@@ -175,8 +175,8 @@ def check_ids(tokens, k):
 
 
 class TrainData:
-  """Sequences of seq_len + 1 tokens (neighbours share one), in an endless run of shuffled epochs: a
-  function of place, seed and shards, so no state of it needs saving."""
+  """Sequences of seq_len + 1 tokens (neighbours share one) in an endless run of shuffled epochs, which
+  place, seed and shards alone determine."""
 
   def __init__(self, k):
     self.k, self.shards = k, list(open_shards(k.data_path, "train").values())
@@ -381,8 +381,6 @@ def newton_schulz(x: Tensor, steps: int) -> Tensor:
 
 
 class Optimizers:
-  """Who trains what, and one step of all of it."""
-
   def __init__(self, model, k):
     self.k, self.params, self.dtype = k, list(model.parameters()), model.dtype
     embed_lr = k.tied_embed_lr if k.tie_embeddings else k.embed_lr
@@ -399,7 +397,7 @@ class Optimizers:
 
   @torch.no_grad()
   def step(self, step, scale):
-    """Update number `step` (from 0), rates times `scale`; clears the gradients."""
+    """Update number `step` (from 0), rates times `scale`."""
     k = self.k
     if k.grad_clip_norm:
       nn.utils.clip_grad_norm_(self.params, k.grad_clip_norm)
@@ -438,7 +436,6 @@ class Budget:
     self.recent = deque([0.0], maxlen=20)  # seconds of the last steps
 
   def skip(self):
-    """Leaves the time since the last lap uncounted."""
     self.mark = self.clock()
 
   def lap(self):
@@ -469,8 +466,8 @@ DTYPES = {"int8": ("i1", "<f2"), "fp16": ("<f2",), "fp32": ("<f4",)}
 
 
 def quantize(matrix, step, bits) -> list[np.ndarray]:
-  """float32 [rows, cols] -> int8 symbols and fp16 row scales: `step` row deviations, about zero lest
-  a constant row be lost, or more where symbols would clip. A row too small for fp16 becomes 0."""
+  """float32 [rows, cols] -> int8 symbols and fp16 row scales: `step` row deviations (about zero, lest
+  a constant row be lost), or more where symbols would clip."""
   top = 2 ** (bits - 1) - 1
   deviation = np.sqrt(np.mean(np.square(matrix, dtype=np.float64), axis=1))
   scales = np.maximum(deviation * step, np.abs(matrix).max(1) / top).astype("<f2")
@@ -483,6 +480,7 @@ def dequantize(arrays) -> np.ndarray:
   return (values.T * scales[0]).T if scales else values
 
 
+@np.errstate(all="ignore")  # what overflows is refused below
 def pack_tensors(weights: dict[str, np.ndarray], k, step) -> dict[str, tuple]:
   """Every matrix quantized, however small, and these first; vectors and control tensors as fp16."""
   tensors = {}
@@ -510,8 +508,8 @@ def serialize(config: dict, tensors: dict[str, tuple]) -> bytes:
 
 
 def parse(blob: bytes) -> tuple[dict, dict[str, tuple]]:
-  """Configuration and tensors of an artifact's bytes, which may be anyone's: any exception means that
-  they are wrong, and no array is made that they do not fill."""
+  """Configuration and tensors of an artifact's bytes, which may be anyone's: any exception refuses
+  them, and no array is made that they do not fill."""
   *kind, length, crc = PREFIX.unpack_from(blob)
   need(kind == [MAGIC, FORMAT, ZLIB], "wrong magic, format or coder")
   need(length <= MAX_UNPACKED, f"unpacks to {length} bytes, over {MAX_UNPACKED}")
@@ -594,7 +592,6 @@ class Scorer:
     return torch.cat(out)
 
   def rows(self, windows, count):
-    """The last `count` rows of each window: [windows * count, vocab]."""
     logits = self.model.logits(torch.from_numpy(windows).to(self.device), self.rope, count)
     return F.log_softmax(logits, dim=-1).flatten(0, 1)
 
@@ -607,7 +604,6 @@ def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0) -> Sco
     config, tensors = parse(path.read_bytes())
     need(sorted(config) == sorted(MODEL_KNOBS), "its header misses knobs")
     k = read_knobs({name.upper(): f"{value:.17g}" for name, value in config.items()})
-    need(k.num_layers <= len(tensors), "too few tensors")
     weights = {name: torch.from_numpy(dequantize(arrays)) for name, (_, arrays) in tensors.items()}
     with torch.device("meta"):  # shapes alone: nothing is allocated on the header's word
       shapes = {name: p.shape for name, p in GPT(k).named_parameters()}
@@ -671,6 +667,13 @@ class Log:
       print(json.dumps(record), file=self.facts, flush=True)
 
 
+def replace_file(path, write):
+  """All of the file that write(path) makes, or nothing."""
+  part = path.with_suffix(".part")
+  write(part)
+  part.replace(path)
+
+
 # What a resumed run may change.
 FREE_KNOBS = """run_id out_dir resume checkpoint_every_seconds micro_batch_tokens train_log_every
 val_loss_every""".split()
@@ -678,25 +681,27 @@ val_loss_every""".split()
 
 def save_checkpoint(run, step, elapsed):
   state = dict(knobs=vars(run.k), step=step, elapsed=elapsed, model=run.model.state_dict())
-  state |= dict(adam=run.opt.adam.state_dict(), momentum=run.opt.momentum)
-  part = run.folder / "checkpoint.part"
-  torch.save(state, part)
-  part.replace(run.folder / "checkpoint.pt")  # all of the file or nothing
+  state |= dict(adam=run.opt.adam.state_dict(), momentum=run.opt.momentum, dtype=run.model.dtype)
+  try:
+    replace_file(run.folder / "checkpoint.pt", lambda part: torch.save(state, part))
+  except (OSError, RuntimeError) as e:
+    run.log.line(f"no checkpoint at step {step}, training goes on: {str(e)[:80]!r}")
 
 
 def load_checkpoint(run) -> tuple[int, float]:
-  """Loads the state in place; its step and its elapsed training seconds."""
+  """Loads the state in place; its step and elapsed training seconds."""
   path = run.folder / "checkpoint.pt"
   try:
     state = torch.load(path, map_location=run.device, weights_only=True)
   except Exception as e:  # whatever torch.load makes of a missing or damaged file
-    raise UserError(f"{path}: no sound checkpoint ({type(e).__name__}); run without RESUME=1") from None
+    raise UserError(f"{path}: no sound checkpoint to RESUME ({type(e).__name__}); change RUN_ID") from None
   mine, was = vars(run.k), state["knobs"]
   changed = [name.upper() for name in mine if name not in FREE_KNOBS and mine[name] != was[name]]
   need(not changed, f"{path}: was made with another {', '.join(changed)}", 2)
   run.model.load_state_dict(state["model"])
   run.opt.adam.load_state_dict(state["adam"])
   run.opt.momentum = state["momentum"]
+  run.model.dtype = run.opt.dtype = state["dtype"]
   return state["step"], state["elapsed"]
 
 
@@ -736,8 +741,6 @@ def pick_dtype(device):
 
 
 class Run:
-  """What the phases share. What a person can mend fails here."""
-
   def __init__(self, k):
     self.k, self.device, self.stop = k, pick_device(k.device), StopFlag()
     self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -746,7 +749,6 @@ class Run:
     need(not rest, f"TRAIN_BATCH_TOKENS={k.train_batch_tokens}: no multiple of {unit}", 2)
     self.data, self.stream = TrainData(k), read_stream(k)
     self.folder = Path(k.out_dir) / (k.run_id or time.strftime("%Y%m%d-%H%M%S"))
-    self.log = Log(None if self.rank else self.folder, k.resume, not self.rank)
     if cuda:
       torch.cuda.set_device(self.device)
     if self.world > 1:  # hours: ranks wait while rank 0 validates
@@ -759,19 +761,20 @@ class Run:
       limit = torch.cuda.get_device_properties(self.device).total_memory // 2 // kept
     fits = range(1, max(1, limit // k.train_seq_len) + 1)
     self.micro = max(m for m in fits if self.sequences % m == 0)  # sequences a pass
+    self.start = load_checkpoint(self) if k.resume else (0, 0.0)
+    self.log = Log(None if self.rank else self.folder, k.resume, not self.rank)
 
 
 def describe(run):
-  """Logs what the rest rests on: script, knobs, hardware, versions, data."""
   k, cuda, source = run.k, run.device.type == "cuda", SCRIPT.read_text()
   knobs = {name.upper(): value for name, value in vars(k).items()}
   cpu = f"{os.cpu_count()}-core {platform.machine()} CPU"
   versions = dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__)
-  facts = dict(run_id=run.folder.name, seed=k.seed, resumed=k.resume, script=SCRIPT.name, versions=versions)
+  facts = dict(run_id=run.folder.name, seed=k.seed, resumed=bool(k.resume), script=SCRIPT.name)
   facts |= dict(script_sha256=sha256(source.encode()), device=run.device.type, world_size=run.world)
   facts |= dict(hardware=torch.cuda.get_device_name() if cuda else cpu, dtype=str(run.model.dtype)[6:])
   facts |= dict(params=sum(p.numel() for p in run.opt.params))
-  facts["micro_batch_tokens"] = run.micro * k.train_seq_len
+  facts |= dict(micro_batch_tokens=run.micro * k.train_seq_len, versions=versions)
   facts["data"] = dict(name=data_name(k), **run.stream.hashes)
   print(source, file=run.log.files[-1])
   text = "\n".join(f"{name}:{value}" for name, value in facts.items())
@@ -785,7 +788,7 @@ def data_name(k):
 
 
 def train_step(run, tokens, step, scale) -> float:
-  """One update from this rank's uint16 [sequences, length + 1]; the mean loss of all ranks."""
+  """One update from this rank's uint16 [sequences, length + 1]; the mean loss of all."""
   batch = torch.from_numpy(tokens.astype(np.int64)).to(run.device)
   rope = rope_tables(run.k, run.k.train_seq_len, run.device, run.model.dtype)
   total = torch.zeros((), device=run.device)
@@ -851,11 +854,12 @@ def train(run, step, elapsed, clock=time.monotonic) -> str:
     scale = lr_scale(k, progress, step)
     tokens = run.data.batch((step * run.world + run.rank) * run.sequences, run.sequences)
     loss = train_step(run, tokens, step, scale)
-    need(math.isfinite(loss), f"step {step + 1}: the loss is {loss}; lower the rates (checkpoint kept)")
+    need(math.isfinite(loss), f"step {step + 1}: the loss is {loss}; lower the rates")
     if budget.lap() or run.rank:  # rank 0 alone judges
       step += 1
     else:
-      torch._foreach_copy_(run.opt.params, kept)
+      with torch.no_grad():
+        torch._foreach_copy_(run.opt.params, kept)
       discarded = step + 1
       log.line(f"discarded_step:{discarded} ended past the budget, undone")
   log.line(f"stopping_early: {reason} train_time:{ms:.0f}ms {at}")
@@ -865,12 +869,12 @@ def train(run, step, elapsed, clock=time.monotonic) -> str:
 
 
 def export(run) -> tuple[Path, int]:
-  """Packs the weights; the artifact's path and the bytes left under the cap."""
+  """Packs the weights; the artifact's path, the bytes left under the cap."""
   k, began, code = run.k, time.monotonic(), SCRIPT.stat().st_size
   weights = {name: p.detach().float().cpu().numpy() for name, p in run.model.named_parameters()}
   blob, step = export_artifact(weights, k, code)
   path = run.folder / f"final_model.int{k.quant_bits}.{k.compressor}"
-  path.write_bytes(blob)
+  replace_file(path, lambda part: part.write_bytes(blob))
   run.log.line(f"quantized: step:std/{1 / step:.2f} bits:{k.quant_bits} coder:{k.compressor}")
   model, total, cap = len(blob), len(blob) + code, k.artifact_cap_bytes
   line = f"total_submission_size_quant_zlib:{total} bytes code:{code} model:{model}"
@@ -889,7 +893,7 @@ def log_score(event, head, tail, digits, scorer, stream, log, **facts) -> float:
 
 
 def score_artifact(path, k, stream, log, notes) -> float:
-  """Logs the artifact's scores, plain windows of the trained length and sliding; seconds taken."""
+  """Logs the artifact's scores, plain windows and sliding; seconds taken."""
   sliding = load_scorer(path, k.device, batch_tokens=k.val_batch_size)
   name, count, length = data_name(k), len(stream.target_bytes), sliding.model.k.train_seq_len
   notes += [f"data={name}"] if name != CHALLENGE_DATA else ["partial"] if count < CHALLENGE_TARGETS else []
@@ -909,9 +913,10 @@ def run_all(k):
   if not run.rank:
     describe(run)
   warm_up(run)
-  start = load_checkpoint(run) if k.resume else (0, 0.0)
+  if k.resume:
+    load_checkpoint(run)
   setup_seconds = time.monotonic() - began
-  reason = train(run, *start)
+  reason = train(run, *run.start)
   if run.world > 1:
     dist.destroy_process_group()
   if run.rank:
@@ -936,7 +941,9 @@ def main() -> int:
     return 0
   except UserError as e:
     message, code = e, e.code
-  except (torch.OutOfMemoryError, MemoryError) as e:
+  except (RuntimeError, MemoryError) as e:  # torch.OutOfMemoryError is a RuntimeError, as on CPU
+    if isinstance(e, RuntimeError) and "memory" not in str(e):
+      raise
     message, code = f"out of memory ({str(e)[:80]}); set MICRO_BATCH_TOKENS lower", 3
   print(f"{SCRIPT.name}: error: {message}", file=sys.stderr)
   return code

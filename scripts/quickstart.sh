@@ -12,7 +12,7 @@ fi
 . "$root/scripts/venv.sh"
 cd "$root"
 track=track_sample_5min
-run_id="quickstart-$(date +%Y%m%d-%H%M%S)"
+run_id="quickstart-$(date +%Y%m%d-%H%M%S)-$$"
 run_dir="${OUT_DIR:-runs}/$run_id"
 
 # 1. What it needs.

@@ -1,0 +1,418 @@
+"""The packed artifact: quantization, the container, the cap, and bytes that are not to be trusted."""
+
+import json
+import math
+import shutil
+import struct
+import sys
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+import torch
+import trainer_kit as kit
+from trainer_kit import knobs, random_model, random_tokens, weights_of
+
+import train_gpt as T
+
+
+def artifact_of(cap=0, code_bytes=0, model=None, **changes):
+    """(bytes, scale step, model) of a random model."""
+    k = knobs(ARTIFACT_CAP_BYTES=cap, **changes)
+    model = model or random_model(k)
+    return *T.export_artifact(weights_of(model), k, code_bytes), model
+
+
+def saved(folder, blob):
+    path = folder / "final_model.int8.zlib"
+    path.write_bytes(blob)
+    return path
+
+
+# ---- Quantization ----
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_symbols_and_scales_follow_the_design(bits):
+    rng = np.random.default_rng(0)
+    matrix = (rng.standard_normal((5, 400)) * [[0.01], [1], [3], [50], [0.3]]).astype(np.float32)
+    matrix[1, 7], matrix[2, 7] = 1000, -1000  # these set their rows' scales: nothing is clipped
+    symbols, scales = T.quantize(matrix, 0.1, bits)
+    top = 2 ** (bits - 1) - 1
+    assert symbols.dtype == np.int8 and scales.dtype == np.float16
+    deviations = np.sqrt((matrix.astype(float) ** 2).mean(axis=1))
+    largest = np.abs(matrix).max(axis=1)
+    assert np.allclose(scales.astype(float), np.maximum(0.1 * deviations, largest / top), rtol=1e-3)
+    expected = np.clip(np.rint(matrix / scales.astype(np.float32)[:, None]), -top, top)
+    assert (symbols == expected).all() and symbols.max() == top and symbols.min() == -top
+
+
+def test_the_error_of_a_value_that_is_not_clipped_is_half_a_step():
+    matrix = np.random.default_rng(1).standard_normal((20, 300)).astype(np.float32)
+    symbols, scales = T.quantize(matrix, 1 / 24, 8)
+    error = np.abs(symbols * scales.astype(np.float32)[:, None] - matrix)
+    inside = np.abs(symbols) < 127
+    assert (error <= 0.501 * scales.astype(np.float32)[:, None])[inside].all() and inside.mean() > 0.99
+    assert np.sqrt((error**2).mean()) < 0.02
+
+
+def test_zero_constant_and_tiny_rows_survive():
+    matrix = np.zeros((5, 64), np.float32)
+    matrix[1] = 0.7
+    matrix[2] = -3e-5  # its scale is a subnormal fp16
+    matrix[3] = 1e-30  # too small for one: becomes zero, not infinite
+    matrix[4, 5] = 1
+    symbols, scales = T.quantize(matrix, 1 / 24, 8)
+    got = symbols * scales.astype(np.float32)[:, None]
+    assert np.isfinite(got).all() and scales[0] == scales[3] == 0
+    assert not got[0].any() and not got[3].any()
+    assert np.allclose(got[1], 0.7, rtol=0.03) and np.allclose(got[2], -3e-5, rtol=0.05)
+    assert got[4].argmax() == 5 and np.count_nonzero(got[4]) == 1
+
+
+# ---- Container ----
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("changes", [{}, dict(NUM_LAYERS=1, TIE_EMBEDDINGS=0), dict(MLP_MULT=2.5)], ids=str)
+def test_parse_and_serialize_are_inverse(bits, changes):
+    blob, _, _ = artifact_of(QUANT_BITS=bits, **changes)
+    config, tensors = T.parse(blob)
+    assert T.serialize(config, tensors) == blob
+    magic, version, coder_id, length, crc = struct.unpack_from("<4sHHQI", blob)
+    assert (magic, version, coder_id) == (b"PGLA", 1, 1)
+    unpacked = zlib.decompress(blob[20:])
+    assert len(unpacked) == length and zlib.crc32(blob[20:]) == crc
+    assert config["model_dim"] == 16 and config["eval_stride"] == 8
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weights_come_back_nearly_as_they_were(bits, tmp_path):
+    blob, step, model = artifact_of(QUANT_BITS=bits, TIE_EMBEDDINGS=0)
+    back = weights_of(T.load_scorer(saved(tmp_path, blob), "cpu", torch.float32).model)
+    assert step == pytest.approx(1 / 24 if bits == 8 else 127 / 24 / 7)
+    assert list(back) == list(weights_of(model))
+    for name, value in weights_of(model).items():
+        error = np.sqrt(((back[name] - value) ** 2).mean() / (value**2).mean())
+        assert error < (0.02 if bits == 8 else 0.3), name
+        if value.ndim == 1:
+            assert error < 1e-3, name  # gains stay fp16
+        else:
+            assert error > 0
+
+
+def test_what_is_fp16_fp32_and_quantized_follows_the_patterns():
+    patterns = dict(CONTROL_TENSOR_NAME_PATTERNS="q_gain,resid_mix,skip_weight")
+    blob, _, model = artifact_of(INT8_KEEP_FLOAT_FP32_NAME_PATTERNS="attn.c_v,q_gain", **patterns)
+    encodings = {name: encoding for name, (encoding, *_) in T.parse(blob)[1].items()}
+    weights = weights_of(model)
+    assert set(encodings) == set(weights)
+    for name, encoding in encodings.items():
+        if "c_v" in name or "q_gain" in name:
+            assert encoding == "fp32"
+        elif "resid_mix" in name or "skip_weight" in name or weights[name].ndim == 1:
+            assert encoding == "fp16"
+        else:
+            assert encoding == "int8", name
+
+
+def test_fewer_bits_make_a_smaller_artifact():
+    sizes = {bits: len(artifact_of(QUANT_BITS=bits)[0]) for bits in (4, 8)}
+    assert sizes[4] < 0.7 * sizes[8]
+
+
+def test_the_embedding_has_finer_steps_than_the_blocks():
+    """Each logit adds up the errors of one row of it: at equal steps it alone made most of the gap."""
+    _, tensors = T.parse(artifact_of()[0])
+    weights = weights_of(artifact_of()[2])
+
+    def steps(name):
+        deviation = np.sqrt((weights[name].astype(float) ** 2).mean(axis=1))
+        return np.median(tensors[name][1][1].astype(float) / deviation)
+
+    assert steps("tok_emb.weight") == pytest.approx(0.6 / 24, rel=0.05)
+    assert steps("blocks.0.attn.c_q.weight") == pytest.approx(1 / 24, rel=0.05)
+
+
+def test_the_model_is_rebuilt_with_its_own_numbers_to_the_last_digit(tmp_path):
+    odd = dict(ROPE_BASE=1234567.125, LOGIT_SOFTCAP=29.123456789, MLP_MULT=2.66666667, MODEL_DIM=48)
+    blob, _, model = artifact_of(**odd, NUM_HEADS=4, NUM_KV_HEADS=2, TIE_EMBEDDINGS=0)
+    scorer = T.load_scorer(saved(tmp_path, blob), "cpu", torch.float32)
+    for name, value in T.parse(blob)[0].items():
+        assert getattr(scorer.model.k, name) == getattr(model.k, name) == value, name
+
+
+# ---- The cap ----
+
+
+def test_the_step_is_coarsened_until_code_and_artifact_fit():
+    k = dict(MODEL_DIM=64)
+    model, code = random_model(knobs(**k)), 1234
+    free, finest, _ = artifact_of(model=model, **k)
+    for share in (0.9, 0.6):
+        limit = int(share * len(free))
+        blob, step, _ = artifact_of(cap=limit + 5000 + code, code_bytes=code, model=model, **k)
+        assert len(blob) <= limit and step > finest
+        assert len(blob) > 0.97 * limit, "coarser than the cap asks for"
+    exact, step, _ = artifact_of(cap=len(free) + 5000 + code, code_bytes=code, model=model, **k)
+    assert (exact, step) == (free, finest)
+
+
+def test_the_run_fits_a_small_cap_and_says_so(tmp_path):
+    code = T.SCRIPT.stat().st_size
+    plain = kit.run_main(tmp_path, RUN_ID="plain", MODEL_DIM=32, ITERATIONS=1)
+    (free,) = plain.events("export")
+    cap = code + free["bytes_model"] * 7 // 10 + 5000
+    tight = kit.run_main(tmp_path, MODEL_DIM=32, ITERATIONS=1, ARTIFACT_CAP_BYTES=cap)
+    assert plain.code == tight.code == 0
+    (fitted,) = tight.events("export")
+    size = tight.artifact.stat().st_size
+    assert fitted["bytes_model"] == size and fitted["bytes_code"] == code
+    assert fitted["bytes_total"] == code + size <= cap - 5000 and fitted["headroom"] == cap - code - size
+    assert free["step"] == pytest.approx(1 / 24) and fitted["step"] > free["step"]
+    (line,) = (line for line in tight.log.splitlines() if line.startswith("quantized"))
+    assert f"std/{1 / fitted['step']:.2f}" in line and "std/24.00" not in line
+
+
+def test_a_cap_that_cannot_be_met_is_said_and_loses_nothing(tmp_path):
+    result = kit.run_main(tmp_path, ITERATIONS=1, ARTIFACT_CAP_BYTES=20000)
+    assert result.code == 1
+    over = -result.events("export")[0]["headroom"]
+    assert over > 0
+    kit.assert_one_line(result.err, f"{over} bytes over the cap")
+    assert result.events("end")[0]["exit_code"] == 1 and len(result.events("score")) == 2
+    assert T.load_scorer(result.artifact, "cpu").model
+
+
+def test_no_cap_is_no_limit():
+    blob, step, _ = artifact_of(cap=0, code_bytes=10**9)
+    assert step == pytest.approx(1 / 24) and blob
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # what a run shows, test_train_run.py checks
+@pytest.mark.parametrize("value", [1e30, math.inf, math.nan])
+@pytest.mark.parametrize("name", ["blocks.0.attn.c_q.weight", "blocks.1.attn.q_gain"])
+def test_weights_that_cannot_be_stored_are_refused(name, value):
+    weights = weights_of(random_model(knobs()))
+    weights[name].flat[0] = value
+    with pytest.raises(T.UserError, match=name):
+        T.export_artifact(weights, knobs(), 0)
+
+
+# ---- load_scorer ----
+
+
+def test_load_scorer_reads_the_artifact_alone(tmp_path, monkeypatch):
+    blob, _, model = artifact_of()
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    path = saved(alone, blob)
+    expected = T.load_scorer(path, "cpu", torch.float32).log_probs(random_tokens(50))
+    monkeypatch.chdir(alone)
+    for name, value in dict(NUM_LAYERS=9, VOCAB_SIZE=7, EVAL_STRIDE=1, DATA_PATH="none").items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    opened = []
+    for function in ("open_shards", "read_stream", "piece_table"):
+        monkeypatch.setattr(T, function, lambda *_: opened.append(1))
+    scorer = T.load_scorer(path.name, "cpu", torch.float32)
+    assert not opened and (scorer.seq_len, scorer.stride) == (32, 8)
+    assert torch.equal(scorer.log_probs(random_tokens(50)), expected)
+    assert [p.name for p in alone.iterdir()] == [path.name]
+
+
+def test_the_scorer_gives_what_the_model_gives_up_to_packing(tmp_path):
+    blob, _, model = artifact_of()
+    scorer, plain = T.load_scorer(saved(tmp_path, blob), "cpu", torch.float32), T.Scorer(model, 32, 8)
+    tokens = random_tokens(100)
+    packed, unpacked = scorer.log_probs(tokens), plain.log_probs(tokens)
+    assert 0 < (packed - unpacked).abs().mean() < 0.1
+
+
+# ---- Bytes that are anyone's: one line, quickly, without much memory ----
+
+GOOD = {}
+
+
+def good_parts():
+    """(header dict, arrays' bytes) of a sound artifact, to be spoilt."""
+    if not GOOD:
+        blob, _, _ = artifact_of()
+        payload = zlib.decompress(blob[20:])
+        (length,) = struct.unpack_from("<I", payload)
+        GOOD.update(blob=blob, header=payload[4 : 4 + length], arrays=payload[4 + length :])
+    return json.loads(GOOD["header"]), GOOD["arrays"]
+
+
+def container(payload: bytes, stated=None, coded=None, version=1, magic=b"PGLA", crc=None):
+    coded = zlib.compress(payload) if coded is None else coded
+    stated, crc = len(payload) if stated is None else stated, zlib.crc32(coded) if crc is None else crc
+    return struct.pack("<4sHHQI", magic, version, 1, stated, crc) + coded
+
+
+def with_header(change, arrays=None, **options):
+    """A container, sound in itself, whose header was changed."""
+    header, good_arrays = good_parts()
+    header = change(header) or header
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    arrays = good_arrays if arrays is None else arrays
+    return container(struct.pack("<I", len(text)) + text + arrays, **options)
+
+
+def config_with(**values):
+    return lambda header: header["config"].update(values)
+
+
+def shape_with(shape, index=0):
+    return lambda header: header["tensors"][index].__setitem__(1, shape)
+
+
+def bomb(stated):
+    compressor = zlib.compressobj(9)
+    zeros = bytes(1 << 20)
+    coded = b"".join(compressor.compress(zeros) for _ in range(200)) + compressor.flush()
+    assert len(coded) < 1 << 20
+    return container(b"", stated=stated, coded=coded)
+
+
+def deep(header):
+    return b'{"config":' + b"[" * 200_000 + b"]" * 200_000 + b',"tensors":[]}'
+
+
+def renamed(header):
+    header["tensors"][0][0] = "blocks.0.attn.c_z.weight"
+
+
+def misspelt(header):
+    header["tensors"] = [{"name": 1}]
+
+
+def dropped(header):
+    header["tensors"].pop(0)
+
+
+def twice(header):
+    header["tensors"].append(header["tensors"][-1])
+
+
+HOSTILE = {
+    "empty": lambda: b"",
+    "prefix cut": lambda: GOOD["blob"][:10],
+    "prefix alone": lambda: GOOD["blob"][:20],
+    "cut in half": lambda: GOOD["blob"][: len(GOOD["blob"]) // 2],
+    "last byte gone": lambda: GOOD["blob"][:-1],
+    "one byte more": lambda: GOOD["blob"] + b"x",
+    "a bit flipped": lambda: GOOD["blob"][:500] + bytes([GOOD["blob"][500] ^ 4]) + GOOD["blob"][501:],
+    "wrong magic": lambda: container(b"1234", magic=b"PK\3\4"),
+    "a later format": lambda: container(b"1234", version=2),
+    "unknown coder": lambda: GOOD["blob"][:6] + b"\x09\0" + GOOD["blob"][8:],
+    "wrong crc": lambda: container(b"1234", crc=7),
+    "states 1 TiB": lambda: container(b"1234", stated=1 << 40),
+    "states over 64 MiB": lambda: container(b"1234", stated=(64 << 20) + 1),
+    "states too little": lambda: with_header(lambda h: None, stated=3000),
+    "states too much": lambda: with_header(lambda h: None, stated=1 << 20),
+    "zlib bomb": lambda: bomb(5000),
+    "zlib bomb at the limit": lambda: bomb(64 << 20),
+    "noise": lambda: container(b"", stated=5000, coded=np.random.default_rng(0).bytes(4000)),
+    "nothing packed": lambda: container(b""),
+    "header past the end": lambda: container(struct.pack("<I", 1 << 31) + b"{}"),
+    "no JSON": lambda: with_header(lambda h: b"{" * 9),
+    "no text": lambda: with_header(lambda h: b"\xff\xfe" * 9),
+    "deep JSON": lambda: with_header(deep),
+    "a list": lambda: with_header(lambda h: b"[1, 2]"),
+    "no tensors": lambda: with_header(lambda h: b'{"config": {}}'),
+    "tensors misspelt": lambda: with_header(misspelt),
+    "unknown encoding": lambda: with_header(lambda h: h["tensors"][0].__setitem__(2, "fp64\nfp8")),
+    "a huge shape": lambda: with_header(shape_with([1 << 40, 1 << 40])),
+    "a shape past the end": lambda: with_header(shape_with([1 << 20, 50], -1)),
+    "a shape beyond 64 bits": lambda: with_header(shape_with([1 << 70, 2])),
+    "a negative shape": lambda: with_header(shape_with([-1, 16], -1)),
+    "a shape of floats": lambda: with_header(shape_with([16.0, 16.0])),
+    "a shape of many": lambda: with_header(shape_with([1] * 5000)),
+    "another shape": lambda: with_header(lambda h: h["tensors"][0][1].append(1)),
+    "a wrong name": lambda: with_header(renamed),
+    "a tensor missing": lambda: with_header(dropped),
+    "a name twice": lambda: with_header(twice),
+    "bytes left over": lambda: with_header(lambda h: None, arrays=good_parts()[1] + b"\0"),
+    "bytes missing": lambda: with_header(lambda h: None, arrays=good_parts()[1][:-1]),
+    "a knob missing": lambda: with_header(lambda h: h["config"].pop("model_dim") and None),
+    "a knob too many": lambda: with_header(config_with(data_path="/etc")),
+    "a huge model": lambda: with_header(config_with(model_dim=65536, vocab_size=65536, num_layers=256)),
+    "a huger model": lambda: with_header(config_with(model_dim=10**12)),
+    "a huge window": lambda: with_header(config_with(eval_seq_len=10**9)),
+    "a knob of text": lambda: with_header(config_with(model_dim="sixteen\nlines")),
+    "a knob of infinity": lambda: with_header(config_with(rope_base=math.inf)),
+    "heads that do not divide": lambda: with_header(config_with(num_heads=3)),
+    "no heads": lambda: with_header(config_with(num_heads=0)),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_bad_artifact_is_one_line_and_small_work(case, tmp_path):
+    good_parts()
+    path = saved(tmp_path, HOSTILE[case]())
+    tracemalloc.start()
+    try:
+        with pytest.raises(T.UserError) as refused:
+            T.load_scorer(path, "cpu", torch.float32)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    message = str(refused.value)
+    assert str(path) in message and "\n" not in message and len(message) < 600
+    # what may be held: 64 MiB unpacked, and twice that while it grows; else hardly anything
+    assert peak < (200 << 20 if "limit" in case else 40 << 20), peak
+
+
+def test_an_oversized_file_is_not_read(tmp_path):
+    path = tmp_path / "final_model.int8.zlib"
+    with path.open("wb") as file:
+        file.truncate((64 << 20) + 1)  # sparse
+    tracemalloc.start()
+    try:
+        with pytest.raises(T.UserError, match="67108864"):
+            T.load_scorer(path, "cpu")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_container_that_the_cases_spoil_is_sound(tmp_path):
+    assert T.load_scorer(saved(tmp_path, with_header(lambda h: None)), "cpu", torch.float32)
+
+
+# ---- EVAL_ONLY ----
+
+
+def test_eval_only_scores_the_artifact_to_the_same_number(tmp_path):
+    trained = kit.run_main(tmp_path, VAL_MAX_TOKENS=300)
+    moved = tmp_path / "elsewhere.bin"
+    shutil.copyfile(trained.artifact, moved)
+    before = sorted(p for p in tmp_path.rglob("*"))
+    # the artifact's own shape and window hold, whatever the knobs say
+    again = kit.run_main(tmp_path, EVAL_ONLY=moved, VAL_MAX_TOKENS=300, NUM_LAYERS=5, EVAL_STRIDE=1)
+    assert again.code == 0 and not again.err
+    lines = [line for line in trained.out.splitlines() if line.startswith("final_")]
+    assert len(lines) == 2 and [line for line in again.out.splitlines() if line.startswith("final_")] == lines
+    assert sorted(p for p in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("content", [None, b"junk", b""], ids=["missing", "junk", "empty"])
+def test_eval_only_of_what_is_no_artifact(content, tmp_path):
+    path = tmp_path / "artifact"
+    if content is not None:
+        path.write_bytes(content)
+    result = kit.run_main(tmp_path, EVAL_ONLY=path)
+    assert result.code == 1
+    kit.assert_one_line(result.err, path)
+
+
+def test_an_artifact_whose_scales_are_not_finite_gives_no_score(tmp_path):
+    config, tensors = T.parse(artifact_of()[0])
+    (_, arrays), *_ = (packed for packed in tensors.values() if packed[0] == "int8")
+    arrays[1] = np.full_like(arrays[1], np.nan)
+    path = saved(tmp_path, T.serialize(config, tensors))
+    result = kit.run_main(tmp_path, EVAL_ONLY=path)
+    assert result.code == 1 and "final_" not in result.out
+    kit.assert_one_line(result.err)

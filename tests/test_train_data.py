@@ -1,0 +1,251 @@
+"""The trainer's data: order of the batches, shards, the validation stream and its bytes."""
+
+import json
+import lzma
+
+import numpy as np
+import pytest
+import sentencepiece
+import trainer_kit as kit
+from trainer_kit import BOS, TOKENIZER, UNK, knobs, make_data, random_tokens, run_main, write_shard
+
+import train_gpt as T
+
+# ---- Sequences ----
+
+LENGTH = 8
+# 10, 9, 0, 1 and 4 sequences: whole ones, one short of a token, too short, just long enough
+SHARDS = (10 * LENGTH + 1, 10 * LENGTH, LENGTH, LENGTH + 1, 4 * LENGTH + 5)
+SEQUENCES = 24
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """Shards in which no token occurs twice, so that a token tells its place; and their knobs."""
+    starts = np.cumsum((0, *SHARDS))
+    for i, count in enumerate(SHARDS):
+        write_shard(tmp_path / f"fineweb_train_{i:06}.bin", np.arange(starts[i], starts[i] + count))
+    return lambda seed=1: knobs(DATA_PATH=tmp_path, TRAIN_SEQ_LEN=LENGTH, VOCAB_SIZE=65536, SEED=seed)
+
+
+def test_sequences_are_whole_share_one_token_and_stay_in_their_shard(numbered):
+    data = T.TrainData(numbered())
+    rows = data.batch(0, SEQUENCES)
+    assert data.sequences == SEQUENCES and rows.shape == (SEQUENCES, LENGTH + 1)
+    assert (np.diff(rows.astype(int)) == 1).all()
+    expected, start = [], 0
+    for count in SHARDS:
+        expected += [start + LENGTH * i for i in range((count - 1) // LENGTH)]
+        start += count
+    assert sorted(rows[:, 0]) == expected
+    # neighbours of one shard: the last token of one is the first of the next
+    assert set(rows[:, -1]) & set(rows[:, 0]) == {s for s in expected if s - LENGTH in expected}
+
+
+def test_every_epoch_is_another_permutation_and_a_function_of_the_seed(numbered):
+    def firsts(seed):
+        data = T.TrainData(numbered(seed))
+        return [tuple(data.batch(epoch * SEQUENCES, SEQUENCES)[:, 0]) for epoch in range(3)]
+
+    epochs = firsts(1)
+    assert len({frozenset(epoch) for epoch in epochs}) == 1 and len(set(epochs[0])) == SEQUENCES
+    assert len(set(epochs)) == 3
+    assert firsts(1) == epochs and not set(firsts(2)) & set(epochs)
+
+
+def test_a_batch_is_a_function_of_its_place_alone(numbered):
+    run = T.TrainData(numbered()).batch(0, 5 * SEQUENCES)  # also across the ends of epochs
+    for first, count in ((3 * SEQUENCES - 2, 5), (7, 1), (0, SEQUENCES + 1), (SEQUENCES, 30)):
+        assert (T.TrainData(numbered()).batch(first, count) == run[first : first + count]).all()
+
+
+def batches_of_a_rank(folder, rank: int, world: int) -> list[np.ndarray]:
+    """What train() gives to train_step in three steps of 4 sequences, as this rank of so many."""
+    seen = []
+
+    def train_step(run, tokens, step, scale):
+        seen.append(tokens)
+        return 1.0
+
+    with kit.new_run(folder, RUN_ID=f"{rank}of{world}", ITERATIONS=3) as (run, patch):
+        run.rank, run.world, run.sequences = rank, world, 4 // world
+        patch.setattr(T.dist, "broadcast_object_list", lambda state: None)
+        patch.setattr(T, "train_step", train_step)
+        T.train(run, 0, 0.0)
+    return seen
+
+
+def test_the_ranks_parts_make_up_the_batch(tmp_path):
+    whole = batches_of_a_rank(tmp_path, 0, 1)
+    assert len(whole) == 3 and {len(tokens) for tokens in whole} == {4}
+    parts = [batches_of_a_rank(tmp_path, rank, 2) for rank in (0, 1)]
+    for step, tokens in enumerate(whole):
+        assert (np.concatenate([parts[0][step], parts[1][step]]) == tokens).all()
+    assert (whole[0] != whole[1]).any()
+
+
+# ---- Bytes ----
+
+TEXTS = [
+    "Déjà vu à l’été: naïve façade, Zürich, smörgåsbord, Łódź, ðæþ.",
+    "日本語のテキストと中文文本,한국어 텍스트도 있다。",
+    "Emoji: 🎉🧊👩‍👩‍👧 and flags 🇩🇪, then ascii again",
+    "Ελληνικά и русский, עברית, العربية; maths ∑∞≠ € 1234567890",
+    "x",
+    "tabs\tand\nnew lines   and  runs of spaces are folded by the normaliser",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return sentencepiece.SentencePieceProcessor(model_file=str(TOKENIZER))
+
+
+@pytest.fixture(scope="module")
+def sample_texts():
+    lines = lzma.decompress((kit.REPO / "data" / "sample_text.jsonl.xz").read_bytes()).decode().splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    odd = [text for text in texts if not text.isascii()]
+    assert odd, "the sample has no multi-byte text left"
+    return texts[:40] + odd[:20]
+
+
+def stream_of(folder, tokens, **changes) -> T.Stream:
+    write_shard(folder / "fineweb_val_000000.bin", tokens)
+    return T.read_stream(knobs(DATA_PATH=folder, VAL_MAX_TOKENS=0, **changes))
+
+
+def test_bytes_of_each_document_are_those_of_its_decoded_text(tmp_path, tokenizer, sample_texts):
+    encoded = [[BOS, *tokenizer.encode(text)] for text in TEXTS + sample_texts]
+    assert all(any(map(tokenizer.is_byte, ids)) for ids in encoded[:4]), "no byte pieces: proves nothing"
+    stream = stream_of(tmp_path, np.concatenate(encoded))
+    sizes = np.concatenate(([0], stream.target_bytes))  # token 0 is context alone
+    ends = np.cumsum([len(ids) for ids in encoded])
+    for ids, end in zip(encoded, ends):
+        assert sizes[end - len(ids) : end].sum() == len(tokenizer.decode(ids[1:]).encode())
+        assert sizes[end - len(ids)] == 0  # a BOS
+    assert stream.target_bytes.sum() > len(encoded)
+
+
+def test_bytes_of_single_targets_follow_the_rule(tmp_path, tokenizer):
+    def piece(text):
+        assert tokenizer.piece_to_id(text) != UNK
+        return tokenizer.piece_to_id(text)
+
+    spaced, space, a, byte = piece("▁the"), piece("▁"), piece("a"), piece("<0xE6>")
+    eos = tokenizer.eos_id()
+    tokens = [BOS, spaced, spaced, a, byte, space, BOS, space, a, eos, spaced, 0, a]
+    assert stream_of(tmp_path, tokens).target_bytes.tolist() == [3, 4, 1, 1, 1, 0, 0, 1, 0, 3, 0, 1]
+
+
+def test_the_stream_is_the_first_tokens_across_shards(tmp_path):
+    tokens = random_tokens(300)
+    for i, part in enumerate((tokens[:120], tokens[120:250], tokens[250:])):
+        write_shard(tmp_path / f"fineweb_val_{i:06}.bin", part)
+    for count in (1, 118, 119, 120, 121, 299):
+        stream = T.read_stream(knobs(DATA_PATH=tmp_path, VAL_MAX_TOKENS=count))
+        assert (stream.tokens == tokens[: count + 1]).all() and len(stream.target_bytes) == count
+    assert len(T.read_stream(knobs(DATA_PATH=tmp_path, VAL_MAX_TOKENS=0)).target_bytes) == 299
+
+
+# ---- Bad data: one line, nothing written ----
+
+
+def no_shards(data):
+    for path in data.glob("*.bin"):
+        path.unlink()
+
+
+def no_validation(data):
+    (data / "fineweb_val_000000.bin").unlink()
+
+
+def truncated(data):
+    path = data / "fineweb_train_000001.bin"
+    path.write_bytes(path.read_bytes()[:-2])
+
+
+def too_long(data):
+    path = data / "fineweb_val_000000.bin"
+    path.write_bytes(path.read_bytes() + b"\0\0")
+
+
+def half_a_header(data):
+    path = data / "fineweb_train_000000.bin"
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def empty_file(data):
+    (data / "fineweb_train_000000.bin").write_bytes(b"")
+
+
+def wrong_magic(data):
+    write_shard(data / "fineweb_train_000000.bin", random_tokens(500), magic=20240801)
+
+
+def negative_count(data):
+    write_shard(data / "fineweb_train_000000.bin", random_tokens(500), count=-500)
+
+
+def high_id(data):
+    write_shard(data / "fineweb_val_000000.bin", [*random_tokens(100), 1024, *random_tokens(200)])
+
+
+def unknown_on_the_stream(data):
+    write_shard(data / "fineweb_val_000000.bin", [*random_tokens(100), UNK, *random_tokens(200)])
+
+
+def short_stream(data):
+    write_shard(data / "fineweb_val_000000.bin", random_tokens(200))  # 199 targets, 200 asked for
+
+
+def short_shards(data):
+    for path in data.glob("fineweb_train_*.bin"):
+        write_shard(path, random_tokens(16))
+
+
+BAD_DATA = {
+    no_shards: ("data", "fineweb_train_*.bin", "DATA_PATH"),
+    no_validation: ("data", "fineweb_val_*.bin"),
+    truncated: ("fineweb_train_000001.bin", "2822 bytes", "2824"),
+    too_long: ("fineweb_val_000000.bin", "2226 bytes", "2224"),
+    half_a_header: ("fineweb_train_000000.bin", "not a token shard"),
+    empty_file: ("fineweb_train_000000.bin", "not a token shard"),
+    wrong_magic: ("fineweb_train_000000.bin", "not a token shard"),
+    negative_count: ("fineweb_train_000000.bin",),
+    high_id: ("1024", "VOCAB_SIZE=1024"),
+    unknown_on_the_stream: ("1 <unk>",),
+    short_stream: ("199", "200"),
+    short_shards: ("TRAIN_SEQ_LEN=16",),
+}
+
+
+@pytest.mark.parametrize("damage", BAD_DATA, ids=lambda damage: damage.__name__)
+def test_bad_data_is_refused_before_training(damage, tmp_path):
+    damage(make_data(tmp_path / "data"))
+    kit.assert_refused(run_main(tmp_path), *BAD_DATA[damage])
+
+
+def test_a_high_id_in_training_data_stops_the_run(tmp_path):
+    data = make_data(tmp_path / "data")
+    for path in data.glob("fineweb_train_*.bin"):
+        write_shard(path, np.full(500, 2000))
+    result = run_main(tmp_path)
+    assert result.code == 1
+    kit.assert_one_line(result.err, "2000", "VOCAB_SIZE=1024")
+
+
+def test_a_tokenizer_that_disagrees_with_vocab_size_is_refused(tmp_path):
+    data = make_data(tmp_path / "data")
+    for path in data.glob("*.bin"):
+        write_shard(path, random_tokens(600) % 500 + 4)
+    result = run_main(tmp_path, VOCAB_SIZE=512)
+    kit.assert_refused(result, TOKENIZER, "1024 pieces", "VOCAB_SIZE=512")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"this is no model" * 9], ids=["missing", "empty", "junk"])
+def test_a_tokenizer_that_is_none_is_refused(content, tmp_path):
+    path = tmp_path / "tokenizer.model"
+    if content is not None:
+        path.write_bytes(content)
+    kit.assert_refused(run_main(tmp_path, TOKENIZER_PATH=path), path)

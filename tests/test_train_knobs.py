@@ -1,0 +1,190 @@
+"""The trainer's knobs: every name, every default, and what is said of a value that is wrong."""
+
+import ast
+import sys
+from dataclasses import fields
+
+import pytest
+import trainer_kit as kit
+from trainer_kit import KNOB_NAMES, knobs, run_main
+
+import train_gpt as T
+
+# Design, section 3: upstream's names and this project's; the MLX trainer has a few of its own.
+NAMES = """
+DATA_PATH TOKENIZER_PATH RUN_ID SEED VAL_BATCH_SIZE VAL_LOSS_EVERY TRAIN_LOG_EVERY ITERATIONS
+WARMDOWN_ITERS WARMUP_STEPS TRAIN_BATCH_TOKENS TRAIN_SEQ_LEN MAX_WALLCLOCK_SECONDS QK_GAIN_INIT
+VOCAB_SIZE NUM_LAYERS NUM_KV_HEADS MODEL_DIM NUM_HEADS MLP_MULT TIE_EMBEDDINGS ROPE_BASE LOGIT_SOFTCAP
+EMBED_LR HEAD_LR TIED_EMBED_LR TIED_EMBED_INIT_STD MATRIX_LR SCALAR_LR MUON_MOMENTUM MUON_BACKEND_STEPS
+MUON_MOMENTUM_WARMUP_START MUON_MOMENTUM_WARMUP_STEPS BETA1 BETA2 ADAM_EPS GRAD_CLIP_NORM
+CONTROL_TENSOR_NAME_PATTERNS INT8_KEEP_FLOAT_FP32_NAME_PATTERNS OUT_DIR EVAL_SEQ_LEN EVAL_STRIDE
+VAL_MAX_TOKENS ARTIFACT_CAP_BYTES QUANT_BITS COMPRESSOR WARMDOWN_FRAC DEVICE COMPILE MICRO_BATCH_TOKENS
+CHECKPOINT_EVERY_SECONDS RESUME EVAL_ONLY
+""".split()
+# The track's rules and upstream's starter recipe, as far as the design fixes them.
+DEFAULTS = dict(
+    VOCAB_SIZE=1024, NUM_LAYERS=6, MODEL_DIM=192, TRAIN_SEQ_LEN=512, EVAL_SEQ_LEN=1024, EVAL_STRIDE=64,
+    VAL_MAX_TOKENS=4194304, ARTIFACT_CAP_BYTES=2000000, QUANT_BITS=8, COMPRESSOR="zlib", ITERATIONS=0,
+    MAX_WALLCLOCK_SECONDS=1800, DEVICE="auto", COMPILE="auto", SEED=1337, RESUME=False, EVAL_ONLY="",
+)  # fmt: skip
+AUTO = {"DEVICE", "COMPILE", "MICRO_BATCH_TOKENS", "VAL_BATCH_SIZE"}
+OF = {f.name.upper(): f for f in fields(T.Knobs)}
+
+
+def test_every_name_of_the_design_is_there():
+    assert set(NAMES) <= set(KNOB_NAMES)
+
+
+def test_defaults_are_the_tracks():
+    k = T.read_knobs({})
+    assert {name: getattr(k, name.lower()) for name in DEFAULTS} == DEFAULTS
+    assert k.data_path.endswith("data/datasets/fineweb10B_sp1024")
+    assert k.tokenizer_path.endswith("data/tokenizers/fineweb_1024_bpe.model")
+    assert k.out_dir == str(kit.REPO / "runs")
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory):
+    result = run_main(tmp_path_factory.mktemp("knobs"), argv=["--knobs"])
+    assert result.code == 0 and not result.err
+    return [line.split("\t") for line in result.out.splitlines()]
+
+
+def test_knobs_lists_every_name_with_default_and_meaning(listed):
+    assert [row[0] for row in listed] == KNOB_NAMES
+    assert [row for row in listed if len(row) != 3 or not row[2].strip()] == []
+
+
+def test_a_default_that_is_listed_can_be_given(listed):
+    assert T.read_knobs({name: default for name, default, *_ in listed}) == T.read_knobs({})
+
+
+def test_the_knobs_are_all_that_the_trainer_reads():
+    """No knob without an effect: each is used somewhere below its definition."""
+    tree = ast.parse((kit.REPO / "train_gpt.py").read_text())
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    named = " ".join(value for value in constants if isinstance(value, str)).split()
+    assert {f.name for f in fields(T.Knobs)} - used - set(named) == set()
+
+
+def good_value(f) -> str:
+    """An allowed value, another than the default unless there is only one."""
+    kind, (_, high) = type(f.default), f.metadata["limits"]
+    if kind is bool:
+        return str(int(not f.default))
+    if f.metadata["choices"]:
+        return f.metadata["choices"][-1]
+    if kind is str:
+        return "a_word"
+    if f.default <= 0:
+        return str(kind(min(7, high)))
+    return str(f.default / 2 if kind is float else 2 * f.default if 2 * f.default <= high else f.default // 2)
+
+
+@pytest.mark.parametrize("name", KNOB_NAMES)
+def test_a_value_reaches_its_knob(name):
+    f, raw = OF[name], good_value(OF[name])
+    value = getattr(T.read_knobs({name: raw}), f.name)
+    expected = raw == "1" if type(f.default) is bool else type(f.default)(raw)
+    assert value == expected and type(value) is type(f.default)
+    assert value != f.default or f.metadata["choices"] == (value,)
+
+
+def bad_values(name) -> list[str]:
+    f = OF[name]
+    kind, (low, high), choices = type(f.default), f.metadata["limits"], f.metadata["choices"]
+    bad = [] if name in AUTO else ["auto"] if kind is not str or choices else []
+    if kind is bool:
+        return [*bad, "", "2", "true", "01", "10", " "]
+    if choices:
+        return [*bad, "", "maybe", choices[0].upper() + "x"]
+    if kind is str:
+        return ["a/b", "..", "../x"] if name == "RUN_ID" else []
+    past = [repr(kind(low) - 1), "1" + "0" * 30 if high >= 1e18 else repr(kind(high) + 1)]
+    return [*bad, *past, "", "x", "1,5", "nan", "inf", "-inf", *(["2.5", "1e3"] if kind is int else [])]
+
+
+@pytest.mark.parametrize("name", [name for name in KNOB_NAMES if bad_values(name)])
+def test_a_bad_value_ends_the_run_with_name_value_and_what_is_allowed(name, tmp_path):
+    f = OF[name]
+    for raw in bad_values(name):
+        result = run_main(tmp_path, **{name: raw})
+        assert result.code == 2, (raw, result.err)
+        kit.assert_one_line(result.err, f"{name}={raw!r}")
+        said = result.err.partition(repr(raw))[2]
+        if f.metadata["choices"]:
+            assert all(choice in said for choice in f.metadata["choices"])
+        elif type(f.default) is bool:
+            assert "0" in said and "1" in said
+        elif name != "RUN_ID":
+            low, high = f.metadata["limits"]
+            assert type(f.default).__name__ in said and f"{low}" in said and f"{high:g}" in said
+        assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", sorted(AUTO))
+def test_auto_is_what_is_taken_when_nothing_is_said(name):
+    assert getattr(T.read_knobs({name: "auto"}), name.lower()) == OF[name].default
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (dict(ITERATIONS=0, MAX_WALLCLOCK_SECONDS=0), ("ITERATIONS", "MAX_WALLCLOCK_SECONDS")),
+        (dict(NUM_HEADS=3), ("NUM_HEADS=3", "MODEL_DIM")),
+        (dict(NUM_HEADS=16), ("NUM_HEADS=16", "MODEL_DIM")),  # rotary pairs need an even head
+        (dict(NUM_HEADS=4, NUM_KV_HEADS=3), ("NUM_KV_HEADS=3", "NUM_HEADS")),
+        (dict(EVAL_STRIDE=33), ("EVAL_STRIDE=33", "EVAL_SEQ_LEN")),
+        (dict(TRAIN_BATCH_TOKENS=65), ("TRAIN_BATCH_TOKENS=65", "16")),
+        (dict(DEVICE="cuda"), ("DEVICE=cuda", "DEVICE=cpu")),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_knobs_that_disagree_are_refused(changes, words, tmp_path):
+    patches = {}
+    if "DEVICE" in changes:
+        patches["torch"] = NoCuda()
+    kit.assert_refused(run_main(tmp_path, patches, **changes), *words, code=2)
+
+
+class NoCuda:
+    """torch on a machine without a device."""
+
+    class cuda:  # noqa: N801
+        is_available = staticmethod(lambda: False)
+
+    def __getattr__(self, name):
+        return getattr(kit.torch, name)
+
+
+def test_upstreams_second_name_of_the_sequence_length():
+    assert T.read_knobs({"TRAIN_MAX_SEQ_LEN": "256"}).train_seq_len == 256
+    assert T.read_knobs({"TRAIN_MAX_SEQ_LEN": "256", "TRAIN_SEQ_LEN": "128"}).train_seq_len == 128
+
+
+def test_mlp_mult_may_be_fractional():
+    shapes = [T.GPT(knobs(MLP_MULT=mult)).blocks[0].mlp.fc.weight.shape for mult in (2, "2.5")]
+    assert shapes == [(32, 16), (40, 16)]
+
+
+SOURCE = (kit.REPO / "train_gpt.py").read_text()
+
+
+def test_the_trainer_stays_small():
+    """Its bytes are counted against every submission."""
+    assert len(SOURCE.splitlines()) <= 1000
+    assert len(SOURCE.encode()) <= 45_000
+
+
+def test_no_function_of_the_trainer_is_long():
+    functions = [node for node in ast.walk(ast.parse(SOURCE)) if isinstance(node, ast.FunctionDef)]
+    lengths = {f.name: f.end_lineno - f.lineno + 1 for f in functions}
+    assert lengths["main"] and {name: n for name, n in lengths.items() if n > 80} == {}
+
+
+def test_the_trainer_imports_nothing_of_the_repository():
+    trees = [node for node in ast.walk(ast.parse(SOURCE)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    modules = {getattr(node, "module", None) or node.names[0].name for node in trees}
+    outside = {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names)
+    assert outside == {"numpy", "torch", "sentencepiece"}

@@ -1,0 +1,404 @@
+"""The trainer's model, optimizers, schedule, clock and Scorer, each against a plain reference."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+import trainer_kit as kit
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from trainer_kit import knobs, random_model, random_tokens
+
+import train_gpt as T
+
+# ---- Model ----
+
+
+def logits_of(model, tokens, rows=None):
+    tokens = torch.from_numpy(np.asarray(tokens, np.int64))[None]
+    rope = T.rope_tables(model.k, tokens.size(1), "cpu", torch.float32)
+    with torch.no_grad():
+        return model.logits(tokens, rope, rows or tokens.size(1))[0]
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("tied", [0, 1])
+def test_the_last_rows_are_those_of_the_whole_window(layers, tied):
+    model = random_model(knobs(NUM_LAYERS=layers, TIE_EMBEDDINGS=tied))
+    tokens = random_tokens(24)
+    whole = logits_of(model, tokens)
+    assert whole.shape == (24, kit.VOCAB) and whole.std() > 0.1
+    for rows in (1, 7, 23):
+        assert torch.allclose(logits_of(model, tokens, rows), whole[-rows:], atol=1e-4)
+
+
+def test_a_row_depends_on_every_input_up_to_it_and_on_none_after():
+    model, tokens = random_model(knobs()), random_tokens(20)
+    before = logits_of(model, tokens)
+    for at in (0, 7, 19):
+        changed = tokens.copy()
+        changed[at] = tokens[at] % 900 + 50
+        moved = (logits_of(model, changed) - before).abs().amax(dim=1)
+        assert moved[:at].sum() == 0 and (moved[at:] > 1e-5).all()
+
+
+def test_an_input_attends_to_at_most_the_trained_length():
+    model, tokens = random_model(knobs(NUM_LAYERS=1, TRAIN_SEQ_LEN=8)), random_tokens(24)
+    before = logits_of(model, tokens)
+    tokens[3] = tokens[3] % 900 + 50
+    after = logits_of(model, tokens)
+    moved = (after - before).abs().amax(dim=1) > 1e-5
+    assert moved.nonzero().flatten().tolist() == list(range(3, 11))
+    assert torch.allclose(logits_of(model, tokens, 15), after[-15:], atol=1e-4)
+
+
+def test_shapes_follow_the_knobs_and_the_start_predicts_nothing():
+    k = knobs(NUM_LAYERS=3, MODEL_DIM=24, NUM_HEADS=4, NUM_KV_HEADS=2, MLP_MULT=2.5, TIE_EMBEDDINGS=0)
+    model = T.GPT(k)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    assert shapes["blocks.2.mlp.fc.weight"] == (60, 24) and shapes["blocks.0.attn.c_k.weight"] == (12, 24)
+    assert shapes["lm_head.weight"] == shapes["tok_emb.weight"] == (kit.VOCAB, 24)
+    assert not model.blocks[0].attn.proj.weight.any() and not model.blocks[2].mlp.proj.weight.any()
+    tokens = torch.from_numpy(random_tokens(34).astype(np.int64)).view(2, 17)
+    loss = model.loss(tokens, T.rope_tables(k, 16, "cpu", torch.float32))
+    assert loss.item() == pytest.approx(math.log(kit.VOCAB), abs=1e-3)  # an output head of zero
+    assert "lm_head.weight" not in dict(T.GPT(knobs()).named_parameters())
+
+
+def test_the_loss_is_the_mean_cross_entropy_of_capped_logits():
+    model = random_model(knobs(LOGIT_SOFTCAP=3))
+    tokens = random_tokens(17)
+    logits = logits_of(model, tokens[:-1]).double()
+    assert 2.5 < logits.abs().max() <= 3
+    nats = logits.logsumexp(1) - logits[torch.arange(16), torch.from_numpy(tokens[1:].astype(np.int64))]
+    rope = T.rope_tables(model.k, 16, "cpu", torch.float32)
+    loss = model.loss(torch.from_numpy(tokens.astype(np.int64))[None], rope)
+    assert loss.item() == pytest.approx(nats.mean().item(), rel=1e-5)
+
+
+def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path):
+    after = []
+    for size in (16, 32, 64):
+        with kit.new_run(tmp_path, RUN_ID=f"micro{size}", MICRO_BATCH_TOKENS=size) as (run, _):
+            assert run.micro * 16 == size
+            run.model.load_state_dict(random_model(run.k).state_dict())
+            losses = [T.train_step(run, run.data.batch(4 * i, 4), i, 1.0) for i in range(2)]
+            after.append((losses, kit.weights_of(run.model)))
+    for losses, weights in after[1:]:
+        assert losses == pytest.approx(after[0][0], rel=1e-5)
+        for name, value in weights.items():
+            assert np.abs(value - after[0][1][name]).max() < 1e-3 * np.abs(value).max(), name
+
+
+# ---- Optimizers ----
+
+
+def test_newton_schulz_of_a_batch_is_that_of_each_and_nearly_orthogonal():
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((3, 16, 16), (4, 16, 48), (2, 48, 16), (1, 8, 64)):
+        x = torch.randn(shape, generator=generator)
+        got = T.newton_schulz(x, 5)
+        assert got.shape == x.shape
+        for one, alone in zip(got, x):
+            assert torch.allclose(one, T.newton_schulz(alone[None], 5)[0], atol=1e-5)
+        wide = T.newton_schulz(x, 9)  # the smallest singular values of a square one need more steps
+        for values in torch.linalg.svdvals(wide):
+            assert 0.6 < values.min() and values.max() < 1.3
+        # the singular vectors stay: u.T y v is diagonal
+        u, _, vh = torch.linalg.svd(x[0], full_matrices=False)
+        inner = u.mT @ wide[0] @ vh.mT
+        assert (inner - inner.diag().diag()).abs().max() < 1e-2
+        scaled = T.newton_schulz(x * 1000, 5)
+        assert torch.allclose(scaled, got, atol=1e-3)
+
+
+@pytest.mark.parametrize("tied", [0, 1])
+def test_every_parameter_has_one_optimizer_and_its_own_rate(tied):
+    k = knobs(TIE_EMBEDDINGS=tied, NUM_LAYERS=3)
+    model = T.GPT(k)
+    opt, names = T.Optimizers(model, k), {id(p): name for name, p in model.named_parameters()}
+    rates = {names[id(p)]: g["base_lr"] for g in opt.adam.param_groups for p in g["params"]}
+    muon = [names[id(p)] for group in opt.matrices for p in group]
+    assert sorted([*rates, *muon]) == sorted(names.values())
+    matrices = ("c_q.weight", "c_k.weight", "c_v.weight", "proj.weight", "fc.weight")
+    assert set(muon) == {name for name in names.values() if name.endswith(matrices)}
+    assert rates.pop("tok_emb.weight") == (k.tied_embed_lr if tied else k.embed_lr)
+    assert rates.pop("lm_head.weight", k.head_lr) == k.head_lr
+    assert rates and set(rates.values()) == {k.scalar_lr}
+
+
+def test_control_patterns_choose_who_trains_a_matrix():
+    k = knobs(CONTROL_TENSOR_NAME_PATTERNS="c_q,resid_mix")
+    model = T.GPT(k)
+    muon = {id(p) for group in T.Optimizers(model, k).matrices for p in group}
+    assert not any(id(b.attn.c_q.weight) in muon for b in model.blocks)
+    assert all(id(b.attn.c_k.weight) in muon for b in model.blocks)
+
+
+def upstream_newton_schulz(grad, steps):
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = grad / (grad.norm() + 1e-7)
+    transposed = grad.size(0) > grad.size(1)
+    x = x.T if transposed else x
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if transposed else x
+
+
+def test_three_updates_equal_upstreams_muon_and_torchs_adam():
+    changes = dict(MUON_MOMENTUM_WARMUP_STEPS=2, MUON_MOMENTUM_WARMUP_START=0.5, MUON_MOMENTUM=0.9)
+    k = knobs(MATRIX_LR=0.03, SCALAR_LR=0.02, MLP_MULT=3, **changes)
+    model = random_model(k)
+    opt = T.Optimizers(model, k)
+    expected = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+    matrices = [name for name in expected if name.startswith("blocks.") and name.endswith(".weight")]
+    embedding = expected["tok_emb.weight"]
+    others = [p for name, p in expected.items() if name not in matrices and p is not embedding]
+    adam = torch.optim.Adam(
+        [dict(params=others, lr=0.02), dict(params=[embedding], lr=k.tied_embed_lr)],
+        betas=(k.beta1, k.beta2), eps=k.adam_eps,
+    )  # fmt: skip
+    rates, buffers = [g["lr"] for g in adam.param_groups], {n: 0 for n in matrices}
+    generator = torch.Generator().manual_seed(1)
+    for step, (scale, momentum) in enumerate(((1.0, 0.5), (0.8, 0.7), (0.3, 0.9))):
+        for name, p in model.named_parameters():
+            p.grad = torch.randn(p.shape, generator=generator)
+            expected[name].grad = p.grad.clone()
+        opt.step(step, scale)
+        for group, rate in zip(adam.param_groups, rates):
+            group["lr"] = rate * scale
+        adam.step()
+        for name in matrices:
+            grad = expected[name].grad
+            buffers[name] = momentum * buffers[name] + grad
+            update = upstream_newton_schulz(grad + momentum * buffers[name], k.muon_backend_steps)
+            stretch = max(1, grad.size(0) / grad.size(1)) ** 0.5  # taller than wide: larger
+            expected[name].data -= 0.03 * scale * stretch * update
+    for name, p in model.named_parameters():
+        assert torch.allclose(p, expected[name], atol=1e-4), name
+        assert p.grad is None
+
+
+def test_gradients_are_clipped_to_their_common_norm():
+    norms = []
+    for limit in (0, 0.5):
+        k = knobs(GRAD_CLIP_NORM=limit)
+        model = T.GPT(k)
+        opt = T.Optimizers(model, k)
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        grads = [p.grad for p in model.parameters()]
+        opt.adam.step = lambda g=grads: norms.append(torch.stack([x.norm() for x in g]).norm().item())
+        opt.step(0, 1.0)
+    assert norms[0] > 10 and norms[1] == pytest.approx(0.5, rel=1e-3)
+
+
+# ---- Schedule and budget ----
+
+
+def test_warmdown_frac_falls_to_zero_over_the_last_part():
+    k = knobs(WARMDOWN_FRAC=0.4)
+    got = [T.lr_scale(k, p, 100) for p in (0, 0.3, 0.6, 0.7, 0.8, 0.9, 1)]
+    assert got == pytest.approx([1, 1, 1, 0.75, 0.5, 0.25, 0])
+    assert [T.lr_scale(knobs(WARMDOWN_FRAC=0), p, 9) for p in (0, 0.5, 1)] == [1, 1, 1]
+    assert T.lr_scale(knobs(WARMDOWN_FRAC=1), 0.25, 9) == pytest.approx(0.75)
+
+
+def upstream_lr_mul(iterations, warmdown_iters, budget_ms, step, elapsed_ms):
+    """The larger challenge's schedule, in its own words."""
+    if warmdown_iters <= 0:
+        return 1.0
+    if budget_ms is None:
+        start = max(iterations - warmdown_iters, 0)
+        return max((iterations - step) / warmdown_iters, 0.0) if start <= step < iterations else 1.0
+    step_ms = elapsed_ms / max(step, 1)
+    warmdown_ms = warmdown_iters * step_ms
+    remaining_ms = max(budget_ms - elapsed_ms, 0.0)
+    return remaining_ms / max(warmdown_ms, 1e-9) if remaining_ms <= warmdown_ms else 1.0
+
+
+def progress_of(k, step, elapsed):
+    return T.Budget(k, elapsed, kit.Clock()).progress(step)
+
+
+@pytest.mark.parametrize("iters", [0, 1, 30, 99])
+def test_warmdown_iters_is_upstreams(iters):
+    steps = knobs(ITERATIONS=100, WARMDOWN_ITERS=iters)
+    timed = knobs(ITERATIONS=0, MAX_WALLCLOCK_SECONDS=50, WARMDOWN_ITERS=iters)
+    for step in range(100):
+        scale = T.lr_scale(steps, progress_of(steps, step, 0.0), step)
+        assert scale == pytest.approx(upstream_lr_mul(100, iters, None, step, 0))
+        elapsed = step * 0.4
+        scale = T.lr_scale(timed, progress_of(timed, step, elapsed), step)
+        assert scale == pytest.approx(upstream_lr_mul(0, iters, 50_000, step, elapsed * 1000))
+
+
+def test_progress_is_the_larger_of_time_and_steps():
+    both = knobs(ITERATIONS=100, MAX_WALLCLOCK_SECONDS=50)
+    assert progress_of(both, 20, 40) == pytest.approx(0.8)
+    assert progress_of(both, 90, 5) == pytest.approx(0.9)
+    assert progress_of(both, 10, 60) == progress_of(both, 200, 0) == 1
+    assert progress_of(knobs(ITERATIONS=100), 25, 1e6) == pytest.approx(0.25)
+    timed = knobs(ITERATIONS=0, MAX_WALLCLOCK_SECONDS=50)
+    assert progress_of(timed, 10**6, 10) == pytest.approx(0.2)
+
+
+@hypothesis_settings(max_examples=150, deadline=None)
+@given(st.lists(st.floats(0.01, 20), min_size=1, max_size=60), st.floats(0, 12), st.floats(1, 12))
+def test_kept_time_never_exceeds_the_budget(durations, start, limit):
+    clock = kit.Clock()
+    budget = T.Budget(knobs(MAX_WALLCLOCK_SECONDS=limit, ITERATIONS=0), min(start, limit), clock)
+    begun = budget.elapsed
+    for step, seconds in enumerate(durations):
+        if budget.over(step):
+            break
+        clock.now += seconds
+        before = budget.elapsed
+        kept = budget.lap()
+        assert kept == (before + seconds <= limit) or abs(before + seconds - limit) < 1e-6
+        assert budget.elapsed == (pytest.approx(before + seconds) if kept else before)
+        assert begun <= budget.elapsed <= limit
+        clock.now += 100  # a validation
+        budget.skip()
+
+
+# ---- Scorer ----
+
+CUTS = [(16, 4), (16, 5), (16, 16), (8, 1), (5, 3)]  # window and stride
+
+
+def naive_rows(model, tokens, seq_len: int, stride: int) -> torch.Tensor:
+    """Design, section 5: block b scores targets S b + 1 .. S b + S from the inputs
+    max(0, S b + S - E) .. S b + S - 1, here by a pass of its own for every target."""
+    rows = []
+    for target in range(1, len(tokens) + 1):
+        block = (target - 1) // stride
+        begin = max(0, stride * block + stride - seq_len)
+        window = torch.from_numpy(tokens[begin:target].astype(np.int64))[None]
+        rope = T.rope_tables(model.k, seq_len, "cpu", torch.float32)
+        with torch.no_grad():
+            logits = model.logits(window, rope, window.size(1))
+        rows.append(logits[0, -1].double().log_softmax(0))
+    return torch.stack(rows)
+
+
+def scorer_of(seq_len, stride, windows=2, seed=0, dtype=torch.float32):
+    k = knobs(EVAL_SEQ_LEN=seq_len, EVAL_STRIDE=stride, TRAIN_SEQ_LEN=12, VOCAB_SIZE=64)
+    return T.Scorer(random_model(k, seed, dtype), seq_len, stride, windows * seq_len)
+
+
+def small_tokens(count, seed=0):
+    return (random_tokens(count, seed) % 64).astype(np.uint16)
+
+
+def boundary_lengths(seq_len, stride, windows=2):
+    """Lengths around every boundary: of a block, the window, the shared pass, a batch."""
+    shared = seq_len // stride * stride
+    marks = (stride, seq_len, shared, shared + stride, shared + windows * stride)
+    marks += (shared + 2 * windows * stride, windows * stride, 3 * windows * stride)
+    return sorted({max(1, mark + off) for mark in marks for off in (-1, 0, 1)} | {1})
+
+
+@pytest.mark.parametrize("seq_len, stride", CUTS)
+def test_scores_count_every_target_once_and_equal_one_window_per_target(seq_len, stride):
+    scorer = scorer_of(seq_len, stride)
+    lengths = boundary_lengths(seq_len, stride)
+    tokens = small_tokens(max(lengths) + 1)
+    expected = naive_rows(scorer.model, tokens[:-1], seq_len, stride)
+    nats = -expected[torch.arange(len(expected)), torch.from_numpy(tokens[1:].astype(np.int64))].numpy()
+    assert nats.std() > 0.1
+    for count in lengths:
+        sizes = np.arange(1, count + 1)
+        score = T.score_stream(scorer, T.Stream(tokens[: count + 1], sizes, {}), T.Log(None))
+        assert score["targets"] == count and score["bytes"] == sizes.sum()
+        assert score["val_loss"] == pytest.approx(nats[:count].mean(), rel=1e-5)
+        bpb = nats[:count].sum() / math.log(2) / sizes.sum()
+        assert score["val_bpb"] == pytest.approx(bpb, rel=1e-5)
+        segments = np.zeros((64, 2))
+        for i in range(count):
+            segments[i * 64 // count] += nats[i], sizes[i]
+        assert np.allclose(score["segments"], segments, rtol=1e-4, atol=1e-5)
+        assert (score["seq_len"], score["stride"]) == (seq_len, stride)
+
+
+@pytest.mark.parametrize("seq_len, stride", CUTS)
+def test_rows_equal_the_reference_and_sum_to_one(seq_len, stride):
+    tokens = small_tokens(3 * seq_len + 2)
+    scorer = scorer_of(seq_len, stride)
+    rows = scorer.log_probs(tokens)
+    assert rows.dtype == torch.float32 and rows.shape == (len(tokens), 64)
+    assert (rows - naive_rows(scorer.model, tokens, seq_len, stride)).abs().max() < 1e-4
+    assert (rows.double().exp().sum(dim=1) - 1).abs().max() < 1e-5
+
+
+def test_a_window_reaches_as_far_as_it_should():
+    """An input moves the rows of its own window and none past it."""
+    scorer, tokens = scorer_of(16, 4), small_tokens(60)
+    before = scorer.log_probs(tokens)
+    tokens[13] = (tokens[13] + 30) % 64
+    scorer.reset()
+    moved = (scorer.log_probs(tokens) - before).abs().amax(dim=1) > 1e-5
+    # blocks of 4 rows; the last whose window of 16 begins at input 13 or before is rows 24..27
+    assert moved.nonzero().flatten().tolist() == list(range(13, 28))
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(st.sampled_from(CUTS), st.lists(st.one_of(st.just(1), st.integers(1, 45)), min_size=1, max_size=12))
+def test_rows_do_not_depend_on_where_calls_are_cut(shape, sizes):
+    scorer, tokens = scorer_of(*shape), small_tokens(sum(sizes))
+    whole = scorer.log_probs(tokens)
+    scorer.reset()
+    ends = list(itertools.accumulate(sizes))
+    parts = [scorer.log_probs(tokens[end - size : end]) for size, end in zip(sizes, ends)]
+    assert [len(part) for part in parts] == sizes
+    assert (torch.cat(parts) - whole).abs().max() < 1e-4  # the contract allows 1e-3
+
+
+@pytest.mark.parametrize("seq_len, stride", CUTS)
+def test_one_token_at_a_time_gives_the_same_rows(seq_len, stride):
+    scorer, tokens = scorer_of(seq_len, stride), small_tokens(4 * seq_len)
+    whole = scorer.log_probs(tokens)
+    scorer.reset()
+    ones = torch.cat([scorer.log_probs(tokens[i : i + 1]) for i in range(len(tokens))])
+    assert (ones - whole).abs().max() < 1e-4
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(st.sampled_from(CUTS), st.integers(0, 49), st.integers(0, 9))
+def test_a_row_does_not_move_when_later_inputs_change(shape, at, seed):
+    scorer, tokens = scorer_of(*shape), small_tokens(50)
+    before = scorer.log_probs(tokens)
+    changed = tokens.copy()
+    changed[at:] = small_tokens(50 - at, seed + 100)
+    scorer.reset()
+    assert (scorer.log_probs(changed) - before)[:at].abs().sum() == 0
+
+
+def test_reset_forgets_the_stream_before():
+    scorer, tokens = scorer_of(16, 4), small_tokens(40)
+    first = scorer.log_probs(tokens)
+    second = scorer.log_probs(tokens)
+    assert not torch.allclose(first, second, atol=1e-3)
+    scorer.reset()
+    assert torch.equal(scorer.log_probs(tokens), first)
+
+
+def test_bfloat16_scores_hardly_depend_on_the_cuts():
+    scorer, tokens = scorer_of(16, 4, dtype=torch.bfloat16), small_tokens(600)
+    targets = torch.from_numpy(np.roll(tokens, -1).astype(np.int64))[:, None]
+    means = []
+    for size in (600, 1, 7, 100):
+        scorer.reset()
+        rows = torch.cat([scorer.log_probs(tokens[i : i + size]) for i in range(0, 600, size)])
+        means.append(-rows.gather(1, targets).double().mean().item())
+    assert max(means) - min(means) < 1e-4 * math.log(2) * 2.4  # 2.4 bytes a token, as in real text
+
+
+@pytest.mark.parametrize("tokens", [[], [64], [-1], [[1, 2]]], ids=str)
+def test_inputs_that_are_no_stream_are_refused(tokens):
+    with pytest.raises(T.UserError, match="tokens"):
+        scorer_of(16, 4).log_probs(np.array(tokens, np.int64))

@@ -1,0 +1,658 @@
+"""Whole tiny runs of the trainer: what they log, how they end, how they go on, what they refuse."""
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import trainer_kit as kit
+from trainer_kit import Clock, make_data, run_main
+
+import train_gpt as T
+
+TIMES = r"train_time:\d+ms step_avg:\d+\.\d\dms"
+
+
+def values(line: str) -> dict[str, str]:
+    return dict(re.findall(r"(\w+):(\S+)", line))
+
+
+def start(command, env: dict, **options) -> subprocess.CompletedProcess:
+    """A process with these knobs in a bare environment of one thread."""
+    options |= dict(capture_output=True, text=True, timeout=400)
+    return subprocess.run([str(word) for word in command], env={**kit.BARE, **env}, **options)
+
+
+def same_weights(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[n]), torch.as_tensor(b[n])) for n in a)
+
+
+# ---- What a run writes ----
+
+LOGGED = dict(ITERATIONS=14, TRAIN_LOG_EVERY=4, VAL_LOSS_EVERY=5, CHECKPOINT_EVERY_SECONDS=1e-9)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One whole run that has most of what a log can show."""
+    result = run_main(tmp_path_factory.mktemp("finished"), **LOGGED)
+    assert result.code == 0 and not result.err, result.err
+    return result
+
+
+def test_the_run_folder_holds_what_the_contract_says(finished):
+    assert {p.name for p in finished.folder.iterdir()} == {
+        "train.log", "metrics.jsonl", "config.json", "checkpoint.pt", "final_model.int8.zlib", "train_gpt.py",
+    }  # fmt: skip
+    assert (finished.folder / "train_gpt.py").read_bytes() == T.SCRIPT.read_bytes()
+    config = json.loads((finished.folder / "config.json").read_text())
+    assert set(config) == set(kit.KNOB_NAMES) and config["MODEL_DIM"] == 16 and config["MLP_MULT"] == 2
+
+
+def test_every_metric_is_of_the_schema_and_events_come_in_order(finished):
+    assert all(m["schema"] == 1 and isinstance(m["time"], float) for m in finished.metrics)
+    order = [m["event"] for m in finished.metrics]
+    order = [event for event in order if event in CONTRACT and event not in ("step", "val")]
+    assert order == ["start", "train_end", "export", "score", "score", "end"]
+
+
+# The keys that other tools may rely on.
+CONTRACT = {
+    "start": "run_id seed script script_sha256 config device hardware versions dtype "
+    "micro_batch_tokens world_size params resumed data",
+    "step": "step train_loss train_seconds tokens lr_scale",
+    "val": "step val_loss val_bpb targets train_seconds",
+    "train_end": "step train_seconds tokens reason discarded_step",
+    "export": "step artifact artifact_sha256 bytes_model bytes_code bytes_total cap headroom "
+    "export_seconds",
+    "score": "kind val_loss val_bpb seq_len stride targets bytes seconds notes",
+    "end": "setup_seconds eval_seconds peak_memory_bytes exit_code",
+}
+
+
+@pytest.mark.parametrize("event", CONTRACT)
+def test_events_have_the_keys_of_the_contract(event, finished):
+    events = finished.events(event)
+    assert events
+    for found in events:
+        assert set(CONTRACT[event].split()) - set(found) == set()
+
+
+def test_the_start_event_says_what_ran(finished):
+    (start,) = finished.events("start")
+    assert (start["run_id"], start["seed"], start["script"]) == ("run", 1337, "train_gpt.py")
+    assert start["script_sha256"] == hashlib.sha256(T.SCRIPT.read_bytes()).hexdigest()
+    assert (start["device"], start["dtype"], start["world_size"]) == ("cpu", "float32", 1)
+    assert not start["resumed"] and start["micro_batch_tokens"] == 64 and "CPU" in start["hardware"]
+    python = ".".join(map(str, sys.version_info[:3]))
+    assert start["versions"] == dict(python=python, torch=torch.__version__, numpy=np.__version__)
+    assert start["params"] == sum(p.numel() for p in T.GPT(kit.knobs()).parameters())
+    assert start["config"]["NUM_LAYERS"] == 2 and set(start["config"]) == set(kit.KNOB_NAMES)
+    data = finished.folder.parents[1] / "data"
+    expected = dict(
+        name="data",
+        val_sha256=hashlib.sha256((data / "fineweb_val_000000.bin").read_bytes()).hexdigest(),
+        tokenizer_sha256=hashlib.sha256(kit.TOKENIZER.read_bytes()).hexdigest(),
+    )  # fmt: skip
+    assert start["data"] == expected
+
+
+def test_the_log_begins_with_the_source_and_the_console_does_not(finished):
+    source = T.SCRIPT.read_text()
+    assert finished.log.startswith(source) and source.splitlines()[5] not in finished.out
+    after = finished.log[len(source) :]
+    assert torch.__version__ in after and "CPU" in after.split("step:1/")[0]
+    assert [line for line in after.splitlines() if line] == finished.out.splitlines()
+
+
+def test_step_lines_and_metrics_agree(finished):
+    lines = [line for line in finished.log.splitlines() if re.match(r"step:\d+/14 train_loss:", line)]
+    steps = finished.events("step")
+    # the first ten, every fourth, the last
+    assert [s["step"] for s in steps] == [*range(1, 11), 12, 14] and len(lines) == len(steps)
+    for line, fact in zip(lines, steps):
+        assert re.fullmatch(rf"step:\d+/14 train_loss:\d+\.\d{{4}} {TIMES}", line)
+        said, ms = values(line), fact["train_seconds"] * 1000
+        assert said["step"] == f"{fact['step']}/14" and said["train_loss"] == f"{fact['train_loss']:.4f}"
+        assert said["train_time"] == f"{ms:.0f}ms" and said["step_avg"] == f"{ms / fact['step']:.2f}ms"
+        assert fact["tokens"] == 64 * fact["step"]
+    scales = [s["lr_scale"] for s in steps]
+    assert scales[0] == 1 and scales[-1] == pytest.approx((1 / 14) / 0.6) and sorted(scales)[::-1] == scales
+    assert steps[0]["train_loss"] == pytest.approx(math.log(kit.VOCAB), abs=0.1)
+    assert steps[-1]["train_loss"] < steps[0]["train_loss"] - 0.01, "it learns nothing"
+
+
+def test_validation_lines_and_metrics_agree(finished):
+    lines = [line for line in finished.log.splitlines() if re.match(r"step:\d+/14 val_loss:", line)]
+    facts = finished.events("val")
+    assert [f["step"] for f in facts] == [5, 10, 14] and len(lines) == 3
+    for line, fact in zip(lines, facts):
+        assert re.fullmatch(rf"step:\d+/14 val_loss:\d+\.\d{{4}} val_bpb:\d+\.\d{{4}} {TIMES}", line)
+        assert values(line)["val_loss"] == f"{fact['val_loss']:.4f}" and fact["targets"] == 200
+        assert values(line)["val_bpb"] == f"{fact['val_bpb']:.4f}"
+    (roundtrip,) = (s for s in finished.events("score") if s["kind"] == "roundtrip")
+    assert facts[-1]["val_loss"] == pytest.approx(roundtrip["val_loss"], abs=0.05)  # the same but packed
+
+
+def only_line(result, beginning: str) -> str:
+    (line,) = (line for line in result.log.splitlines() if line.startswith(beginning))
+    return line
+
+
+def test_the_end_of_training_is_told(finished):
+    (end,) = finished.events("train_end")
+    assert (end["step"], end["tokens"], end["reason"], end["discarded_step"]) == (14, 896, "iterations", None)
+    line = only_line(finished, "train_seconds:")
+    assert line == f"train_seconds:{end['train_seconds']:.3f} tokens:896 steps:14"
+    assert end["train_seconds"] == finished.events("step")[-1]["train_seconds"] > 0
+
+
+def test_final_score_lines_have_their_exact_shapes_and_metrics_agree(finished):
+    scores = {s["kind"]: s for s in finished.events("score")}
+    line = only_line(finished, "final_int8_zlib_roundtrip_exact ")
+    eight = r"\d+\.\d{8}"
+    assert re.fullmatch(rf"final_int8_zlib_roundtrip_exact val_loss:{eight} val_bpb:{eight}", line)
+    shape = rf"val_loss:{eight} val_bpb:{eight} seq_len:32 stride:8 targets:200 note:data=data"
+    sliding = only_line(finished, "final_sliding_window_exact ")
+    assert re.fullmatch(f"final_sliding_window_exact {shape}", sliding)
+    assert scores["roundtrip"]["seq_len"] == scores["roundtrip"]["stride"] == 16
+    for text, score in ((line, scores["roundtrip"]), (sliding, scores["sliding"])):
+        assert values(text)["val_loss"] == f"{score['val_loss']:.8f}"
+        assert values(text)["val_bpb"] == f"{score['val_bpb']:.8f}"
+        assert score["targets"] == 200 and score["notes"] == ["data=data"]
+        assert score["val_bpb"] == pytest.approx(score["val_loss"] * 200 / math.log(2) / score["bytes"])
+    segments = scores["sliding"]["segments"]
+    assert len(segments) == 64 and sum(size for _, size in segments) == scores["sliding"]["bytes"]
+    assert sum(nats for nats, _ in segments) / 200 == pytest.approx(scores["sliding"]["val_loss"])
+
+
+def test_the_size_line_counts_the_files(finished):
+    (export,) = finished.events("export")
+    model, code = finished.artifact.stat().st_size, T.SCRIPT.stat().st_size
+    total, cap = model + code, 2_000_000
+    line = only_line(finished, "total_submission_size_quant_zlib:")
+    parts = f"code:{code} model:{model} cap:{cap} headroom:{cap - total}"
+    assert line == f"total_submission_size_quant_zlib:{total} bytes {parts}"
+    sizes = [export[n] for n in ("bytes_total", "bytes_code", "bytes_model", "cap", "headroom")]
+    assert sizes == [total, code, model, cap, cap - total]
+    assert export["artifact"] == finished.artifact.name
+    assert export["artifact_sha256"] == hashlib.sha256(finished.artifact.read_bytes()).hexdigest()
+
+
+def coders() -> tuple[str, ...]:
+    return T.Knobs.__dataclass_fields__["compressor"].metadata["choices"]
+
+
+def test_key_names_stay_whatever_is_packed_how(tmp_path):
+    coder = coders()[-1]
+    result = run_main(tmp_path, QUANT_BITS=4, COMPRESSOR=coder, ITERATIONS=1)
+    assert result.code == 0 and result.artifact.name == f"final_model.int4.{coder}"
+    for beginning in ("final_int8_zlib_roundtrip_exact ", "total_submission_size_quant_zlib:"):
+        assert only_line(result, beginning)
+
+
+def test_fewer_targets_of_the_challenges_data_are_partial(tmp_path):
+    data = make_data(tmp_path / "fineweb10B_sp1024")
+    result = run_main(tmp_path, DATA_PATH=data, ITERATIONS=1)
+    assert only_line(result, "final_sliding_window_exact ").endswith(" targets:200 note:partial")
+    assert all(score["notes"] == ["partial"] for score in result.events("score"))
+
+
+def test_a_run_without_a_name_is_called_by_its_time(tmp_path):
+    result = run_main(tmp_path, RUN_ID="", ITERATIONS=1)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert result.code == 0 and re.fullmatch(r"\d{8}-\d{6}", folder.name)
+
+
+# ---- Reruns ----
+
+
+def test_the_same_knobs_give_the_same_bytes_and_another_seed_does_not(tmp_path):
+    runs = [run_main(tmp_path, RUN_ID=f"r{i}", SEED=seed) for i, seed in enumerate((1, 1, 2))]
+    first, again, other = (run.artifact.read_bytes() for run in runs)
+    assert first == again != other
+
+
+def test_warm_up_leaves_no_trace(tmp_path):
+    steps = []
+    real = T.train_step
+
+    def counted(*args):
+        steps.append(args[2])
+        return real(*args)
+
+    cold = run_main(tmp_path, RUN_ID="cold", WARMUP_STEPS=0)
+    warm = run_main(tmp_path, {"train_step": counted}, RUN_ID="warm", WARMUP_STEPS=3)
+    assert len(steps) == 3 + 6
+    assert warm.artifact.read_bytes() == cold.artifact.read_bytes()
+    assert [s["train_loss"] for s in warm.events("step")] == [s["train_loss"] for s in cold.events("step")]
+
+
+def test_untied_embeddings_and_odd_shapes_run_to_the_end(tmp_path):
+    shape = dict(NUM_LAYERS=3, MODEL_DIM=24, NUM_HEADS=4, NUM_KV_HEADS=2, MLP_MULT=2.5, TIE_EMBEDDINGS=0)
+    result = run_main(tmp_path, **shape, VAL_LOSS_EVERY=2)
+    assert result.code == 0, result.err
+    losses = [step["train_loss"] for step in result.events("step")]
+    assert losses[-1] < losses[0]
+    # what was packed scores as what was trained
+    (roundtrip, _), unpacked = result.events("score"), result.events("val")[-1]
+    assert roundtrip["val_loss"] == pytest.approx(unpacked["val_loss"], abs=0.05)
+
+
+# ---- The budget ----
+
+
+def timed_run(folder, durations, start=(0, 0.0), validation=0.0, **changes):
+    """train() on a clock that each step moves by the next of `durations`: (run, reason, weights before
+    each step, clock)."""
+    clock, before, durations = Clock(), [], iter(durations)
+    real, changes = T.train_step, dict(MAX_WALLCLOCK_SECONDS=10, ITERATIONS=0) | changes
+
+    def train_step(run, *args):
+        before.append({name: p.detach().clone() for name, p in run.model.named_parameters()})
+        loss = real(run, *args)
+        clock.now += next(durations)
+        return loss
+
+    def score_stream(*_):
+        clock.now += validation
+        return dict(val_loss=1.0, val_bpb=1.0, seconds=validation, targets=1)
+
+    with kit.new_run(folder, **changes) as (run, patch):
+        patch.setattr(T, "train_step", train_step)
+        patch.setattr(T, "score_stream", score_stream)
+        reason = T.train(run, *start, clock)
+    return kit.Result(0, "", "", run.folder), run, reason, before
+
+
+def test_a_slow_last_step_is_undone_and_the_logged_time_stays_within_the_budget(tmp_path):
+    result, run, reason, before = timed_run(tmp_path, [1.0] * 7 + [5.0] + [1.0] * 9)
+    (end,) = result.events("train_end")
+    assert reason == end["reason"] == "wallclock_cap"
+    assert (end["step"], end["discarded_step"], end["train_seconds"]) == (7, 8, pytest.approx(7))
+    assert end["tokens"] == 7 * 64 and len(before) == 8
+    now = {name: p.detach() for name, p in run.model.named_parameters()}
+    assert same_weights(now, before[7]) and not same_weights(now, before[6])
+    assert re.search(r"^discarded_step:8\b", result.log, re.M)
+    assert only_line(result, "stopping") == "stopping_early: wallclock_cap train_time:7000ms step:7/0"
+
+
+def test_no_step_begins_that_would_not_end_in_time(tmp_path):
+    result, _, _, before = timed_run(tmp_path, [1.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    (end,) = result.events("train_end")
+    # after 8 s another of the slowest, 3 s, would not fit
+    assert (end["step"], end["discarded_step"], end["train_seconds"]) == (6, None, pytest.approx(8))
+    assert len(before) == 6
+
+
+def test_a_budget_that_is_met_exactly_is_used_whole(tmp_path):
+    result, *_ = timed_run(tmp_path, [2.0] * 9)
+    (end,) = result.events("train_end")
+    assert (end["step"], end["discarded_step"], end["train_seconds"]) == (5, None, pytest.approx(10))
+    assert [s["lr_scale"] for s in result.events("step")] == pytest.approx([1, 1, 1, 2 / 3, 1 / 3])
+
+
+def test_a_first_step_past_the_budget_leaves_the_start(tmp_path):
+    result, run, _, before = timed_run(tmp_path, [11.0, 1.0])
+    (end,) = result.events("train_end")
+    assert (end["step"], end["discarded_step"], end["train_seconds"], end["tokens"]) == (0, 1, 0, 0)
+    assert same_weights({name: p.detach() for name, p in run.model.named_parameters()}, before[0])
+
+
+def test_periodic_validation_is_not_counted(tmp_path):
+    result, *_ = timed_run(tmp_path, [1.0] * 20, validation=50.0, VAL_LOSS_EVERY=2)
+    (end,) = result.events("train_end")
+    assert (end["step"], end["train_seconds"], end["discarded_step"]) == (10, pytest.approx(10), None)
+
+
+def test_the_step_limit_ends_a_run_whose_budget_is_left(tmp_path):
+    result, *_ = timed_run(tmp_path, [1.0] * 20, ITERATIONS=3)
+    (end,) = result.events("train_end")
+    assert (end["step"], end["reason"], end["train_seconds"]) == (3, "iterations", pytest.approx(3))
+
+
+def test_a_resumed_run_has_only_the_rest_of_its_budget(tmp_path):
+    result, *_ = timed_run(tmp_path, [1.0] * 20, start=(7, 7.0))
+    (end,) = result.events("train_end")
+    assert (end["step"], end["train_seconds"]) == (10, pytest.approx(10))
+
+
+# ---- Stopping and going on ----
+
+
+def interrupt(run):
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_finishes_step_pack_and_score(number, tmp_path):
+    step = kit.before_step(lambda run: os.kill(os.getpid(), number), 3)
+    result = run_main(tmp_path, {"train_step": step})
+    assert result.code == 0
+    (end,) = result.events("train_end")
+    assert (end["step"], end["reason"]) == (4, "interrupted")
+    assert only_line(result, "final_sliding_window_exact ").endswith(" note:interrupted,data=data")
+    assert all("interrupted" in score["notes"] for score in result.events("score"))
+    assert result.artifact.exists() and result.checkpoint["step"] == 4
+    assert result.events("end")[0]["exit_code"] == 0
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path):
+    whole = run_main(tmp_path, RUN_ID="whole")
+    stopped = run_main(tmp_path, {"train_step": kit.before_step(interrupt, 2)})
+    first = stopped.log
+    assert stopped.artifact.read_bytes() != whole.artifact.read_bytes()
+    resumed = run_main(tmp_path, RESUME=1)
+    assert resumed.code == 0, resumed.err
+    assert resumed.artifact.read_bytes() == whole.artifact.read_bytes()
+    assert resumed.log.startswith(first) and len(resumed.events("start")) == 2
+    assert [start["resumed"] for start in resumed.events("start")] == [False, True]
+    assert "resumed" in resumed.events("score")[-1]["notes"]
+    losses = {m["step"]: m["train_loss"] for m in resumed.events("step")}
+    assert losses == {m["step"]: m["train_loss"] for m in whole.events("step")}
+
+
+KILLED = """
+import os, sys, torch
+import train_gpt as T
+T.pick_dtype = lambda device: torch.float32
+save, saved = torch.save, []
+
+def save_part(state, path):
+    # the fourth checkpoint is cut off in the middle
+    saved.append(state["step"])
+    save(state, path)
+    if len(saved) == 4:
+        os.truncate(path, path.stat().st_size // 2)
+        os.kill(os.getpid(), 9)
+
+torch.save = save_part
+sys.exit(T.main())
+"""
+
+
+def test_a_killed_and_resumed_run_is_bit_equal_to_an_unbroken_one(tmp_path):
+    make_data(tmp_path / "data")
+    changes = dict(ITERATIONS=12, CHECKPOINT_EVERY_SECONDS=1e-9)
+    env = kit.settings(DATA_PATH=tmp_path / "data", OUT_DIR=tmp_path / "runs", **changes)
+    done = start([sys.executable, "-c", KILLED], env)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    folder = tmp_path / "runs" / "run"
+    assert list(folder.glob("checkpoint*.part")) and not list(folder.glob("final_model*"))
+    resumed = run_main(tmp_path, RESUME=1, **changes)
+    assert resumed.code == 0, resumed.err
+    losses = [m["step"] for m in resumed.events("step")]
+    assert losses == [1, 2, 3, 4, *range(4, 13)], "it did not go on after the last whole checkpoint"
+    whole = run_main(tmp_path, RUN_ID="whole", **changes)
+    assert resumed.artifact.read_bytes() == whole.artifact.read_bytes()
+    last = resumed.checkpoint["model"], whole.checkpoint["model"]
+    assert same_weights(*last)
+
+
+def stopped_run(folder):
+    result = run_main(folder, {"train_step": kit.before_step(interrupt, 2)})
+    assert result.code == 0
+    return result
+
+
+def contents(folder):
+    """All but what only grows: the log and the metrics."""
+    files = (p for p in folder.iterdir() if p.name not in ("train.log", "metrics.jsonl"))
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.mark.parametrize("changes", [dict(SEED=2), dict(MODEL_DIM=32), dict(TRAIN_BATCH_TOKENS=32)], ids=str)
+def test_resuming_with_other_knobs_is_refused_and_changes_nothing(changes, tmp_path):
+    stopped = stopped_run(tmp_path)
+    before = contents(stopped.folder)
+    (name,) = changes
+    result = run_main(tmp_path, RESUME=1, **changes)
+    assert result.code == 2
+    kit.assert_one_line(result.err, name)
+    assert contents(stopped.folder) == before
+    assert run_main(tmp_path, RESUME=1).code == 0
+
+
+@pytest.mark.parametrize("name", ["MICRO_BATCH_TOKENS", "TRAIN_LOG_EVERY", "VAL_LOSS_EVERY"])
+def test_a_resumed_run_may_change_what_no_weight_depends_on(name, tmp_path):
+    stopped_run(tmp_path)
+    result = run_main(tmp_path, RESUME=1, **{name: 16})
+    assert result.code == 0 and result.events("train_end")[-1]["step"] == 6, result.err
+
+
+@pytest.mark.parametrize("size", [0, 100, 9000])
+def test_a_damaged_checkpoint_is_one_line(size, tmp_path):
+    stopped = stopped_run(tmp_path)
+    path = stopped.folder / "checkpoint.pt"
+    assert path.stat().st_size > size
+    os.truncate(path, size)
+    before = contents(stopped.folder)
+    result = run_main(tmp_path, RESUME=1)
+    assert result.code == 1
+    kit.assert_one_line(result.err, path)
+    assert contents(stopped.folder) == before
+
+
+def test_resuming_what_never_ran_is_one_line_and_does_not_stand_in_the_way(tmp_path):
+    result = run_main(tmp_path, RESUME=1)
+    assert result.code == 1
+    kit.assert_one_line(result.err, "checkpoint.pt", "RESUME")
+    assert run_main(tmp_path).code == 0, "the advice it gave does not work"
+
+
+def test_a_resumed_run_keeps_its_number_type(tmp_path):
+    """Which is faster is measured anew at each start, but a run is of one type."""
+    stopped_run(tmp_path)
+    result = run_main(tmp_path, {"pick_dtype": lambda device: torch.bfloat16}, RESUME=1)
+    types = [start["dtype"] for start in result.events("start")]
+    assert result.code != 0 or types == ["float32", "float32"]
+
+
+def test_the_second_signal_stops_at_once(tmp_path):
+    make_data(tmp_path / "data", val=60_000)
+    long = dict(ITERATIONS=10**9, VAL_MAX_TOKENS=50_000, EVAL_STRIDE=1)
+    env = kit.settings(DATA_PATH=tmp_path / "data", OUT_DIR=tmp_path / "runs", **long)
+    process = subprocess.Popen(
+        [sys.executable, kit.REPO / "train_gpt.py"], env={**kit.BARE, **env}, text=True, bufsize=1,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert any(line.startswith("step:1/") for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        assert "stop" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.communicate()
+    assert not (tmp_path / "runs" / "run" / "final_model.int8.zlib").exists()
+
+
+# ---- What is refused, and what a failure leaves ----
+
+
+def test_the_same_run_id_twice_is_refused_and_loses_nothing(tmp_path):
+    first = run_main(tmp_path, ITERATIONS=1)
+    before = {p.name: p.read_bytes() for p in first.folder.iterdir()}
+    again = run_main(tmp_path, ITERATIONS=1)
+    assert again.code == 1
+    kit.assert_one_line(again.err, first.folder, "RUN_ID")
+    assert {p.name: p.read_bytes() for p in first.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("at", ["OUT_DIR", "its parent", "the run"])
+def test_a_folder_that_cannot_be_written_is_refused(at, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("precious")
+    out = {"OUT_DIR": file, "its parent": file / "runs", "the run": tmp_path}[at]
+    result = run_main(tmp_path, OUT_DIR=out, RUN_ID="file" if at == "the run" else "run")
+    assert result.code == 1
+    kit.assert_one_line(result.err, file, "OUT_DIR")
+    assert file.read_text() == "precious"
+
+
+def test_a_missing_coder_is_found_before_step_1(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lzma", None)
+    result = run_main(tmp_path, COMPRESSOR="lzma")
+    # not one of the coders at all, or one that this Python lacks
+    offered = "lzma" in coders()
+    kit.assert_refused(result, "COMPRESSOR=", "lzma", code=1 if offered else 2)
+    assert run_main(tmp_path, ITERATIONS=1).code == 0  # zlib does not need it
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+    rates = dict(MATRIX_LR=1e18, SCALAR_LR=1e18, TIED_EMBED_LR=1e18)
+    result = run_main(tmp_path, CHECKPOINT_EVERY_SECONDS=1e-9, ITERATIONS=20, **rates)
+    assert result.code == 1
+    kit.assert_one_line(result.err, "the loss is nan")
+    (step,) = re.findall(r"step (\d+)", result.err)
+    assert result.checkpoint["step"] == int(step) - 1 == result.events("step")[-1]["step"] > 0
+    assert not result.events("train_end") and not list(result.folder.glob("final_model*"))
+
+
+def test_a_loss_of_nan_stops_the_run_and_says_the_step(tmp_path):
+    def poison(run):
+        with torch.no_grad():
+            run.model.tok_emb.weight[5:] = math.nan
+
+    result = run_main(tmp_path, {"train_step": kit.before_step(poison, 3)}, CHECKPOINT_EVERY_SECONDS=1e-9)
+    assert result.code == 1
+    kit.assert_one_line(result.err, "step 4", "nan")
+    assert result.checkpoint["step"] == 3
+    assert all(torch.isfinite(value).all() for value in result.checkpoint["model"].values())
+    assert not list(result.folder.glob("final_model*")) and result.events("step")[-1]["step"] == 3
+    assert run_main(tmp_path, RESUME=1, CHECKPOINT_EVERY_SECONDS=1e-9).code == 0
+
+
+def test_weights_that_overflow_at_the_last_step_are_one_line(tmp_path):
+    result = run_main(tmp_path, ITERATIONS=1, MATRIX_LR=1e12)
+    assert result.code == 1
+    kit.assert_one_line(result.err, "proj.weight")
+    assert not list(result.folder.glob("final_model*"))
+
+
+def out_of_gpu(run):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total " * 9)
+
+
+def out_of_memory(run):
+    np.empty(1 << 58, np.uint8)
+
+
+def out_of_cpu_tensors(run):
+    torch.empty(1 << 58, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("exhaust", [out_of_gpu, out_of_memory, out_of_cpu_tensors])
+def test_out_of_memory_has_its_own_exit_code(exhaust, tmp_path):
+    result = run_main(tmp_path, {"train_step": kit.before_step(exhaust, 1)})
+    assert result.code == 3
+    kit.assert_one_line(result.err, "memory", "MICRO_BATCH_TOKENS")
+
+
+def test_a_full_disk_at_the_checkpoint_is_one_line_and_training_goes_on(tmp_path):
+    real = torch.save
+
+    def save(state, path):
+        real(state, "/dev/full" if state["step"] > 2 else path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "save", save)
+        result = run_main(tmp_path, CHECKPOINT_EVERY_SECONDS=1e-9)
+    assert result.checkpoint["step"] == 2, "the one before is kept"
+    assert result.code == 0 and not result.err
+    assert result.log.count("\nno checkpoint at step 3, training goes on: ") == 1
+
+
+# ---- Other processes ----
+
+
+def test_the_trainer_alone_in_a_record_folder_finds_the_repositorys_data(tmp_path):
+    repo = tmp_path / "a clone"
+    record = repo / "records" / "track" / "mine"
+    record.mkdir(parents=True)
+    shutil.copyfile(kit.REPO / "train_gpt.py", record / "train_gpt.py")
+    make_data(repo / "data" / "datasets" / "fineweb10B_sp1024")
+    (repo / "data" / "tokenizers").mkdir()
+    shutil.copyfile(kit.TOKENIZER, repo / "data" / "tokenizers" / "fineweb_1024_bpe.model")
+    env = kit.settings(TOKENIZER_PATH=None, ITERATIONS=2, VAL_MAX_TOKENS=100)
+    done = start([sys.executable, record / "train_gpt.py"], {**env, "PYTHONPATH": ""}, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert (repo / "runs" / "run" / "final_model.int8.zlib").exists()
+    assert [p.name for p in record.iterdir()] == ["train_gpt.py"]
+
+
+RANKS = """
+import sys, torch
+import train_gpt as T
+T.pick_dtype = lambda device: torch.float32
+real = T.export
+
+def export(run):
+    torch.save(run.model.state_dict(), run.folder / "weights.pt")
+    return real(run)
+
+T.export = export
+sys.exit(T.main())
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_agree_with_one_process(tmp_path):
+    make_data(tmp_path / "data")
+    script = tmp_path / "ranks.py"
+    script.write_text(RANKS)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    changes = dict(ITERATIONS=5, VAL_LOSS_EVERY=2)
+    for name, command in (("one", [sys.executable]), ("two", launch)):
+        env = kit.settings(DATA_PATH=tmp_path / "data", OUT_DIR=tmp_path / "runs", RUN_ID=name, **changes)
+        done = start([*command, script], env)
+        assert done.returncode == 0, done.stderr
+    one, two = (kit.Result(0, "", "", tmp_path / "runs" / name) for name in ("one", "two"))
+    assert two.events("start")[0]["world_size"] == 2 and len(two.events("start")) == 1
+    for a, b in zip(one.events("step"), two.events("step"), strict=True):
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-4)
+        assert (a["step"], a["tokens"]) == (b["step"], b["tokens"])
+    weights = [torch.load(run.folder / "weights.pt") for run in (one, two)]
+    for name, value in weights[0].items():
+        assert (weights[1][name] - value).norm() <= 1e-4 * value.norm(), name
+    scores = [run.events("score")[-1]["val_loss"] for run in (one, two)]
+    assert scores[1] == pytest.approx(scores[0], rel=1e-3)  # packed: a symbol may round the other way
+
+
+@pytest.mark.slow
+def test_no_compiler_falls_back_with_one_line(tmp_path):
+    make_data(tmp_path / "data")
+    env = kit.settings(DATA_PATH=tmp_path / "data", OUT_DIR=tmp_path / "runs", COMPILE="auto", ITERATIONS=2)
+    no_compiler = dict(CXX="/nonexistent", CC="/nonexistent", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
+    done = start([sys.executable, kit.REPO / "train_gpt.py"], {**env, **no_compiler})
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("compile")]
+    assert any("fail" in line or "off" in line for line in lines), done.stdout
+    facts = [json.loads(x) for x in (tmp_path / "runs" / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [m["compile"] for m in facts if "compile" in m] == [False]
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager(tmp_path):
+    if not (shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")):
+        pytest.fail("the slow tier needs a C++ compiler")
+    eager = run_main(tmp_path, RUN_ID="eager")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+        compiled = run_main(tmp_path, RUN_ID="compiled", COMPILE=1)
+    assert compiled.code == 0, compiled.err
+    assert [m["compile"] for m in compiled.metrics if "compile" in m] == [True]
+    losses = [[step["train_loss"] for step in run.events("step")] for run in (eager, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    scores = [run.events("score")[-1]["val_loss"] for run in (eager, compiled)]
+    assert scores[1] == pytest.approx(scores[0], rel=1e-3)

@@ -1,0 +1,212 @@
+"""What the trainer's tests share: tiny data, tiny knobs, and a whole tiny run inside this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import struct
+import warnings
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import train_gpt as T
+
+torch.set_num_threads(1)
+
+REPO = Path(__file__).resolve().parents[1]
+TOKENIZER = REPO / "data" / "sample_1024_bpe.model"
+BOS, UNK, VOCAB = 1, 3, 1024
+KNOB_NAMES = [f.name.upper() for f in fields(T.Knobs)]
+# One CPU thread, no compile, float32: the conditions under which reruns are bit-equal.
+TINY = dict(
+    DEVICE="cpu", COMPILE=0, RUN_ID="run", MAX_WALLCLOCK_SECONDS=0, ITERATIONS=6, WARMUP_STEPS=0,
+    NUM_LAYERS=2, MODEL_DIM=16, NUM_HEADS=2, NUM_KV_HEADS=1, MLP_MULT=2, VOCAB_SIZE=VOCAB,
+    TRAIN_SEQ_LEN=16, TRAIN_BATCH_TOKENS=64, EVAL_SEQ_LEN=32, EVAL_STRIDE=8, VAL_MAX_TOKENS=200,
+)  # fmt: skip
+# For a subprocess: a bare environment, one thread, a home for caches.
+BARE = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+BARE |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "COMPILE": "0"}
+
+
+def write_shard(path: Path, tokens, magic: int = 20240520, count: int | None = None) -> Path:
+    """A shard of these tokens; `magic` and `count` are for the ones that lie."""
+    tokens = np.asarray(tokens, "<u2")
+    header = struct.pack("<256i", magic, 1, len(tokens) if count is None else count, *[0] * 253)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(header + tokens.tobytes())
+    return path
+
+
+def random_tokens(count: int, seed: int = 0) -> np.ndarray:
+    """Text-like enough to learn from: skewed ids, a BOS first and now and then, no <unk>."""
+    rng = np.random.default_rng(seed)
+    tokens = (4 + rng.geometric(0.01, count) % (VOCAB - 4)).astype(np.uint16)
+    tokens[rng.integers(0, count, count // 50)] = BOS
+    tokens[0] = BOS
+    return tokens
+
+
+def make_data(folder: Path, train=(1500, 900), val: int = 600) -> Path:
+    for number, count in enumerate(train):
+        write_shard(folder / f"fineweb_train_{number:06}.bin", random_tokens(count, number))
+    write_shard(folder / "fineweb_val_000000.bin", random_tokens(val, 99))
+    return folder
+
+
+def settings(**changes) -> dict[str, str]:
+    """The environment of a tiny run with these changes; None removes a name."""
+    values = {**TINY, "TOKENIZER_PATH": TOKENIZER, **changes}
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def knobs(**changes) -> T.Knobs:
+    return T.read_knobs(settings(**changes))
+
+
+def random_model(k: T.Knobs, seed: int = 0, dtype=torch.float32) -> T.GPT:
+    """A model whose every parameter matters: the trainer's own start has projections of zero."""
+    generator = torch.Generator().manual_seed(seed)
+    model = T.GPT(k, dtype)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, generator=generator)
+            p.copy_(noise / p.size(-1) ** 0.5 if p.ndim == 2 and "resid" not in name else 1 + 0.3 * noise)
+    return model
+
+
+def weights_of(model) -> dict[str, np.ndarray]:
+    return {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+
+
+@contextlib.contextmanager
+def trainer_process(folder: Path, env: dict):
+    """As if the trainer were started in `folder` with just these knobs; all is put back after."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(T.sys, "argv", ["train_gpt.py"])
+        # which type is faster is measured, and may come out otherwise in the next run
+        patch.setattr(T, "pick_dtype", lambda device: torch.float32)
+        for name in [*KNOB_NAMES, "TRAIN_MAX_SEQ_LEN", "RANK", "WORLD_SIZE", "LOCAL_RANK"]:
+            patch.delenv(name, raising=False)
+        for name, value in env.items():
+            patch.setenv(name, value)
+        try:
+            yield patch
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def shown_warnings(err):
+    """Warnings that Python would show by default go to `err`, as they would outside of pytest."""
+    hidden = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for category in hidden:
+            warnings.simplefilter("ignore", category)
+        yield
+    err.writelines(f"{w.filename}:{w.lineno}: {w.category.__name__}: {w.message}\n" for w in caught)
+
+
+@contextlib.contextmanager
+def new_run(folder: Path, **changes):
+    """(run, patch): what main() sets up for these knobs, ready for train(); data as in run_main."""
+    env = run_settings(folder, changes)
+    with trainer_process(folder, env) as patch, contextlib.redirect_stdout(io.StringIO()):
+        run = T.Run(T.read_knobs(env))
+        T.warm_up(run)
+        yield run, patch
+
+
+def run_settings(folder: Path, changes: dict) -> dict[str, str]:
+    """Data from folder/data (made where it is not there), the run in folder/runs/run."""
+    if not (folder / "data").exists():
+        make_data(folder / "data")
+    return settings(**{"DATA_PATH": folder / "data", "OUT_DIR": folder / "runs", **changes})
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+    folder: Path
+
+    @property
+    def metrics(self) -> list[dict]:
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
+    def events(self, name: str) -> list[dict]:
+        return [m for m in self.metrics if m["event"] == name]
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "train.log").read_text()
+
+    @property
+    def artifact(self) -> Path:
+        (path,) = (p for p in self.folder.glob("final_model.*") if p.suffix != ".part")
+        return path
+
+    @property
+    def checkpoint(self) -> dict:
+        return torch.load(self.folder / "checkpoint.pt", weights_only=True)
+
+
+def run_main(folder: Path, patches: dict | None = None, argv=(), **changes) -> Result:
+    """main() with a tiny run's knobs and these changes; `patches` replaces parts of the trainer."""
+    env = run_settings(folder, changes)
+    out, err = io.StringIO(), io.StringIO()
+    with trainer_process(folder, env) as patch:
+        patch.setattr(T.sys, "argv", ["train_gpt.py", *argv])
+        for name, value in (patches or {}).items():
+            patch.setattr(T, name, value)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), shown_warnings(err):
+            code = T.main()
+    return Result(code, out.getvalue(), err.getvalue(), Path(env["OUT_DIR"]) / env["RUN_ID"])
+
+
+def assert_one_line(err: str, *words: str):
+    """A message for a person: one line on stderr that holds these words, and no traceback."""
+    assert err.startswith("train_gpt.py: error: "), err
+    assert err.count("\n") == 1 and err.endswith("\n"), err
+    for word in words:
+        assert str(word) in err, err
+
+
+def assert_refused(result: Result, *words: str, code: int = 1):
+    """It failed before training: that exit code, one line, and no run folder was left behind."""
+    assert result.code == code, result.out + result.err
+    assert_one_line(result.err, *words)
+    assert not (result.folder / "train.log").exists()
+
+
+def before_step(action, step: int):
+    """A train_step that first does `action(run)` at the given step (from 0)."""
+    real = T.train_step
+
+    def train_step(run, tokens, number, scale):
+        if number == step:
+            action(run)
+        return real(run, tokens, number, scale)
+
+    return train_step
+
+
+class Clock:
+    """A clock that goes on only when told."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
