@@ -482,7 +482,7 @@ def dequantize(arrays) -> np.ndarray:
 
 @np.errstate(all="ignore")  # what overflows is refused below
 def pack_tensors(weights: dict[str, np.ndarray], k, step) -> dict[str, tuple]:
-  """Every matrix quantized, however small, and these first; vectors and control tensors as fp16."""
+  """Every matrix quantized, and these first; vectors and control tensors as fp16."""
   tensors = {}
   for name, value in weights.items():
     small = value.ndim != 2 or matches(name, k.control_tensor_name_patterns)
@@ -751,7 +751,7 @@ class Run:
     self.folder = Path(k.out_dir) / (k.run_id or time.strftime("%Y%m%d-%H%M%S"))
     if cuda:
       torch.cuda.set_device(self.device)
-    if self.world > 1:  # hours: ranks wait while rank 0 validates
+    if self.world > 1:  # rank 0 may validate for hours
       dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=3))
     torch.manual_seed(k.seed)
     self.model = GPT(k, pick_dtype(self.device)).to(self.device)
@@ -797,7 +797,7 @@ def train_step(run, tokens, step, scale) -> float:
     loss.backward()
     total += loss.detach()
   if run.world > 1:
-    for t in (total, *(p.grad for p in run.opt.params)):
+    for t in (total, *(p.grad for p in run.opt.params if p.grad is not None)):
       dist.all_reduce(t)
   run.opt.step(step, scale)
   return float(total)
@@ -855,7 +855,7 @@ def train(run, step, elapsed, clock=time.monotonic) -> str:
     tokens = run.data.batch((step * run.world + run.rank) * run.sequences, run.sequences)
     loss = train_step(run, tokens, step, scale)
     need(math.isfinite(loss), f"step {step + 1}: the loss is {loss}; lower the rates")
-    if budget.lap() or run.rank:  # rank 0 alone judges
+    if budget.lap() or run.rank:  # rank 0 judges
       step += 1
     else:
       with torch.no_grad():
@@ -933,8 +933,8 @@ def run_all(k):
 
 def main() -> int:
   if sys.argv[1:] == ["--knobs"]:
-    rows = (f"{f.name.upper()}\t{f.default}\t{f.metadata['meaning']}" for f in fields(Knobs))
-    print("\n".join(rows))
+    rows = (f"{f.name.upper()}\t{f.default}\t{f.metadata['meaning']}\n" for f in fields(Knobs))
+    sys.stdout.write("".join(rows))
     return 0
   try:
     run_all(read_knobs(os.environ))
