@@ -19,10 +19,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import filelock
+import huggingface_hub as hub_client
 import pytest
-
-hub_client = pytest.importorskip("huggingface_hub")
-from huggingface_hub import constants, file_download  # noqa: E402
+from huggingface_hub import constants, file_download
 
 SCRIPT = Path(__file__).resolve().parents[1] / "data" / "cached_challenge_fineweb.py"
 REPO = "willdepueoai/parameter-golf"
@@ -520,7 +520,6 @@ def test_disk_that_fills_up_on_the_way(fetch, hub, data, monkeypatch):
 
 
 def test_two_at_once_and_leftovers_of_a_killed_one(fetch, hub, data):
-    filelock = pytest.importorskip("filelock")
     left = data / FOLDER / ".incoming" / ".cache" / "h" / "x.etag.0123abcd.incomplete"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"part")
