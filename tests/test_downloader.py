@@ -20,7 +20,6 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import filelock
-import huggingface_hub as hub_client
 import pytest
 from huggingface_hub import constants, file_download
 
