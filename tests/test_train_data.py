@@ -6,6 +6,7 @@ import lzma
 import numpy as np
 import pytest
 import sentencepiece
+import torch
 import trainer_kit as kit
 from trainer_kit import BOS, TOKENIZER, UNK, knobs, make_data, random_tokens, run_main, write_shard
 
@@ -28,11 +29,15 @@ def numbered(tmp_path):
     return lambda seed=1: knobs(DATA_PATH=tmp_path, TRAIN_SEQ_LEN=LENGTH, VOCAB_SIZE=65536, SEED=seed)
 
 
+def train_data(k) -> T.TrainData:
+    return T.TrainData(k, torch.device("cpu"))
+
+
 def test_sequences_are_whole_share_one_token_and_stay_in_their_shard(numbered):
-    data = T.TrainData(numbered())
-    rows = data.batch(0, SEQUENCES)
+    data = train_data(numbered())
+    rows = data.batch(0, SEQUENCES).numpy()
     assert data.sequences == SEQUENCES and rows.shape == (SEQUENCES, LENGTH + 1)
-    assert (np.diff(rows.astype(int)) == 1).all()
+    assert (np.diff(rows) == 1).all()
     expected, start = [], 0
     for count in SHARDS:
         expected += [start + LENGTH * i for i in range((count - 1) // LENGTH)]
@@ -44,8 +49,8 @@ def test_sequences_are_whole_share_one_token_and_stay_in_their_shard(numbered):
 
 def test_every_epoch_is_another_permutation_and_a_function_of_the_seed(numbered):
     def firsts(seed):
-        data = T.TrainData(numbered(seed))
-        return [tuple(data.batch(epoch * SEQUENCES, SEQUENCES)[:, 0]) for epoch in range(3)]
+        data = train_data(numbered(seed))
+        return [tuple(data.batch(epoch * SEQUENCES, SEQUENCES)[:, 0].tolist()) for epoch in range(3)]
 
     epochs = firsts(1)
     assert len({frozenset(epoch) for epoch in epochs}) == 1 and len(set(epochs[0])) == SEQUENCES
@@ -54,9 +59,9 @@ def test_every_epoch_is_another_permutation_and_a_function_of_the_seed(numbered)
 
 
 def test_a_batch_is_a_function_of_its_place_alone(numbered):
-    run = T.TrainData(numbered()).batch(0, 5 * SEQUENCES)  # also across the ends of epochs
+    run = train_data(numbered()).batch(0, 5 * SEQUENCES)  # also across the ends of epochs
     for first, count in ((3 * SEQUENCES - 2, 5), (7, 1), (0, SEQUENCES + 1), (SEQUENCES, 30)):
-        assert (T.TrainData(numbered()).batch(first, count) == run[first : first + count]).all()
+        assert (train_data(numbered()).batch(first, count) == run[first : first + count]).all()
 
 
 def batches_of_a_rank(folder, rank: int, world: int) -> list[np.ndarray]:
@@ -64,7 +69,7 @@ def batches_of_a_rank(folder, rank: int, world: int) -> list[np.ndarray]:
     seen = []
 
     def train_step(run, tokens, step, scale):
-        seen.append(tokens)
+        seen.append(tokens.numpy())
         return 1.0
 
     with kit.new_run(folder, RUN_ID=f"{rank}of{world}", ITERATIONS=3) as (run, patch):

@@ -188,7 +188,7 @@ def test_the_size_line_counts_the_files(finished):
 
 
 def coders() -> tuple[str, ...]:
-    return T.Knobs.__dataclass_fields__["compressor"].metadata["choices"]
+    return T.KNOBS["compressor"][2:]
 
 
 def test_key_names_stay_whatever_is_packed_how(tmp_path):

@@ -9,7 +9,7 @@ import os
 import signal
 import struct
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 REPO = Path(__file__).resolve().parents[1]
 TOKENIZER = REPO / "data" / "sample_1024_bpe.model"
 BOS, UNK, VOCAB = 1, 3, 1024
-KNOB_NAMES = [f.name.upper() for f in fields(T.Knobs)]
+KNOB_NAMES = [name.upper() for name in T.KNOBS]
 # One CPU thread, no compile, float32: the conditions under which reruns are bit-equal.
 TINY = dict(
     DEVICE="cpu", COMPILE=0, RUN_ID="run", MAX_WALLCLOCK_SECONDS=0, ITERATIONS=6, WARMUP_STEPS=0,
