@@ -1,0 +1,250 @@
+"""golf bench: what it measures on a tiny model, what it prints, how two results compare."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import trainer_kit as kit
+from conftest import run_script
+from golf import GolfError, bench, floor, measure, preflight
+
+TINY = {**kit.TINY, "TRAIN_SEQ_LEN": 32, "VAL_BATCH_SIZE": 128}
+read_knobs = functools.cache(lambda script: preflight.read_knobs(script, preflight.child_env({})))
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A tiny model's env file; samples are short, and no corpus is found."""
+    monkeypatch.setattr(bench, "SECONDS", {"cpu": 0.0, "cuda": 0.0})
+    monkeypatch.setattr(measure, "SAMPLE_SECONDS", 0.001)
+    monkeypatch.setattr(measure, "copy_bandwidth", lambda device: 1e9)
+    monkeypatch.setattr(measure, "product_rate", lambda shape, dtype, device: 1e9)
+    monkeypatch.setattr(measure, "device_of", measure.Device)
+    monkeypatch.setattr(bench, "preflight", SimpleNamespace(**vars(preflight)))
+    monkeypatch.setattr(bench.preflight, "read_knobs", lambda script, env: read_knobs(script))
+    path = tmp_path / "tiny.env"
+    left_out = ("RUN_ID", "WARMUP_STEPS", "VAL_MAX_TOKENS")
+    path.write_text("".join(f"{n}={v}\n" for n, v in TINY.items() if n not in left_out))
+    return path
+
+
+def arguments(what, *files, config=None, json=None, script=kit.REPO / "train_gpt.py"):
+    return SimpleNamespace(what=what, files=list(files), config=config, json=json, script=script)
+
+
+def results(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def result(samples, what="train", label="a", **more):
+    return dict(schema=1, what=what, label=label, samples=samples, tokens=100, device="X", **more)
+
+
+# ---- Measuring ----
+
+
+def test_samples_leave_out_the_first_call_and_group_short_ones(monkeypatch):
+    now, took = [0.0], iter([100.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def call():
+        now[0] += next(took, 0.03)
+
+    found = measure.samples(call, torch.device("cpu"), seconds=1.0)
+    assert found == pytest.approx([0.03] * len(found))
+    assert len(found) == 11  # samples of three calls each, until a second is over
+    monkeypatch.setattr(measure, "SAMPLE_SECONDS", 0.01)
+    assert len(measure.samples(call, torch.device("cpu"), seconds=0.0)) == 3
+
+
+def test_peaks_are_measured_once_and_in_the_shapes_asked_for():
+    device = measure.Device(torch.device("cpu"))
+    device.limit = 32
+    shape = floor.Product(4096, 16, 8, 2)
+    operators = {floor.Operator("forward", "x", shape.operations, 10, shape): 1}
+    peaks = device.peaks(operators, torch.float32)
+    assert set(peaks.rates) == {floor.Product(32, 16, 8, 2), floor.Product(32, 32, 32)}
+    assert all(rate > 0 for rate in peaks.rates.values()) and peaks.bandwidth > 0
+    assert peaks.rate(shape) == peaks.rates[floor.Product(32, 16, 8, 2)]
+    rates = dict(peaks.rates)
+    assert device.peaks(operators, torch.float32).rates == rates
+    assert device.peaks(operators, torch.float64).rates is not peaks.rates
+
+
+def test_each_part_of_a_tiny_trainer(config, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    found = {}
+    for part in ("train", "score", "optimizer", "data"):
+        assert bench.main(arguments(part, config=config, json=out)) == 0
+        (found[part],) = results(out)
+        line = capsys.readouterr().out
+        assert line.startswith(f"{part}, tiny: ")
+        assert ("of the floor" in line) == (part != "data")
+    for part, r in found.items():
+        assert r["what"] == part and len(r["script_sha256"]) == 64
+        assert r["device"] and r["torch"] == torch.__version__
+        assert len(r["samples"]) >= 3 and all(s > 0 for s in r["samples"])
+        assert r["config"]["MODEL_DIM"] == "16"
+    train, score = found["train"], found["score"]
+    assert train["tokens"] == 64 and train["micro_batch_tokens"] in (32, 64)
+    assert set(train["parts"]) == {"forward", "backward", "optimizer", "data", "logging"}
+    assert train["floor"] == pytest.approx(sum(train["part_floors"].values()))
+    assert found["optimizer"]["floor"] == train["part_floors"]["optimizer"]
+    # the peaks that were set: a nanosecond a byte or an operation, whichever are more
+    k = kit.knobs(TRAIN_SEQ_LEN=32)
+    operators = floor.training(k, getattr(torch, train["dtype"]).itemsize)
+    larger = sum(n * max(op.operations, op.bytes) for op, n in operators.items())
+    assert train["floor"] == pytest.approx(larger / 1e9)
+    assert score["wanted_tokens"] == 4194304 and 0 < score["tokens"] < 4194304
+
+
+def test_data_that_is_there_is_used(config, tmp_path, monkeypatch):
+    folder = kit.make_data(tmp_path / "corpus", val=2000)
+    trainer = measure.load_trainer(kit.REPO / "train_gpt.py")
+    given = {"DATA_PATH": str(folder), "TOKENIZER_PATH": str(kit.TOKENIZER)}
+    assert measure.usable_data(given, trainer, tmp_path) == given
+    (folder / "fineweb_val_000000.bin").unlink()
+    made = measure.usable_data(given, trainer, tmp_path)
+    assert made["DATA_PATH"] != given["DATA_PATH"]
+    assert len(trainer.open_shards(made["DATA_PATH"], "train")) == 1
+
+
+def test_all_goes_on_where_a_part_fails_and_ends_with_a_table(config, monkeypatch, capsys):
+    jobs = [
+        bench.Job("one", config, ("train", "score", "data")),
+        bench.Job("two", config, ("optimizer",), {"MODEL_DIM": "24"}),
+        bench.Job("three", config, ("data",), {"MODEL_DIM": "23"}),
+    ]
+    monkeypatch.setattr(bench, "ALL", {"cpu": jobs, "cuda": jobs})
+    monkeypatch.setattr(measure, "score", lambda lab: 1 / 0)
+    assert bench.main(arguments("all")) == 1
+    said = capsys.readouterr()
+    assert "golf bench: score, one: division by zero" in said.err
+    assert "golf bench: data, three: NUM_HEADS=2: must divide MODEL_DIM / 2" in said.err
+    head, peaks, *rows = said.out[said.out.index("device ") :].splitlines()
+    assert peaks == "copies 1 GB/s, products 0.001 to 0.001 TFLOP/s by shape, a large square 0.001"
+    assert f"torch {torch.__version__}" in head and "dtype " in head
+    assert [row.split(" | ")[0] for row in rows if row.startswith("| ")] == [
+        "| what", "| ---", "| train, one", "| forward alone", "| backward alone", "| optimizer alone",
+        "| data alone", "| logging alone", "| data, one", "| optimizer, two",
+    ]  # fmt: skip
+    monkeypatch.setattr(bench, "ALL_SECONDS", -1)
+    assert bench.main(arguments("all")) == 1
+    assert capsys.readouterr().err.count("left out: the time is up") == 4
+
+
+def test_used_wrongly(config, tmp_path):
+    (tmp_path / "odd.env").write_text("MODEL_DIMM=3\n")
+    (tmp_path / "other.py").write_text("print('A\\t1\\tsome knob')\n")
+    wrong = [
+        (arguments("compare"), 2, "compare takes two files"),
+        (arguments("train", Path("x")), 2, "compare takes two files"),
+        (arguments("all", config=config), 2, "all has its own"),
+        (arguments("train", config=tmp_path / "no.env"), 2, "no.env: cannot be read"),
+        (arguments("train", config=tmp_path / "odd.env"), 2, "did you mean MODEL_DIM?"),
+        (arguments("train", script=tmp_path / "no.py"), 2, "no trainer there"),
+        (arguments("train", script=tmp_path / "other.py"), 1, "has no read_knobs"),
+        (arguments("train", json=tmp_path / "no" / "x"), 2, "cannot be written"),
+        (arguments("compare", tmp_path / "no", config), 2, "cannot be read"),
+        (arguments("compare", config, config), 1, "no results there"),
+    ]
+    for args, code, words in wrong:
+        with pytest.raises(GolfError, match=words) as caught:
+            bench.main(args)
+        assert caught.value.code == code
+
+
+# ---- Startup ----
+
+
+def trainer_script(path: Path, body: str) -> Path:
+    path.write_text(
+        "import json, os, pathlib, sys, time\n"
+        "run = pathlib.Path(os.environ['OUT_DIR'], os.environ['RUN_ID'])\n"
+        "run.mkdir(parents=True)\n"
+        "file = (run / 'metrics.jsonl').open('w')\n"
+        "def event(name, at):\n"
+        "    print(json.dumps(dict(schema=1, event=name, time=at)), file=file, flush=True)\n" + body
+    )
+    return path
+
+
+def test_startup_ends_with_the_first_step(tmp_path):
+    body = """
+event("start", 1.0)
+event("step", time.time() + 1000)
+event("step", time.time() + 5000)
+(run / "pid").write_text(str(os.getpid()))
+time.sleep(600)
+"""
+    trainer = SimpleNamespace(__file__=str(trainer_script(tmp_path / "t.py", body)))
+    found = list(measure.startup(trainer, {}, tmp_path))
+    assert [r["name"] for r in found] == ["cold", "warm", "plain"]
+    assert all(1000 <= r["samples"][0] < 2000 for r in found)
+    for path in tmp_path.glob("runs/*/pid"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
+
+
+def test_startup_that_never_trains_says_why(tmp_path):
+    body = 'event("start", 1.0)\nsys.exit("train_gpt.py: error: no luck today")\n'
+    script = trainer_script(tmp_path / "t.py", body)
+    with pytest.raises(GolfError, match="no luck today"):
+        measure.first_step(script, measure.own_settings(tmp_path))
+
+
+# ---- What is printed ----
+
+
+def test_figures_say_what_is_extrapolated():
+    part = result([2.0, 2.0, 2.0], "score", wanted_tokens=400)
+    assert bench.figure(part) == "8.0 s for 400 targets, extrapolated from 100"
+    assert bench.figure({**part, "wanted_tokens": 100}) == "2.0 s for 100 targets"
+    assert bench.figure(result([0.5])) == "200 tokens/s, 500 ms a step"
+    (line,) = bench.lines(result([0.5], floor=0.1, peak_memory_bytes=2e9))
+    assert line.endswith("once, 20.0 % of the floor, peak 2.00 GB")
+    assert bench.spread([1.0, 2.0, 3.0]) == "±25.0 %"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (result([1.0, 1.1, 1.2]), result([0.5, 0.55, 0.6]), "2.000x (1.826 to 2.190), faster"),
+        (result([1.0, 1.1, 1.2]), result([2.0, 2.2, 2.4]), ", slower"),
+        (result([1.0, 1.1, 1.2]), result([1.05, 1.12, 1.3]), ", within noise"),
+        (result([1.0]), result([2.0, 2.0, 2.0]), "0.500x (0.500 to 0.500), measured once"),
+        # the same a token in half a batch
+        (result([1.0] * 3), {**result([0.5] * 3), "tokens": 50}, "1.000x (1.000 to 1.000), within"),
+        (result([1.0, 1.0]), {**result([1.0, 1.0]), "device": "Y"}, "devices differ: X, Y"),
+        (result([1.0, 1.0]), result([1.0, 1.0], label="b"), "train, a -> train, b: "),
+    ],
+)
+def test_two_results_compared(before, after, words):
+    (line,) = bench.compare([before], [after])
+    assert words in line
+
+
+def test_results_are_paired_by_what_and_configuration():
+    score = dict(what="score", wanted_tokens=100)
+    before = [result([1.0, 1.0]), result([3.0, 3.0], **score), result([1.0], label="c")]
+    after = [result([9.0, 9.0], label="b"), result([2.0, 2.0]), result([1.0], label="c", **score)]
+    (line,) = bench.compare(before, after)
+    assert line.startswith("train, a: ") and "0.500x" in line
+    assert "nothing to compare" in bench.compare(before[1:2], after[:1])[0]
+
+
+def test_compare_by_the_door(tmp_path):
+    for name, seconds in (("a.json", 1.0), ("b.json", 0.5)):
+        lines = [json.dumps(result([seconds] * 3)), "torn {", '{"schema": 1, "samples": ["x"]}']
+        (tmp_path / name).write_text("\n".join(lines))
+    done = run_script("golf.sh", "bench", "compare", tmp_path / "a.json", tmp_path / "b.json")
+    assert done.returncode == 0 and "2.000x (2.000 to 2.000), faster" in done.stdout
+    done = run_script("golf.sh", "bench", "compare", tmp_path / "a.json")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1

@@ -1,0 +1,171 @@
+"""The floor's counts against the real model: torch counts its products, we count ours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import trainer_kit as kit
+from golf import bench, envfile, floor
+from golf.floor import Operator, Peaks, Product
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import train_gpt as T
+
+SHAPES = [
+    dict(NUM_LAYERS=1),
+    dict(NUM_LAYERS=2, TIE_EMBEDDINGS=0),
+    dict(NUM_LAYERS=5, MODEL_DIM=24, NUM_HEADS=4, NUM_KV_HEADS=2, MLP_MULT=2.5),
+    dict(NUM_LAYERS=3, NUM_KV_HEADS=2, MLP_MULT=1),  # keys as wide as queries, a square MLP
+]
+
+
+def counted(call) -> int:
+    """Operations by torch's counter; attention as plain products over the whole square."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def operations(operators, phase, attention=None) -> int:
+    """Ours; attention: only that (True), or all else (False)."""
+    return sum(
+        n * op.operations
+        for op, n in operators.items()
+        if op.phase == phase and attention in (None, op.name == "attention")
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_step_has_the_operations_that_torch_counts(shape):
+    k = kit.knobs(**shape)
+    model, length = kit.random_model(k), k.train_seq_len
+    batch = k.train_batch_tokens // length
+    tokens = torch.randint(0, k.vocab_size, (batch, length + 1))
+    rope = T.rope_tables(k, length, "cpu", torch.float32)
+    loss = []
+    operators = floor.training(k, size=4)
+    square = 2 * k.model_dim * length**2 * batch * k.num_layers  # of one product of attention
+    forward = counted(lambda: loss.append(model.loss(tokens, rope)))
+    assert forward == operations(operators, "forward", attention=False) + 2 * square
+    backward = counted(lambda: loss[0].backward())
+    assert backward == operations(operators, "backward", attention=False) + 4 * square
+    # ours does half of each, and in the backward pass the scores again
+    half = square * (length + 1) // (2 * length)
+    assert operations(operators, "forward", attention=True) == 2 * half
+    assert operations(operators, "backward", attention=True) == 5 * half
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_update_has_the_operations_that_torch_counts(shape):
+    k = kit.knobs(**shape)
+    model = kit.random_model(k)
+    optimizers = T.Optimizers(model, k)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    assert counted(lambda: optimizers.step(0, 1.0)) == operations(floor.training(k, 4), "optimizer")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_parameters_are_the_models(shape):
+    k = kit.knobs(**shape)
+    adam, muon = floor.adam_parameters(k), sum(n * r * c for (r, c), n in floor.matrices(k).items())
+    optimizers = T.Optimizers(T.GPT(k), k)
+    groups = optimizers.adam.param_groups
+    assert adam == sum(p.numel() for group in groups for p in group["params"])
+    assert adam + muon == sum(p.numel() for p in optimizers.params)
+
+
+def test_bytes_are_those_of_the_documented_formulas():
+    """docs/benchmarks.md, Floor: spelt out again, at the reference job's shape."""
+    k = T.read_knobs({"GRAD_CLIP_NORM": "1"})
+    d, h, kv, v, s, layers, heads = 192, 576, 192, 1024, 2, 6, 6
+    assert floor.widths(k) == (d, kv, h)
+    weights, table = 2 * d * d + d * kv + 2 * d * h, v * d
+    forward = 4 * d + kv + 2 * d + kv + 3 * d + d + h + 2 * d + h
+    backward = 9 * d + 2 * kv + 4 * d + 2 * kv + 4 * d + 4 * d + 2 * h + 2 * d + 3 * h
+    token = {
+        "forward": layers * (s * forward + 4 * heads) + 3 * s * d + 2 + s * d + s * d + 8,
+        "backward": layers * (s * backward + 4 * heads) + 3 * 3 * s * d + 2 + s * d + 3 * s * d + 8,
+        "optimizer": 0,
+    }
+    newton = 0
+    for n, r, c in ((12, 192, 192), (12, 96, 192), (12, 192, 576)):
+        newton += 5 * s * n * (r * c + r * r + 2 * r * r + 2 * r * c + r * r)
+    adam = floor.adam_parameters(k)
+    step = {
+        "forward": layers * s * weights + 2 * s * table,
+        "backward": layers * (s + 4) * weights + (s + 4 + 2 * 4) * table,
+        "optimizer": 4 * adam + (28 + s) * adam + layers * weights * (4 + 12 + s + 8 + 2 * s) + newton,
+    }
+    for phase, bytes_a_token in token.items():
+        chosen = ((op, n) for op, n in floor.training(k, s).items() if op.phase == phase)
+        assert sum(n * op.bytes for op, n in chosen) == 65536 * bytes_a_token + step[phase], phase
+
+
+@pytest.mark.parametrize(("layers", "seq_len", "stride"), [(1, 16, 8), (3, 16, 4), (2, 16, 16)])
+def test_scoring_has_the_operations_that_torch_counts(layers, seq_len, stride):
+    """Where a window is no longer than what an input attends to, no row can be spared but the last
+    block's, and the trainer spares those too."""
+    k = kit.knobs(NUM_LAYERS=layers, EVAL_SEQ_LEN=seq_len, EVAL_STRIDE=stride)
+    assert k.train_seq_len == seq_len
+    model, windows = kit.random_model(k), 3
+    tokens = torch.randint(0, k.vocab_size, (windows, seq_len))
+    rope = T.rope_tables(k, seq_len, "cpu", torch.float32)
+    with torch.no_grad():
+        found = counted(lambda: model.logits(tokens, rope, stride))
+    operators = floor.scoring(k, 4, windows)
+    queries = (layers - 1) * seq_len + stride
+    square = 4 * k.model_dim * queries * seq_len * windows
+    assert found == operations(operators, "score", attention=False) + square
+    last = sum(range(seq_len - stride + 1, seq_len + 1))
+    pairs = (layers - 1) * seq_len * (seq_len + 1) // 2 + last
+    assert operations(operators, "score", attention=True) == 4 * k.model_dim * pairs * windows
+
+
+WINDOWS = [(32, 4, 8), (32, 8, 32), (24, 24, 5), (16, 1, 3)]
+
+
+@pytest.mark.parametrize(("seq_len", "stride", "span"), WINDOWS)
+def test_scored_rows_need_no_others(seq_len, stride, span):
+    """needed_rows and pairs against the dependencies spelt out, block by block from the last."""
+    k = SimpleNamespace(eval_seq_len=seq_len, eval_stride=stride, train_seq_len=span, num_layers=4)
+    at = np.arange(seq_len)
+    distance = at[:, None] - at
+    sees = (distance >= 0) & (distance < span)
+    wanted = np.arange(seq_len) >= seq_len - stride
+    for inputs, outputs in reversed(floor.needed_rows(k)):
+        assert outputs == wanted.sum()
+        assert floor.pairs(inputs, outputs, span) == sees[wanted].sum()
+        wanted = sees[wanted].any(axis=0)
+        assert inputs == wanted.sum()
+
+
+def test_the_floor_is_the_sum_of_each_operators_larger_bound():
+    fast, slow = Product(8, 8, 8), Product(64, 8, 8)
+    peaks = Peaks(bandwidth=10.0, square=100.0, rates={fast: 1000.0, slow: 50.0}, limit=64)
+    operators = Counter({
+        Operator("forward", "products", 500, 1, fast): 2,  # 0.5 s, not 0.1
+        Operator("forward", "clipped", 500, 1, Product(4096, 8, 8)): 1,  # as `slow`: 10 s
+        Operator("backward", "bytes", 500, 70, fast): 1,  # 7 s, not 0.5
+        Operator("score", "unknown", 500, 0, Product(9, 9, 9)): 1,  # at the square's peak: 5 s
+        Operator("optimizer", "no products", 0, 20): 3,  # 2 s each
+    })  # fmt: skip
+    assert floor.floor_seconds(operators, peaks, "forward") == pytest.approx(11)
+    assert floor.floor_seconds(operators, peaks) == pytest.approx(11 + 7 + 5 + 6)
+    assert floor.shapes(operators, 64) == {fast, slow, Product(9, 9, 9)}
+
+
+@pytest.mark.parametrize("config", ["local_4090_baseline", "upstream_16mb_baseline"])
+def test_the_documented_table_is_the_computed_one(config):
+    found = envfile.parse(kit.REPO / "configs" / f"{config}.env")
+    k = T.read_knobs({name: value for name, (value, _) in found.items()})
+    documented = (kit.REPO / "docs" / "benchmarks.md").read_text()
+    rows = [line for line in bench.floor_lines(config, k) if line.startswith(f"| {config} |")]
+    assert len(rows) == 5
+    for row in rows:
+        assert row in documented
