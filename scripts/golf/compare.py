@@ -1,0 +1,231 @@
+"""Compare two entries by their track's record rule: is A better than B, and by enough?
+
+A and B are each a submission folder, a run's folder, several runs joined by commas, or runs/NAME
+for the runs of SEEDS=... (runs/NAME-s<seed>). Scores are taken as the folders state them; `check`
+is what verifies them. Exit code 0: A meets the record rule against B, 1: it does not, or there are
+too few seeds to say, 2: used wrongly or not comparable.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from . import GolfError, shown, track
+from .runlog import dig, number, parse_json, read_run
+
+HASHES = ("val_sha256", "tokenizer_sha256")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One side of a comparison: val_loss (nats a target) by seed, and what it was measured on."""
+
+    name: str
+    seeds: dict[int, float]
+    data: dict
+    targets: float
+    track: str | None = None  # runs belong to none
+    lane: str | None = None
+
+    @property
+    def losses(self) -> list[float]:
+        return list(self.seeds.values())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the seeds say; nats a target, and a positive improvement means that A is better."""
+
+    improvement: float  # mean of B less mean of A
+    interval: tuple[float, float] | None  # of the improvement; None where no test is possible
+    confidence: float  # of the interval: its lower end exceeds the margin just where p is enough
+    p: float | None
+    record: bool
+    verdict: str
+
+
+def compare(a: list[float], b: list[float], rule: dict) -> Comparison:
+    """A one-sided Welch test (B. L. Welch, Biometrika 34, 1947) of H0: improvement <= the margin.
+
+    a, b: val_loss of each seed of the new entry and of the one to beat, nats a target.
+    rule: a track's record_rule. GolfError, code 2, where the rule is not one this can apply.
+    """
+    margin, level, needed = read_rule(rule)
+    improvement = statistics.fmean(b) - statistics.fmean(a)
+    p = interval = None
+    if min(len(a), len(b)) > 1 and (len(set(a)) > 1 or len(set(b)) > 1):
+        p, interval = welch(a, b, margin, 1 - 2 * level)
+    enough = min(len(a), len(b)) >= needed
+    record = enough and p is not None and p < level
+    better = f"A is {'better' if improvement > 0 else 'worse'} by {abs(improvement):.6f} nats"
+    if not enough:
+        verdict = f"not decided: {len(a)} and {len(b)} seeds, the rule asks for {needed} a side"
+    elif p is None:
+        verdict = f"not decided: {better}, but no two seeds of a side differ, so nothing is tested"
+    elif record:
+        verdict = f"record rule met: {better}; more than {margin:g} at p = {p:.2g} < {level:g}"
+    else:
+        verdict = f"record rule not met: {better}; more than {margin:g} only at p = {p:.2g}"
+        verdict += f", needed is p < {level:g}"
+    return Comparison(improvement, interval, 1 - 2 * level, p, record, verdict)
+
+
+def welch(a, b, margin: float, confidence: float) -> tuple[float, tuple[float, float]]:
+    """p of H0: mean(b) - mean(a) <= margin, and the two-sided interval of that difference."""
+    import warnings
+
+    from scipy.stats import ttest_ind
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one side of equal values: no spread, as it should be
+        test = ttest_ind([x - margin for x in b], a, equal_var=False, alternative="greater")
+        interval = ttest_ind(b, a, equal_var=False).confidence_interval(confidence)
+    return float(test.pvalue), (float(interval.low), float(interval.high))
+
+
+def read_rule(rule) -> tuple[float, float, float]:
+    """improvement_nats, p and min_seeds of a record_rule."""
+    values = [number(dig(rule, name)) for name in ("improvement_nats", "p", "min_seeds")]
+    margin, level, needed = values
+    if dig(rule, "test") != "welch-one-sided" or None in values or not 0 < level < 0.5:
+        raise GolfError("the track's record_rule is none that this tool knows; see track.json", 2)
+    return margin, level, needed
+
+
+# ---- Reading entries
+
+
+def read_entry(place: str) -> Entry:
+    """The entry at `place`, see the module's head. GolfError, code 2, where there is none."""
+    folder = Path(place)
+    if (folder / "submission.json").is_file():
+        return read_submission(folder)
+    if folder.is_dir():
+        return read_runs(place, [folder])
+    if "," in place:
+        return read_runs(place, [Path(part) for part in place.split(",")])
+    name = re.compile(re.escape(folder.name) + r"-s\d+")
+    near = sorted(folder.parent.iterdir()) if folder.parent.is_dir() else []
+    family = [path for path in near if name.fullmatch(path.name) and path.is_dir()]
+    if not family:
+        raise GolfError(f"{place}: no submission, no run and no runs of SEEDS=... there", 2)
+    return read_runs(place, family)
+
+
+def read_submission(folder: Path) -> Entry:
+    claim = parse_json((folder / "submission.json").read_bytes())
+    listed = dig(claim, "seeds")
+    if not isinstance(listed, list) or not listed:
+        raise GolfError(f"{shown(folder)}: submission.json lists no seeds; see golf.sh new", 2)
+    name = dig(claim, "track")
+    known = isinstance(name, str) and name in track.names()
+    rules = track.load(name) if known else track.of_folder(folder)
+    if rules is None:
+        raise GolfError(f"{shown(folder)}: submission.json names no known track", 2)
+    pairs = [(dig(seed, "seed"), dig(seed, "val_loss")) for seed in listed]
+    return entry(
+        shown(folder), pairs, dig(claim, "data"), rules["targets"], rules["name"],
+        str(dig(claim, "lane")),
+    )  # fmt: skip
+
+
+def read_runs(name: str, folders: list[Path]) -> Entry:
+    runs = [(folder, read_run(folder)) for folder in folders]
+    for folder, facts in runs:
+        if "start" not in facts or "sliding" not in facts:
+            raise GolfError(f"{shown(folder)}: no finished run there (metrics.jsonl, a score)", 2)
+    measured = [(dig(r, "start", "data"), dig(r, "sliding", "targets")) for _, r in runs]
+    if any(one != measured[0] for one in measured):
+        raise GolfError(f"{name}: its runs differ in data or targets, so they have no mean", 2)
+    pairs = [(dig(r, "start", "seed"), dig(r, "sliding", "val_loss")) for _, r in runs]
+    return entry(name, pairs, *measured[0])
+
+
+def entry(name, pairs, data, targets, track_name=None, lane=None) -> Entry:
+    """An Entry of what was read from files, where that has what a comparison needs."""
+    seeds = {}
+    for seed, loss in pairs:
+        if not isinstance(seed, int) or isinstance(seed, bool) or number(loss) is None:
+            raise GolfError(f"{name}: a seed lacks its number or its val_loss", 2)
+        if seed in seeds:
+            raise GolfError(f"{name}: seed {seed} is there twice; give each seed once", 2)
+        seeds[seed] = float(loss)
+    if number(targets) is None or not all(isinstance(dig(data, h), str) for h in HASHES):
+        raise GolfError(f"{name}: does not say which data and how many targets it scored", 2)
+    return Entry(name, seeds, data, targets, track_name, lane)
+
+
+def refuse_incomparable(a: Entry, b: Entry) -> None:
+    for what, values in (
+        ("targets", [e.targets for e in (a, b)]),
+        ("validation data", [e.data["val_sha256"] for e in (a, b)]),
+        ("tokenizer", [e.data["tokenizer_sha256"] for e in (a, b)]),
+    ):
+        if values[0] != values[1]:
+            mine, other = (str(value)[:12] for value in values)
+            raise GolfError(f"not comparable: A and B differ in {what} ({mine}, {other})", 2)
+
+
+# ---- The command
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("a", metavar="A", help="the new entry")
+    parser.add_argument("b", metavar="B", help="the one to beat")
+    parser.add_argument("--track", metavar="NAME", help="whose rule; default: the entries' own")
+    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
+
+
+def main(args) -> int:
+    a, b = read_entry(args.a), read_entry(args.b)
+    refuse_incomparable(a, b)
+    rules = find_rules(args.track, a, b)
+    found = compare(a.losses, b.losses, rules.get("record_rule"))
+    if args.json:
+        value = {"track": rules["name"], "rule": rules["record_rule"], **asdict(found)}
+        print(json.dumps({"a": asdict(a), "b": asdict(b), **value}, indent=1))
+    else:
+        print("\n".join([*seed_table(a, b), *result(found, rules)]))
+    return int(not found.record)
+
+
+def find_rules(name: str | None, a: Entry, b: Entry) -> dict:
+    name = name or a.track or b.track
+    try:
+        return track.load(name) if name else track.guess(a.data.get("name"), a.targets, 0.0)
+    except GolfError as error:
+        raise GolfError(str(error), 2) from None
+
+
+def seed_table(a: Entry, b: Entry) -> list[str]:
+    """val_loss of each seed, a column a side, then mean and standard deviation."""
+    lines = [
+        f"{side} = {e.name}{f' ({e.track}, {e.lane})' if e.track else ''}"
+        for side, e in (("A", a), ("B", b))
+    ]
+    rows = [(str(seed), a.seeds.get(seed), b.seeds.get(seed)) for seed in {**a.seeds, **b.seeds}]
+    rows.append(("mean", statistics.fmean(a.losses), statistics.fmean(b.losses)))
+    spreads = [statistics.stdev(e.losses) if len(e.seeds) > 1 else None for e in (a, b)]
+    rows.append(("std", *spreads))
+    lines.append(f"{'seed':>12} {'A val_loss':>12} {'B val_loss':>12}")
+    for label, *values in rows:
+        cells = ["-" if value is None else f"{value:.6f}" for value in values]
+        lines.append(f"{label:>12} {cells[0]:>12} {cells[1]:>12}")
+    return lines
+
+
+def result(found: Comparison, rules: dict) -> list[str]:
+    rule = rules["record_rule"]
+    lines = [f"improvement {found.improvement:.6f} nats a target"]
+    if found.p is not None:
+        low, high = found.interval
+        lines[0] += f", {found.confidence:.0%} confidence interval {low:.6f} to {high:.6f}"
+        lines.append(
+            f"Welch test, H0: improvement <= {rule['improvement_nats']:g} nats: p = {found.p:.3g} "
+            f"({rules['name']}: p < {rule['p']:g}, {rule['min_seeds']} seeds a side)"
+        )
+    return [*lines, found.verdict]

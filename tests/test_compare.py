@@ -1,0 +1,217 @@
+"""golf compare: the record rule's statistics against an independent computation, and bad input."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import statistics
+
+import pytest
+from conftest import REPO, run_script
+from golf import GolfError, compare, track
+
+RULE = {"test": "welch-one-sided", "improvement_nats": 0.005, "p": 0.01, "min_seeds": 3}
+DATA = {"name": "sample_sp1024", "val_sha256": "a" * 64, "tokenizer_sha256": "b" * 64}
+
+
+# ---- The statistics, once more from their definition
+
+
+def t_tail(t: float, df: float, steps: int = 20000) -> float:
+    """P(T > t) of Student's t by Simpson's rule; x = sqrt(df) tan(u) makes the density cos^(df-1)."""
+    edge, end = math.atan(t / math.sqrt(df)), math.pi / 2
+    h = (end - edge) / steps
+    weights = (1 if i in (0, steps) else 4 if i % 2 else 2 for i in range(steps + 1))
+    area = h / 3 * sum(w * math.cos(edge + i * h) ** (df - 1) for i, w in enumerate(weights))
+    log_scale = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - 0.5 * math.log(math.pi)
+    return math.exp(log_scale) * area
+
+
+def by_hand(a, b, margin):
+    """Welch's t, its degrees of freedom (Welch-Satterthwaite) and the standard error."""
+    parts = [statistics.variance(x) / len(x) for x in (a, b)]
+    error = math.sqrt(sum(parts))
+    df = sum(parts) ** 2 / sum(p**2 / (len(x) - 1) for p, x in zip(parts, (a, b)))
+    return (statistics.fmean(b) - statistics.fmean(a) - margin) / error, df, error
+
+
+def draws(seed):
+    chance = random.Random(seed)
+    sizes = chance.choice([(3, 3), (3, 5), (7, 3), (2, 4)])
+    gain, spread = chance.uniform(-0.01, 0.03), chance.choice([0.0005, 0.003, 0.01])
+    a = [chance.gauss(3.0 - gain, spread) for _ in range(sizes[0])]
+    return a, [chance.gauss(3.0, 2 * spread) for _ in range(sizes[1])]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_p_and_interval_are_what_the_definition_gives(seed):
+    a, b = draws(seed)
+    found = compare.compare(a, b, RULE)
+    t, df, error = by_hand(a, b, RULE["improvement_nats"])
+    assert found.p == pytest.approx(t_tail(t, df), rel=1e-6, abs=1e-9)
+    low, high = found.interval
+    assert (low + high) / 2 == pytest.approx(found.improvement)
+    half = (high - low) / 2 / error  # the quantile of 98 % confidence: 1 % lies above
+    assert t_tail(half, df) == pytest.approx(0.01, rel=1e-4)
+    assert found.record == (min(len(a), len(b)) >= 3 and found.p < 0.01)
+    assert (low > RULE["improvement_nats"]) == (found.p < 0.01)
+
+
+def test_a_textbook_value():
+    """Student's t with one degree of freedom is Cauchy, with two it has a closed form."""
+    assert t_tail(1.0, 1) == pytest.approx(0.25, abs=1e-9)
+    assert t_tail(1.5, 2) == pytest.approx(0.5 - 1.5 / (2 * math.sqrt(2 + 1.5**2)), abs=1e-9)
+
+
+def test_the_rule_asks_for_the_margin_not_for_zero():
+    b = [3.0000, 3.0010, 3.0005]
+    clear = [x - 0.02 for x in b]
+    assert compare.compare(clear, b, RULE).record
+    small = compare.compare([x - 0.0045 for x in b], b, RULE)
+    assert not small.record and small.p > 0.5 and small.interval[0] > 0
+    assert "not met: A is better by 0.004500 nats" in small.verdict
+    assert "worse by" in compare.compare(b, clear, RULE).verdict
+    assert compare.compare([x - 0.0045 for x in b], b, {**RULE, "improvement_nats": 0}).record
+
+
+def test_too_few_seeds_decide_nothing():
+    found = compare.compare([2.0, 2.001], [3.0, 3.001, 3.002], RULE)
+    assert not found.record and found.p < 0.01 and "2 and 3 seeds, the rule asks for 3" in found.verdict
+    one = compare.compare([2.0], [3.0], RULE)
+    assert not one.record and one.p is None and one.interval is None and one.improvement == 1.0
+
+
+def test_equal_values_are_no_sample():
+    found = compare.compare([2.0] * 3, [3.0] * 3, RULE)
+    assert not found.record and found.p is None and "no two seeds of a side differ" in found.verdict
+    same = [3.0, 3.001, 3.002]
+    assert not compare.compare(same, same, RULE).record
+    assert compare.compare([2.9] * 3, same, RULE).p == pytest.approx(
+        t_tail(by_hand([2.9] * 3, same, 0.005)[0], 2), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("broken", [None, {}, {**RULE, "test": "vote"}, {**RULE, "p": 2}, []])
+def test_a_rule_it_does_not_know_is_refused(broken):
+    with pytest.raises(GolfError, match="record_rule") as caught:
+        compare.compare([1.0] * 3, [2.0] * 3, broken)
+    assert caught.value.code == 2
+
+
+def test_every_track_has_a_rule_it_knows():
+    for name in track.names():
+        compare.read_rule(track.load(name)["record_rule"])
+
+
+# ---- Entries on disk
+
+
+def write_run(folder, seed, loss, targets=65536, **data):
+    folder.mkdir(parents=True)
+    events = [
+        {"event": "start", "seed": seed, "data": {**DATA, **data}},
+        {"event": "score", "kind": "roundtrip", "val_loss": 9.9, "targets": targets},
+        {"event": "score", "kind": "sliding", "val_loss": loss, "targets": targets},
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+
+
+def write_submission(folder, losses, **changes):
+    folder.mkdir(parents=True)
+    value = {
+        "track": "track_sample_5min",
+        "lane": "open-hardware",
+        "data": DATA,
+        "seeds": [{"seed": i, "val_loss": x} for i, x in enumerate(losses)],
+        **changes,
+    }
+    (folder / "submission.json").write_text(json.dumps(value))
+
+
+@pytest.fixture
+def entries(tmp_path):
+    for seed, loss in ((1, 2.50), (2, 2.51), (3, 2.505)):
+        write_run(tmp_path / f"runs/idea-s{seed}", seed, loss)
+    write_run(tmp_path / "runs/idea-small-2", 1, 99.0)  # no seed of idea
+    write_submission(tmp_path / "base", [2.60, 2.61, 2.605])
+    return tmp_path
+
+
+def run(folder, *args):
+    return run_script("golf.sh", "compare", *args, cwd=folder)
+
+
+def test_command_compares_runs_with_a_submission(entries):
+    done = run(entries, "runs/idea", "base")
+    assert done.returncode == 0, done.stderr
+    assert "B = base (track_sample_5min, open-hardware)" in done.stdout
+    assert "record rule met: A is better by 0.100000 nats" in done.stdout
+    assert "2.505000     2.605000" in done.stdout and "99." not in done.stdout
+    joined = run(entries, "runs/idea-s1,runs/idea-s2,runs/idea-s3", "base", "--json")
+    value = json.loads(joined.stdout)
+    assert joined.returncode == 0 and value["record"] and value["improvement"] == pytest.approx(0.1)
+    assert value["a"]["seeds"] == {"1": 2.5, "2": 2.51, "3": 2.505}
+    assert value["rule"] == track.load("track_sample_5min")["record_rule"]
+    assert run(entries, "base", "runs/idea").returncode == 1
+    few = run(entries, "runs/idea-s1", "base")
+    assert few.returncode == 1 and "not decided: 1 and 3 seeds" in few.stdout
+
+
+def test_command_refuses_in_one_line_what_it_cannot_compare(entries):
+    write_submission(entries / "other", [2.0], data={**DATA, "val_sha256": "c" * 64})
+    write_submission(entries / "tokens", [2.0], data={**DATA, "tokenizer_sha256": "c" * 64})
+    write_submission(entries / "fineweb", [2.0] * 3, track="track_30min_2mb_local")
+    write_submission(entries / "unknown", [2.0], track="track_moon")
+    write_submission(entries / "dataless", [2.0], data=None)
+    write_submission(entries / "text", ["2.0"])
+    write_submission(entries / "nan", [math.nan])
+    write_submission(entries / "seedless", [], seeds={})
+    write_submission(entries / "twice", [], seeds=[{"seed": 1, "val_loss": 2.0}] * 3)
+    write_submission(entries / "list", [])
+    (entries / "list/submission.json").write_text("[1]")
+    write_run(entries / "runs/mixed-s1", 1, 2.5)
+    write_run(entries / "runs/mixed-s2", 2, 2.5, targets=4)
+    write_run(entries / "runs/alike-s1", 1, 2.5)
+    write_run(entries / "runs/alike-s2", 1, 2.5)
+    (entries / "runs/empty").mkdir()
+    for place, words in {
+        "other": "differ in validation data (cccccccccccc, aaaaaaaaaaaa)",
+        "tokens": "differ in tokenizer",
+        "fineweb": "differ in targets (4194304, 65536)",
+        "unknown": "names no known track",
+        "dataless": "does not say which data",
+        "text": "a seed lacks its number or its val_loss",
+        "nan": "a seed lacks",
+        "seedless": "lists no seeds",
+        "list": "lists no seeds",
+        "twice": "seed 1 is there twice",
+        "runs/mixed": "differ in data or targets",
+        "runs/alike": "seed 1 is there twice",
+        "runs/empty": "no finished run there",
+        "runs/nothing": "no submission, no run",
+        "no/where": "no submission, no run",
+    }.items():
+        done = run_script("golf.sh", "compare", place, "base", cwd=entries)
+        assert done.returncode == 2 and words in done.stderr, (place, done.stderr)
+        assert len(done.stderr.strip().splitlines()) == 1 and not done.stdout
+    done = run(entries, "base", "base", "--track", "track_moon")
+    assert done.returncode == 2 and "no track 'track_moon'" in done.stderr
+
+
+def test_runs_on_data_of_no_track_take_the_named_tracks_rule(entries):
+    for name in ("x", "y"):
+        write_run(entries / f"runs/{name}", 1, 2.5, targets=100, name="my_corpus")
+    asked = run(entries, "runs/x", "runs/y")
+    assert asked.returncode == 2 and "--track" in asked.stderr
+    done = run(entries, "runs/x", "runs/y", "--track", "track_sample_5min")
+    assert done.returncode == 1 and "not decided: 1 and 1 seeds" in done.stdout
+
+
+def test_scipy_is_not_needed_to_load_the_tools():
+    """check and run start in a moment, and on machines without scipy."""
+    import subprocess
+    import sys
+
+    code = "import sys, golf.__main__; sys.exit(bool({'scipy', 'matplotlib'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPO / "scripts").returncode == 0
