@@ -11,4 +11,6 @@ if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
     exit 2
 fi
 export PYTHONPATH="$root/scripts${PYTHONPATH:+:$PYTHONPATH}"
-exec "$PYTHON" -m golf "$@"
+# Not python -m: that would import a submission's argparse.py where someone stands in its folder.
+exec "$PYTHON" -c 'import sys; sys.path[0] = sys.argv.pop(1); from golf.__main__ import main; sys.exit(main())' \
+    "$root/scripts" "$@"

@@ -292,7 +292,7 @@ def test_first_signal_lets_the_run_finish(tiny_repo, number):
     process.send_signal(number)
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 0
-    assert b"noted    interrupted" in output and b"score    val_bpb" in output
+    assert b"noted    training was stopped early" in output and b"score    val_bpb" in output
     assert runlog.read_run(tiny_repo / "runs/one")["end"]["exit_code"] == 0
 
 
@@ -356,4 +356,4 @@ def test_out_of_memory_and_a_signal_under_torchrun(tiny_repo):
     process = start(tiny_repo, NPROC_PER_NODE="2")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=30)
-    assert process.returncode == 0 and b"noted    interrupted" in output
+    assert process.returncode == 0 and b"noted    training was stopped early" in output

@@ -9,6 +9,12 @@ from pathlib import Path
 from . import GolfError, shown
 from .runlog import dig, number, read_run
 
+NOTES = {
+    "partial": "fewer targets than the challenge scores",
+    "resumed": "went on from a checkpoint",
+    "interrupted": "training was stopped early",
+}
+
 
 def summary(run_dir: Path, expect: str | None = None) -> list[str]:
     """Score, bytes, seconds and place of a run, by metrics.jsonl; what is missing is left out.
@@ -23,7 +29,7 @@ def summary(run_dir: Path, expect: str | None = None) -> list[str]:
         lines.append(f"score    val_bpb {score['val_bpb']:.4f}{aside}")
     notes = dig(score, "notes")
     if isinstance(notes, list) and notes:
-        lines.append(f"noted    {', '.join(map(str, notes))}")
+        lines.append(f"noted    {'; '.join(map(in_words, notes))}")
     if number(dig(export, "bytes_total")) is not None:
         text = f"bytes    {export['bytes_total']:,} = code {export['bytes_code']:,}"
         text += f" + model {export['bytes_model']:,}"
@@ -37,6 +43,13 @@ def summary(run_dir: Path, expect: str | None = None) -> list[str]:
         lines.append(f"seconds  {text}; on {dig(facts, 'start', 'hardware')}")
     lines.append(f"files    {shown(run_dir)}/ (train.log, metrics.jsonl, the artifact, the script)")
     return lines
+
+
+def in_words(note) -> str:
+    kind, _, name = str(note).partition("=")
+    if kind == "data":
+        return f"scored on {name}, so compare with its own scores alone"
+    return NOTES.get(kind, kind)
 
 
 def seed_table(rows: list[tuple[str, Path]]) -> list[str]:
