@@ -2,7 +2,7 @@
 # Checks a submission folder against its track; runs nothing that lies in it.
 set -euo pipefail
 if [ $# -lt 1 ]; then
-    echo "usage: bash scripts/check_submission_folder.sh FOLDER [--track NAME] [--json]" >&2
+    echo "usage: bash scripts/check_submission_folder.sh FOLDER [--record] [--track NAME] [--json]" >&2
     exit 2
 fi
 exec bash "$(dirname "${BASH_SOURCE[0]}")/golf.sh" check "$@"

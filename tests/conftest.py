@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("check_kit")
 REPO = Path(__file__).resolve().parents[1]
 KEPT_FROM_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 
@@ -60,7 +61,8 @@ def tiny_repo(tmp_path):
     (tokenizers / "tiny.model").write_bytes(b"tiny")
     (repo / "configs" / "tiny.env").write_text("# A tiny run\nITERATIONS=3\n")
     track = json.loads((REPO / "records" / "track_sample_5min" / "track.json").read_text())
-    track.update(name="track_tiny", cap_bytes=20000, train_seconds=30, targets=6400)
+    track.update(name="track_tiny", cap_bytes=20000, train_seconds=30)
+    track.update(targets=6400, target_bytes=16000)  # the fake trainer's
     track["data"].update(
         name="tiny",
         val_sha256=hashlib.sha256((data / "fineweb_val_000000.bin").read_bytes()).hexdigest(),

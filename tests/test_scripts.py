@@ -65,7 +65,7 @@ def bin_path(tmp_path):
     """A PATH with the usual tools and no Python; tests put their own python3 there."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for tool in ("bash", "dirname", "basename", "date", "cat", "sed", "grep", "rm", "git"):
+    for tool in ("bash", "dirname", "basename", "date", "cat", "sed", "grep", "rm", "git", "uname"):
         if found := shutil.which(tool):
             (folder / tool).symlink_to(found)
     return folder

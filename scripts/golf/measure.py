@@ -21,10 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import REPO, GolfError, floor, preflight, runlog
+from . import REPO, GolfError, floor, preflight, runlog, track
 
 SAMPLE_SECONDS = 0.1  # one sample takes at least this, so that a synchronisation does not show
-TARGETS = 4194304
 TOKENIZER = REPO / "data" / "sample_1024_bpe.model"
 
 
@@ -325,7 +324,7 @@ def score(lab: Lab) -> dict:
     """The sliding score of all targets, or of as many as leave time to score them four times."""
     k, run, seconds = lab.k, lab.run, 5 * lab.seconds
     scorer = lab.trainer.Scorer(run.model, k.eval_seq_len, k.eval_stride, k.val_batch_size)
-    wanted, unit = TARGETS, scorer.windows * k.eval_stride
+    wanted, unit = track.load("track_30min_2mb_local")["targets"], scorer.windows * k.eval_stride
 
     def scoring(count):
         tokens = random_tokens(count + 1, k.vocab_size)

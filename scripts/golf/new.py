@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 import statistics
 import subprocess
@@ -20,16 +19,23 @@ from pathlib import Path
 
 from . import REPO, GolfError, check, shown, track
 from .runlog import dig, number, parse_json, read_run
-from .submission import PLACEHOLDERS, SCHEMA_VERSION, Count, count_bytes, mean, sha256
-
-# What names a run or its place, not what it does; the command to repeat it sets SEED itself.
-NOT_REPEATED = ("RUN_ID", "OUT_DIR", "SEED", "RESUME", "CHECKPOINT_EVERY_SECONDS")
-MAY_DIFFER = (*NOT_REPEATED, "MICRO_BATCH_TOKENS")
+from .submission import (
+    IDEA,
+    MAY_DIFFER,
+    NOT_REPEATED,
+    PLACEHOLDERS,
+    SCHEMA_VERSION,
+    Count,
+    command_line,
+    count_bytes,
+    mean,
+    sha256,
+)
 
 
 @dataclass
 class Run:
-    """A finished run: its folder, its facts (runlog.last_events) and its seed."""
+    """A finished run: its folder, its facts (runlog.read_run) and its seed."""
 
     folder: Path
     facts: dict[str, dict]
@@ -202,7 +208,7 @@ def fill(folder: Path, out: Path, runs: list[Run], words: dict) -> None:
         "schema_version": SCHEMA_VERSION,
         **words,
         "hardware": start.get("hardware"),
-        "command": repeat_command(first, out, env),
+        "command": repeat_command(first, home(out, words["track"]), env),
         "env": env,
         "val_loss": mean([s["val_loss"] for s in seeds]),
         "val_bpb": mean([s["val_bpb"] for s in seeds]),
@@ -251,24 +257,27 @@ def repeat_env(run: Run) -> dict[str, str]:
     values = given if isinstance(given, dict) else run.config
     env = {}
     for name, value in sorted(values.items()):
-        if name not in NOT_REPEATED and value not in (None, ""):
+        private = name in NOT_REPEATED or name.startswith("HF_")  # HF_TOKEN
+        if not private and value not in (None, ""):
             text = str(int(value)) if isinstance(value, bool) else str(value)
             env[name] = text.removeprefix(f"{REPO}/")
     return env
 
 
-def repeat_command(run: Run, out: Path, env: dict[str, str]) -> str:
+def home(out: Path, track_name: str) -> Path:
+    """Where the folder will stand in a clone, relative to its root."""
+    if out.is_relative_to(REPO):
+        return out.relative_to(REPO)
+    return track.RECORDS.relative_to(REPO) / track_name / out.name
+
+
+def repeat_command(run: Run, folder: Path, env: dict[str, str]) -> str:
     """The shell command that repeats the first seed, from the repository's root."""
     world = run.facts["start"].get("world_size")
-    starter = "python3"
+    starter = ["python3"]
     if isinstance(world, int) and world > 1:
-        starter = f"torchrun --standalone --nproc_per_node={world}"
-    script = out / run.script
-    place = script.relative_to(REPO) if script.is_relative_to(REPO) else script.name
-    knobs = [
-        f"{name}={shlex.quote(value)}" for name, value in {**env, "SEED": str(run.seed)}.items()
-    ]
-    return " ".join([*knobs, starter, shlex.quote(str(place))])
+        starter = ["torchrun", "--standalone", f"--nproc_per_node={world}"]
+    return command_line({**env, "SEED": str(run.seed)}, [*starter, str(folder / run.script)])
 
 
 def dump(value: dict) -> str:
@@ -285,11 +294,14 @@ def readme(value: dict, start: dict) -> str:
         for s in value["seeds"]
     ]
     if len(rows) > 1:
-        spread = statistics.stdev(s["val_bpb"] for s in value["seeds"])
+        loss, bpb = (
+            statistics.stdev(s[n] for s in value["seeds"]) for n in ("val_loss", "val_bpb")
+        )
         rows.append(
-            f"| mean | {value['val_loss']:.6f} | {value['val_bpb']:.6f} (std {spread:.6f}) | | "
+            f"| mean | {value['val_loss']:.6f} | {value['val_bpb']:.6f} | | "
             f"{value['train_seconds']:.1f} | {value['eval_seconds']:.1f} |"
         )
+        rows.append(f"| std | {loss:.6f} | {bpb:.6f} | | | |")
     versions = start.get("versions") if isinstance(start.get("versions"), dict) else {}
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
     seeds = ", ".join(str(s["seed"]) for s in value["seeds"])
@@ -309,7 +321,7 @@ def readme(value: dict, start: dict) -> str:
 
 ## The idea
 
-What changed against the starter, why it should help, what was tried besides and did not.
+{IDEA}
 
 ## Reproduce
 

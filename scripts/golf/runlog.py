@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
 from pathlib import Path
 
 LINE_LIMIT = 1 << 20  # no line of a log is longer; a file without line ends is not read whole
+EVENT_LIMIT = 10_000  # events that are read; a run has some hundreds besides its steps
+STEP = b'"event": "step"'
 NUMBER = r"([-+0-9.eEnaif]+)"
 FINAL_LINES = {
     "roundtrip": (
@@ -67,27 +70,27 @@ def lines(path: Path):
             yield line
 
 
-def read_metrics(path: Path) -> list[dict]:
-    """The events of a metrics.jsonl; lines that are no event (a torn last one) are left out."""
-    events = (parse_json(line) for line in lines(path))
-    return [e for e in events if isinstance(e, dict) and isinstance(e.get("event"), str)]
+def read_metrics(path: Path) -> dict[str, list[dict]]:
+    """The events of a metrics.jsonl by kind, in order; scores under their own ("sliding").
 
-
-def last_events(events: list[dict]) -> dict[str, dict]:
-    """The last event of each kind; scores under their own kind ("sliding", "roundtrip")."""
-    found = {}
-    for event in events:
-        name = event["event"]
-        if name == "score" and isinstance(event.get("kind"), str):
-            name = event["kind"]
-        found[name] = event
+    Steps are left out, and lines that are no event (a torn last one). Of a file that never ends
+    the first EVENT_LIMIT events are read.
+    """
+    found: dict[str, list[dict]] = {}
+    rest = (line for line in lines(path) if STEP not in line)
+    for event in map(parse_json, itertools.islice(rest, EVENT_LIMIT)):
+        kind = dig(event, "event")
+        if kind == "score" and isinstance(event.get("kind"), str):
+            kind = event["kind"]
+        if isinstance(kind, str):
+            found.setdefault(kind, []).append(event)
     return found
 
 
 def read_run(run_dir: Path) -> dict[str, dict]:
-    """last_events of a run folder; empty where it has no metrics.jsonl."""
+    """The last event of each kind (read_metrics) of a run's folder; empty without metrics.jsonl."""
     path = run_dir / "metrics.jsonl"
-    return last_events(read_metrics(path)) if path.is_file() else {}
+    return {k: v[-1] for k, v in read_metrics(path).items()} if path.is_file() else {}
 
 
 def final_lines(path: Path) -> dict[str, list[dict]]:
@@ -104,7 +107,7 @@ def final_lines(path: Path) -> dict[str, list[dict]]:
         text = line.decode("utf-8", "replace").strip()
         for kind, (_, shape, names) in FINAL_LINES.items():
             match = re.fullmatch(shape, text)
-            if match:
+            if match and len(found[kind]) < EVENT_LIMIT:
                 found[kind].append(dict(zip(names, map(parse_field, names, match.groups()))))
     return found
 

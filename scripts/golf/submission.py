@@ -3,56 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .runlog import parse_json
+
 SCHEMA_VERSION = 1
-ROLES = ("script", "artifact", "log", "readme", "score")
-CODE_ROLES = ("script", "score")  # counted for every seed; of the artifacts, the seed's own
+JSON_LIMIT = 1 << 20  # bytes of a submission.json that anybody reads; three seeds take 12,000
+# What a file is. script and score count for every seed, an artifact for its own; val is the
+# validation shard of an own tokenizer; extra is for people, neither run nor read.
+ROLES = ("script", "score", "artifact", "val", "log", "readme", "extra")
+CODE_ROLES = ("script", "score")
 SEGMENTS = 64
+# What names a run or its place, not what it does; a command to repeat it sets SEED itself.
+NOT_REPEATED = ("RUN_ID", "OUT_DIR", "SEED", "RESUME", "CHECKPOINT_EVERY_SECONDS")
+# Between the seeds of one submission; data is compared by its hashes.
+MAY_DIFFER = (*NOT_REPEATED, "MICRO_BATCH_TOKENS", "DATA_PATH", "TOKENIZER_PATH")
 PLACEHOLDERS = {
     "author": "your name",
     "github_id": "your-github-id",
     "blurb": "one sentence on what is new here",
 }
-
-# Key -> type: text, number, integer, object, list; a ? allows null.
-KEYS = {
-    "schema_version": "integer",
-    "author": "text",
-    "github_id": "text",
-    "name": "text",
-    "blurb": "text",
-    "date": "text",
-    "track": "text",
-    "lane": "text",
-    "hardware": "text",
-    "command": "text",
-    "env": "object",
-    "val_loss": "number",
-    "val_bpb": "number",
-    "bytes_total": "integer",
-    "bytes_code": "integer",
-    "bytes_model": "integer",
-    "train_seconds": "number",
-    "eval_seconds": "number?",
-    "files": "list",
-    "data": "object",
-    "seeds": "list",
-}
-FILE_KEYS = {"path": "text", "role": "text", "bytes": "integer", "sha256": "text"}
-DATA_KEYS = {"name": "text", "val_sha256": "text", "tokenizer_sha256": "text"}
-SEED_KEYS = {
-    "seed": "integer",
-    "val_loss": "number",
-    "val_bpb": "number",
-    "bytes_total": "integer",
-    "train_seconds": "number",
-    "eval_seconds": "number?",
-    "log": "text",
-    "artifact": "text?",
-    "segments": "list?",
-}
+IDEA = "What changed against the starter, why it should help, what was tried besides and did not."
 
 
 @dataclass(frozen=True)
@@ -80,6 +55,15 @@ def count_bytes(folder: Path, files: list[dict], artifact: str | None) -> Count:
     )
 
 
+def claims(home: Path) -> Iterator[tuple[Path, dict]]:
+    """(folder, submission.json) of the entries in a track's folder, as far as they are objects."""
+    for path in sorted(home.glob("*/submission.json")):
+        if path.is_file() and path.stat().st_size <= JSON_LIMIT:
+            value = parse_json(path.read_bytes())
+            if isinstance(value, dict):
+                yield path.parent, value
+
+
 def sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -90,3 +74,16 @@ def sha256(path: Path) -> str:
 
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def command_line(env: dict[str, str], arguments: list[str]) -> str:
+    """What to type in a shell: NAME=value ... and a command."""
+    return " ".join([*(f"{n}={shlex.quote(v)}" for n, v in env.items()), shlex.join(arguments)])
+
+
+def parse_command(text: str) -> tuple[dict[str, str], list[str]]:
+    """Variables and arguments of a command_line; ValueError where a quote is left open."""
+    words, env = shlex.split(text), {}
+    while words and re.match(r"[A-Za-z_][A-Za-z0-9_]*=", words[0]):
+        name, _, env[name] = words.pop(0).partition("=")
+    return env, words

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import REPO, GolfError, shown
-from .runlog import dig, number, parse_json
+from . import REPO, GolfError, schema, shown
+from .runlog import parse_json
 
 RECORDS = REPO / "records"
 
@@ -23,19 +23,11 @@ def load(name: str) -> dict:
 
 
 def read(path: Path) -> dict:
-    """A track.json whose parts have the types that the tools rely on."""
-    value = parse_json(path.read_bytes())
-    right = (
-        isinstance(dig(value, "name"), str)
-        and number(dig(value, "cap_bytes")) is not None
-        and number(dig(value, "targets")) is not None
-        and isinstance(dig(value, "data", "name"), str)
-        and isinstance(dig(value, "lanes"), list)
-        and isinstance(dig(value, "required_files", "always"), list)
-    )
-    if not right:
-        raise GolfError(f"{shown(path)}: not a track.json; compare it with another track's", 2)
-    return value
+    """A track.json that its schema allows; GolfError, code 2, says what is wrong with another."""
+    wrong = schema.errors("track", parse_json(path.read_bytes()))
+    if wrong:
+        raise GolfError(f"{shown(path)}: not a track.json: {wrong[0]}; see track.schema.json", 2)
+    return parse_json(path.read_bytes())
 
 
 def of_folder(folder: Path) -> dict | None:
@@ -44,6 +36,12 @@ def of_folder(folder: Path) -> dict | None:
         if (parent / "track.json").is_file():
             return read(parent / "track.json")
     return None
+
+
+def home(rules: dict, folder: Path) -> Path:
+    """Where the track's entries lie: records/<track>/, or for another track beside `folder`."""
+    known = RECORDS / rules["name"]
+    return known if (known / "track.json").is_file() else folder.parent
 
 
 def guess(data_name: str, targets: int, train_seconds: float, lane: str | None = None) -> dict:

@@ -1,0 +1,435 @@
+"""Rules about claims: what submission.json says against what logs and metrics say."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections import Counter
+
+from . import schema, submission
+from .case import LIST_LIMIT, Case, quoted, seed_name
+from .runlog import dig, final_lines, number, read_metrics
+
+COMMAND_SHAPE = "NAME=value ... python3 SCRIPT"
+SPOILT = ("resumed", "interrupted", "partial")
+FINAL_LINES = {
+    "sliding": "final_sliding_window_exact",
+    "size": "total_submission_size_quant_zlib",
+    "train": "train_seconds",
+}
+
+
+# ---- submission.json by itself
+
+
+def read_claim(case: Case) -> None:
+    """submission.json as an object; empty, with a finding, where it is none."""
+    size = case.files.get("submission.json")
+    if size is None:
+        return  # file-required says so
+    if size > submission.JSON_LIMIT:
+        case.fail("json", f"submission.json has {size:,} bytes; make it with golf.sh new")
+        return
+    try:
+        value = json.loads(case.read("submission.json"), parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
+        case.fail(
+            "json", f"submission.json is not JSON: {str(error)[:80]}; make it with golf.sh new"
+        )
+        return
+    if isinstance(value, dict):
+        case.claim = value
+        check_shape(case)
+    else:
+        case.fail("json", "submission.json is not an object; make it with golf.sh new")
+
+
+def refuse_constant(name: str):
+    raise ValueError(f"{name} is no number")
+
+
+def check_shape(case: Case) -> None:
+    """The JSON schema, and what it cannot say."""
+    for error in schema.errors("submission", case.claim):
+        case.fail("json-schema", f"submission.json: {error}; see docs/submission_template.json")
+    used = Counter(seed["seed"] for seed in case.seeds() if isinstance(seed.get("seed"), int))
+    for seed, times in used.items():
+        if times > 1:
+            case.fail("seed-twice", f"seed {seed} is listed {times} times; list each once")
+    for name, words in submission.PLACEHOLDERS.items():
+        if case.claim.get(name) == words:
+            case.note(
+                "placeholder", f"{name} still says {words!r}; edit submission.json and README.md"
+            )
+    readme = case.read("README.md", submission.JSON_LIMIT) if case.has("README.md") else b""
+    if submission.IDEA.encode() in readme:
+        case.note("placeholder", "README.md says nothing of the idea yet; write what is new, why")
+
+
+# ---- Track, lane, data, hardware
+
+
+def place(case: Case) -> None:
+    """Track, lane and data are the track's."""
+    rules, claim = case.track, case.claim
+    if not claim:
+        return
+    if claim.get("track") != rules["name"]:
+        case.fail(
+            "track", f"track {quoted(claim.get('track'))}: the folder is checked as {rules['name']}"
+        )
+    if claim.get("lane") not in rules["lanes"]:
+        case.fail("lane", f"lane {quoted(claim.get('lane'))}: choose {' or '.join(rules['lanes'])}")
+    if own_tokenizer(case):
+        case.human(
+            "own-tokenizer", "the tokenizer is the entry's own; compare decoded text and bytes"
+        )
+    check_data(case)
+    if case.ranked and 0 < len(case.seeds()) < rules["record_rule"]["min_seeds"]:
+        needed = rules["record_rule"]["min_seeds"]
+        case.note("seeds-few", f"{len(case.seeds())} seeds; a record needs {needed}")
+
+
+def own_tokenizer(case: Case) -> bool:
+    """A non-record entry that ships, counts and names a tokenizer of its own."""
+    sha256 = dig(case.claim, "data", "tokenizer_sha256")
+    shipped = any(e["role"] == "score" and e.get("sha256") == sha256 for e in case.listed())
+    return case.claim.get("lane") == "non-record" and shipped
+
+
+def check_data(case: Case) -> None:
+    """`data` against the track's name and hashes; what is not pinned goes to a human."""
+    pinned, data = case.track["data"], case.claim.get("data")
+    if own_tokenizer(case):
+        return
+    if dig(data, "name") != pinned["name"]:
+        claimed = quoted(dig(data, "name"))
+        case.fail("data", f"data {claimed}: the track has {pinned['name']}; score on that")
+    for name in ("val_sha256", "tokenizer_sha256"):
+        if pinned[name] is None:
+            case.human("data-unpinned", f"the track pins no {name} yet; compare with other entries")
+        elif dig(data, name) != pinned[name]:
+            case.fail("data", f"{name} is not the track's; score on the track's own data")
+
+
+def hardware(case: Case) -> None:
+    """The machine is the one that ran, and in the record lane of the track's class."""
+    wanted = case.track.get("record_hardware") if case.ranked else None
+    for where, events in runs(case).items():
+        start = events.get("start", [{}])[-1]
+        name, claimed = start.get("hardware"), case.claim.get("hardware")
+        if isinstance(name, str) and isinstance(claimed, str) and name != claimed:
+            case.differs("hardware", "hardware", quoted(claimed), quoted(name), f"in {where}")
+        if wanted and any(start.get(key) != wanted[key] for key in ("device", "world_size")):
+            asked = f"device {wanted['device']}, world_size {wanted['world_size']}"
+            case.fail("hardware", f"{where}: the record lane asks for {asked}; choose another lane")
+        elif wanted and not any(part in str(name) for part in wanted["names"]):
+            case.human(
+                "hardware", f"{where}: is {quoted(name)} of the class of {wanted['names'][0]}?"
+            )
+
+
+# ---- Each seed's figures against its log and metrics
+
+
+def metrics_name(seed: dict) -> str:
+    return f"metrics_seed{str(seed.get('seed'))[:40]}.jsonl"
+
+
+def runs(case: Case) -> dict[str, dict[str, list[dict]]]:
+    """Events by kind of each seed that ships its metrics, by path; each file is read once."""
+    for path in {metrics_name(seed): None for seed in case.seeds()}:
+        if case.has(path) and path not in case.metrics:
+            case.metrics[path] = read_metrics(case.folder / path)
+    return case.metrics
+
+
+def figures(case: Case) -> None:
+    """Each seed's claims against its log and metrics, its budget, and its segments."""
+    for seed in case.seeds():
+        who, log, metrics = seed_name(seed), seed.get("log"), metrics_name(seed)
+        if not case.has(log):
+            case.fail("log", f"{who}: its log {quoted(log)} is missing; add it")
+        else:
+            check_log(case, seed, log)
+        if metrics in runs(case):
+            check_metrics(case, seed, metrics)
+        else:
+            case.note("metrics", f"{who}: {metrics} is missing; its claims rest on the log alone")
+        for name in ("train_seconds", "eval_seconds"):
+            check_budget(case, name, seed.get(name), who)
+        check_segments(case, seed, who)
+        divisor(case, seed, who)
+
+
+def check_log(case: Case, seed: dict, log: str) -> None:
+    by_kind = final_lines(case.folder / log)
+    for kind, start in FINAL_LINES.items():
+        count = len(by_kind[kind])
+        if count == 0:
+            case.fail(
+                "log-lines", f"{quoted(log)} has no {start} line; ship the finished run's log"
+            )
+        elif count > 1:
+            case.add(
+                case.strictly(), "log-lines", f"{quoted(log)}: {count} {start} lines; one run has 1"
+            )
+    sliding, size, train = (by_kind[kind][-1] if by_kind[kind] else {} for kind in FINAL_LINES)
+    for rule, name, line, tolerance in (  # as far as the log prints them
+        ("score", "val_loss", sliding, 1e-8),
+        ("score", "val_bpb", sliding, 1e-8),
+        ("bytes", "bytes_total", with_score_files(case, seed, size), 0),
+        ("time", "train_seconds", train, 0.00051),
+    ):
+        if line:  # else log-lines says so
+            found = line[name]
+            same(case, rule, f"{log}: {name}", seed.get(name), found, "in the log", tolerance)
+    check_notes(case, sliding.get("note"), log)
+    if sliding:
+        check_targets(case, sliding["targets"], log)
+    check_budget(case, "train_seconds", train.get("train_seconds"), log)
+
+
+def check_metrics(case: Case, seed: dict, metrics: str) -> None:
+    events = runs(case)[metrics]
+    for kind in ("start", "sliding"):
+        count = len(events.get(kind, []))
+        if count == 0:
+            case.fail(
+                "metrics", f"{metrics} has no {kind} event; ship the finished run's metrics.jsonl"
+            )
+        elif count > 1:
+            case.add(
+                case.strictly(), "metrics", f"{metrics} has {count} {kind} events; one run has 1"
+            )
+    facts = {kind: listed[-1] for kind, listed in events.items()}
+    facts["export"] = with_score_files(case, seed, facts.get("export", {}))
+    for rule, name, event, tolerance in (
+        ("score", "val_loss", "sliding", 1e-8),
+        ("score", "val_bpb", "sliding", 1e-8),
+        ("bytes", "bytes_total", "export", 0),
+        ("time", "train_seconds", "train_end", 1e-6),
+        ("time", "eval_seconds", "end", 1e-6),
+        ("seed", "seed", "start", 0),
+    ):
+        found = dig(facts, event, name)
+        same(case, rule, f"{metrics}: {name}", seed.get(name), found, "there", tolerance)
+    for event, name in (("train_end", "train"), ("export", "export"), ("end", "eval")):
+        check_budget(case, f"{name}_seconds", dig(facts, event, f"{name}_seconds"), metrics)
+    notes = dig(facts, "sliding", "notes")
+    resumed = ["resumed"] * (dig(facts, "start", "resumed") is True)
+    check_notes(case, [*(notes if isinstance(notes, list) else []), *resumed], metrics)
+    if "sliding" in facts:
+        check_targets(case, facts["sliding"].get("targets"), metrics)
+    if seed.get("segments") not in (None, dig(facts, "sliding", "segments")):
+        case.fail("segments", f"{metrics}: the run's segments are others; state the run's")
+    for name in ("name", "val_sha256", "tokenizer_sha256"):
+        if "start" in facts and dig(facts, "start", "data", name) != dig(case.claim, "data", name):
+            case.fail("data", f"{metrics}: the run's {name} of data is another; state the run's")
+
+
+def with_score_files(case: Case, seed: dict, facts: dict) -> dict:
+    """`facts` with the bytes of files of role score, where the script counted itself alone."""
+    beside = sum(case.files[e["path"]] for e in case.listed() if e["role"] == "score")
+    total = number(facts.get("bytes_total"))
+    if total is not None and total + beside == seed.get("bytes_total"):
+        return {**facts, "bytes_total": total + beside}
+    return facts
+
+
+def same(
+    case: Case, rule: str, what: str, claimed, found, where: str, tolerance: float = 0.0
+) -> None:
+    """FAIL where two figures differ; a claim that is no number is json-schema's affair."""
+    a, b = number(claimed), number(found)
+    if a is not None and (b is None or abs(a - b) > tolerance):
+        case.differs(rule, what, f"{a:.10g}", "no number" if b is None else f"{b:.10g}", where)
+
+
+def check_budget(case: Case, name: str, value, who: str) -> None:
+    """Within the track's seconds, no tolerance; null in the track is no budget."""
+    seconds, budget = number(value), number(case.track.get(name))
+    if seconds is not None and seconds < 0:
+        case.fail("time", f"{who}: {name} {seconds:.3f} is negative; ship what was measured")
+    elif seconds is not None and budget is not None and seconds > budget:
+        case.fail(
+            "time-budget", f"{who}: {name} {seconds:.3f} is over the track's {budget:g}; do less"
+        )
+
+
+def check_notes(case: Case, notes, where: str) -> None:
+    for note in SPOILT:
+        if isinstance(notes, list) and note in notes:
+            text = f"{where}: the score is marked {note}; the record lane needs a whole run"
+            case.add(case.strictly(), "score-note", text)
+
+
+def check_targets(case: Case, targets, where: str) -> None:
+    scored, wanted = number(targets), case.track["targets"]
+    if scored != wanted and not own_tokenizer(case):
+        told = "no number of" if scored is None else f"{scored:,.0f}"
+        case.fail(
+            "targets", f"{where}: {told} targets scored, the track has {wanted:,}; score those"
+        )
+
+
+def check_segments(case: Case, seed: dict, who: str) -> None:
+    """SEGMENTS x [nats, bytes] that add up to the claimed val_loss and val_bpb."""
+    segments = seed.get("segments")
+    if segments is None:
+        case.note("segments", f"{who}: no segments, so no part can be verified alone")
+        return
+    pairs = [s for s in segments if isinstance(s, list)] if isinstance(segments, list) else []
+    values = [number(value) for pair in pairs for value in pair]
+    right = len(pairs) == submission.SEGMENTS and all(len(pair) == 2 for pair in pairs)
+    if not right or None in values or min(values) < 0 or sum(values[1::2]) <= 0:
+        case.fail("segments", f"{who}: segments must be {submission.SEGMENTS} pairs [nats, bytes]")
+        return
+    nats, size = math.fsum(values[::2]), math.fsum(values[1::2])
+    found = {"val_loss": nats / case.track["targets"], "val_bpb": nats / math.log(2) / size}
+    if own_tokenizer(case):
+        del found["val_loss"]  # of other targets
+    for name, value in found.items():
+        same(case, "segments", f"{who}: {name}", seed.get(name), value, "by its segments", 1e-6)
+
+
+def divisor(case: Case, seed: dict, who: str) -> None:
+    """val_loss and val_bpb are of the same nats, so their ratio tells the bytes divided by."""
+    loss, bpb = number(seed.get("val_loss")), number(seed.get("val_bpb"))
+    wanted = number(case.track.get("target_bytes"))
+    if loss and bpb and wanted and not own_tokenizer(case):
+        size = loss * case.track["targets"] / math.log(2) / bpb
+        if abs(size / wanted - 1) > 1e-6:
+            text = f"{who}: val_loss and val_bpb divide by {size:,.0f} bytes"
+            case.fail("divisor", f"{text}, the targets have {wanted:,.0f}; count as rule 3.2 says")
+
+
+def means(case: Case) -> None:
+    """The figures at the top are the means over the seeds."""
+    for name in ("val_loss", "val_bpb", "train_seconds", "eval_seconds"):
+        values = [number(seed.get(name)) for seed in case.seeds()]
+        if values and None not in values:
+            average = submission.mean(values)
+            tolerance = 1e-8 * max(1, abs(average))
+            same(case, "mean", name, case.claim.get(name), average, "as the seeds' mean", tolerance)
+
+
+# ---- The seeds are runs of one thing, each its own, and of what is shipped
+
+
+def seeds_alike(case: Case) -> None:
+    """All seeds share script, data and configuration."""
+    starts = {path: events["start"][-1] for path, events in runs(case).items() if "start" in events}
+    for path, start in list(starts.items())[1:]:
+        first_path, first = next(iter(starts.items()))
+        for name in ("script_sha256", "data"):
+            if start.get(name) != first.get(name):
+                case.fail(
+                    "seeds-differ", f"{path} and {first_path} differ in {name}; run all seeds alike"
+                )
+        mine, other = config(start), config(first)
+        for name in sorted({*mine, *other} - {*submission.MAY_DIFFER})[:LIST_LIMIT]:
+            if mine.get(name) != other.get(name):
+                text = f"{path} and {first_path} differ in {quoted(name)}; run all seeds alike"
+                case.fail("seeds-differ", text)
+
+
+def config(start: dict) -> dict:
+    value = start.get("config")
+    return value if isinstance(value, dict) else {}
+
+
+def logs_once(case: Case) -> None:
+    """train.log is the first seed's; no other log, metrics or artifact appears twice."""
+    seeds = case.seeds()
+    first = seeds[0].get("log") if seeds else None
+    if case.has(first) and case.has("train.log"):
+        sizes_differ = case.files[first] != case.files["train.log"]
+        if sizes_differ or case.sha256(first) != case.sha256("train.log"):
+            case.fail(
+                "log-first", f"train.log is not {quoted(first)}, the first seed's; copy that one"
+            )
+    for kind in (lambda s: s.get("log"), metrics_name, lambda s: s.get("artifact")):
+        owner = {}
+        for seed in (s for s in seeds if case.has(kind(s))):
+            other = owner.setdefault(case.sha256(kind(seed)), seed)
+            if other is not seed:
+                text = (
+                    f"{seed_name(seed)} and {seed_name(other)} have the same {quoted(kind(seed))}"
+                )
+                case.fail("log-twice", f"{text}; each seed is a run of its own")
+    logs = {case.sha256(s["log"]): s["log"] for s in seeds if case.has(s.get("log"))}
+    for folder, hashes in published_logs(case):
+        for sha256 in set(logs) & hashes:
+            # not FAIL: a copy must not unrank the entry that it was made from
+            text = f"{quoted(logs[sha256])} is {quoted(folder)}'s too; see which was first"
+            case.human("log-twice", text)
+
+
+def published_logs(case: Case):
+    """(name, hashes of its logs) of the other entries, for a folder that stands among them."""
+    home = case.folder.parent
+    for folder, claim in submission.claims(home) if (home / "track.json").is_file() else []:
+        files = claim.get("files")
+        listed = [e for e in files if isinstance(e, dict)] if isinstance(files, list) else []
+        if folder != case.folder:
+            yield folder.name, {str(e.get("sha256")) for e in listed if e.get("role") == "log"}
+
+
+def same_files(case: Case) -> None:
+    """The script and the artifacts are those of the runs, and the logs begin with the script."""
+    for seed in case.seeds():
+        events = runs(case).get(metrics_name(seed), {})
+        facts = {kind: listed[-1] for kind, listed in events.items()}
+        for path, known, what in (
+            (dig(facts, "start", "script"), dig(facts, "start", "script_sha256"), "script"),
+            (seed.get("artifact"), dig(facts, "export", "artifact_sha256"), "artifact"),
+        ):
+            if case.has(path) and isinstance(known, str) and case.sha256(path) != known:
+                text = f"{quoted(path)} is not the {what} of the run in {metrics_name(seed)}"
+                case.fail(f"{what}-hash", f"{text}; ship the run's own")
+    scripts = [entry["path"] for entry in case.listed() if entry["role"] == "script"]
+    source = case.read(scripts[0], submission.JSON_LIMIT) if scripts else b""
+    for log in {seed.get("log"): None for seed in case.seeds() if case.has(seed.get("log"))}:
+        if source and not case.read(log, len(source)).startswith(source):
+            text = f"{quoted(log)} does not begin with the source of {scripts[0]}; ship what ran"
+            case.add(case.strictly(), "script-hash", text)
+
+
+def repeatable(case: Case) -> None:
+    """The command runs the folder's script with what `env` says, and that is what the runs had."""
+    env, text = case.claim.get("env"), case.claim.get("command")
+    env = dict(itertools.islice(env.items(), LIST_LIMIT)) if isinstance(env, dict) else {}
+    try:
+        given, words = submission.parse_command(text if isinstance(text, str) else "")
+    except ValueError as error:
+        case.note("command", f"command does not parse ({error}); write {COMMAND_SHAPE}")
+    else:
+        scripts = [entry["path"] for entry in case.listed() if entry["role"] == "script"]
+        if not any(word.endswith(path) for word in words for path in scripts):
+            case.note("command", f"command does not run the folder's script; write {COMMAND_SHAPE}")
+        for name in (n for n in env if given.get(n) != env[n]):
+            case.note(
+                "command", f"command does not set {quoted(name)} as env does; make them agree"
+            )
+    for where, events in runs(case).items():
+        ran = config(events.get("start", [{}])[-1])
+        for name in (n for n in env if n in ran and not same_value(env[n], ran[n])):
+            text = (
+                f"env has {quoted(name)}={quoted(env[name])}, the run in {where} had another value"
+            )
+            case.fail("env", f"{text}; state the run's")
+
+
+def same_value(text, value) -> bool:
+    """Whether a variable's text means the value that a run had; a path may have become absolute."""
+    try:
+        return float(text) == float(value)
+    except (ValueError, TypeError, OverflowError):
+        return text == "auto" or isinstance(text, str) and str(value).endswith(text)
+
+
+RULES = (
+    place, hardware, figures, means, seeds_alike, logs_once, same_files, repeatable,
+)  # fmt: skip

@@ -1,0 +1,45 @@
+"""JSON files against the schemas beside this module (submission.schema.json, track.schema.json)."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from pathlib import Path
+
+from . import GolfError
+
+ERRORS_SHOWN = 20
+
+
+@functools.cache
+def validator(name: str):
+    """Of <name>.schema.json (JSON Schema 2020-12)."""
+    try:
+        import jsonschema  # here: commands that read no such file need not have it
+    except ImportError:
+        raise GolfError("jsonschema is missing; pip install -r requirements-cuda.txt", 2) from None
+    path = Path(__file__).with_name(f"{name}.schema.json")
+    return jsonschema.Draft202012Validator(json.loads(path.read_text(encoding="utf-8")))
+
+
+def errors(name: str, value) -> list[str]:
+    """What is wrong with `value`, as 'seeds[0].val_bpb: ...'; the first ERRORS_SHOWN."""
+    try:
+        found = list(itertools.islice(validator(name).iter_errors(value), ERRORS_SHOWN))
+    except RecursionError:
+        return ["nests too deep"]
+    return [
+        f"{error.json_path.removeprefix('$').lstrip('.') or 'it'}: {short(error)}"
+        for error in found
+    ]
+
+
+def short(error) -> str:
+    """jsonschema's message; for a value that would fill pages, what was asked of it."""
+    text = error.message
+    return (
+        text
+        if len(text) <= 160
+        else f"must hold {error.validator}: {str(error.validator_value)[:80]}"
+    )

@@ -1,0 +1,110 @@
+"""What the tests of golf new and golf check share: a submission that passes, and its spoilers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import run_script, tiny_repo
+from golf import check, submission, track
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """(repository, folder, output): three finished seeds, and the submission made of them."""
+    repo = tiny_repo.__wrapped__(tmp_path_factory.mktemp("made"))
+    rules = json.loads((repo / "records/track_tiny/track.json").read_text())
+    del rules["record_hardware"]  # the runs are a CPU's
+    (repo / "records/track_tiny/track.json").write_text(json.dumps(rules))
+    env = {"RUN_ID": "r", "SEEDS": "1,2,3"}
+    done = run_script("golf.sh", "run", "configs/tiny.env", env=env, repo=repo)
+    assert done.returncode == 0, done.stderr
+    runs = [f"runs/r-s{seed}" for seed in (1, 2, 3)]
+    words = [
+        "--name",
+        "my idea",
+        "--author",
+        "A. Thor",
+        "--github-id",
+        "athor",
+        "--blurb",
+        "It helps.",
+    ]
+    done = run_script("golf.sh", "new", *runs, *words, "--lane", "record", repo=repo)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = (repo / "records/track_tiny").glob("*_my-idea")
+    readme = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(readme.replace(submission.IDEA, "Wider is better."))
+    return repo, folder, done.stdout
+
+
+@pytest.fixture
+def folder(made, tmp_path, monkeypatch):
+    """A copy of the submission that a test may spoil, under a track folder of its own."""
+    repo, source, _ = made
+    records = tmp_path / "records"
+    monkeypatch.setattr(track, "RECORDS", records)
+    (records / "track_tiny").mkdir(parents=True)
+    shutil.copyfile(repo / "records/track_tiny/track.json", records / "track_tiny/track.json")
+    return Path(shutil.copytree(source, records / "track_tiny" / source.name))
+
+
+def found(folder, level=None) -> set[str]:
+    """Ids of the findings on a folder."""
+    return {f.rule for f in check.check_folder(folder).findings if level in (None, f.level)}
+
+
+def edit(folder, change) -> None:
+    """Applies `change` to the object in submission.json."""
+    path = folder / "submission.json"
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def edit_track(folder, change) -> None:
+    path = folder.parent / "track.json"
+    rules = json.loads(path.read_text())
+    change(rules)
+    path.write_text(json.dumps(rules))
+
+
+def replace_text(folder, name, old, new) -> None:
+    """Replaces text in a file of the folder and lists its new size and hash."""
+    text = (folder / name).read_text()
+    assert old in text
+    write(folder, name, text.replace(old, new))
+
+
+def write(folder, name, content, role=None) -> None:
+    """Writes a file and lists it: anew, or as a new file with a role."""
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    def change(value):
+        entry = {"bytes": path.stat().st_size, "sha256": submission.sha256(path)}
+        old = next((e for e in value["files"] if e["path"] == name), None)
+        if old is None:
+            value["files"].append({"path": name, "role": role, **entry})
+        else:
+            old.update(entry)
+
+    edit(folder, change)
+
+
+def remove(folder, name) -> None:
+    """Removes a file and its listing."""
+    (folder / name).unlink()
+    edit(folder, lambda v: v["files"].remove(listing(v, name)))
+
+
+def listing(value, path) -> dict:
+    return next(entry for entry in value["files"] if entry["path"] == path)
+
+
+def add_code(folder, code) -> None:
+    """Appends code to the script, which is then not what ran."""
+    write(folder, "train_gpt.py", (folder / "train_gpt.py").read_text() + code)

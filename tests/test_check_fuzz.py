@@ -1,0 +1,278 @@
+"""golf check on folders it has not seen: findings that make sense, never a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from check_kit import edit, found
+from conftest import REPO, run_script
+from golf import case, check, check_code, track
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytest_plugins = ["check_kit"]
+fuzz = settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture
+def quick(folder, monkeypatch):
+    """The folder, its code not read: the same each time, it takes longest."""
+    monkeypatch.setattr(check_code, "RULES", ())
+    return folder
+
+
+def checked(folder) -> set[str]:
+    """Ids of the findings; `unreadable` would mean that a rule gave up on a file."""
+    findings = check.check_folder(folder, track.load("track_tiny")).findings
+    assert not [f for f in findings if f.rule == "unreadable"], findings
+    assert all(f.message.isprintable() and len(f.message) < 1200 for f in findings)
+    return {f.rule for f in findings}
+
+
+# ---- Mangled JSON
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@fuzz
+@given(data=st.data())
+def test_mangled_json_never_crashes(quick, data):
+    path = quick / "submission.json"
+    original = path.read_text()
+    value = json.loads(original)
+    target = value
+    for _ in range(data.draw(st.integers(0, 3))):
+        inner = [v for v in (target.values() if isinstance(target, dict) else target)
+                 if isinstance(v, (dict, list)) and v]  # fmt: skip
+        target = data.draw(st.sampled_from(inner)) if inner else target
+    key = data.draw(
+        st.sampled_from(list(target) if isinstance(target, dict) else range(len(target)))
+    )
+    target[key] = data.draw(JSON)
+    path.write_text(json.dumps(value))
+    try:
+        checked(quick)
+    finally:
+        path.write_text(original)
+
+
+@fuzz
+@given(data=st.data())
+def test_mangled_metrics_never_crash(quick, data):
+    path = quick / "metrics_seed2.jsonl"
+    original = path.read_text()
+    events = [json.loads(line) for line in original.splitlines()]
+    event = data.draw(st.sampled_from(events))
+    event[data.draw(st.sampled_from(list(event)))] = data.draw(JSON)
+    path.write_text("\n".join(map(json.dumps, events)))
+    try:
+        checked(quick)
+    finally:
+        path.write_text(original)
+
+
+@pytest.mark.parametrize("text", [
+    "", "[]", "null", "[" * 100000, '{"seeds": ' + "9" * 5000 + "}", "{", "\ufeff{}",
+    '{"seeds": [' + "[" * 900 + "]" * 900 + "]}", '{"val_bpb": Infinity}', " " * (2 << 20),
+], ids=lambda t: t[:12])  # fmt: skip
+def test_submission_json_that_is_none(folder, text):
+    (folder / "submission.json").write_text(text)
+    assert checked(folder) & {"json", "json-schema"}
+
+
+@pytest.mark.parametrize("change", [
+    lambda v: v.update(seeds=v["seeds"] * 500, files=[0, *v["files"]] * 2000),
+    lambda v: v.update(env={f"N{i}": "x" for i in range(20000)}),
+    lambda v: v.update(command="A=1 " * 100000),
+    lambda v: v.update(seeds=[{"seed": 10**4000}], name="x" * 500000),
+    lambda v: v.update(track="x\n" * 1000, lane="\x1b[2J" * 100, hardware=["\u202e"]),
+], ids=["lists", "env", "command", "numbers", "text"])  # fmt: skip
+def test_values_without_end(folder, change):
+    edit(folder, change)
+    assert {"json", "json-schema"} & checked(folder)
+
+
+def test_messages_hold_nothing_that_moves_a_cursor(folder):
+    (folder / "a\x1b[2J\nPASS.log").write_text("x")
+    edit(folder, lambda v: v["seeds"][0].update(seed="\x1b[2J", log="a\x1b[2J\nPASS.log"))
+    assert "file-name" in checked(folder)
+
+
+# ---- Mangled logs and files
+
+
+@fuzz
+@given(
+    blob=st.binary(max_size=300),
+    cut=st.integers(0, 3000),
+    name=st.sampled_from([
+        "submission.json", "train_seed1.log", "metrics_seed1.jsonl", "train.log", "train_gpt.py",
+        "final_model_seed1.int8.zlib", "README.md",
+    ]),
+)  # fmt: skip
+def test_junk_in_any_file_never_crashes(folder, blob, cut, name):
+    path = folder / name
+    original = path.read_bytes()
+    path.write_bytes(original[:cut] + blob)
+    try:
+        checked(folder)
+    finally:
+        path.write_bytes(original)
+
+
+FIGURE = st.sampled_from(["1.5", "nan", "inf", "-1", "1e999", "", "0" * 5000, "1,5", "--", "2"])
+
+
+@fuzz
+@given(st.lists(st.tuples(st.sampled_from([
+    "final_sliding_window_exact val_loss:{} val_bpb:{} seq_len:1024 stride:64 targets:{}",
+    "final_sliding_window_exact val_loss:{} val_bpb:{} seq_len:1024 stride:64 targets:6400 note:{}",
+    "total_submission_size_quant_zlib:{} bytes code:{} model:{} cap:1 headroom:-1",
+    "train_seconds:{} tokens:{} steps:{}", "final_int8_zlib_roundtrip_exact val_loss:{} val_bpb:{} {}",
+]), FIGURE, FIGURE, FIGURE), max_size=6))  # fmt: skip
+def test_mangled_final_lines_never_crash(quick, lines):
+    path = quick / "train_seed2.log"
+    original = path.read_bytes()
+    path.write_text("\n".join(shape.format(*figures) for shape, *figures in lines))
+    try:
+        assert {"log-lines", "file-hash"} & checked(quick)
+    finally:
+        path.write_bytes(original)
+
+
+def test_metrics_of_other_shapes(folder):
+    odd = [
+        '{"event": "start", "data": 3, "script": 4, "config": [], "hardware": {}}',
+        '{"event": "score", "kind": []}', '{"event": "sliding", "notes": "x", "targets": "y"}',
+        '{"event": "export", "artifact_sha256": 5}', '{"event": 4}', "[]", "{", "null", '"event"',
+    ]  # fmt: skip
+    (folder / "metrics_seed1.jsonl").write_text("\n".join(odd))
+    assert "seeds-differ" in checked(folder)
+
+
+@pytest.mark.parametrize("megabytes", [12, pytest.param(100, marks=pytest.mark.slow)])
+def test_megabytes_of_log(folder, megabytes):
+    """Read in a stream; a file without line ends is no trap."""
+    steps = b"step:1/2 train_loss:1.0 train_time:1ms step_avg:1ms\n" * 10000
+    with (folder / "train_seed2.log").open("ab") as log:
+        for _ in range(2 * megabytes):
+            log.write(steps)
+    with (folder / "train_seed3.log").open("wb") as log:
+        log.truncate(megabytes << 20)
+    with (folder / "metrics_seed2.jsonl").open("ab") as metrics:
+        for _ in range(megabytes):
+            metrics.write(b'{"schema": 1, "event": "step", "step": 1, "train_loss": 2.0}\n' * 10000)
+        metrics.write(b'{"event": "x"}\n' * 100000)
+    assert {"file-large", "file-hash"} <= checked(folder)
+    done = run_script("check_submission_folder.sh", folder, "--track", folder.parent, timeout=60)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+
+
+# ---- Trees
+
+NAMES = st.sampled_from(
+    ["a", "b c", "train.log", "x.py", "submission.json", ".hidden", "\u00fc", "-rf", "a.so"]
+)
+
+
+@fuzz
+@given(tree=st.lists(st.tuples(
+    st.lists(NAMES, min_size=1, max_size=3),
+    st.sampled_from(["file", "folder", "link in", "link out", "loop", "fifo", "nowhere"]),
+    st.binary(max_size=60),
+), max_size=8))  # fmt: skip
+def test_any_tree_gives_findings(made, tmp_path, tree):
+    root = tmp_path / "tree"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    make = {
+        "file": lambda path, blob: path.write_bytes(blob),
+        "folder": lambda path, blob: path.mkdir(),
+        "link in": lambda path, blob: path.symlink_to(root / "a"),
+        "link out": lambda path, blob: path.symlink_to("/etc"),
+        "loop": lambda path, blob: path.symlink_to(path.name),
+        "fifo": lambda path, blob: os.mkfifo(path),
+        "nowhere": lambda path, blob: path.symlink_to("/nowhere/at/all"),
+    }
+    for parts, kind, blob in tree:
+        path = root.joinpath(*parts)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make[kind](path, blob)
+        except OSError:
+            continue  # what is there already stands in the way
+    rules = track.read(made[0] / "records/track_tiny/track.json")
+    findings = check.check_folder(root, rules).findings
+    gave_up = [f for f in findings if f.rule == "unreadable" and "gave up" in f.message]
+    assert "file-required" in {f.rule for f in findings} and not gave_up
+
+
+def test_a_deep_tree(folder):
+    (folder / "/".join("d" * 200)).mkdir(parents=True)
+    assert "file-count" in checked(folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_files_that_may_not_be_read(folder):
+    (folder / "train_gpt.py").chmod(0)
+    assert "unreadable" in found(folder)
+
+
+# ---- Old formats
+
+
+def test_a_folder_of_the_larger_challenge(tmp_path):
+    """Its submission.json has other keys, its logs other names; nothing is crashed into."""
+    folder = tmp_path / "2025-03-20_TheirIdea"
+    folder.mkdir()
+    claim = {
+        "author": "x", "github_id": "x", "name": "Their idea", "blurb": "b", "date": "2025-03-20T10:00:00Z",
+        "val_loss": 1.2, "val_bpb": 1.1, "bytes_total": 15900000, "bytes_code": 47000,
+        "seed_results": {"42": {"val_bpb": 1.1}},
+    }  # fmt: skip
+    (folder / "submission.json").write_text(json.dumps(claim))
+    (folder / "README.md").write_text("# Theirs\n")
+    (folder / "train_gpt_v2.py").write_text("import torch\nblob = torch.load('final_model.ptz')\n")
+    for seed in (42, 1337):
+        (folder / f"train_seed{seed}.log").write_text(
+            "step:1/2 train_loss:6.9\nfinal val_bpb:1.1\n"
+        )
+    rules = track.read(REPO / "tests/fixtures/track_16mb/track.json")
+    findings = check.check_folder(folder, rules).findings
+    assert {"json-schema", "file-required", "code-pickle", "track", "lane"} <= {
+        f.rule for f in findings
+    }
+    assert any("train.log is missing" in f.message for f in findings)
+    done = run_script("check_submission_folder.sh", folder)
+    assert done.returncode == 2 and "give --track" in done.stderr
+    done = run_script("check_submission_folder.sh", folder, "--track", "track_30min_2mb_local")
+    assert done.returncode == 1 and "FAIL cap: submission.json: 15,900,000 bytes" in done.stdout
+
+
+@pytest.mark.parametrize("drop", ["seeds", "files", "data", "env", "track", "lane"])
+def test_missing_keys(folder, drop):
+    edit(folder, lambda v: v.pop(drop))
+    assert "json-schema" in checked(folder)
+
+
+def test_a_folder_outside_records(made, tmp_path):
+    repo, source, _ = made
+    copy = Path(shutil.copytree(source, tmp_path / "elsewhere"))
+    rules = track.read(repo / "records/track_tiny/track.json")
+    assert {f.level for f in check.check_folder(copy, rules).findings} <= {case.NOTE}
+    done = run_script(
+        "check_submission_folder.sh", copy, repo=repo
+    )  # submission.json names the track
+    assert done.returncode == 0, done.stdout

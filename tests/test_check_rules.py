@@ -1,0 +1,479 @@
+"""Every rule of golf check: a folder that raises it and one that does not; docs and code agree."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import struct
+import zlib
+
+import pytest
+from check_kit import add_code, edit, edit_track, found, listing, remove, replace_text, write
+from conftest import REPO
+from golf import case, check, submission, track
+
+pytest_plugins = ["check_kit"]
+FAIL, HUMAN, NOTE = case.FAIL, case.HUMAN, case.NOTE
+
+
+def seed(**values):
+    return lambda folder: edit(folder, lambda v: v["seeds"][0].update(values))
+
+
+def top(**values):
+    return lambda folder: edit(folder, lambda v: v.update(values))
+
+
+def rules(**values):
+    return lambda folder: edit_track(folder, lambda v: v.update(values))
+
+
+def claim(change):
+    return lambda folder: edit(folder, change)
+
+
+def code(text):
+    return lambda folder: add_code(folder, text)
+
+
+def file(name, content, role):
+    return lambda folder: write(folder, name, content, role)
+
+
+def text(name, old, new):
+    return lambda folder: replace_text(folder, name, old, new)
+
+
+def both(*changes):
+    return lambda folder: [change(folder) for change in changes]
+
+
+def last_score(figure):
+    """The log's sliding score becomes another figure."""
+
+    def change(folder):
+        path = folder / "train_seed2.log"
+        score = re.search(r"final_sliding_window_exact val_loss:(\S+)", path.read_text())[1]
+        replace_text(folder, path.name, f"exact val_loss:{score}", f"exact val_loss:{figure}")
+
+    return change
+
+
+def fewer_seeds(folder):
+    edit(folder, lambda v: v["seeds"].pop())
+
+
+def segment(place, value):
+    return claim(lambda v: v["seeds"][1]["segments"][3].__setitem__(place, value))
+
+
+def swap_segments(v):
+    """They add up as before, but no part can be verified."""
+    segments = v["seeds"][1]["segments"]
+    segments[3], segments[4] = segments[4], segments[3]
+
+
+def one_seed(v):
+    del v["seeds"][1:]
+
+
+def repeat_last_line(folder):
+    line = (folder / "train_seed2.log").read_text().splitlines()[-1]
+    replace_text(folder, "train_seed2.log", line, f"{line}\n{line}")
+
+
+def drop_last_line(folder):
+    line = (folder / "train_seed2.log").read_text().splitlines()[-1]
+    replace_text(folder, "train_seed2.log", line, "")
+
+
+def without_artifact(folder):
+    top(lane="open-hardware")(folder)
+    seed(artifact=None)(folder)
+    remove(folder, "final_model_seed1.int8.zlib")
+
+
+def same_log_twice(folder):
+    write(folder, "train_seed2.log", (folder / "train_seed1.log").read_bytes())
+
+
+def log_of_another_entry(folder):
+    shutil.copytree(folder, folder.parent / "2026-01-01_first")
+
+
+def other_artifact(folder):
+    blob = (folder / "final_model_seed2.int8.zlib").read_bytes()
+    write(folder, "final_model_seed1.int8.zlib", blob)
+
+
+def damaged_artifact(folder):
+    path = folder / "final_model_seed1.int8.zlib"
+    blob = bytearray(path.read_bytes())
+    blob[500] ^= 1
+    write(folder, path.name, bytes(blob))
+
+
+def own_coder(folder):
+    coded = b"anything"
+    prefix = struct.pack("<4sHHQI", b"PGLA", 1, 77, 1000, zlib.crc32(coded))
+    write(folder, "final_model_seed1.int8.zlib", prefix + coded)
+
+
+def own_tokenizer(folder):
+    edit_track(folder, lambda v: v["lanes"].append("non-record"))
+    write(folder, "own.model", b"a tokenizer", "score")
+    sha256 = submission.sha256(folder / "own.model")
+    for name in (f"metrics_seed{i}.jsonl" for i in (1, 2, 3)):
+        stock = json.loads((folder / "submission.json").read_text())["data"]["tokenizer_sha256"]
+        replace_text(folder, name, stock, sha256)
+    edit(
+        folder,
+        lambda v: v.update(lane="non-record", data={**v["data"], "tokenizer_sha256": sha256}),
+    )
+
+
+def other_names(folder):
+    (folder / "help me.py").write_text("x = 1\n")
+
+
+def many_files(folder):
+    for i in range(600):
+        (folder / f"f{i}").touch()
+
+
+def deep_folders(folder):
+    (folder / "/".join("abcdefghijkl")).mkdir(parents=True)
+
+
+def large_file(folder):
+    with (folder / "train_seed2.log").open("ab") as log:
+        log.truncate(11 << 20)
+
+
+def no_metrics(folder):
+    top(lane="open-hardware")(folder)
+    remove(folder, "metrics_seed1.jsonl")
+
+
+def cuda_of_another_class(folder):
+    rules(record_hardware={"device": "cpu", "world_size": 1, "names": ["RTX 4090"]})(folder)
+
+
+CUDA = {"device": "cuda", "world_size": 1, "names": ["RTX 4090"]}
+VAL_STEP = "\n\ndef adapt(model, path):\n    model(load(path, 'val')).backward()\n"
+# (id of the finding, its level, what raises it); each is right but for that one thing.
+WRONG = [
+    ("bytes", FAIL, top(bytes_total=5)),
+    ("bytes", FAIL, top(bytes_model=5)),
+    ("bytes", FAIL, seed(bytes_total=5)),
+    ("bytes-uncounted", FAIL, both(file("notes.md", "x", "extra"), code("open('notes.md')\n"))),
+    ("bytes-uncounted", FAIL, both(file("help.py", "x = 1\n", "log"), code("import help\n"))),
+    ("bytes-uncounted", FAIL, code("exec(open('train_seed1.log').read())\n")),
+    ("file-role", FAIL, claim(lambda v: listing(v, "train_gpt.py").update(role="log"))),
+    ("file-role", FAIL, seed(artifact=None)),
+    ("file-role", FAIL, file("help.py", "x = 1\n", "extra")),
+    ("cap", FAIL, file("help.bin", b"x" * 30000, "score")),
+    ("cap", FAIL, both(without_artifact, claim(one_seed), top(bytes_total=20001))),
+    ("cap", FAIL, both(without_artifact, seed(bytes_total=20001))),
+    ("file-listed", FAIL, claim(lambda v: v["files"][0].update(path="../README.md"))),
+    ("file-listed", FAIL, claim(lambda v: v["files"].append(v["files"][0]))),
+    ("file-listed", FAIL, claim(lambda v: listing(v, "train_gpt.py").update(role="score"))),
+    ("file-unlisted", FAIL, claim(lambda v: v["files"].pop())),
+    ("file-hash", FAIL, claim(lambda v: v["files"][1].update(sha256="0" * 64))),
+    ("file-hash", FAIL, claim(lambda v: v["files"][1].update(bytes=1))),
+    ("time", FAIL, seed(train_seconds=3.25)),
+    ("time", FAIL, seed(eval_seconds=3.25)),
+    ("time", FAIL, seed(train_seconds=-1)),
+    ("time-budget", FAIL, seed(train_seconds=31)),
+    ("time-budget", FAIL, rules(eval_seconds=1)),
+    ("time-budget", FAIL, rules(train_seconds=1e-9)),
+    ("targets", FAIL, text("train_seed2.log", "targets:6400", "targets:6000")),
+    ("targets", FAIL, rules(targets=6401)),
+    ("data", FAIL, claim(lambda v: v["data"].update(val_sha256="0" * 64))),
+    ("data", FAIL, claim(lambda v: v["data"].update(name="other"))),
+    ("data", FAIL, text("metrics_seed2.jsonl", '"name": "tiny"', '"name": "big"')),
+    ("data", FAIL, claim(lambda v: v["data"].update(tokenizer_sha256="0" * 64))),
+    ("data-unpinned", HUMAN, lambda f: edit_track(f, lambda v: v["data"].update(val_sha256=None))),
+    ("divisor", FAIL, rules(target_bytes=16001)),
+    ("score", FAIL, seed(val_bpb=1.0)),
+    ("score", FAIL, seed(val_loss=1.0)),
+    ("score", FAIL, last_score("nan")),
+    ("score", FAIL, text("metrics_seed2.jsonl", '"val_bpb"', '"bpb"')),
+    ("segments", FAIL, claim(lambda v: v["seeds"][1]["segments"].pop())),
+    ("segments", FAIL, segment(0, 1e4)),
+    ("segments", FAIL, claim(swap_segments)),
+    ("segments", FAIL, segment(1, "x")),
+    ("segments", NOTE, seed(segments=None)),
+    ("code-val", HUMAN, code(VAL_STEP)),
+    ("score-note", FAIL, text("train_seed2.log", "targets:6400", "targets:6400 note:partial")),
+    ("score-note", FAIL, text("metrics_seed2.jsonl", '"resumed": false', '"resumed": true')),
+    ("track", FAIL, top(track="track_other")),
+    ("lane", FAIL, top(lane="fast")),
+    ("lane", FAIL, top(lane=["record"])),
+    ("hardware", FAIL, top(hardware="a faster processor")),
+    ("hardware", FAIL, rules(record_hardware=CUDA)),
+    ("hardware", HUMAN, cuda_of_another_class),
+    ("own-tokenizer", HUMAN, own_tokenizer),
+    ("seed", FAIL, text("metrics_seed2.jsonl", '"seed": 2', '"seed": 7')),
+    ("seed-twice", FAIL, seed(seed=2)),
+    ("seeds-differ", FAIL, text("metrics_seed2.jsonl", '"MODEL_DIM": 192', '"MODEL_DIM": 8')),
+    ("seeds-differ", FAIL, text("metrics_seed2.jsonl", '"name": "tiny"', '"name": "big"')),
+    ("log-twice", FAIL, same_log_twice),
+    ("log-twice", HUMAN, log_of_another_entry),
+    ("mean", FAIL, top(val_bpb=1.0)),
+    ("mean", FAIL, top(train_seconds=29)),
+    ("seeds-few", NOTE, fewer_seeds),
+    ("file-required", FAIL, lambda f: remove(f, "README.md")),
+    ("file-required", FAIL, lambda f: remove(f, "metrics_seed2.jsonl")),
+    ("file-required", FAIL, lambda f: remove(f, "train_gpt.py")),
+    ("not-rescorable", NOTE, without_artifact),
+    ("file-name", FAIL, other_names),
+    ("file-kind", FAIL, lambda f: os.mkfifo(f / "pipe")),
+    ("file-link", FAIL, lambda f: os.symlink("/etc/passwd", f / "passwd")),
+    ("file-link", FAIL, lambda f: os.symlink("/etc", f / "etc")),
+    ("file-count", FAIL, many_files),
+    ("file-count", FAIL, deep_folders),
+    ("file-large", NOTE, large_file),
+    ("unreadable", FAIL, lambda f: os.symlink("loop", f / "loop")),
+    ("json", FAIL, lambda f: (f / "submission.json").write_text("[]")),
+    ("json", FAIL, top(val_bpb=float("nan"))),
+    ("json-schema", FAIL, claim(lambda v: v.pop("hardware"))),
+    ("json-schema", FAIL, top(val_bpb="1.9")),
+    ("json-schema", FAIL, top(bytes_total=True)),
+    ("json-schema", FAIL, top(bytes_total=10**400)),
+    ("json-schema", FAIL, top(seeds=[])),
+    ("json-schema", FAIL, top(files={})),
+    ("json-schema", FAIL, top(schema_version=7)),
+    ("json-schema", FAIL, claim(lambda v: v["files"][0].update(role="friend"))),
+    ("placeholder", NOTE, top(author="your name")),
+    ("placeholder", NOTE, lambda f: (f / "README.md").write_text(submission.IDEA)),
+    ("log", FAIL, seed(log="none.log")),
+    ("log-lines", FAIL, repeat_last_line),
+    ("log-lines", FAIL, drop_last_line),
+    ("log-first", FAIL, claim(lambda v: v["seeds"].reverse())),
+    ("metrics", NOTE, no_metrics),
+    ("metrics", FAIL, text("metrics_seed2.jsonl", '"kind": "sliding"', '"kind": "other"')),
+    ("script-hash", FAIL, code("x = 1\n")),
+    ("artifact-hash", FAIL, other_artifact),
+    ("env", FAIL, top(env={"ITERATIONS": "4"})),
+    ("command", NOTE, top(command="python3 'train_gpt.py")),
+    ("command", NOTE, top(command="make all")),
+    ("command", NOTE, top(command="python3 train_gpt.py")),
+    ("artifact", FAIL, seed(artifact="../../x")),
+    ("artifact", FAIL, seed(artifact="README.md")),
+    ("artifact-format", FAIL, damaged_artifact),
+    ("artifact-format", HUMAN, own_coder),
+    ("file-pickle", FAIL, file("cache.bin", b"\x80\x04\x95\0\0.", "extra")),
+    (
+        "file-pickle",
+        FAIL,
+        file("weights.bin", b"PK\3\4" + bytes(26) + b"archive/data.pkl", "extra"),
+    ),
+    ("file-pickle", FAIL, file("model.pt", b"x", "extra")),
+    ("file-native", FAIL, file("fast.bin", b"\x7fELF\2\1\1\0", "score")),
+    ("file-native", FAIL, file("fast.cu", "__global__ void f() {}", "score")),
+    ("code-pickle", FAIL, code("import pickle\n")),
+    ("code-pickle", FAIL, code("import torch\nw = lambda p: torch.load(p)\n")),
+    ("code-native", HUMAN, code("from ctypes import CDLL\n")),
+    ("code-syntax", FAIL, code("def\n")),
+    ("code-syntax", FAIL, code("return 1\n")),
+    ("code-syntax", FAIL, lambda f: [write(f, f"m{i}.py", "", "score") for i in range(30)]),
+    ("code-exec", HUMAN, code("exec('x = 1')\n")),
+    ("code-opaque", HUMAN, code(f"DATA = '{'x' * 600}'\n")),
+    ("code-network", HUMAN, code("import urllib.request\n")),
+    ("code-process", HUMAN, code("import os\nlist_ = lambda: os.system('ls')\n")),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "level", "change"), WRONG, ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_what_raises_a_rule(folder, rule, level, change):
+    change(folder)
+    case_ = check.check_folder(folder, track.load("track_tiny"))
+    assert (rule, level) in {(f.rule, f.level) for f in case_.findings}
+
+
+def test_what_golf_new_made_raises_none(folder):
+    assert check.check_folder(folder).findings == []
+
+
+def mention(line):
+    return re.findall(r"`([a-z-]+)`", line)
+
+
+def test_rules_are_the_same_in_code_docs_and_tests():
+    """docs/track_spec.md: numbered rules that name their ids, and a table of all ids."""
+    spec = (REPO / "docs/track_spec.md").read_text()
+    sections, number = {}, None
+    for line in spec.splitlines():
+        if match := re.match(r"### (\d+\.\d+) ", line):
+            number = match[1]
+        elif line.startswith("Checked by:"):
+            sections.update(dict.fromkeys(mention(line), number))
+    assert sections == case.RULES
+    rows = [mention(line)[0] for line in spec.splitlines() if line.startswith("| `")]
+    assert sorted(rows) == sorted(case.RULES), "the table of findings"
+    assert {rule for rule, _, _ in WRONG} | {"record"} == set(case.RULES)  # record: below
+
+
+def test_every_rule_of_the_spec_has_why_right_and_wrong():
+    spec = (REPO / "docs/track_spec.md").read_text()
+    parts = re.split(r"^### (?=\d)", spec.split("\n## Findings")[0], flags=re.M)[1:]
+    assert len(parts) > 20
+    for part in parts:
+        for word in ("Why:", "Right:", "Wrong:", "Checked by:"):
+            assert part.count(f"\n{word}") == 1, (part.splitlines()[0], word)
+
+
+def test_levels_in_the_table_are_those_of_the_tests():
+    spec = (REPO / "docs/track_spec.md").read_text()
+    for line in (line for line in spec.splitlines() if line.startswith("| `")):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        rule, levels = mention(line)[0], set(re.findall("FAIL|NEEDS-HUMAN|NOTE", cells[1]))
+        assert len(cells) == 4 and all(cells)
+        tested = {level for name, level, _ in WRONG if name == rule}
+        assert tested <= levels, rule
+
+
+# ---- The record rule
+
+
+def losses(folder, *values):
+    """Gives the seeds' entries these val_loss, as far as --record reads them."""
+
+    def change(v):
+        v["seeds"] = v["seeds"][: len(values)]
+        for one, value in zip(v["seeds"], values):
+            one["val_loss"] = value
+        v["val_loss"] = sum(values) / len(values)
+
+    edit(folder, change)
+
+
+@pytest.fixture
+def record(folder, monkeypatch):
+    """Asks the record rule alone: the finding `record` of `folder`, others taken as given."""
+    from golf import check_record
+
+    def ask(*valid):
+        case_ = case.Case(folder, track.load("track_tiny"))
+        case_.claim = json.loads((folder / "submission.json").read_text())
+        check_record.against_best(case_, lambda entry, rules: entry.name in valid)
+        (finding,) = case_.findings
+        assert finding.rule == "record"
+        return finding
+
+    return ask
+
+
+def test_a_record_is_asked_for_against_the_best_valid_entry(folder, record):
+    for name, base in (("a", 3.0), ("b", 2.9), ("c", 2.0)):
+        other = shutil.copytree(folder, folder.parent / name)
+        losses(other, base, base + 0.001, base + 0.002)
+    losses(folder, 2.8, 2.801, 2.802)
+    finding = record("a", "b")  # c is not valid
+    assert finding.level == NOTE and "against b: record rule met" in finding.message
+    losses(folder, 2.897, 2.898, 2.899)
+    finding = record("a", "b")
+    assert finding.level == FAIL and "record rule not met" in finding.message
+    losses(folder, 2.8, 2.801)
+    assert "not decided: 2 and 3 seeds" in record("a", "b").message
+
+
+def test_a_record_without_anything_to_beat(folder, record):
+    assert record().level == HUMAN
+    other = shutil.copytree(folder, folder.parent / "first")
+    losses(other, 9.0, 9.001, 9.002)
+    assert record().level == HUMAN  # it is not valid
+    edit_track(folder, lambda v: v.update(baseline="first"))
+    assert record().level == NOTE and "against first" in record().message
+    top(lane="open-hardware")(folder)
+    assert record().level == FAIL
+
+
+def test_record_needs_a_folder_without_findings(folder, capsys):
+    args = ["check", str(folder), "--record"]
+    from golf.__main__ import main
+
+    assert main(args) == 0 and "NEEDS-HUMAN record" in capsys.readouterr().out
+    top(val_bpb=1.0)(folder)
+    assert main(args) == 1 and "FAIL record: not asked" in capsys.readouterr().out
+
+
+def test_record_shows_the_table_of_seeds(folder, capsys):
+    from golf.__main__ import main
+
+    other = shutil.copytree(folder, folder.parent / "first")
+    for name in ("train.log", *(f"train_seed{s}.log" for s in (1, 2, 3))):
+        write(other, name, (other / name).read_text() + "\n")  # a run of its own
+    assert main(["check", str(folder), "--record"]) == 1
+    out = capsys.readouterr().out
+    assert "A val_loss" in out and "Welch test" in out and "FAIL record: against first" in out
+
+
+# ---- Rules at their borders
+
+
+def test_the_cap_is_exact(folder):
+    total = json.loads((folder / "submission.json").read_text())["bytes_total"]
+    for cap, fails in ((total, False), (total - 1, True)):
+        rules(cap_bytes=cap)(folder)
+        assert ("cap" in found(folder)) == fails
+
+
+def test_the_time_budget_has_no_tolerance(folder):
+    slowest = max(
+        s["train_seconds"] for s in json.loads((folder / "submission.json").read_text())["seeds"]
+    )
+    for budget, fails in ((slowest + 0.001, False), (slowest * 0.999, True)):
+        rules(train_seconds=budget)(folder)
+        assert ("time-budget" in found(folder)) == fails
+
+
+def test_bytes_are_counted_with_what_scoring_reads(folder):
+    write(folder, "helper.py", "#" * 300, "score")
+    add_code(folder, "import helper\n")
+    case_ = check.check_folder(folder)
+    assert "bytes" in found(folder, FAIL) and "bytes-uncounted" not in found(folder)
+    script = (folder / "train_gpt.py").stat().st_size
+    count = submission.count_bytes(folder, case_.listed(), "final_model_seed1.int8.zlib")
+    assert (count.code, count.model, count.total) == (script + 300, 1000, script + 1300)
+
+
+def test_other_lanes_are_less_strict(folder):
+    text("train_seed2.log", "targets:6400", "targets:6400 note:interrupted")(folder)
+    repeat_last_line(folder)
+    assert {"score-note", "log-lines"} <= found(folder, FAIL)
+    top(lane="open-hardware")(folder)
+    assert not found(folder, FAIL) and {"score-note", "log-lines"} <= found(folder, NOTE)
+
+
+def test_no_artifact_is_noted_in_an_open_lane(folder):
+    without_artifact(folder)
+    assert found(folder, FAIL) == set() and "not-rescorable" in found(folder, NOTE)
+
+
+def test_an_own_tokenizer_is_for_people_to_judge(folder):
+    own_tokenizer(folder)
+    assert found(folder, FAIL) == {"bytes"}  # the tokenizer counts
+    assert "own-tokenizer" in found(folder, HUMAN)
+    top(lane="open-hardware")(folder)
+    assert "data" in found(folder, FAIL)
+
+
+def test_readme_may_be_edited(folder):
+    (folder / "README.md").write_text("# My idea\n")
+    assert found(folder) == set()
+
+
+def test_the_folder_has_a_good_name_too(folder):
+    assert "file-name" in found(folder.rename(folder.with_name("2026-01-01 my idea")), FAIL)
+
+
+def test_links_inside_the_folder_are_files(folder):
+    os.remove(folder / "train.log")
+    os.symlink("train_seed1.log", folder / "train.log")
+    assert found(folder) == set()
