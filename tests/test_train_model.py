@@ -93,6 +93,35 @@ def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path):
             assert np.abs(value - after[0][1][name]).max() < 1e-3 * np.abs(value).max(), name
 
 
+# length, rows, span: around the blocks' edges
+ATTENDED = (1, 1, 8), (127, 127, 512), (300, 300, 128), (300, 300, 1), (257, 129, 100), (640, 64, 512)
+
+
+@pytest.mark.parametrize("length, rows, span", ATTENDED)
+def test_attention_in_blocks_is_attention_with_its_gradients(length, rows, span):
+    generator = torch.Generator().manual_seed(length + rows)
+    options = dict(generator=generator, dtype=torch.float64, requires_grad=True)
+    q, k, v = (torch.randn(2, 3, n, 8, **options) for n in (rows, length, length))
+    inputs = torch.arange(length)
+    back = inputs[length - rows :, None] - inputs  # how far back each query would look
+    scores = (q @ k.mT / 8**0.5).masked_fill((back < 0) | (back >= span), -math.inf)
+    expected, weight = scores.softmax(-1) @ v, torch.randn(2, 3, rows, 8, generator=generator)
+    got = T.attend(q, k, v, span)
+    assert torch.allclose(got, expected, atol=1e-12)
+    for mine, plain in zip(*(torch.autograd.grad((y * weight).sum(), (q, k, v)) for y in (got, expected))):
+        assert torch.allclose(mine, plain, atol=1e-10)
+
+
+def test_the_loss_in_chunks_is_the_loss(monkeypatch):
+    model = random_model(knobs())
+    tokens = torch.from_numpy(random_tokens(2 * 17).astype(np.int64)).view(2, 17)
+    rope = T.rope_tables(model.k, 16, "cpu", torch.float32)
+    whole = model.loss(tokens, rope)
+    for size in (1, 5, 31):
+        monkeypatch.setattr(T, "LOSS_TOKENS", size)
+        assert model.loss(tokens, rope).item() == pytest.approx(whole.item(), rel=1e-6)
+
+
 # ---- Optimizers ----
 
 
