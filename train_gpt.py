@@ -625,7 +625,8 @@ def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0) -> Sco
 		need(shapes == {name: w.shape for name, w in weights.items()}, "its tensors do not make its model")
 	except Exception as e:  # whatever hostile bytes make of a coder, the JSON reader or the model
 		raise UserError(f"{path}: damaged, or no artifact ({e})") from None
-	model = GPT(k, dtype or pick_dtype(device)).to(device)
+	usual = torch.bfloat16 if device.type == "cuda" else torch.float32  # not timed: the same each time
+	model = GPT(k, dtype or usual).to(device)
 	model.load_state_dict(weights)
 	return Scorer(model, k.eval_seq_len, k.eval_stride, batch_tokens)
 

@@ -1,0 +1,84 @@
+"""Another model's view of the same targets, and comparing two texts by means of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+SIGMAS = 3.0  # standard errors that a gap may be larger on the stream than on held-out text
+MIN_DOCUMENTS = 6
+PSEUDO_COUNT = 32.0
+
+
+def bigram_log_probs(tokens: np.ndarray, vocab: int) -> np.ndarray:
+    """The yardstick where a track names none: uint16 [n + 1] -> float64 [n], of tokens[1:].
+
+    A bigram model interpolated with a unigram model, counted over all of `tokens` but the pair in
+    question (leave-one-out). So it favours no part of them, and says how hard each target is.
+    """
+    before, target = tokens[:-1].astype(np.int64), tokens[1:].astype(np.int64)
+    probability = np.full(len(target), 1 / vocab)
+    for context in (np.zeros_like(before), before):
+        seen = np.bincount(context)[context] - 1
+        pairs = np.unique(context * vocab + target, return_inverse=True)[1].reshape(-1)
+        hits = np.bincount(pairs)[pairs] - 1
+        probability = (hits + PSEUDO_COUNT * probability) / (seen + PSEUDO_COUNT)
+    return np.log(probability)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How much better a model is on one text than on another, nats a target, beside a reference."""
+
+    difference: float  # positive: better on the first text
+    error: float  # its standard error
+    allowed: float  # SIGMAS of them, more where the documents are few
+    documents: tuple[int, int]
+
+
+def compare_texts(model, reference, documents, first: np.ndarray) -> Gap | None:
+    """A model's log-probabilities on the targets where `first`, against those on the others.
+
+    model, reference: float64 [n]; documents: int64 [n], the number of each target's document;
+    first: bool [n]. The reference is a control variate: what it explains of how documents differ,
+    by a coefficient fitted over documents, is taken off, so a poor one adds no noise. Errors come
+    from leaving out a whole document at a time (jackknife), since targets of one are alike. None
+    where either text has fewer than MIN_DOCUMENTS.
+    """
+    sides = [Clusters(model, reference, documents, part) for part in (first, ~first)]
+    if min(side.count for side in sides) < MIN_DOCUMENTS:
+        return None
+    shared = sum((side.model @ side.reference) for side in sides)
+    slope = shared / max(sum((side.reference @ side.reference) for side in sides), 1e-12)
+    (a, b), variances = sides, [side.variance(slope) for side in sides]
+    difference = (a.means[0] - b.means[0]) - slope * (a.means[1] - b.means[1])
+    total = sum(variances)
+    parts = sum(v**2 / (side.effective - 1) for v, side in zip(variances, sides))
+    freedom = total**2 / parts if parts > 0 else math.inf  # Welch-Satterthwaite
+    # Student's t at the probability of SIGMAS normal deviations (Cornish-Fisher expansion).
+    z = SIGMAS
+    factor = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    error = math.sqrt(total)
+    allowed = max(factor * error, 1e-6)
+    return Gap(difference, error, allowed, (a.count, b.count))
+
+
+class Clusters:
+    """One text's documents: how far each one's sums are from what the text's means make expect."""
+
+    def __init__(self, model, reference, documents, part):
+        number = np.unique(documents[part], return_inverse=True)[1].reshape(-1)
+        self.sizes = np.bincount(number)
+        self.count, self.targets = len(self.sizes), len(number)
+        # as many documents of one size would tell as much
+        self.effective = max(self.targets**2 / max(self.sizes @ self.sizes, 1), 1.01)
+        sums = [np.bincount(number, values[part]) for values in (model, reference)]
+        self.means = [values.sum() / max(self.targets, 1) for values in sums]
+        self.model, self.reference = (s - m * self.sizes for s, m in zip(sums, self.means))
+
+    def variance(self, slope: float) -> float:
+        """Of the mean of model - slope * reference: how it changes without each document."""
+        change = (self.model - slope * self.reference) / (self.targets - self.sizes)
+        return (self.count - 1) / self.count * float(change @ change)
