@@ -1,0 +1,164 @@
+"""The validation stream as the scorer itself reads it: tokens, tokenizer, and the bytes of targets.
+
+Written apart from the trainer and without PyTorch: a submission's own reading of the data, right or
+wrong, has no part in its official score. docs/track_spec.md 3 has the rules.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from . import REPO, GolfError, shown
+
+HEADER_BYTES, MAGIC, VERSION = 1024, 20240520, 1
+SPACE = "\u2581"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A SentencePiece tokenizer and what counting bytes needs of its pieces, arrays of [vocab]."""
+
+    processor: object  # sentencepiece.SentencePieceProcessor
+    size: np.ndarray  # int64: UTF-8 bytes without a leading space
+    space: np.ndarray  # bool: begins with a space
+    special: np.ndarray  # bool: control, unknown or unused, all of 0 bytes
+    unknown: np.ndarray  # bool
+
+    def __len__(self) -> int:
+        return len(self.size)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """N targets, tokens[1:], after one token that is context alone."""
+
+    tokens: np.ndarray  # uint16 [N + 1]
+    vocabulary: Vocabulary
+
+    def __len__(self) -> int:
+        return len(self.tokens) - 1
+
+    @cached_property
+    def target_bytes(self) -> np.ndarray:
+        """int64 [N]: a space counts unless the token before is special (nothing precedes it)."""
+        v, before, target = self.vocabulary, self.tokens[:-1], self.tokens[1:]
+        return v.size[target] + (v.space[target] & ~v.special[before])
+
+    def part(self, start: int, stop: int) -> Stream:
+        """The targets start .. stop - 1 as a stream of their own."""
+        return Stream(self.tokens[start : stop + 1], self.vocabulary)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of shards with its tokenizer."""
+
+    tokens: np.ndarray  # uint16, the whole validation split
+    vocabulary: Vocabulary
+    hashes: dict[str, str]  # val_sha256 (of all its shards, in order), tokenizer_sha256
+
+    def stream(self, first: int, targets: int) -> Stream:
+        """`targets` targets after the token number `first`, fewer where the split ends before."""
+        return Stream(self.tokens[first : first + targets + 1], self.vocabulary)
+
+
+def load(rules: dict, folder: Path | None = None) -> Source:
+    """The track's data, from `folder` or where the downloader puts it.
+
+    GolfError where files are missing or damaged, or are not those whose hashes the track pins.
+    """
+    data = rules["data"]
+    folder = folder or default_folder(rules)
+    tokens, val_sha256 = read_shards(folder)
+    vocabulary, tokenizer_sha256 = read_tokenizer(find_tokenizer(folder, data["tokenizer_file"]))
+    hashes = {"val_sha256": val_sha256, "tokenizer_sha256": tokenizer_sha256}
+    for name, value in hashes.items():
+        if data.get(name) not in (None, value):
+            raise GolfError(
+                f"{shown(folder)}: {name} is {value}, the track pins {data[name]}; fetch the "
+                "track's data (data/README.md) or name its folder with --data",
+                2,
+            )
+    check_ids(tokens, vocabulary, folder)
+    return Source(tokens, vocabulary, hashes)
+
+
+def default_folder(rules: dict) -> Path:
+    """Where the downloader puts the track's shards; DATA_PATH names another place."""
+    return Path(os.environ.get("DATA_PATH") or REPO / "data/datasets" / rules["data"]["name"])
+
+
+def load_more(folder: Path, vocabulary: Vocabulary) -> np.ndarray:
+    """The tokens, uint16, of other validation shards in the same vocabulary (--holdout)."""
+    tokens, _ = read_shards(folder)
+    check_ids(tokens, vocabulary, folder)
+    return tokens
+
+
+def read_shards(folder: Path) -> tuple[np.ndarray, str]:
+    """All tokens of fineweb_val_*.bin in order, and the SHA-256 of these files' bytes."""
+    paths = sorted(folder.glob("fineweb_val_*.bin"))
+    if not paths:
+        raise GolfError(
+            f"{shown(folder)}: no fineweb_val_*.bin; fetch the data (data/README.md) or name its "
+            "folder with --data",
+            2,
+        )
+    parts, digest = [], sha256()
+    for path in paths:
+        blob = path.read_bytes()
+        header = np.frombuffer(blob[:12], "<i4").tolist() if len(blob) >= HEADER_BYTES else []
+        if header[:2] != [MAGIC, VERSION] or len(blob) != HEADER_BYTES + 2 * header[2]:
+            raise GolfError(f"{shown(path)}: not a whole token shard; fetch it again", 2)
+        parts.append(np.frombuffer(blob, "<u2", offset=HEADER_BYTES))
+        digest.update(blob)
+    return np.concatenate(parts).astype(np.uint16, copy=False), digest.hexdigest()
+
+
+def find_tokenizer(folder: Path, name: str) -> Path:
+    """The tokenizer beside the dataset, or in data/; TOKENIZER_PATH names another place."""
+    given = os.environ.get("TOKENIZER_PATH")
+    places = [Path(given)] if given else [folder.resolve().parents[1] / "tokenizers" / name]
+    places += [] if given else [REPO / "data/tokenizers" / name, REPO / "data" / name]
+    for path in places:
+        if path.is_file():
+            return path
+    raise GolfError(f"{shown(places[0])}: no tokenizer there; fetch it or set TOKENIZER_PATH", 2)
+
+
+def read_tokenizer(path: Path) -> tuple[Vocabulary, str]:
+    """The tokenizer's vocabulary and the SHA-256 of its file."""
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError:
+        raise GolfError("the Python package sentencepiece is missing; install it", 2) from None
+    blob = path.read_bytes()
+    try:
+        processor = SentencePieceProcessor(model_proto=blob)
+    except RuntimeError:
+        raise GolfError(f"{shown(path)}: not a SentencePiece model; fetch it again", 2) from None
+    return vocabulary_of(processor), sha256(blob).hexdigest()
+
+
+def vocabulary_of(processor) -> Vocabulary:
+    table = []
+    for i in range(processor.vocab_size()):
+        text, unknown = processor.id_to_piece(i), processor.is_unknown(i)
+        special = processor.is_control(i) or processor.is_unused(i) or unknown
+        byte = processor.is_byte(i)
+        size = 0 if special else 1 if byte else len(text.removeprefix(SPACE).encode())
+        space = not special and not byte and text.startswith(SPACE)
+        table.append((size, space, special, unknown))
+    size, *flags = (np.array(column) for column in zip(*table))
+    return Vocabulary(processor, size.astype(np.int64), *flags)
+
+
+def check_ids(tokens: np.ndarray, vocabulary: Vocabulary, folder: Path) -> None:
+    if len(tokens) < 2 or int(tokens.max()) >= len(vocabulary):
+        raise GolfError(f"{shown(folder)}: its tokens are not of this tokenizer's vocabulary", 2)

@@ -1,0 +1,74 @@
+"""What tests of the scorer share: a small track with real text, and folders to score on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPO
+from golf import sandbox
+
+TARGETS = 6400
+HOSTILE = REPO / "tests" / "fixtures" / "hostile"
+# A kernel that forbids namespaces is a reason to skip; a package that can be installed is none.
+WHY_NOT = sandbox.why_not()
+needs_sandbox = pytest.mark.skipif(
+    WHY_NOT is not None and "install it" not in WHY_NOT, reason=f"NOT TESTED: {WHY_NOT}"
+)
+
+
+def make_track(folder: Path, tokens: int = 2 * TARGETS + 1) -> Path:
+    """track.json of a track with TARGETS targets; its shard, of real text, lies in folder/data."""
+    from sentencepiece import SentencePieceProcessor
+
+    model = REPO / "data" / "sample_1024_bpe.model"
+    encode = SentencePieceProcessor(model_file=str(model)).encode
+    stream, texts = [], lzma.decompress((REPO / "data" / "sample_text.jsonl.xz").read_bytes())
+    for line in texts.splitlines():
+        stream += [1, *encode(json.loads(line)["text"])]
+        if len(stream) >= tokens:
+            break
+    body = np.array(stream[:tokens], "<u2").tobytes()
+    shard = folder / "data" / "fineweb_val_000000.bin"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(struct.pack("<256i", 20240520, 1, tokens, *[0] * 253) + body)
+    rules = json.loads((REPO / "records" / "track_sample_5min" / "track.json").read_text())
+    rules.update(name="track_small", targets=TARGETS, target_bytes=None)
+    rules["data"].update(name="small", val_sha256=sha256(shard))
+    (folder / "track.json").write_text(json.dumps(rules))
+    return folder / "track.json"
+
+
+def make_submission(folder: Path, script: Path, artifact: bytes = b"-", seeds=(1,), **claim) -> Path:
+    """A folder with `script` as train_gpt.py, plain.py beside it, an artifact for each seed."""
+    folder.mkdir(parents=True)
+    (folder / "train_gpt.py").write_bytes(script.read_bytes())
+    (folder / "plain.py").write_bytes((HOSTILE / "plain.py").read_bytes())
+    files = [("train_gpt.py", "script"), ("plain.py", "score")]
+    for seed in seeds:
+        (folder / f"final_model_seed{seed}.bin").write_bytes(artifact)
+        files.append((f"final_model_seed{seed}.bin", "artifact"))
+    told = dict(val_loss=None, val_bpb=None, segments=None)
+    told.update(claim)
+    value = {
+        "lane": "open-hardware",
+        "val_bpb": told["val_bpb"],
+        "files": [dict(path=p, role=r, sha256=sha256(folder / p)) for p, r in files],
+        "seeds": [dict(seed=s, artifact=f"final_model_seed{s}.bin", **told) for s in seeds],
+    }
+    (folder / "submission.json").write_text(json.dumps(value))
+    return folder
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def failed(report: dict) -> dict[str, str]:
+    """The failed rules of a report's first seed: id -> sentence."""
+    return {r["id"]: r["sentence"] for r in report["seeds"][0]["rules"] if r["passed"] is False}

@@ -1,0 +1,414 @@
+"""The official score: right to the last digit, compared with every kind of claim."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPO, run_script
+from golf import GolfError, official, score, stream
+from golf import track as tracks
+from golf.feeder import AuditRule
+from score_kit import HOSTILE, TARGETS, failed, make_submission, make_track, needs_sandbox
+
+ECHO = '''"""Says that the last token comes again with probability 1/2; the others share the rest."""
+import numpy as np
+
+class Scorer:
+    def reset(self):
+        self.seen = 0
+
+    def log_probs(self, tokens):
+        rows = np.full((len(tokens), 1024), 0.5 / 1023, np.float64)
+        rows[np.arange(len(tokens)), tokens] = 0.5
+        self.seen += len(tokens)
+        return np.log(rows)
+
+def load_scorer(artifact_path, device):
+    return Scorer()
+'''
+
+
+@pytest.fixture(scope="module")
+def track(tmp_path_factory):
+    return make_track(tmp_path_factory.mktemp("track"))
+
+
+@pytest.fixture
+def no_audit(monkeypatch):
+    monkeypatch.setattr(official, "audit", lambda *_, **__: [])
+
+
+@pytest.fixture
+def echo(tmp_path):
+    path = tmp_path / "echo.py"
+    path.write_text(ECHO)
+    return path
+
+
+def run(track, folder, sandboxed=False, **options) -> dict:
+    """A report. What needs no sandbox is tested without one, so on every machine."""
+    options = dict(track_name=str(track), data=track.parent / "data", device="cpu") | options
+    return official.score(folder, sandboxed=sandboxed, **options)
+
+
+def read(track) -> stream.Stream:
+    return stream.load(tracks.load(str(track)), track.parent / "data").stream(0, TARGETS)
+
+
+def echo_score(track) -> dict:
+    """The echo's score, by plain arithmetic."""
+    s = read(track)
+    nats = np.where(s.tokens[1:] == s.tokens[:-1], math.log(2), math.log(2 * 1023))
+    parts = [(nats[i : i + 100], s.target_bytes[i : i + 100]) for i in range(0, TARGETS, 100)]
+    segments = [[float(n.sum()), int(b.sum())] for n, b in parts]
+    bpb = nats.sum() / math.log(2) / s.target_bytes.sum()
+    return dict(val_loss=float(nats.mean()), val_bpb=float(bpb), segments=segments)
+
+
+# ---- The stream
+
+
+def test_target_bytes_are_the_documents_bytes(track):
+    s = read(track)
+    decode = s.vocabulary.processor.decode
+    starts = np.flatnonzero(s.tokens == 1)
+    assert starts[0] == 0 and len(starts) > 2
+    for start, end in zip(starts, starts[1:]):
+        text = decode(s.tokens[start + 1 : end].tolist())
+        assert s.target_bytes[start : end - 1].sum() == len(text.encode())
+        assert s.target_bytes[end - 1] == 0  # the BOS of the next
+
+
+def test_bytes_of_kinds_of_pieces():
+    class Processor:
+        pieces = ["<unk>", "<s>", "<0x41>", "\u2581", "\u2581the", "é", "<unused>"]
+
+        def vocab_size(self):
+            return len(self.pieces)
+
+        def id_to_piece(self, i):
+            return self.pieces[i]
+
+        def is_unknown(self, i):
+            return i == 0
+
+        def is_control(self, i):
+            return i == 1
+
+        def is_byte(self, i):
+            return i == 2
+
+        def is_unused(self, i):
+            return i == 6
+
+    tokens = np.array([1, 4, 4, 3, 5, 2, 4, 1, 3, 6, 4], np.uint16)
+    s = stream.Stream(tokens, stream.vocabulary_of(Processor()))
+    assert s.target_bytes.tolist() == [3, 4, 1, 2, 1, 4, 0, 0, 0, 3]
+    assert s.part(2, 5).target_bytes.tolist() == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda blob: blob[:-2], "not a whole token shard"),
+        (lambda blob: b"x" + blob[1:], "not a whole token shard"),
+        (lambda blob: blob[:500], "not a whole token shard"),
+        (lambda blob: blob[:-2] + b"\x09\x00", "the track pins"),
+        (lambda blob: blob[:-2] + b"\xff\xff", "the track pins"),
+    ],
+)
+def test_other_data_is_refused(track, tmp_path, damage, words):
+    blob = (track.parent / "data" / "fineweb_val_000000.bin").read_bytes()
+    (tmp_path / "fineweb_val_000000.bin").write_bytes(damage(blob))
+    with pytest.raises(GolfError, match=words) as error:
+        stream.load(tracks.load(str(track)), tmp_path)
+    assert error.value.code == 2
+
+
+def test_bytes_that_the_track_pins(track, tmp_path):
+    rules = json.loads(track.read_text()) | dict(target_bytes=12345)
+    (tmp_path / "track.json").write_text(json.dumps(rules))
+    with pytest.raises(GolfError, match="the track pins 12,345"):
+        folder = make_submission(tmp_path / "entry", HOSTILE / "plain.py")
+        run(track, folder, track_name=str(tmp_path / "track.json"))
+
+
+def test_data_of_another_vocabulary_and_no_data(track, tmp_path):
+    rules = copy.deepcopy(tracks.load(str(track)))
+    rules["data"]["val_sha256"] = None
+    header = struct.pack("<256i", 20240520, 1, 2, *[0] * 253)
+    (tmp_path / "fineweb_val_000000.bin").write_bytes(header + b"\x01\x00\xff\xff")
+    with pytest.raises(GolfError, match="not of this tokenizer"):
+        stream.load(rules, tmp_path)
+    with pytest.raises(GolfError, match="no fineweb_val"):
+        stream.load(rules, tmp_path / "nowhere")
+
+
+# ---- The score and its claims
+
+
+@pytest.mark.parametrize("sandboxed", [False, pytest.param(True, marks=needs_sandbox)])
+def test_score_is_exact(track, echo, tmp_path, no_audit, sandboxed):
+    expected = echo_score(track)
+    folder = make_submission(tmp_path / "entry", echo, **expected)
+    report = run(track, folder, sandboxed)
+    official = report["seeds"][0]["official"]
+    assert official["val_loss"] == pytest.approx(expected["val_loss"], abs=1e-6)
+    assert official["val_bpb"] == pytest.approx(expected["val_bpb"], abs=1e-6)
+    assert [b for _, b in official["segments"]] == [b for _, b in expected["segments"]]
+    for (found, _), (nats, _) in zip(official["segments"], expected["segments"]):
+        assert found == pytest.approx(nats, rel=1e-6)
+    assert report["verdict"] == ("PASS" if sandboxed else "NEEDS-HUMAN")
+    assert report["sandbox"] == ("bubblewrap" if sandboxed else "none")
+    json.dumps(report, allow_nan=False)
+
+
+@pytest.mark.parametrize("better, passed", [(0.0004, True), (0.0006, False), (-0.1, True)])
+def test_claim_against_the_official_score(track, echo, tmp_path, no_audit, better, passed):
+    claim = echo_score(track)
+    claim["val_bpb"] -= better
+    report = run(track, make_submission(tmp_path / "entry", echo, **claim))
+    assert failed(report).keys() == (set() if passed else {"claim"})
+
+
+def test_a_better_loss_is_a_claim_too(track, echo, tmp_path, no_audit):
+    claim = echo_score(track)
+    claim["val_loss"] -= 0.002  # nats a target: 0.001 bits a byte
+    assert failed(run(track, make_submission(tmp_path / "entry", echo, **claim))).keys() == {"claim"}
+
+
+def test_segments_against_their_claims(track, echo, tmp_path, no_audit):
+    claim = echo_score(track)
+    claim["segments"][5][0] -= 2.0  # 0.01 bits a byte of about 262 bytes
+    claim["segments"][6][0] += 2.0
+    report = run(track, make_submission(tmp_path / "nats", echo, **claim))
+    assert failed(report).keys() == {"segments"}
+    assert "segment 5" in json.dumps(report)
+    claim = echo_score(track)
+    claim["segments"][9][1] += 1
+    report = run(track, make_submission(tmp_path / "bytes", echo, **claim))
+    assert failed(report).keys() == {"segments"}
+
+
+@pytest.mark.parametrize("segments", [None, [], "x", [[1, 2]] * 63, [[1, "2"]] * 64, [[1]] * 64, [3] * 64])
+def test_segments_that_are_none(track, echo, tmp_path, no_audit, segments):
+    report = run(track, make_submission(tmp_path / "entry", echo, segments=segments))
+    rules = {rule["id"]: rule["passed"] for rule in report["seeds"][0]["rules"]}
+    assert rules["segments"] is None and rules["claim"] is None
+
+
+def test_mean_of_seeds_and_over_the_cap(track, echo, tmp_path, no_audit):
+    claim = echo_score(track)
+    folder = make_submission(tmp_path / "entry", echo, artifact=bytes(2_000_000), seeds=(1, 2), **claim)
+    value = json.loads((folder / "submission.json").read_text())
+    value["val_bpb"] -= 0.01
+    (folder / "submission.json").write_text(json.dumps(value))
+    report = run(track, folder)
+    assert failed(report).keys() == {"bytes"}
+    assert [r["passed"] for r in report["rules"] if r["id"] == "claim-mean"] == [False]
+    assert [seed["seed"] for seed in run(track, folder, seed=2)["seeds"]] == [2]
+    with pytest.raises(GolfError, match="no seed 3 with an artifact; there are 1, 2"):
+        run(track, folder, seed=3)
+
+
+def test_part_of_the_targets_gets_no_verdict(track, echo, tmp_path, no_audit):
+    folder = make_submission(tmp_path / "entry", echo, **echo_score(track))
+    report = run(track, folder, targets=640)
+    assert report["mode"] == "part" and report["verdict"] == "NEEDS-HUMAN"
+    assert report["seeds"][0]["targets"] == 640
+    for targets in (0, 1, 10**9, -5):
+        with pytest.raises(GolfError) as error:
+            run(track, folder, targets=targets)
+        assert error.value.code == 2
+
+
+@pytest.mark.parametrize("whole_stream", [True, False])
+def test_quick(track, echo, tmp_path, no_audit, monkeypatch, whole_stream):
+    if not whole_stream:
+        monkeypatch.setattr(official, "QUICK_TARGETS", 0)
+        monkeypatch.setattr(official, "QUICK_CONTEXT", 300)
+    claim = echo_score(track)
+    folder = make_submission(tmp_path / "right", echo, seeds=(1, 2), **claim)
+    report = run(track, folder, quick=True)
+    assert report["mode"] == "quick" and len(report["seeds"]) == 1
+    assert report["seeds"][0]["targets"] == 200 and report["seeds"][0]["official"] is None
+    assert not failed(report)
+    claim["segments"] = [[0.99 * nats, size] for nats, size in claim["segments"]]
+    report = run(track, make_submission(tmp_path / "wrong", echo, **claim), quick=True)
+    (found,) = (r["passed"] for r in report["seeds"][0]["rules"] if r["id"] == "segments")
+    assert found is (False if whole_stream else None)  # a learner would differ too
+
+
+def test_audit_gets_what_it_needs(track, echo, tmp_path, monkeypatch):
+    seen = {}
+
+    def audit(feeder, part, passed, rng, **options):
+        seen.update(options, part=part, passed=passed, rows=feeder.log_probs(part.tokens[:3]))
+        return [AuditRule("odd", False, "1", "as told")]
+
+    monkeypatch.setattr(official, "audit", audit)
+    report = run(track, make_submission(tmp_path / "entry", echo, **echo_score(track)))
+    assert report["verdict"] == "FAIL" and failed(report) == {"odd": "as told"}
+    assert len(seen["part"]) == TARGETS == len(seen["holdout"])
+    assert np.isfinite(seen["passed"].log_probs).all() and seen["rows"].shape == (3, 1024)
+    assert (seen["holdout"].tokens[0] == seen["part"].tokens[-1]).all()
+
+
+# ---- What is scored
+
+
+def test_only_the_seeds_own_counted_files_are_there(track, tmp_path, no_audit):
+    script = tmp_path / "lists.py"
+    script.write_text(
+        "import os\ndef load_scorer(path, device):\n raise RuntimeError(sorted(os.listdir('.')))\n"
+    )
+    folder = make_submission(tmp_path / "entry", script, seeds=(1, 2))
+    (folder / "notes.log").write_text("not counted")
+    report = run(track, folder)
+    wanted = "['final_model_seed1.bin', 'plain.py', 'train_gpt.py']"
+    assert wanted.replace("'", "") in failed(report)["raised"].replace("'", "").replace("\\", "")
+
+
+def link_out(folder, name):
+    (folder / name).unlink()
+    (folder / name).symlink_to(folder.parent / "x")
+
+
+def edit(change):
+    def apply(folder):
+        value = json.loads((folder / "submission.json").read_text())
+        change(value, folder)
+        (folder / "submission.json").write_text(json.dumps(value))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda f: (f / "submission.json").unlink(), "no JSON object"),
+        (lambda f: (f / "submission.json").write_text("[1]"), "no JSON object"),
+        (lambda f: (f / "train_gpt.py").write_text("changed"), "not the file whose sha256"),
+        (lambda f: (f / "plain.py").unlink(), "no file of this folder"),
+        (edit(lambda v, f: v["files"].append(dict(path="../x", role="score"))), "no file of this folder"),
+        (edit(lambda v, f: v["files"].append(dict(path=[1], role="score"))), "no file of this folder"),
+        (edit(lambda v, f: v["files"].append(dict(path="x\0", role="score"))), "no file of this folder"),
+        (edit(lambda v, f: v["files"].append(dict(path=f"{f}/plain.py", role="score"))), "no file of this"),
+        (edit(lambda v, f: v["files"].append(dict(path="plain.py", role="val"))), "scored by reviewers"),
+        (lambda f: link_out(f, "plain.py"), "no file of this folder"),
+        (edit(lambda v, f: v["files"].pop(0)), "lists no train_gpt.py"),
+        (edit(lambda v, f: v.update(files=7)), "lists no train_gpt.py"),
+        (edit(lambda v, f: v["seeds"][0].update(artifact="plain.py")), "no listed artifact"),
+        (edit(lambda v, f: v["seeds"][0].update(artifact=["x"])), "no listed artifact"),
+        (edit(lambda v, f: v["seeds"][0].update(artifact=None)), "no seed ships an artifact"),
+        (edit(lambda v, f: v.update(seeds=[3, None])), "no seed ships an artifact"),
+    ],
+)
+def test_folders_that_cannot_be_scored(track, tmp_path, spoil, words):
+    folder = make_submission(tmp_path / "entry", HOSTILE / "plain.py")
+    (tmp_path / "x").write_text("outside")
+    spoil(folder)
+    with pytest.raises(GolfError, match=words) as error:
+        run(track, folder)
+    assert error.value.code == (2 if "reviewers" in words else 1)
+
+
+def test_device(tmp_path, monkeypatch):
+    (tmp_path / "train_gpt_mlx.py").touch()
+    assert official.pick_device("auto", tmp_path) == "mlx"
+    (tmp_path / "train_gpt.py").write_text("import torch")
+    monkeypatch.setattr(official, "CUDA_SIGNS", ())
+    assert official.pick_device("auto", tmp_path) == "cpu"
+    monkeypatch.setattr(official, "CUDA_SIGNS", ("/dev/null",))
+    monkeypatch.setattr(official.preflight, "check_cuda", lambda *_: None)
+    assert official.pick_device("auto", tmp_path) == "cuda" == official.pick_device("cuda", tmp_path)
+
+    def none_found(*_):
+        raise GolfError("no CUDA device")
+
+    monkeypatch.setattr(official.preflight, "check_cuda", none_found)
+    assert official.pick_device("auto", tmp_path) == "cpu" == official.pick_device("cpu", tmp_path)
+    with pytest.raises(GolfError, match="no CUDA device"):
+        official.pick_device("cuda", tmp_path)
+
+
+def test_missing_package_is_no_finding(track, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import a_package_that_nobody_has\n")
+    with pytest.raises(GolfError, match="a_package_that_nobody_has is missing"):
+        run(track, make_submission(tmp_path / "entry", script))
+
+
+def test_without_a_sandbox_it_refuses(track, tmp_path, monkeypatch):
+    monkeypatch.setattr(official.sandbox, "why_not", lambda: "no bubblewrap here")
+    with pytest.raises(GolfError, match="no bubblewrap here") as error:
+        run(track, make_submission(tmp_path / "entry", HOSTILE / "plain.py"), sandboxed=True)
+    assert error.value.code == 2
+
+
+def test_report_says_what_was_found(track, echo, tmp_path, no_audit, capsys):
+    report = run(track, make_submission(tmp_path / "entry", echo, **echo_score(track)))
+    text = score.table(report)
+    assert score.NO_SANDBOX in text and score.NO_SANDBOX in capsys.readouterr().err
+    assert f"{report['seeds'][0]['official']['val_bpb']:.8f}" in text
+    assert "PASS        claim" in text and "NEEDS-HUMAN sandbox" in text
+
+
+def test_command_line(track, echo, tmp_path):
+    nowhere = run_script("golf.sh", "score", tmp_path / "nowhere")
+    assert nowhere.returncode == 2 and "no folder there" in nowhere.stderr
+    folder = make_submission(tmp_path / "entry", echo, segments=[[1.0, 1]] * 64)
+    common = (folder, "--track", track, "--data", track.parent / "data", "--device", "cpu", "--no-sandbox")
+    done = run_script("golf.sh", "score", *common, "--quick", "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 1 and report["verdict"] == "FAIL"
+    assert report["schema_version"] == official.SCHEMA_VERSION
+    assert "targets takes" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """The data of track_sample_5min, as options of golf.sh score."""
+    out = tmp_path_factory.mktemp("sample")
+    build = [sys.executable, REPO / "data" / "build_sample_dataset.py", "--out", out]
+    subprocess.run(build, check=True, capture_output=True)
+    return ("--track", "track_sample_5min", "--data", out / "datasets" / "sample_sp1024", "--device", "cpu")
+
+
+@pytest.mark.slow
+@needs_sandbox
+@pytest.mark.parametrize("name", ["bigram", "learning"])
+def test_example_passes_whole(sample, name):
+    done = run_script("golf.sh", "score", REPO / "tests/fixtures/submissions" / name, *sample, "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["verdict"] == "PASS", done.stdout
+
+
+@pytest.mark.slow
+@needs_sandbox
+def test_trained_entry_passes_whole(sample, tmp_path):
+    """The starter, made small, trained a little, packed, entered, and scored again by the command."""
+    knobs = dict(NUM_LAYERS=2, MODEL_DIM=64, NUM_HEADS=2, NUM_KV_HEADS=1, TRAIN_SEQ_LEN=128)
+    knobs |= dict(ITERATIONS=60, WARMUP_STEPS=0, EVAL_SEQ_LEN=128, RUN_ID="small", OUT_DIR=tmp_path)
+    knobs |= dict(DATA_PATH=sample[3], DEVICE="cpu", OMP_NUM_THREADS=1)
+    knobs |= dict(TOKENIZER_PATH=REPO / "data" / "sample_1024_bpe.model")
+    env = {name: str(value) for name, value in knobs.items()}
+    entry, score_it = tmp_path / "entry", ("score", tmp_path / "entry", *sample, "--json")
+    for words in (
+        ("run", REPO / "configs" / "quickstart.env"),
+        ("new", tmp_path / "small", "--out", entry, *sample[:2]),
+        (*score_it, "--quick"),
+        score_it,
+    ):
+        done = run_script("golf.sh", *words, env=env, timeout=1200)
+        assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["verdict"] == "PASS", report
+    (seed,) = report["seeds"]
+    assert seed["official"]["val_bpb"] == pytest.approx(seed["claimed"]["val_bpb"], abs=1e-4)
