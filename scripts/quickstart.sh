@@ -14,9 +14,15 @@ cd "$root"
 track=track_sample_5min
 run_id="quickstart-$(date +%Y%m%d-%H%M%S)-$$"
 run_dir="${OUT_DIR:-runs}/$run_id"
+requirements=requirements-cuda.txt trainer=train_gpt.py
+baseline="run_cuda_baseline.sh configs/local_4090_baseline.env"
+if [ "$(uname -s)-$(uname -m)" = Darwin-arm64 ]; then # Apple Silicon: its GPU, by MLX
+    requirements=requirements-mlx.txt trainer=train_gpt_mlx.py
+    baseline="run_mlx_baseline.sh configs/local_apple_mlx.env"
+fi
 
 # 1. What it needs.
-venv_ready requirements-cuda.txt
+venv_ready "$requirements"
 export PYTHON="$python"
 
 # 2. The sample data: 2 MB of English from Python's own documentation, cut into tokens.
@@ -24,7 +30,7 @@ export PYTHON="$python"
 
 # 3. Train, pack, score: on the GPU if there is one, else on the processor.
 unset SEEDS RESUME DATA_PATH TOKENIZER_PATH
-RUN_ID="$run_id" bash scripts/golf.sh run configs/quickstart.env
+RUN_ID="$run_id" bash scripts/golf.sh run --trainer "$trainer" configs/quickstart.env
 
 # 4. A submission folder of it, checked against the track.
 bash scripts/golf.sh new "$run_dir" --out "$run_dir-submission" --track "$track"
@@ -36,7 +42,7 @@ echo "Done: a language model was trained, packed into one small file, and that f
 PYTHONPATH=scripts "$python" -m golf.report "$run_dir" ${expect:+"$expect"}
 cat <<TEXT
 entry    $run_dir-submission/ (what a pull request would add under records/$track/)
-next     change train_gpt.py or configs/quickstart.env and call this again, or go for the real data:
+next     change $trainer or configs/quickstart.env and call this again, or go for the real data:
          .venv/bin/python data/cached_challenge_fineweb.py --variant sp1024 --train-shards 2
-         bash scripts/run_cuda_baseline.sh configs/local_4090_baseline.env
+         bash scripts/$baseline
 TEXT

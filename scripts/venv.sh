@@ -51,8 +51,8 @@ venv_ready() {
     [ -f "$stamp_file" ] && [ "$(cat "$stamp_file")" = "$stamp" ] && return
     [ -t 1 ] && quiet=()
     export PIP_DISABLE_PIP_VERSION_CHECK=1
-    echo "installing $1 into .venv (PyTorch is large: minutes, the first time)"
-    if [ -n "${TORCH_INDEX_URL:-}" ]; then
+    echo "installing $1 into .venv (minutes, the first time)"
+    if [ -n "${TORCH_INDEX_URL:-}" ] && [ "$1" != requirements-mlx.txt ]; then
         torch=$(grep '^torch[=><]' "$root/requirements-cuda.txt" || true)
         printf '%s\n' "$torch" >"$root/.venv/torch.txt"
         "$python" -m pip install "${quiet[@]+"${quiet[@]}"}" --no-deps --index-url "$TORCH_INDEX_URL" \

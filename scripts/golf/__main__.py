@@ -5,9 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import GolfError, check, new, run
+from . import GolfError, bench, check, ci, compare, leaderboard, new, run, score
 
-COMMANDS = {"run": run, "new": new, "check": check}
+COMMANDS = {
+    "run": run,
+    "new": new,
+    "check": check,
+    "score": score,
+    "compare": compare,
+    "leaderboard": leaderboard,
+    "bench": bench,
+    "ci": ci,
+}
 
 
 def parser() -> argparse.ArgumentParser:

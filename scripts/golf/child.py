@@ -82,7 +82,13 @@ class Watch:
         worker_code = re.compile(rf"exitcode\s*:\s*{OUT_OF_MEMORY} ")
         if by_torchrun and code == 1 and any(map(worker_code.search, errors)):
             return OUT_OF_MEMORY  # torchrun answers 1 whatever its workers answered
-        if code < 0 and not self.stops:
+        if any("Impacting Interactivity" in line for line in errors):  # then Metal aborts
+            self.say(
+                "macOS ended the GPU's work to keep the screen responsive; let the display sleep "
+                "(caffeinate -i keeps the Mac awake), set MICRO_BATCH_TOKENS lower, or set "
+                "AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1 for a less responsive screen; RESUME=1 goes on"
+            )
+        elif code < 0 and not self.stops:
             self.say(
                 f"signal {-code} ended the run; 9 often means that the system's memory ran out"
             )

@@ -91,7 +91,7 @@ def check_data(data: Path, tokenizer: Path, splits: tuple[str, ...] = ("train", 
 
 def check_cuda(trainer: Path, env: dict[str, str]) -> None:
     """DEVICE=cuda needs a device that PyTorch sees; asked in a process of its own."""
-    if not re.search(rb"^\s*(import|from) torch\b", trainer.read_bytes(), re.MULTILINE):
+    if not imports(trainer, "torch"):
         return
     ask = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 9)"
     done = subprocess.run([sys.executable, "-c", ask], env=env, stderr=subprocess.DEVNULL)
@@ -100,6 +100,12 @@ def check_cuda(trainer: Path, env: dict[str, str]) -> None:
             "DEVICE=cuda: PyTorch finds no CUDA device here; check the driver with nvidia-smi, "
             "or set DEVICE=cpu to train on the processor"
         )
+
+
+def imports(trainer: Path, module: str) -> bool:
+    """Whether a line of it imports this top-level module."""
+    pattern = rf"^\s*(import|from) {module}\b".encode()
+    return bool(re.search(pattern, trainer.read_bytes(), re.MULTILINE))
 
 
 def check_out_dir(out_dir: Path) -> None:

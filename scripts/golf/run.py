@@ -126,6 +126,9 @@ def finished(run_dir: Path) -> bool:
 def check(jobs: list[Job], knobs: dict[str, str]) -> None:
     """GolfError for what would stop a run; nothing is made before all of it holds."""
     first = jobs[0]
+    if first.world > 1 and preflight.imports(first.trainer, "mlx"):
+        text = f"NPROC_PER_NODE={first.world}: {first.trainer.name} is one process, on one device"
+        raise GolfError(text, 2)
     given = {**knobs, **first.settings}
     for job in jobs:
         if (job.run_dir / ".lock").exists() and (holder := lock_holder(job.run_dir / ".lock")):

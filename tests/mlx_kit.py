@@ -1,0 +1,83 @@
+"""What the MLX trainer's tests share: models with the twin's weights, and tiny runs in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import platform
+import signal
+from pathlib import Path
+
+import pytest
+import trainer_kit as kit
+
+if (platform.system(), platform.machine()) == ("Darwin", "x86_64"):
+    pytest.skip("there is no MLX for Intel Macs", allow_module_level=True)
+
+import mlx.core as mx
+
+import train_gpt_mlx as M
+
+__all__ = ["M", "given_weights", "knobs", "mx", "new_run", "run_main", "twin_of"]
+mx.set_default_device(mx.cpu)  # also on a Mac: the figures here are those of float32 on a CPU
+
+
+def knobs(**changes):
+    return M.read_knobs(kit.settings(**changes))
+
+
+def given_weights(k, model=None):
+    """A model in which every parameter matters; the weights of kit.random_model."""
+    model = model or M.GPT(k)
+    weights = kit.weights_of(kit.random_model(k))
+    model.update(M.tree_unflatten([(name, mx.array(w)) for name, w in weights.items()]))
+    return model
+
+
+def twin_of(**changes):
+    """An MLX model and the same in PyTorch."""
+    return given_weights(knobs(**changes)), kit.random_model(kit.knobs(**changes))
+
+
+@contextlib.contextmanager
+def trainer_process(folder: Path, env: dict):
+    """As if the trainer were started in `folder` with just these knobs; all is put back after."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(M.sys, "argv", ["train_gpt_mlx.py"])
+        for name in list(os.environ):
+            if name.lower() in M.KNOBS or name == "TRAIN_MAX_SEQ_LEN":
+                patch.delenv(name)
+        for name, value in env.items():
+            patch.setenv(name, value)
+        try:
+            yield patch
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def new_run(folder: Path, **changes):
+    """What main() sets up for these knobs, ready for train(); data as in kit.run_settings."""
+    number = len(list((folder / "runs").glob("*"))) if (folder / "runs").exists() else 0
+    env = kit.run_settings(folder, {"RUN_ID": f"run{number}", **changes})
+    with trainer_process(folder, env), contextlib.redirect_stdout(io.StringIO()):
+        run = M.Run(M.read_knobs(env))
+        M.warm_up(run)
+        yield run
+
+
+def run_main(folder: Path, patches: dict | None = None, argv=(), **changes) -> kit.Result:
+    """main() with a tiny run's knobs and these changes; `patches` replaces parts of the trainer."""
+    env = kit.run_settings(folder, changes)
+    out, err = io.StringIO(), io.StringIO()
+    with trainer_process(folder, env) as patch:
+        patch.setattr(M.sys, "argv", ["train_gpt_mlx.py", *argv])
+        for name, value in (patches or {}).items():
+            patch.setattr(M, name, value)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = M.main()
+    return kit.Result(code, out.getvalue(), err.getvalue(), Path(env["OUT_DIR"]) / env["RUN_ID"])

@@ -1,0 +1,216 @@
+"""The MLX trainer as people start it: by its script, by the supervisor, alone in a record folder."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import trainer_kit as kit
+from conftest import REPO, run_script
+from mlx_kit import M
+
+import train_gpt as T
+
+SCRIPT = M.SCRIPT
+# Small enough for a CPU: 2 layers, 64 wide.
+SMALL = dict(
+    NUM_LAYERS=2, MODEL_DIM=64, NUM_HEADS=2, NUM_KV_HEADS=1, TRAIN_SEQ_LEN=64, TRAIN_BATCH_TOKENS=512,
+    ITERATIONS=12, MAX_WALLCLOCK_SECONDS=0, EVAL_SEQ_LEN=64, EVAL_STRIDE=32, VAL_MAX_TOKENS=500,
+    TRAIN_LOG_EVERY=4, VAL_LOSS_EVERY=6, CHECKPOINT_EVERY_SECONDS="1e-9", MUON_MOMENTUM_WARMUP_STEPS=10,
+    DEVICE="cpu",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A whole run by run_mlx_baseline.sh, and its folder."""
+    folder = tmp_path_factory.mktemp("mlx run")
+    data = kit.make_data(folder / "data", train=(9000, 5000))
+    values = dict(SMALL, DATA_PATH=data, TOKENIZER_PATH=kit.TOKENIZER, OUT_DIR=folder / "runs", RUN_ID="run")
+    config = folder / "small.env"
+    config.write_text("".join(f'{name}="{value}"\n' for name, value in values.items()))
+    done = run_script("run_mlx_baseline.sh", config, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done, kit.Result(0, done.stdout, done.stderr, folder / "runs" / "run")
+
+
+def test_the_script_says_that_a_cpu_computes(finished):
+    done, _ = finished
+    apple = sys.platform == "darwin"
+    assert ("no Apple Silicon here: MLX's CPU backend" in done.stdout) != apple
+
+
+def test_the_run_folder_holds_what_the_contract_says(finished):
+    _, result = finished
+    assert {p.name for p in result.folder.iterdir()} - {".lock"} == {
+        "train.log", "metrics.jsonl", "config.json", "checkpoint.safetensors", "supervisor.json",
+        "final_model.int8.zlib", "train_gpt_mlx.py",
+    }  # fmt: skip
+    assert (result.folder / "train_gpt_mlx.py").read_bytes() == SCRIPT.read_bytes()
+    assert result.log.startswith(SCRIPT.read_text())
+
+
+def test_log_lines_have_the_shapes_of_the_twins(finished):
+    _, result = finished
+    lines, number = result.log.splitlines(), r"\d+\.\d+"
+    for count, shape in (
+        (11, rf"step:\d+/12 train_loss:{number} train_time:\d+ms step_avg:{number}ms"),
+        (2, rf"step:\d+/12 val_loss:{number} val_bpb:{number} train_time:\d+ms step_avg:{number}ms"),
+        (1, r"stopping_early: iterations train_time:\d+ms step:12/12"),
+        (1, rf"train_seconds:{number} tokens:6144 steps:12"),
+        (1, r"final_int8_zlib_roundtrip_exact val_loss:\d+\.\d{8} val_bpb:\d+\.\d{8}"),
+        (1, r"final_sliding_window_exact val_loss:\d+\.\d{8} val_bpb:\d+\.\d{8} seq_len:64 stride:32 "
+            r"targets:500 note:data=data"),
+        (1, r"total_submission_size_quant_zlib:\d+ bytes code:\d+ model:\d+ cap:2000000 headroom:\d+"),
+    ):  # fmt: skip
+        assert sum(bool(re.fullmatch(shape, line)) for line in lines) == count, shape
+
+
+def test_metrics_have_the_twins_events_and_keys(finished, tmp_path):
+    _, result = finished
+    twin = kit.run_main(tmp_path, ITERATIONS=6, VAL_LOSS_EVERY=3)
+    keys = [{m["event"]: set(m) for m in run.metrics} for run in (twin, result)]
+    assert keys[0] == keys[1]
+    (start,) = result.events("start")
+    assert (start["script"], start["device"], start["dtype"]) == ("train_gpt_mlx.py", "cpu", "float32")
+    assert start["script_sha256"] == T.sha256(SCRIPT.read_bytes()) and set(start["versions"]) == {
+        "python", "mlx", "numpy"
+    }  # fmt: skip
+
+
+def test_it_learns_and_packing_keeps_what_it_learned(finished):
+    _, result = finished
+    steps, scores = result.events("step"), {s["kind"]: s for s in result.events("score")}
+    assert steps[0]["train_loss"] == pytest.approx(math.log(kit.VOCAB), abs=0.1)
+    assert steps[-1]["train_loss"] < steps[0]["train_loss"] - 0.3
+    assert scores["roundtrip"]["val_loss"] == pytest.approx(result.events("val")[-1]["val_loss"], abs=0.02)
+    segments = scores["sliding"]["segments"]
+    assert len(segments) == 64 and sum(b for _, b in segments) == scores["sliding"]["bytes"]
+
+
+def test_the_twin_gives_its_artifact_the_same_score(finished):
+    _, result = finished
+    (sliding,) = (s for s in result.events("score") if s["kind"] == "sliding")
+    settings = dict(DATA_PATH=result.folder.parents[1] / "data", VAL_MAX_TOKENS=500)
+    stream = T.read_stream(kit.knobs(**settings))
+    score = T.score_stream(T.load_scorer(result.artifact, "cpu", torch.float32), stream, T.Log(None))
+    assert score["val_bpb"] == pytest.approx(sliding["val_bpb"], abs=0.0005)
+
+
+def start(script: Path, env: dict) -> subprocess.CompletedProcess:
+    env = {**kit.BARE, **{name: str(value) for name, value in env.items()}}
+    options = dict(cwd=script.parent, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, script.name], env=env, **options)
+
+
+def test_the_larger_challenges_smoke_command_runs_in_a_record_folder(tmp_path):
+    """Its variables as they are, but fewer steps and a smaller model; data is found from there."""
+    folder = tmp_path / "records" / "track" / "mine"
+    folder.mkdir(parents=True)
+    script = Path(shutil.copy(SCRIPT, folder))
+    kit.make_data(tmp_path / "data" / "datasets" / "fineweb10B_sp1024", train=(20000,))
+    (tmp_path / "data" / "tokenizers").mkdir()
+    shutil.copy(kit.TOKENIZER, tmp_path / "data" / "tokenizers" / "fineweb_1024_bpe.model")
+    smoke = dict(RUN_ID="mlx_smoke", TRAIN_BATCH_TOKENS=8192, VAL_LOSS_EVERY=0, VAL_BATCH_SIZE=8192)
+    smaller = dict(ITERATIONS=1, WARMUP_STEPS=0, NUM_LAYERS=1, MODEL_DIM=24, VAL_MAX_TOKENS=500, DEVICE="cpu")
+    done = start(script, {**smoke, **smaller})
+    assert done.returncode == 0, done.stderr
+    assert "step:1/1 train_loss:6.9" in done.stdout and not done.stderr
+    assert (tmp_path / "runs" / "mlx_smoke" / "final_model.int8.zlib").exists()
+    folder = tmp_path / "runs" / "mlx_smoke"
+    again = start(script, {**smaller, "EVAL_ONLY": folder / "final_model.int8.zlib"})
+    scored = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    (sliding,) = (m for m in scored if m.get("kind") == "sliding")
+    assert f"val_bpb:{sliding['val_bpb']:.8f} " in again.stdout, again.stderr
+
+
+# ---- The supervisor ----
+
+
+def config_of(repo: Path, **values) -> Path:
+    path = repo / "configs" / "mlx.env"
+    path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+    return path
+
+
+def test_several_processes_are_refused():
+    env = {"NPROC_PER_NODE": "2"}
+    done = run_script("run_mlx_baseline.sh", REPO / "configs" / "local_apple_mlx.env", env=env)
+    assert done.returncode == 2 and "NPROC_PER_NODE=2: train_gpt_mlx.py is one process" in done.stderr
+
+
+def test_its_own_knobs_are_known_and_others_are_not(tmp_path):
+    config = tmp_path / "x.env"
+    for line, known in (("GRAD_ACCUM_STEPS=8", True), ("GRAD_ACUM_STEPS=8", False)):
+        config.write_text(f"{line}\nDATA_PATH={tmp_path}\n")
+        done = run_script("run_mlx_baseline.sh", config)
+        assert done.returncode in (1, 2) and ("GRAD_ACCUM_STEPS?" in done.stderr) != known, done.stderr
+
+
+ABORTS = """import os, sys
+if sys.argv[1:] == ["--knobs"]:
+  print("RUN_ID\\t\\tname")
+  sys.exit()
+print("libc++abi: [METAL] Command buffer execution failed: Impacting Interactivity", file=sys.stderr)
+sys.stderr.flush()
+os.abort()
+"""
+
+
+def test_an_abort_by_macos_is_told_with_remedies(tiny_repo):
+    (tiny_repo / "train_gpt_mlx.py").write_text(ABORTS)
+    done = run_script("run_mlx_baseline.sh", config_of(tiny_repo, RUN_ID="x"), repo=tiny_repo)
+    assert done.returncode == 1
+    for word in ("display sleep", "caffeinate", "MICRO_BATCH_TOKENS", "AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1"):
+        assert word in done.stderr
+    assert "signal 6" not in done.stderr
+
+
+def test_used_wrongly():
+    done = run_script("run_mlx_baseline.sh")
+    assert done.returncode == 2 and "usage: " in done.stderr
+
+
+def test_the_preset_is_the_reference_jobs_shape():
+    presets = [parse(name) for name in ("local_4090_baseline.env", "local_apple_mlx.env")]
+    for name in ("NUM_LAYERS", "MODEL_DIM", "NUM_HEADS", "NUM_KV_HEADS", "MLP_MULT", "MAX_WALLCLOCK_SECONDS",
+                 "EVAL_SEQ_LEN", "EVAL_STRIDE", "VAL_MAX_TOKENS", "DATA_PATH"):  # fmt: skip
+        assert presets[0][name] == presets[1][name], name
+
+
+def parse(name: str) -> dict[str, str]:
+    lines = (REPO / "configs" / name).read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+def test_quickstart_on_apple_silicon_takes_the_mlx_trainer(tiny_repo):
+    shutil.copyfile(tiny_repo / "train_gpt.py", tiny_repo / "train_gpt_mlx.py")
+    (tiny_repo / "train_gpt.py").write_text("raise SystemExit('the wrong trainer')")
+    for name in ("cuda", "mlx", "dev"):
+        (tiny_repo / f"requirements-{name}.txt").write_text("x\n")
+    tools, venv = tiny_repo / "tools", tiny_repo / ".venv" / "bin"
+    pip = 'case "$*" in "-m pip"*) echo "$*" >>"$(dirname "$0")/pip.log"; exit;; esac'
+    for path, text in (
+        (tools / "uname", 'case "$1" in -s) echo Darwin;; *) echo arm64;; esac'),
+        (venv / "python", f'{pip}\nexec "{sys.executable}" "$@"'),
+    ):
+        path.parent.mkdir(parents=True)
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    (tiny_repo / "data/build_sample_dataset.py").write_text("")
+    (tiny_repo / "configs/quickstart.env").write_text("ITERATIONS=3\n")
+    quickstart = tiny_repo / "scripts/quickstart.sh"
+    quickstart.write_text(quickstart.read_text().replace("track_sample_5min", "track_tiny"))
+    env = {"PATH": f"{tools}:{kit.os.environ['PATH']}", "TORCH_INDEX_URL": "x"}
+    done = run_script("quickstart.sh", env=env, repo=tiny_repo)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (installed,) = (venv / "pip.log").read_text().splitlines()  # TORCH_INDEX_URL is of no use here
+    assert installed.endswith("requirements-mlx.txt")
+    assert "change train_gpt_mlx.py" in done.stdout and "run_mlx_baseline.sh configs/" in done.stdout
+
+

@@ -1,0 +1,115 @@
+"""train_gpt.py and train_gpt_mlx.py: the same sections and names in the same order, and identical
+text wherever the framework does not matter."""
+
+import ast
+import re
+from collections import Counter
+
+import pytest
+import trainer_kit as kit
+
+TORCH, MLX = (kit.REPO / name for name in ("train_gpt.py", "train_gpt_mlx.py"))
+
+# What either has alone, and what says the same in the words of another framework; all else is identical.
+TORCH_ALONE = {"GPT.compile", "LOSS_TOKENS", "Run.reduce", "rope_tables"}
+MLX_ALONE = {
+    "KNOBS.mlx_max_microbatch_tokens", "KNOBS.grad_accum_steps", "KNOBS.mlx_eager_eval",
+    "KNOBS.logit_chunk_tokens", "Linear.__init__", "Optimizers.apply", "Optimizers.reset",
+    "project", "project_vjp", "pass_sequences", "build", "WATCHDOG", "REMEDIES",
+}  # fmt: skip
+TRANSLATED = {
+    "KNOBS.device", "KNOBS.compile",
+    "TrainData", "TrainData.__init__", "TrainData.batch",
+    "Linear", "Linear.forward", "rotate", "rms_norm", "attend", "Attention.__init__", "Attention.forward",
+    "MLP.__init__", "MLP.forward", "Block.__init__", "Block.forward",
+    "GPT.__init__", "GPT.features", "GPT.head", "GPT.logits", "GPT.nats", "GPT.loss",
+    "newton_schulz", "Optimizers", "Optimizers.__init__", "Optimizers.step",
+    "Scorer.__init__", "Scorer.log_probs", "Scorer.rows", "load_scorer", "score_stream",
+    "save_checkpoint", "load_checkpoint", "pick_device", "pick_dtype", "Run.__init__", "describe",
+    "train_step", "warm_up", "train", "export", "run_all", "main",
+}  # fmt: skip
+# Of these, lines that do not name a framework make up most: how many of train_gpt.py's lines may be missing.
+NEARLY_IDENTICAL = {
+    "Scorer.log_probs": 3, "load_scorer": 7, "score_stream": 3, "load_checkpoint": 7, "describe": 6,
+    "train": 14, "export": 1, "run_all": 7, "main": 3,
+}  # fmt: skip
+
+
+def definitions(path) -> dict[str, str]:
+    """Name -> source of each top-level function, assignment and knob, and of each method and other
+    statement of a class; `Class` alone is its line and docstring. What PyTorch calls forward is
+    __call__ in MLX."""
+    source, found = path.read_text(), {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            start = [node.lineno, *(d.lineno for d in node.decorator_list)]
+            body = [n for n in node.body if not is_docstring(n)]
+            head = source.splitlines()[min(start) - 1 : first_line(body[0]) - 1]
+            found[node.name] = "\n".join(head).strip()
+            found |= {f"{node.name}.{name}": text for name, text in named(body, source)}
+        else:
+            found |= dict(named([node], source))
+    return found
+
+
+def is_docstring(node) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def first_line(node) -> int:
+    return min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+
+
+def named(nodes, source):
+    for node in nodes:
+        lines = source.splitlines()[first_line(node) - 1 : node.end_lineno]
+        if isinstance(node, ast.FunctionDef):
+            yield node.name.replace("__call__", "forward"), "\n".join(lines)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            target = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+            if target == "KNOBS":
+                yield from ((f"KNOBS.{row.arg}", ast.unparse(row.value)) for row in node.value.keywords)
+            else:
+                yield target, "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def twins():
+    return definitions(TORCH), definitions(MLX)
+
+
+def test_sections_have_the_same_headings_in_the_same_order():
+    headings = [re.findall(r"^# ---- ([^.:,]+)", path.read_text(), re.M) for path in (TORCH, MLX)]
+    assert headings[0] == headings[1] and len(headings[0]) >= 8
+
+
+def test_names_are_the_same_in_the_same_order(twins):
+    torch_names, mlx_names = ([n for n in twin if n not in TORCH_ALONE | MLX_ALONE] for twin in twins)
+    assert torch_names == mlx_names
+
+
+def test_what_one_has_alone_is_there(twins):
+    assert TORCH_ALONE == set(twins[0]) - set(twins[1]) and MLX_ALONE == set(twins[1]) - set(twins[0])
+
+
+def test_text_without_a_framework_is_identical(twins):
+    differing = {name for name in twins[0].keys() & twins[1].keys() if twins[0][name] != twins[1][name]}
+    assert differing - TRANSLATED == set()
+
+
+@pytest.mark.parametrize("name", NEARLY_IDENTICAL)
+def test_translations_keep_the_lines_that_need_none(name, twins):
+    ours, theirs = (Counter(twin[name].splitlines()) for twin in twins)
+    assert (ours - theirs).total() <= NEARLY_IDENTICAL[name]
+
+
+def test_nothing_is_called_translated_that_is_identical(twins):
+    assert {name for name in TRANSLATED if twins[0].get(name) == twins[1].get(name)} == set()
+
+
+def test_requirements_differ_in_the_framework_alone():
+    lines = [
+        {line for line in (kit.REPO / name).read_text().splitlines() if line and line[0] != "#"}
+        for name in ("requirements-cuda.txt", "requirements-mlx.txt")
+    ]
+    assert {re.split(r"\W", line)[0] for line in lines[0] ^ lines[1]} == {"torch", "mlx"}
