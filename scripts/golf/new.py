@@ -189,14 +189,14 @@ def fill(folder: Path, out: Path, runs: list[Run], words: dict) -> None:
     first = runs[0]
     roles = {first.script: "script", "train.log": "log", "README.md": "readme"}
     shutil.copyfile(first.folder / first.script, folder / first.script)
-    shutil.copyfile(first.folder / "train.log", folder / "train.log")
+    copy(first.folder / "train.log", folder / "train.log", "log")
     for run in runs:
         for source, target, role in (
             ("train.log", f"train_seed{run.seed}.log", "log"),
             ("metrics.jsonl", f"metrics_seed{run.seed}.jsonl", "log"),
             (run.artifact, run.packed_name, "artifact"),
         ):
-            shutil.copyfile(run.folder / source, folder / target)
+            copy(run.folder / source, folder / target, role)
             roles[target] = role
     listed = [{"path": path, "role": role} for path, role in roles.items()]
     counts = [count_bytes(folder, listed, run.packed_name) for run in runs]
@@ -227,6 +227,12 @@ def fill(folder: Path, out: Path, runs: list[Run], words: dict) -> None:
         entry = {"path": path, "role": role, "bytes": size, "sha256": sha256(folder / path)}
         value["files"].append(entry)
     (folder / "submission.json").write_text(dump(value), encoding="utf-8")
+
+
+def copy(source: Path, target: Path, role: str) -> None:
+    """As it is, but a log's paths become relative to the repository: whose home it lies in is private."""
+    content = source.read_bytes()
+    target.write_bytes(content.replace(f"{REPO}/".encode(), b"") if role == "log" else content)
 
 
 def describe_seed(run: Run, count: Count) -> dict:
