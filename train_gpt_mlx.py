@@ -778,6 +778,8 @@ class Run:
 	def __init__(self, k):
 		mx.set_default_device(pick_device(k.device))
 		self.k, self.stop, cpu = k, StopFlag(), mx.default_device() == mx.cpu
+		if cpu:  # MLX would finish one stream's pass before it begins the other's; read at the first eval
+			os.environ.setdefault("MLX_BFS_MAX_WIDTH", "100000")
 		self.sequences, rest = divmod(k.train_batch_tokens, k.train_seq_len)  # a step
 		need(not rest, f"TRAIN_BATCH_TOKENS={k.train_batch_tokens}: no multiple of {k.train_seq_len}", 2)
 		self.data, self.stream = TrainData(k), read_stream(k)
