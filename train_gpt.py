@@ -373,7 +373,8 @@ class GPT(nn.Module):
 		return F.cross_entropy(self.head(x), targets, reduction="sum")
 
 	def loss(self, tokens, rope):
-		"""[batch, length + 1] -> mean nats a target; float32 logits exist for LOSS_TOKENS at a time."""
+		"""[batch, length + 1] -> mean nats a target. Once compiled, none of its float32 logits outlive their
+		chunk of LOSS_TOKENS."""
 		(block_forward, nats), targets = self.parts, tokens[:, 1:].flatten()
 		x = self.features(tokens[:, :-1], rope, tokens.size(1) - 1, block_forward).flatten(0, 1)
 		chunks = zip(x.split(LOSS_TOKENS), targets.split(LOSS_TOKENS))

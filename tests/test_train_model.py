@@ -122,6 +122,23 @@ def test_the_loss_in_chunks_is_the_loss(monkeypatch):
         assert model.loss(tokens, rope).item() == pytest.approx(whole.item(), rel=1e-6)
 
 
+@pytest.mark.slow
+def test_compiled_the_loss_keeps_no_float32_logits():
+    model, saved = T.GPT(knobs(), torch.bfloat16), []
+    x, targets = torch.randn(64, 16, dtype=torch.bfloat16, requires_grad=True), torch.arange(64)
+    plain = T.GPT.nats(model, x, targets)
+    model.compile(True)
+
+    def keep(tensor):
+        saved.append((tuple(tensor.shape), tensor.dtype))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        compiled = model.parts[1](model, x, targets)
+    assert compiled.item() == pytest.approx(plain.item(), rel=1e-2)
+    assert ((64, 1024), torch.float32) not in saved and saved
+
+
 # ---- Optimizers ----
 
 
