@@ -229,7 +229,7 @@ def error_line(err: str) -> str:
 
 def here(data: Path) -> set[str]:
     return {path.relative_to(data).as_posix() for path in data.rglob("*")
-            if path.is_file() and ".incoming" not in path.parts
+            if path.is_file() and not {".incoming", "__pycache__"} & set(path.parts)
             and path.name not in (SCRIPT.name, "checksums.json")}
 
 
