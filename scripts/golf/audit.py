@@ -65,7 +65,7 @@ def audit(
     *,
     reference: Reference | None = None,
     holdout: Stream | None = None,
-    cuts: int = 2000,
+    cuts: int = 2100,
     quick: bool = False,
     log: Callable[[str], None] = print,
 ) -> list[AuditRule]:
