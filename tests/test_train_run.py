@@ -643,6 +643,7 @@ def test_no_compiler_falls_back_with_one_line(tmp_path):
 
 
 @pytest.mark.slow
+@kit.can_compile
 def test_compiled_equals_eager(tmp_path):
     if not (shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")):
         pytest.fail("the slow tier needs a C++ compiler")
