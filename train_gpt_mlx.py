@@ -24,94 +24,91 @@ from mlx.utils import tree_flatten, tree_unflatten
 SCRIPT = Path(__file__).resolve()
 ROOT = next((p for p in SCRIPT.parents if (p / "data").is_dir()), Path.cwd())
 CHALLENGE_DATA, CHALLENGE_TARGETS = "fineweb10B_sp1024", 4194304
-CONTROL_TENSORS = "attn_scale,mlp_scale,resid_mix,q_gain,skip_weight"
 
 
 class UserError(Exception):
 	"""main() prints it in one line and exits with `code`."""
 
-	def __init__(self, message, code=1):
-		super().__init__(message)
-		self.code = code
+	code = 1
 
 
 def need(holds, message, code=1):
 	if not holds:
-		raise UserError(message, code)
+		error = UserError(message)
+		error.code = code
+		raise error
 
 
-# ---- Knobs, called k below: an environment variable's default, its meaning, then the limits of a number
-# (0 and 1e18 where not given) or the words to choose from ----
+# ---- Knobs, k below: an environment variable's default, its meaning, then a number's limits (else 0 and
+# 1e18) or the words to choose from ----
 
 KNOBS = dict(
-	run_id=("", "default: the start time"),
-	out_dir=(f"{ROOT}/runs", "files go to OUT_DIR/RUN_ID"),
+	run_id=("", "default: start time"),
+	out_dir=(f"{ROOT}/runs", "of the folder RUN_ID"),
 	seed=(1337, "weights and batch order"),
 	device=("auto", "auto: gpu, else cpu", "auto", "gpu", "cpu"),
 	compile=("auto", "mx.compile; auto: on a gpu, and falls back", "auto", "0", "1"),
 	resume=(0, "1: from the checkpoint", 0, 1),
 	checkpoint_every_seconds=(300.0, "0: none"),
-	eval_only=("", "an artifact: score it and stop"),
-
-	data_path=(f"{ROOT}/data/datasets/{CHALLENGE_DATA}", "folder of the shards"),
+	eval_only=("", "an artifact to score"),
+	data_path=(f"{ROOT}/data/datasets/{CHALLENGE_DATA}", "of the shards"),
 	tokenizer_path=(f"{ROOT}/data/tokenizers/fineweb_1024_bpe.model", "SentencePiece"),
-	vocab_size=(1024, "the tokenizer's pieces", 2, 65536),
+	vocab_size=(1024, "tokenizer pieces", 2, 65536),
 
-	max_wallclock_seconds=(1800.0, "training budget; 0: none"),
+	max_wallclock_seconds=(1800.0, "to train; 0: no limit"),
 	iterations=(0, "step limit; 0: none"),
 	train_batch_tokens=(65536, "a step, over all ranks", 1),
-	train_seq_len=(512, "tokens (also TRAIN_MAX_SEQ_LEN)", 1, 65536),
+	train_seq_len=(512, "or TRAIN_MAX_SEQ_LEN", 1, 65536),
 	micro_batch_tokens=(0, "a pass; 0 or auto: by memory"),
 	mlx_max_microbatch_tokens=(8192, "then at most; less where macOS ends the run", 1),
 	grad_accum_steps=(1, "passes a step, at least", 1),
 	mlx_eager_eval=(1, "pass by pass; 0: a step's passes as one graph", 0, 1),
 	logit_chunk_tokens=(0, "logits held at once; 0: all of a pass"),
 	warmup_steps=(2, "on random tokens, undone"),
-	warmdown_frac=(0.6, "part of the run in which rates fall to 0", 0, 1),
-	warmdown_iters=(-1, "or steps, as upstream; -1: unused", -1),
+	warmdown_frac=(0.6, "part of the run, rates fall to 0", 0, 1),
+	warmdown_iters=(-1, "in steps, as upstream; -1: unused", -1),
 
 	num_layers=(6, "blocks", 1, 256),
 	model_dim=(192, "width", 2, 65536),
 	num_heads=(6, "attention heads", 1),
 	num_kv_heads=(3, "key and value heads", 1),
-	mlp_mult=(3.0, "MLP width / MODEL_DIM", 0.01, 64),
-	tie_embeddings=(1, "one matrix for input and output", 0, 1),
-	rope_base=(10000.0, "of the rotary frequencies", 1),
-	logit_softcap=(30.0, "logits are squashed to +-this", 0.1),
-	qk_gain_init=(1.5, "of each query head"),
+	mlp_mult=(3.0, "width / MODEL_DIM", 0.01, 64),
+	tie_embeddings=(1, "input is output matrix", 0, 1),
+	rope_base=(10000.0, "rotary frequencies", 1),
+	logit_softcap=(30.0, "bound of logits", 0.1),
+	qk_gain_init=(1.5, "of a query head"),
 	tied_embed_init_std=(0.005, "of a normal"),
 
 	embed_lr=(0.6, "Adam, untied embedding"),
 	head_lr=(0.008, "Adam, untied output head"),
 	tied_embed_lr=(0.05, "Adam, tied embedding"),
-	scalar_lr=(0.04, "Adam, gains and mixing vectors"),
-	matrix_lr=(0.04, "Muon, all other matrices"),
+	scalar_lr=(0.04, "Adam, vectors"),
+	matrix_lr=(0.04, "Muon, matrices"),
 	muon_momentum=(0.95, "Muon", 0, 1),
 	muon_backend_steps=(5, "Newton-Schulz iterations", 1),
 	muon_momentum_warmup_start=(0.85, "momentum at step 0", 0, 1),
-	muon_momentum_warmup_steps=(500, "until MUON_MOMENTUM"),
+	muon_momentum_warmup_steps=(500, "to MUON_MOMENTUM"),
 	beta1=(0.9, "Adam", 0, 1),
 	beta2=(0.95, "Adam", 0, 1),
 	adam_eps=(1e-8, "Adam"),
 	grad_clip_norm=(0.0, "0: no clipping"),
-	control_tensor_name_patterns=(CONTROL_TENSORS, "trained at SCALAR_LR, packed as fp16"),
+	control_tensor_name_patterns=("attn_scale,mlp_scale,resid_mix,q_gain,skip_weight", "SCALAR_LR, fp16"),
 
 	train_log_every=(200, "steps; 0: no log lines"),
 	val_loss_every=(0, "steps; 0: no validation"),
-	val_batch_size=(0, "tokens a scoring pass; 0 or auto: by device"),
+	val_batch_size=(0, "a scoring pass; 0 or auto: by device"),
 	val_max_tokens=(CHALLENGE_TARGETS, "targets scored; 0: all"),
 	eval_seq_len=(1024, "window of the sliding score", 1, 65536),
 	eval_stride=(64, "targets a window", 1),
-	artifact_cap_bytes=(2000000, "code plus artifact; 0: no cap"),
-	quant_bits=(8, "2^bits - 1 symbols for a weight", 2, 8),
+	artifact_cap_bytes=(2000000, "code plus artifact; 0: none"),
+	quant_bits=(8, "of a packed weight", 2, 8),
 	compressor=("zlib", "last stage of packing", "zlib"),
 	int8_keep_float_fp32_name_patterns=("", "packed as fp32"),
 )
 Knobs = namedtuple("Knobs", KNOBS)
 
 
-def read_knobs(env) -> Knobs:
-	"""The first wrong variable ends the run."""
+def read_knobs(env):
 	env, values = {"TRAIN_SEQ_LEN": env.get("TRAIN_MAX_SEQ_LEN"), **env}, {}
 	for name, (default, meaning, *limits) in KNOBS.items():
 		values[name], kind, raw = default, type(default), env.get(name.upper())
@@ -146,8 +143,8 @@ def matches(name, patterns):
 # ---- Data: token shards, a seeded shuffle, the validation stream and its bytes ----
 
 
-def open_shards(folder, split) -> dict[Path, np.ndarray]:
-	"""Memory-mapped tokens of each shard: 256 int32 (magic, 1, count), then uint16; little-endian."""
+def open_shards(folder, split):
+	"""Path -> mapped uint16 tokens, behind 256 int32 (magic, 1, count); little-endian."""
 	shards = {}
 	for path in sorted(Path(folder).glob(f"fineweb_{split}_*.bin")):
 		header, size = np.fromfile(path, "<i4", 256).tolist(), path.stat().st_size
@@ -182,7 +179,7 @@ class TrainData:
 			self.epoch, self.order = epoch, np.random.default_rng([self.k.seed, epoch]).permutation(indices)
 		return self.order
 
-	def batch(self, first, count) -> mx.array:
+	def batch(self, first, count):
 		"""int32 [count, seq_len + 1]: places first .. first + count - 1."""
 		epochs, places = divmod(np.arange(first, first + count), self.sequences)
 		index = np.concatenate([self.shuffled(e)[places[epochs == e]] for e in np.unique(epochs)])
@@ -192,13 +189,12 @@ class TrainData:
 		return mx.array(rows.astype(np.int32))
 
 
-# uint16 [N + 1], the first of the validation split; int64 [N], bytes of tokens[1:]; SHA-256 of the split's
-# shards and of the tokenizer
+# uint16 [N + 1]; int64 [N], bytes of tokens[1:]; SHA-256 of the split's shards and the tokenizer
 Stream = namedtuple("Stream", "tokens target_bytes hashes")
 
 
-def read_stream(k) -> Stream:
-	"""The targets to score: valid ids, no <unk>, as many as asked for."""
+def read_stream(k):
+	"""The Stream of the first targets of the validation split."""
 	shards, path = open_shards(k.data_path, "val"), k.data_path
 	tokens = np.concatenate(list(shards.values()))
 	held, count = len(tokens) - 1, k.val_max_tokens or len(tokens) - 1
@@ -212,9 +208,9 @@ def read_stream(k) -> Stream:
 	return Stream(tokens, target_bytes, dict(val_sha256=val_sha256, tokenizer_sha256=tokenizer_sha256))
 
 
-def piece_table(k) -> tuple[np.ndarray, str]:
-	"""int64 [4, vocab]: a piece's bytes less a leading space; if it (0 or 1) has one, is special (control,
-	unknown, unused), is unknown. And the tokenizer's SHA-256."""
+def piece_table(k):
+	"""int64 [4, vocab]: a piece's bytes less a leading space; whether it has one, is control, unknown or
+	unused, is unknown. And the tokenizer's SHA-256."""
 	import sentencepiece
 
 	path, table = k.tokenizer_path, []
@@ -222,7 +218,7 @@ def piece_table(k) -> tuple[np.ndarray, str]:
 		blob = Path(path).read_bytes()
 		sp = sentencepiece.SentencePieceProcessor(model_proto=blob)
 	except (OSError, RuntimeError):
-		raise UserError(f"{path}: not a SentencePiece model; fetch it or set TOKENIZER_PATH") from None
+		need(0, f"{path}: not a SentencePiece model; fetch it or set TOKENIZER_PATH")
 	count = sp.vocab_size()
 	need(count == k.vocab_size, f"{path}: {count} pieces, VOCAB_SIZE={k.vocab_size}; set one right")
 	for i in range(count):
@@ -232,8 +228,8 @@ def piece_table(k) -> tuple[np.ndarray, str]:
 	return np.array(table).T, sha256(blob)
 
 
-# ---- Model: pre-norm blocks with RoPE, QK-norm with a gain, grouped KV heads, ReLU^2, U-Net skips and
-# the embedding mixed into every block; projections into the residual stream start at zero ----
+# ---- Model: pre-norm blocks with RoPE, QK-norm with a gain, grouped KV heads, ReLU^2, U-Net skips, the
+# embedding mixed into every block ----
 
 # What an artifact tells of its model.
 MODEL_KNOBS = """vocab_size num_layers model_dim num_heads num_kv_heads mlp_mult tie_embeddings
@@ -287,6 +283,11 @@ def attend(q, k, v, span):
 	return mx.concatenate(out, 2)
 
 
+def last(x, rows):
+	"""[batch, length, dim] -> [batch, rows, dim], the last ones."""
+	return x[:, x.shape[1] - rows :]
+
+
 class Attention(nn.Module):
 	def __init__(self, k):
 		super().__init__()
@@ -297,11 +298,11 @@ class Attention(nn.Module):
 		self.q_gain = mx.full((self.heads,), k.qk_gain_init)
 
 	def __call__(self, x, rows):
-		"""[batch, length, dim] -> [batch, rows, dim] of the last `rows` inputs. No input attends past the
-		trained length, whatever the window (measured: docs/benchmarks.md)."""
+		"""[batch, length, dim] -> [batch, rows, dim] of the last `rows` inputs. None attends past the trained
+		length (measured: docs/benchmarks.md)."""
 		batch, length, dim = x.shape
 		past, shape = length - rows, (batch, -1, self.heads // self.repeats, dim // self.heads)
-		q = self.c_q(x[:, past:]).reshape(batch, rows, self.heads, -1).swapaxes(1, 2)
+		q = self.c_q(last(x, rows)).reshape(batch, rows, self.heads, -1).swapaxes(1, 2)
 		k, v = (c(x).reshape(shape).swapaxes(1, 2) for c in (self.c_k, self.c_v))
 		q = rotate(rms_norm(q), past, self.base) * self.q_gain.astype(x.dtype)[:, None, None]
 		k = rotate(rms_norm(k), 0, self.base)
@@ -327,9 +328,9 @@ class Block(nn.Module):
 
 	def __call__(self, x, x0, rows):
 		keep, mix = self.resid_mix.astype(x.dtype)
-		x = keep * x + mix * x0
+		x = keep * x + mix * last(x0, x.shape[1])
 		y = self.attn(rms_norm(x), rows)
-		x = x[:, x.shape[1] - rows :] + self.attn_scale.astype(x.dtype) * y
+		x = last(x, rows) + self.attn_scale.astype(x.dtype) * y
 		return x + self.mlp_scale.astype(x.dtype) * self.mlp(rms_norm(x))
 
 
@@ -345,14 +346,16 @@ class GPT(nn.Module):
 		self.lm_head = None if k.tie_embeddings else Linear(k.model_dim, k.vocab_size, zero=True)
 
 	def features(self, tokens, rows):
-		"""int [batch, length] -> [batch, rows, dim] of the last `rows` inputs, to which the last block
-		confines queries, projection and MLP."""
+		"""int [batch, length] -> [batch, rows, dim] of the last `rows` inputs, and little more is done."""
 		x = x0 = rms_norm(self.tok_emb(tokens).astype(self.dtype))
-		skips, length = [], tokens.shape[1]
+		skips, above = [], len(self.blocks)
 		for i, block in enumerate(self.blocks):
 			if i >= self.encoder_layers and skips:
-				x = x + self.skip_weights[i - self.encoder_layers].astype(x.dtype) * skips.pop()
-			x = block(x, x0, rows if i == len(self.blocks) - 1 else length)
+				weight = self.skip_weights[i - self.encoder_layers].astype(x.dtype)
+				x = x + weight * last(skips.pop(), x.shape[1])
+			above -= 1
+			count = min(x.shape[1], rows + above * (self.k.train_seq_len - 1))
+			x = block(x, x0, count)
 			if i < self.encoder_layers:
 				skips.append(x)
 		return x
@@ -379,10 +382,10 @@ class GPT(nn.Module):
 		return sum(nats(x[at : at + size], weight, targets[at : at + size]) for at in cuts) / len(x)
 
 
-# ---- Optimizers: Muon for matrices, Adam for embeddings, gains and mixing vectors ----
+# ---- Optimizers: Muon for matrices, Adam for embeddings and vectors ----
 
 
-def newton_schulz(x: mx.array, steps: int) -> mx.array:
+def newton_schulz(x, steps):
 	"""About the nearest semi-orthogonal matrix to each of [n, rows, cols]: Muon's iteration
 	(K. Jordan, 2024, https://kellerjordan.github.io/posts/muon/), batched. In float32: MLX has given NaNs
 	in bfloat16."""
@@ -418,14 +421,15 @@ class Optimizers:
 		self.state["momentum"] = [mx.stack([0 * params[n] for n in names]) for names in self.matrices]
 		self.state["count"] = mx.array(0.0)
 
-	def step(self, grads, step, scale):
-		"""Update number `step` (from 0) by gradients by name, rates times `scale`."""
+	def schedule(self, step, scale):
+		"""For update number `step` (from 0), rates times `scale`."""
 		k = self.k
 		warm = min(1.0, step / max(k.muon_momentum_warmup_steps, 1))
 		momentum = k.muon_momentum_warmup_start * (1 - warm) + k.muon_momentum * warm
-		self.update(grads, mx.array(scale), mx.array(momentum))  # arrays: a new number would compile anew
+		self.now = mx.array(scale), mx.array(momentum)  # arrays: a new number would compile anew
 
 	def apply(self, grads, scale, momentum):
+		"""By gradients by name."""
 		k, state, params = self.k, self.state, dict(tree_flatten(self.model.parameters()))
 		if k.grad_clip_norm:
 			norm = mx.sqrt(sum(g.square().sum() for g in grads.values()))
@@ -447,18 +451,17 @@ class Optimizers:
 		self.model.update(tree_unflatten(list(params.items())))
 
 
-# ---- Schedule and budget: functions of progress, a number from 0 to 1 ----
+# ---- Schedule and budget: progress is a number from 0 to 1 ----
 
 
-def lr_scale(k, progress, step) -> float:
-	"""1, then straight to 0 over WARMDOWN_FRAC of the run, or over WARMDOWN_ITERS of its
-	step / progress steps, as upstream."""
+def lr_scale(k, progress, step):
+	"""1, then straight to 0 over WARMDOWN_FRAC of the run, or WARMDOWN_ITERS of its step / progress steps."""
 	part = k.warmdown_frac if k.warmdown_iters < 0 else k.warmdown_iters * progress / max(step, 1)
 	return min(1.0, (1.0 - progress) / part) if part else 1.0
 
 
 class Budget:
-	"""The training clock: from the start of step 1 to the end of the last kept update."""
+	"""The clock from the start of step 1 to the end of the last kept update."""
 
 	def __init__(self, k, elapsed, clock):
 		self.elapsed, self.clock, self.mark = elapsed, clock, clock()
@@ -466,7 +469,7 @@ class Budget:
 		self.recent = [0.0]  # seconds of the last steps
 
 	def lap(self):
-		"""Ends a step; False, its time not counted, if it ended past the budget."""
+		"""Ends a step; False, and not counted, if it ended past the budget."""
 		now = self.clock()
 		seconds, self.mark = now - self.mark, now
 		self.recent = [*self.recent[-19:], seconds]
@@ -475,7 +478,7 @@ class Budget:
 		return fits
 
 	def over(self, step):
-		"""Why no further step may begin; "" if one as slow as the slowest of the last 20 fits."""
+		"""Why no further step may begin; "" if the slowest of the last 20 would fit."""
 		late = self.elapsed + max(self.recent) > self.cap
 		return "iterations" if step >= self.limit else "wallclock_cap" if late else ""
 
@@ -483,18 +486,18 @@ class Budget:
 		return min(1.0, max(self.elapsed / self.cap, step / self.limit))
 
 
-# ---- Artifact, never a pickle: 20 bytes (magic, format, coder, unpacked length, CRC-32 of the rest), then
-# coded: uint32 length of a JSON header, the header (configuration; name, shape, encoding of each tensor),
-# in its order all first arrays, then all scales: like bytes together pack better ----
+# ---- Artifact: 20 bytes (magic, format, coder, unpacked length, CRC-32 of the rest), then coded: uint32
+# length of a JSON header, the header (configuration; each tensor's name, shape, encoding), in its order all
+# first arrays, then all scales: like bytes together pack better ----
 
 PREFIX, MAGIC, FORMAT, ZLIB, MAX_UNPACKED = struct.Struct("<4sHHQI"), b"PGLA", 1, 1, 64 << 20
 # A packed tensor is (encoding, arrays): int8 symbols [rows, cols] and fp16 scales [rows], or floats.
 DTYPES = {"int8": ("i1", "<f2"), "fp16": ("<f2",), "fp32": ("<f4",)}
 
 
-def quantize(matrix, step, bits) -> list[np.ndarray]:
-	"""float32 [rows, cols] -> int8 symbols, fp16 row scales: `step` row deviations (about zero, lest a
-	constant row be lost), more where symbols would clip."""
+def quantize(matrix, step, bits):
+	"""float32 [rows, cols] -> int8 symbols, fp16 row scales: `step` row deviations about zero, more where
+	symbols would clip."""
 	top = 2 ** (bits - 1) - 1
 	deviation = np.sqrt(np.mean(np.square(matrix, dtype=np.float64), axis=1))
 	scales = np.maximum(deviation * step, np.abs(matrix).max(1) / top).astype("<f2")
@@ -502,14 +505,14 @@ def quantize(matrix, step, bits) -> list[np.ndarray]:
 	return [np.clip(np.rint(matrix / divisor), -top, top).astype("i1"), scales]
 
 
-def dequantize(arrays) -> np.ndarray:
+def dequantize(arrays):
 	values, *scales = (a.astype(np.float32) for a in arrays)
 	return (values.T * scales[0]).T if scales else values
 
 
 @np.errstate(all="ignore")  # what overflows is refused below
-def pack_tensors(weights, k, step) -> dict[str, tuple]:
-	"""Every matrix quantized, and these first; vectors and control tensors as fp16."""
+def pack_tensors(weights, k, step):
+	"""Matrices quantized, and these first; vectors and control tensors as fp16."""
 	tensors = {}
 	for name, value in weights.items():
 		small = value.ndim != 2 or matches(name, k.control_tensor_name_patterns)
@@ -524,8 +527,8 @@ def pack_tensors(weights, k, step) -> dict[str, tuple]:
 	return {name: tensors[name] for name in order}
 
 
-def serialize(config: dict, tensors: dict[str, tuple]) -> bytes:
-	"""An artifact's bytes; the inverse of parse."""
+def serialize(config: dict, tensors: dict[str, tuple]):
+	"""An artifact's bytes of a configuration and tensors by name; the inverse of parse."""
 	entries = [[name, arrays[0].shape, encoding] for name, (encoding, arrays) in tensors.items()]
 	header = json.dumps(dict(config=config, tensors=entries), separators=(",", ":")).encode()
 	arrays = [a.tobytes() for i in (0, 1) for _, arrays in tensors.values() for a in arrays[i : i + 1]]
@@ -534,9 +537,8 @@ def serialize(config: dict, tensors: dict[str, tuple]) -> bytes:
 	return PREFIX.pack(MAGIC, FORMAT, ZLIB, len(payload), zlib.crc32(coded)) + coded
 
 
-def parse(blob: bytes) -> tuple[dict, dict[str, tuple]]:
-	"""Configuration and tensors of anyone's bytes: any exception refuses them, and no array is made that
-	they do not fill."""
+def parse(blob: bytes):
+	"""Configuration and tensors of anyone's bytes: any exception refuses them."""
 	*kind, length, crc = PREFIX.unpack_from(blob)
 	need(kind == [MAGIC, FORMAT, ZLIB], "wrong magic, format or coder")
 	need(length <= MAX_UNPACKED, f"unpacks to {length} bytes, over {MAX_UNPACKED}")
@@ -550,15 +552,16 @@ def parse(blob: bytes) -> tuple[dict, dict[str, tuple]]:
 	for i, (name, shape, encoding) in ((i, entry) for i in (0, 1) for entry in header["tensors"]):
 		for dtype in DTYPES[encoding][i : i + 1]:
 			dims = shape[:1] if i else shape
-			tensors[name][1].append(np.frombuffer(payload, dtype, math.prod(dims), at).reshape(dims))
-			at += tensors[name][1][-1].nbytes
+			array = np.frombuffer(payload, dtype, math.prod(dims), at).reshape(dims)
+			tensors[name][1].append(array)
+			at += array.nbytes
 	need(at == length and len(tensors) == len(header["tensors"]), "bytes left over, or a name twice")
 	return header["config"], tensors
 
 
-def export_artifact(weights, k, code_bytes) -> tuple[bytes, float]:
-	"""The artifact of float32 arrays by name, and its scale step in row deviations: 1/24 at 8 bits, or what
-	bisection finds to fit the cap less 5,000 bytes (room to change the code), at most 2 (nearly all 0)."""
+def export_artifact(weights, k, code_bytes):
+	"""The artifact of float32 arrays, and its step in row deviations: 1/24 at 8 bits, or what fits the cap
+	less 5,000 bytes (room to change the code), at most 2 (nearly all 0)."""
 	config = {name: getattr(k, name) for name in MODEL_KNOBS}
 	limit = k.artifact_cap_bytes - 5000 - code_bytes if k.artifact_cap_bytes else math.inf
 	low, high, best = 127 / 24 / (2 ** (k.quant_bits - 1) - 1), 2.0, None
@@ -575,12 +578,12 @@ def export_artifact(weights, k, code_bytes) -> tuple[bytes, float]:
 	return best, high
 
 
-# ---- Scorer, the submission interface: after each token of a stream, the distribution of the next ----
+# ---- Scorer, the submission interface: a stream's tokens in, the distribution after each out ----
 
 
 class Scorer:
-	"""Sliding windows: block b gives rows S*b .. S*b+S-1 from inputs max(0, S*b+S-E) on (E: seq_len, S:
-	stride). Blocks from input 0 share a pass, later ones are batched, one that a call cuts is redone."""
+	"""Sliding windows: block b gives rows S*b .. S*b+S-1 (S: stride, E: seq_len) from inputs max(0, S*b+S-E)
+	on. Blocks from input 0 share a pass, later ones are batched, one that a call cuts is redone."""
 
 	def __init__(self, model, seq_len, stride, batch_tokens=0):
 		self.model, self.seq_len, self.stride = model, seq_len, stride
@@ -590,9 +593,9 @@ class Scorer:
 	def reset(self):
 		self.kept, self.position = np.zeros(0, np.int64), 0  # last inputs, number of inputs seen
 
-	def log_probs(self, tokens) -> np.ndarray:
-		"""The next n >= 1 tokens of the stream -> float32 [n, vocab] natural-log probabilities: row i is for
-		the token after tokens[i], given the stream up to it."""
+	def log_probs(self, tokens):
+		"""The next n >= 1 tokens of the stream -> float32 [n, vocab] natural-log probabilities: row i of the
+		token after tokens[i], given the stream up to it."""
 		new = np.asarray(tokens).astype(np.int64)
 		known = new.ndim == 1 and len(new) and 0 <= new.min() and new.max() < self.model.k.vocab_size
 		need(known, "tokens: a row of at least one id of the vocabulary")
@@ -617,8 +620,8 @@ class Scorer:
 		return np.array(nn.log_softmax(self.model.logits(mx.array(windows), count)).flatten(0, 1))
 
 
-def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0) -> Scorer:
-	"""A Scorer of a packed artifact, which alone is read; UserError says what is wrong with it."""
+def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0):
+	"""A Scorer of a packed artifact, which alone is read; a UserError says what is wrong."""
 	path = Path(artifact_path)
 	mx.set_default_device(pick_device(device))
 	try:
@@ -630,17 +633,16 @@ def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0) -> Sco
 		model = GPT(k, dtype or pick_dtype())  # lazy: nothing is allocated on the header's word
 		shapes = {name: p.shape for name, p in tree_flatten(model.parameters())}
 		need(shapes == {name: w.shape for name, w in weights.items()}, "its tensors do not make its model")
-	except Exception as e:  # whatever hostile bytes make of a coder, the JSON reader or the model
-		raise UserError(f"{path}: damaged, or no artifact ({e})") from None
+	except Exception as e:  # whatever hostile bytes cause
+		need(0, f"{path}: damaged, or no artifact ({e})")
 	model.update(tree_unflatten([(name, mx.array(w)) for name, w in weights.items()]))
 	return Scorer(model, k.eval_seq_len, k.eval_stride, batch_tokens)
 
 
-def score_stream(scorer, stream, log) -> dict:
-	"""Every target once: val_loss in nats a target, val_bpb in bits a byte, [nats, bytes] of 64 parts."""
+def score_stream(scorer, stream, log):
+	"""val_loss in nats a target, val_bpb in bits a byte, [nats, bytes] of 64 parts."""
 	sizes, chunk, began = stream.target_bytes, scorer.windows * scorer.stride, time.monotonic()
-	count, told = len(sizes), began
-	nats = np.empty(count)
+	count, told, nats = len(sizes), began, np.empty(len(sizes))
 	scorer.reset()
 	for at in range(0, count, chunk):
 		targets = stream.tokens[at + 1 : at + chunk + 1]
@@ -649,9 +651,8 @@ def score_stream(scorer, stream, log) -> dict:
 		if (now := time.monotonic()) > told + 15:
 			told, done = now, at + len(targets)
 			log.line(f"scoring:{done}/{count} seconds_left:{(now - began) * (count - done) / done:.0f}")
-	parts = np.arange(count) * 64 // count
-	segments = zip(*(np.bincount(parts, weights, 64).tolist() for weights in (nats, sizes)))
-	total, size = float(nats.sum()), int(sizes.sum())
+	parts, total, size = np.arange(count) * 64 // count, float(nats.sum()), int(sizes.sum())
+	segments = np.stack([np.bincount(parts, weights, 64) for weights in (nats, sizes)], 1).tolist()
 	need(math.isfinite(total) and size, "the score is not finite: training diverged; lower the rates")
 	score = dict(val_loss=total / count, val_bpb=total / math.log(2) / size, targets=count, bytes=size)
 	score |= dict(seq_len=scorer.seq_len, stride=scorer.stride, seconds=time.monotonic() - began)
@@ -662,24 +663,23 @@ def score_stream(scorer, stream, log) -> dict:
 
 
 class Log:
-	"""train.log for people, metrics.jsonl for tools; the console alone without a folder."""
+	"""train.log for people, metrics.jsonl for tools; without a folder the console alone."""
 
 	def __init__(self, folder, append=False, console=True):
-		self.files, self.facts = [sys.stdout] * console, None
+		self.files, self.facts, mode = [sys.stdout] * console, None, "a" if append else "x"
 		try:
 			if folder:
 				folder.mkdir(parents=True, exist_ok=True)
-				self.files.append((folder / "train.log").open("a" if append else "x"))
-				self.facts = (folder / "metrics.jsonl").open("a" if append else "w")
+				self.files.append((folder / "train.log").open(mode))
+				self.facts = (folder / "metrics.jsonl").open(mode)
 		except OSError as e:  # above all 'File exists': no run is overwritten
-			raise UserError(f"{e.filename}: {e.strerror}; change RUN_ID or OUT_DIR, or RESUME=1") from None
+			need(0, f"{e.filename}: {e.strerror}; change RUN_ID or OUT_DIR, or RESUME=1")
 
 	def line(self, text):
 		for file in self.files:
 			print(text, file=file, flush=True)
 
 	def fact(self, event, text="", **values):
-		"""For people and for tools."""
 		self.line(text or "\n".join(f"{name}:{value}" for name, value in values.items()))
 		if self.facts:
 			record = dict(schema=1, event=event, time=time.time(), **values)
@@ -687,7 +687,7 @@ class Log:
 
 
 def replace_file(path, write):
-	"""All of the file that write(path) makes, or nothing."""
+	"""All of what write(path) makes, or nothing."""
 	part = path.with_suffix(".part")
 	write(part)
 	part.replace(path)
@@ -707,15 +707,15 @@ def save_checkpoint(run, step, elapsed):
 		run.log.line(f"no checkpoint at step {step}, training goes on: {str(e)[:80]!r}")
 
 
-def load_checkpoint(run) -> tuple[int, float]:
-	"""Loads the state in place; its step and elapsed training seconds."""
+def load_checkpoint(run):
+	"""Loads the state; its step and elapsed training seconds."""
 	path = run.folder / "checkpoint.safetensors"
 	try:
 		arrays, told = mx.load(str(path), return_metadata=True)
 		mx.eval(arrays)
 		state = tree_unflatten(list(arrays.items())) | json.loads(told["told"])
 	except Exception as e:  # whatever mx.load makes of a missing or damaged file
-		raise UserError(f"{path}: no checkpoint to RESUME ({type(e).__name__}); change RUN_ID") from None
+		need(0, f"{path}: no checkpoint to RESUME ({type(e).__name__}); change RUN_ID")
 	mine, was = run.k._asdict(), state["knobs"]
 	free = "run_id,out_dir,resume,every,micro"  # what a resumed run may change
 	changed = [name.upper() for name in mine if mine[name] != was[name] and not matches(name, free)]
@@ -727,7 +727,7 @@ def load_checkpoint(run) -> tuple[int, float]:
 
 
 class StopFlag:
-	"""Set by the first SIGINT or SIGTERM; the second ends the process."""
+	"""Set by the first SIGINT or SIGTERM; a second ends the process."""
 
 	asked = False
 
@@ -756,7 +756,7 @@ def pick_dtype():
 	return mx.bfloat16 if mx.default_device() == mx.gpu else mx.float32
 
 
-def pass_sequences(run) -> int:
+def pass_sequences(run):
 	"""Sequences a pass: on a GPU as many as half the memory holds, by what a pass of one takes."""
 	k, parts = run.k, max(run.k.grad_accum_steps, len(run.streams))
 	most = min(k.mlx_max_microbatch_tokens, k.train_batch_tokens // parts)
@@ -813,7 +813,7 @@ def describe(run):
 	(run.folder / SCRIPT.name).write_text(source)
 
 
-def train_step(run, tokens, step, scale) -> mx.array:
+def train_step(run, tokens, step, scale):
 	"""One update from int32 [sequences, length + 1]; starts it and gives its mean loss."""
 	total, grads, share = mx.array(0.0), {}, run.micro / run.sequences
 	for at in range(0, run.sequences, run.micro):
@@ -824,7 +824,8 @@ def train_step(run, tokens, step, scale) -> mx.array:
 		grads = {name: share * g + grads.get(name, 0) for name, g in tree_flatten(found)}
 		if run.k.mlx_eager_eval and number == len(run.streams) - 1:
 			mx.eval(total, grads)  # or the graph grows with every pass
-	run.opt.step(grads, step, scale)
+	run.opt.schedule(step, scale)
+	run.opt.update(grads, *run.opt.now)
 	mx.async_eval(total, run.model.state, run.opt.state)
 	return total
 
@@ -862,8 +863,8 @@ def warm_up(run):
 	run.log.fact("warm_up", warmup_steps=step, compile=compiled)
 
 
-def train(run, step, elapsed, clock=time.monotonic) -> str:
-	"""Until the budget, the step limit or a signal ends it; says which."""
+def train(run, step, elapsed, clock=time.monotonic):
+	"""Until budget, step limit or signal end it; says which."""
 	k, log, first, saved, discarded, loss, scale = run.k, run.log, step, elapsed, None, 0.0, 1.0
 	budget, places = Budget(k, elapsed, clock), range(0, sys.maxsize, run.sequences)
 	tokens = run.data.batch(places[step], run.sequences)
@@ -873,8 +874,7 @@ def train(run, step, elapsed, clock=time.monotonic) -> str:
 		at, ms = f"step:{step}/{k.iterations}", budget.elapsed * 1000
 		timing = f"train_time:{ms:.0f}ms step_avg:{ms / max(step, 1):.2f}ms"
 		if step > first:
-			said = step <= first + 10 or step % (k.train_log_every or 1) == 0
-			if reason or k.train_log_every and said:
+			if k.train_log_every and (step <= first + 10 or step % k.train_log_every == 0) or reason:
 				line = f"{at} train_loss:{loss:.4f} {timing}"
 				log.fact("step", line, **facts, train_loss=loss, lr_scale=scale)
 			if k.val_loss_every and (reason or step % k.val_loss_every == 0):
@@ -898,52 +898,47 @@ def train(run, step, elapsed, clock=time.monotonic) -> str:
 		else:
 			run.model.update(kept)
 			discarded = step + 1
-			log.line(f"discarded_step:{discarded} ended past the budget, undone")
+			log.line(f"discarded_step:{discarded}")
 	log.line(f"stopping_early: {reason} train_time:{ms:.0f}ms {at}")
 	line = f"train_seconds:{budget.elapsed:.3f} tokens:{facts['tokens']} steps:{step}"
 	log.fact("train_end", line, **facts, reason=reason, discarded_step=discarded)
 	return reason
 
 
-def export(run) -> tuple[Path, int]:
-	"""Packs the weights; the artifact's path, the bytes left under the cap."""
+def export(run):
+	"""The artifact's path, the bytes left under the cap."""
 	k, began, code = run.k, time.monotonic(), SCRIPT.stat().st_size
 	weights = {name: np.array(p) for name, p in tree_flatten(run.model.parameters())}
 	blob, step = export_artifact(weights, k, code)
 	path = run.folder / f"final_model.int{k.quant_bits}.{k.compressor}"
 	replace_file(path, lambda part: part.write_bytes(blob))
 	run.log.line(f"quantized: step:std/{1 / step:.2f} bits:{k.quant_bits} coder:{k.compressor}")
-	total, cap = len(blob) + code, k.artifact_cap_bytes
-	sizes = dict(bytes_total=total, bytes_code=code, bytes_model=len(blob), cap=cap, headroom=cap - total)
+	size, cap = len(blob), k.artifact_cap_bytes
+	facts = dict(bytes_total=size + code, bytes_code=code, bytes_model=size, cap=cap)
+	facts["headroom"] = room = cap - size - code
 	line = "total_submission_size_quant_zlib:{} bytes code:{} model:{} cap:{} headroom:{}"
-	facts = dict(step=step, artifact=path.name, artifact_sha256=sha256(blob), **sizes)
-	facts["export_seconds"] = time.monotonic() - began
-	run.log.fact("export", line.format(*sizes.values()), **facts)
-	return path, cap - total if cap else 0
+	line, facts["export_seconds"] = line.format(*facts.values()), time.monotonic() - began
+	run.log.fact("export", line, **facts, step=step, artifact=path.name, artifact_sha256=sha256(blob))
+	return path, room if cap else 0
 
 
-def log_score(scorer, stream, log, event, head, tail, digits=8, **facts) -> float:
+def log_score(scorer, stream, log, event, head, tail, digits=8, **facts):
 	s = score_stream(scorer, stream, log)
 	line = f"{head} val_loss:{s['val_loss']:.{digits}f} val_bpb:{s['val_bpb']:.{digits}f}{tail}"
 	log.fact(event, line, **facts, **s)
-	return s["seconds"]
 
 
-def score_artifact(path, k, stream, log, notes) -> float:
-	"""Logs the artifact's scores, plain windows and sliding; seconds taken."""
+def score_artifact(path, k, stream, log, notes):
+	"""Plain windows, then sliding ones."""
 	sliding = load_scorer(path, k.device, batch_tokens=k.val_batch_size)
 	name, count, length = Path(k.data_path).name, len(stream.target_bytes), sliding.model.k.train_seq_len
 	notes += [f"data={name}"] if name != CHALLENGE_DATA else ["partial"] * (count < CHALLENGE_TARGETS)
 	plain = Scorer(sliding.model, length, length, k.val_batch_size)
 	tail = f" seq_len:{sliding.seq_len} stride:{sliding.stride} targets:{count}"
 	tail += " note:" * bool(notes) + ",".join(notes)
-	return sum(
-		log_score(scorer, stream, log, "score", f"final_{name}_exact", tail, kind=kind, notes=notes)
-		for kind, name, scorer, tail in (
-			("roundtrip", "int8_zlib_roundtrip", plain, ""),
-			("sliding", "sliding_window", sliding, tail),
-		)
-	)
+	rest = stream, log, "score"
+	log_score(plain, *rest, "final_int8_zlib_roundtrip_exact", "", kind="roundtrip", notes=notes)
+	log_score(sliding, *rest, "final_sliding_window_exact", tail, kind="sliding", notes=notes)
 
 
 def run_all(k):
@@ -958,9 +953,10 @@ def run_all(k):
 	reason = train(run, *run.start)
 	path, room = export(run)
 	notes = ["resumed"] * k.resume + ["interrupted"] * (reason == "interrupted")
-	eval_seconds = score_artifact(path, k, run.stream, run.log, notes)
-	peak = mx.get_peak_memory()
-	facts = dict(setup_seconds=setup_seconds, eval_seconds=eval_seconds, peak_memory_bytes=peak)
+	began = time.monotonic()
+	score_artifact(path, k, run.stream, run.log, notes)
+	facts = dict(setup_seconds=setup_seconds, eval_seconds=time.monotonic() - began)
+	facts["peak_memory_bytes"] = mx.get_peak_memory()
 	run.log.fact("end", **facts, exit_code=int(room < 0))
 	need(room >= 0, f"{-room} bytes over the cap at the coarsest step; shrink the model")
 
@@ -972,10 +968,10 @@ REMEDIES = """macOS ended the GPU's work to keep the screen responsive; let the 
 AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1 for a less responsive screen; RESUME=1 goes on"""
 
 
-def main() -> int:
+def main():
 	if sys.argv[1:] == ["--knobs"]:
-		rows = (f"{name.upper()}\t{default}\t{meaning}\n" for name, (default, meaning, *_) in KNOBS.items())
-		sys.stdout.write("".join(rows))
+		for name, (default, meaning, *_) in KNOBS.items():
+			print(name.upper(), default, meaning, sep="\t")
 		return 0
 	try:
 		run_all(read_knobs(os.environ))

@@ -11,19 +11,23 @@ import trainer_kit as kit
 TORCH, MLX = (kit.REPO / name for name in ("train_gpt.py", "train_gpt_mlx.py"))
 
 # What either has alone, and what says the same in the words of another framework; all else is identical.
-TORCH_ALONE = {"GPT.compile", "LOSS_TOKENS", "Run.reduce", "rope_tables"}
+TORCH_ALONE = {
+    "GPT.compile", "LOSS_TOKENS", "Run.reduce", "Run.update", "Run.capture", "rope_tables", "attempt",
+}  # fmt: skip
 MLX_ALONE = {
     "KNOBS.mlx_max_microbatch_tokens", "KNOBS.grad_accum_steps", "KNOBS.mlx_eager_eval",
-    "KNOBS.logit_chunk_tokens", "Linear.__init__", "Optimizers.apply", "Optimizers.reset",
-    "project", "project_vjp", "pass_sequences", "build", "WATCHDOG", "REMEDIES",
+    "KNOBS.logit_chunk_tokens", "Linear.__init__", "project", "project_vjp", "pass_sequences", "build",
+    "WATCHDOG", "REMEDIES",
 }  # fmt: skip
 TRANSLATED = {
     "KNOBS.device", "KNOBS.compile",
     "TrainData", "TrainData.__init__", "TrainData.batch",
-    "Linear", "Linear.forward", "rotate", "rms_norm", "attend", "Attention.__init__", "Attention.forward",
-    "MLP.__init__", "MLP.forward", "Block.__init__", "Block.forward",
+    "Linear", "Linear.forward", "rotate", "rms_norm", "attend", "last",
+    "Attention.__init__", "Attention.forward", "MLP.__init__", "MLP.forward",
+    "Block.__init__", "Block.forward",
     "GPT.__init__", "GPT.features", "GPT.head", "GPT.logits", "GPT.nats", "GPT.loss",
-    "newton_schulz", "Optimizers", "Optimizers.__init__", "Optimizers.step",
+    "newton_schulz", "Optimizers", "Optimizers.__init__", "Optimizers.reset", "Optimizers.schedule",
+    "Optimizers.apply",
     "Scorer.__init__", "Scorer.log_probs", "Scorer.rows", "load_scorer", "score_stream",
     "save_checkpoint", "load_checkpoint", "pick_device", "pick_dtype", "Run.__init__", "describe",
     "train_step", "warm_up", "train", "export", "run_all", "main",
