@@ -428,7 +428,7 @@ class Optimizers:
 		k = self.k
 		warm = min(1.0, step / max(k.muon_momentum_warmup_steps, 1))
 		momentum = k.muon_momentum_warmup_start * (1 - warm) + k.muon_momentum * warm
-		self.now[0], self.now[1] = scale, momentum  # without a sync
+		self.now[0], self.now[1] = scale, momentum  # no sync
 
 	@torch.no_grad()
 	def apply(self):
@@ -794,7 +794,7 @@ class Run:
 			self.reducing.append(dist.all_reduce(p.grad, async_op=True))
 
 	def update(self, tokens):
-		"""By this rank's int64 [sequences, length + 1], without a host sync; all ranks' mean loss."""
+		"""By this rank's int64 [sequences, length + 1], without host sync; all ranks' mean loss."""
 		total = torch.zeros((), device=self.device)
 		for at in range(0, self.sequences, self.micro):
 			part, self.last = tokens[at : at + self.micro], at + self.micro == self.sequences
@@ -809,7 +809,7 @@ class Run:
 		return total
 
 	def capture(self, tokens):
-		"""Makes `update` one CUDA graph: a tiny model's kernels take less time than their launches."""
+		"""Makes `update` one CUDA graph: a tiny model's kernels are shorter than their launches."""
 		graph, update = torch.cuda.CUDAGraph(), self.update
 		with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
 			total = update(tokens)
@@ -840,7 +840,7 @@ def train_step(run, tokens, step, scale):
 
 
 def attempt(run, name, action):
-	"""Whether it worked: COMPILE=0 does not try it, COMPILE=1 does not do without."""
+	"""Whether it worked. COMPILE=0 does not try, COMPILE=1 does not do without."""
 	try:
 		return run.k.compile != "0" and not action()
 	except Exception as e:  # a missing compiler raises one of many classes
