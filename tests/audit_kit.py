@@ -7,12 +7,14 @@ import struct
 import sys
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from golf import stream, track
-from golf.audit import FirstPass, audit, target_log_probs
+from golf.audit import FULL, FirstPass, audit, feed, target_log_probs
+from golf.audit_reference import bigram_log_probs
 
 REPO = Path(__file__).resolve().parents[1]
 EXAMPLES = REPO / "tests" / "fixtures" / "submissions"
@@ -73,10 +75,30 @@ def first_pass(feeder, text: stream.Stream, **facts) -> FirstPass:
     return FirstPass(np.concatenate(found), time.monotonic() - began, **facts)
 
 
+def bigram(inputs, targets):
+    """The control of tracks that name none."""
+    return bigram_log_probs(inputs, targets, 1024)
+
+
+def control(feeder):
+    """Another submission as the control."""
+
+    def reference(inputs, targets):
+        feeder.reset()
+        return feed(feeder, inputs, targets)[0]
+
+    return reference
+
+
 def audited(feeder, text, holdout=None, seed=0, facts=(), **options) -> dict:
     """The rules of a first pass and an audit, by id."""
     first = first_pass(feeder, text, **dict(facts))
-    options = dict(holdout=holdout, cuts=400, log=lambda _: None) | options
+    return audit_rules(feeder, text, first, seed, holdout=holdout, **options)
+
+
+def audit_rules(feeder, text, first, seed=0, cuts=400, **options) -> dict:
+    """The rules of an audit after this first pass, by id."""
+    options = dict(reference=bigram, size=replace(FULL, cuts=cuts), log=lambda _: None) | options
     rules = audit(feeder, text, first, np.random.default_rng(seed), **options)
     assert len({rule.id for rule in rules}) == len(rules)
     return {rule.id: rule for rule in rules}

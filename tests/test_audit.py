@@ -17,7 +17,9 @@ from audit_kit import (
     REPO,
     TRACK,
     Local,
+    audit_rules,
     audited,
+    control,
     first_pass,
     load_script,
     source,
@@ -161,22 +163,40 @@ def test_half_of_the_cuts_follow_the_lead():
     assert np.bincount(proportional // 10_000) == pytest.approx([0, 257, 743], abs=60)
 
 
+def test_beside_a_model_of_its_kind_cuts_find_much_rarer_peeking():
+    rng, count = np.random.default_rng(0), 65_536
+    for one_in in (1_000, 5_000, 20_000):
+        leads = rng.normal(0, 1e-6, count)  # arithmetic
+        peeked = rng.choice(count, count // one_in, replace=False)
+        leads[peeked] = 0.01
+        uniform, proportional = audits.draw_cuts(rng, leads, 2000)
+        assert np.isin(peeked, [*uniform, *proportional]).all()
+        assert len(proportional) == 1000
+
+
+def test_without_a_lead_all_cuts_are_uniform():
+    leads = np.where(np.arange(20_000) < 10_000, 9e-4, -3.0)  # less than a row may be off
+    _, proportional = audits.draw_cuts(np.random.default_rng(0), leads, 2000)
+    assert np.bincount(proportional // 10_000) == pytest.approx([500, 500], abs=90)
+
+
 def test_quick_feeds_the_beginning_alone(source, holdout):
     feeder = Local(BIGRAM)
-    rules = audited(feeder, source.stream(0, 20_000), holdout, quick=True)
+    rules = audited(feeder, source.stream(0, 20_000), holdout, size=audits.QUICK)
     assert "0 of 200 blind rows" in rules["causal"].figure
     assert "1 target in 33 anywhere" in rules["causal"].figure
     first, second, *trials = feeder.calls
     assert sum(first) == 20_000
+    again = sum(map(sum, (second, *trials)))
+    assert again <= audits.QUICK.fed(source.stream(0, 20_000), holdout) <= again + 3000
     assert audits.QUICK.targets < sum(second) <= audits.QUICK.targets + len(holdout)
     assert len(second) > 200 and len(trials) == 2 and all(len(calls) == 1 for calls in trials)
 
 
 def test_a_call_ends_at_every_cut_and_none_is_too_long():
-    case = audits.Case(Local(BIGRAM), None, audits.FirstPass(np.zeros(0)), *[None] * 5)
-    ends = case.call_ends(20_000, [3, 9_000]).tolist()
+    ends = audits.call_ends(20_000, 8192, [3, 9_000]).tolist()
     assert ends == [3, 8191, 9_000, 16_383, 19_999]
-    assert case.call_ends(8192).tolist() == [8191] and case.call_ends(0).tolist() == []
+    assert audits.call_ends(8192, 8192).tolist() == [8191] and audits.call_ends(0, 8192).tolist() == []
 
 
 # ---- suffix-proof and shuffled
@@ -278,20 +298,44 @@ def test_too_few_documents_are_not_judged(source):
     assert audited(Local(BIGRAM), text, cuts=100)["held-out"].figure == "no text"
 
 
-def test_a_tracks_own_reference_is_used(text, holdout):
-    asked = []
+def test_control_is_asked_once_for_what_is_fed_again(text, holdout):
+    asked, feeder = [], Local(BIGRAM)
 
-    def reference(tokens):
-        asked.append(len(tokens))
-        return bigram_log_probs(tokens, 1024)
+    def reference(inputs, targets):
+        asked.append((inputs, targets))
+        return np.zeros(len(inputs))
 
-    audited(Local(BIGRAM), text, holdout, reference=reference)
-    assert len(asked) == 1 and asked[0] > TARGETS + 4000
+    audited(feeder, text, holdout, reference=reference)
+    ((inputs, targets),) = asked
+    assert len(inputs) == sum(feeder.calls[1]) > TARGETS + 4000
+    np.testing.assert_array_equal(inputs[:TARGETS], text.tokens[:-1])
+    np.testing.assert_array_equal(targets[:TARGETS], text.tokens[1:])
+    np.testing.assert_array_equal(inputs[TARGETS + 1 :], targets[TARGETS:-1])
+    assert text.vocabulary.special[inputs[TARGETS]], "held-out text begins with a document"
+
+
+@pytest.mark.parametrize("script", [BIGRAM, LEARNING])
+def test_the_control_itself_passes(script, text, holdout):
+    for size in (audits.FULL, audits.QUICK):
+        rules = audited(Local(script), text, holdout, reference=control(Local(script)), size=size)
+        assert [rule for rule in rules.values() if rule.passed is not True] == []
+        assert "0.000 nats better on the stream, error 0.000" in rules["held-out"].figure
+
+
+@pytest.mark.parametrize("lead", [0.0, 1e-5, 5e-4])
+def test_a_gap_too_small_to_matter_is_none(lead):
+    """Beside its like a model has next to no standard error."""
+    rng = np.random.default_rng(0)
+    reference, number = documents_of(rng, np.full(40, 200))
+    model = reference + lead * (number < 20) + rng.normal(0, 1e-7, len(number))
+    gap = compare_texts(model, reference, number, number < 20)
+    assert gap.difference == pytest.approx(lead, abs=1e-6) and gap.difference <= gap.allowed
+    assert 5 * gap.error < 1e-3 == gap.allowed
 
 
 def test_bigram_reference_leaves_each_target_out():
     tokens = np.array([5, 1, 2, 1, 2, 2, 1, 0, 5, 1], np.uint16)
-    found = bigram_log_probs(tokens, 8)
+    found = bigram_log_probs(tokens[:-1], tokens[1:], 8)
     pairs = list(zip(tokens[:-1].tolist(), tokens[1:].tolist()))
     for i, (before, target) in enumerate(pairs):
         rest = pairs[:i] + pairs[i + 1 :]
@@ -303,12 +347,6 @@ def test_bigram_reference_leaves_each_target_out():
 # ---- complete, in-time, normalised, faults
 
 
-def run(feeder, text, first, **options):
-    options = dict(cuts=50, log=lambda _: None) | options
-    rules = audits.audit(feeder, text, first, np.random.default_rng(0), **options)
-    return {rule.id: rule for rule in rules}
-
-
 @pytest.fixture(scope="module")
 def short(source):
     text = source.stream(0, 1000)
@@ -317,10 +355,10 @@ def short(source):
 
 def test_a_target_left_out_is_found(short):
     text, first = short
-    assert run(Local(BIGRAM), text, first)["complete"].passed is True
+    assert audit_rules(Local(BIGRAM), text, first)["complete"].passed is True
     missing = first.log_probs.copy()
     missing[7] = np.nan
-    assert run(Local(BIGRAM), text, replace(first, log_probs=missing))["complete"].passed is False
+    assert audit_rules(Local(BIGRAM), text, replace(first, log_probs=missing))["complete"].passed is False
 
 
 @pytest.mark.parametrize(
@@ -330,7 +368,7 @@ def test_a_target_left_out_is_found(short):
 def test_in_time(short, seconds, budget, same_device, passed):
     text, first = short
     facts = dict(seconds=seconds, budget_seconds=budget, same_device=same_device)
-    assert run(Local(BIGRAM), text, replace(first, **facts))["in-time"].passed is passed
+    assert audit_rules(Local(BIGRAM), text, replace(first, **facts))["in-time"].passed is passed
 
 
 def test_rows_that_sum_to_one_in_the_first_pass_alone_are_found(short):
@@ -340,7 +378,7 @@ def test_rows_that_sum_to_one_in_the_first_pass_alone_are_found(short):
         def log_probs(self, tokens):
             return super().log_probs(tokens) + np.float32(2e-3 if self.calls[-1][1:] else 0)
 
-    rules = run(Later(BIGRAM), text, first)
+    rules = audit_rules(Later(BIGRAM), text, first)
     assert rules["normalised"].passed is False and "sums to 1.002" in rules["normalised"].sentence
     assert "causal" not in rules
 
@@ -352,7 +390,7 @@ def test_misbehaviour_during_the_audit_is_a_finding(short):
         def log_probs(self, tokens):
             raise Fault("died", "the process ended")
 
-    assert run(Ends(BIGRAM), text, first)["died"].passed is False
+    assert audit_rules(Ends(BIGRAM), text, first)["died"].passed is False
 
 
 def test_rows_without_probability_or_with_all_of_it(short):
@@ -366,7 +404,7 @@ def test_rows_without_probability_or_with_all_of_it(short):
             return rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
 
     sure = Sure(BIGRAM)
-    rules = run(sure, text, first_pass(sure, text))
+    rules = audit_rules(sure, text, first_pass(sure, text))
     assert [r.id for r in rules.values() if r.passed is False] == []
 
 
@@ -418,7 +456,7 @@ def test_the_documentation_shows_the_examples_that_are_tested():
 def test_every_rule_is_documented(short):
     text, first = short
     shown = (REPO / "docs" / "submission_interface.md").read_text()
-    for rule in run(Local(BIGRAM), text, first):
+    for rule in audit_rules(Local(BIGRAM), text, first):
         assert f"`{rule}`" in shown
 
 
@@ -436,9 +474,7 @@ def test_examples_claim_what_they_score(script, source):
 
 def test_example_trains_to_its_artifact(source, tmp_path):
     data = tmp_path / "data"
-    subprocess.run(
-        [sys.executable, REPO / "data/build_sample_dataset.py", "--out", data], check=True
-    )
+    subprocess.run([sys.executable, REPO / "data/build_sample_dataset.py", "--out", data], check=True)
     env = {"DATA_PATH": str(data / "datasets" / "sample_sp1024")}
     subprocess.run([sys.executable, BIGRAM], cwd=tmp_path, env=env, check=True)
     made = (tmp_path / ARTIFACT.name).read_bytes()

@@ -8,7 +8,19 @@ import sys
 
 import numpy as np
 import pytest
-from audit_kit import ARTIFACT, CHEATS, EXAMPLES, REPO, TRACK, Local, audited, repacked, source
+from audit_kit import (
+    ARTIFACT,
+    CHEATS,
+    EXAMPLES,
+    REPO,
+    TRACK,
+    Local,
+    audited,
+    bigram,
+    control,
+    repacked,
+    source,
+)
 from golf import sandbox, submission
 from golf.feeder import Fault
 
@@ -19,6 +31,7 @@ CLAIMED = {
     "adapts_then_scores": ["causal", "suffix-proof", "shuffled"],
     "cache_keyed_by_target": ["causal", "suffix-proof"],
     "gate_by_target": ["causal", "suffix-proof"],
+    "holds_a_little": ["held-out"],
     "holds_the_stream": ["held-out"],
     "honest_in_short_calls": ["causal", "deterministic"],
     "mixes_in_blocks": ["causal", "suffix-proof"],
@@ -40,16 +53,14 @@ def test_every_cheat_has_its_rule():
 def test_cheat_is_caught_by_the_rule_that_claims_it(name, source, tmp_path):
     rarely = name == "peeks_rarely"  # what the issue's 2,000 cuts are for, on the whole track
     text = source.stream(0, TRACK["targets"] if rarely else TARGETS)
-    artifact = ARTIFACT
-    if name == "holds_the_stream":
-        artifact = tmp_path / "artifact"
-        artifact.write_bytes(repacked(text.tokens.tobytes()))
+    artifact = holding(text, tmp_path) if name.startswith("holds_") else ARTIFACT
     cheat, budget = Local(CHEATS / f"{name}.py", artifact), dict(budget_seconds=0.01)
     try:
         rules = audited(
             cheat,
             text,
             source.stream(TRACK["targets"], TARGETS),
+            reference=of_its_kind() if name == "holds_a_little" else bigram,
             facts=budget if name == "takes_its_time" else (),
             cuts=2000 if rarely else 40 if name == "takes_its_time" else 400,
         )
@@ -57,8 +68,31 @@ def test_cheat_is_caught_by_the_rule_that_claims_it(name, source, tmp_path):
     except Fault as fault:  # in the first pass
         failed = {fault.rule}
     assert set(CLAIMED[name]) <= failed, failed
-    if name in ("holds_the_stream", "takes_its_time", "peeks_rarely"):
+    if name in ("holds_a_little", "holds_the_stream", "takes_its_time", "peeks_rarely"):
         assert failed == set(CLAIMED[name]), "and it is nothing else that gives it away"
+
+
+def holding(text, folder):
+    """The examples' artifact with the stream at its end."""
+    path = folder / "artifact"
+    path.write_bytes(repacked(text.tokens.tobytes()))
+    return path
+
+
+def of_its_kind():
+    """The model that the cheats bend, as a track's reference."""
+    return control(Local(EXAMPLES / "bigram" / "train_gpt.py"))
+
+
+def test_only_a_control_of_its_kind_sees_what_is_little(source, tmp_path):
+    """What a track's reference is for: a model as good as most submissions explains how hard each
+    document is, so little is enough to be told from chance."""
+    text, holdout = source.stream(0, TARGETS), source.stream(TRACK["targets"], TARGETS)
+    cheat, found = Local(CHEATS / "holds_a_little.py", holding(text, tmp_path)), {}
+    for reference in (bigram, of_its_kind()):
+        rules = audited(cheat, text, holdout, reference=reference)
+        found[reference] = rules["held-out"].passed
+    assert list(found.values()) == [True, False]
 
 
 @pytest.mark.parametrize("name", ["tiny", "bigram", "learning"])
@@ -90,12 +124,13 @@ def entry(name, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("name, rules", [(BY_CLAIM, {"claim", "segments"}), ("peeks", {"causal"})])
 def test_cheat_is_caught_by_golf_score(name, rules, source, tmp_path):
-    data = tmp_path / "sample_sp1024"
+    data, rules_file = tmp_path / "sample_sp1024", tmp_path / "track.json"
+    rules_file.write_text(json.dumps(TRACK | dict(reference=None)))  # it has tests of its own
     data.mkdir()
     header = np.array([20240520, 1, len(source.tokens), *[0] * 253], "<i4")
     (data / "fineweb_val_000000.bin").write_bytes(header.tobytes() + source.tokens.tobytes())
     command = [sys.executable, "-m", "golf", "score", entry(name, tmp_path / "entry"), "--json"]
-    command += ["--track", TRACK["name"], "--data", data, "--device", "cpu"]
+    command += ["--track", rules_file, "--data", data, "--device", "cpu"]
     command += ["--no-sandbox"] if sandbox.why_not() else []  # its own tests are about the sandbox
     tokenizer = REPO / "data" / TRACK["data"]["tokenizer_file"]
     env = os.environ | dict(PYTHONPATH=str(REPO / "scripts"), TOKENIZER_PATH=str(tokenizer))

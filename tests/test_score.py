@@ -15,24 +15,16 @@ from conftest import REPO, run_script
 from golf import GolfError, official, score, stream
 from golf import track as tracks
 from golf.feeder import AuditRule
-from score_kit import HOSTILE, TARGETS, failed, make_submission, make_track, needs_sandbox
-
-ECHO = '''"""Says that the last token comes again with probability 1/2; the others share the rest."""
-import numpy as np
-
-class Scorer:
-    def reset(self):
-        self.seen = 0
-
-    def log_probs(self, tokens):
-        rows = np.full((len(tokens), 1024), 0.5 / 1023, np.float64)
-        rows[np.arange(len(tokens)), tokens] = 0.5
-        self.seen += len(tokens)
-        return np.log(rows)
-
-def load_scorer(artifact_path, device):
-    return Scorer()
-'''
+from score_kit import (
+    ECHO,
+    HOSTILE,
+    TARGETS,
+    echo_log_probs,
+    failed,
+    make_submission,
+    make_track,
+    needs_sandbox,
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +57,7 @@ def read(track) -> stream.Stream:
 def echo_score(track) -> dict:
     """The echo's score, by plain arithmetic."""
     s = read(track)
-    nats = np.where(s.tokens[1:] == s.tokens[:-1], math.log(2), math.log(2 * 1023))
+    nats = -echo_log_probs(s.tokens[:-1], s.tokens[1:])
     parts = [(nats[i : i + 100], s.target_bytes[i : i + 100]) for i in range(0, TARGETS, 100)]
     segments = [[float(n.sum()), int(b.sum())] for n, b in parts]
     bpb = nats.sum() / math.log(2) / s.target_bytes.sum()
@@ -375,7 +367,7 @@ def test_command_line(track, echo, tmp_path):
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    """The data of track_sample_5min, as options of golf.sh score."""
+    """track_sample_5min and its data, as options of golf.sh score."""
     out = tmp_path_factory.mktemp("sample")
     build = [sys.executable, REPO / "data" / "build_sample_dataset.py", "--out", out]
     subprocess.run(build, check=True, capture_output=True)
@@ -385,8 +377,11 @@ def sample(tmp_path_factory):
 @pytest.mark.slow
 @needs_sandbox
 @pytest.mark.parametrize("name", ["bigram", "learning"])
-def test_example_passes_whole(sample, name):
-    done = run_script("golf.sh", "score", REPO / "tests/fixtures/submissions" / name, *sample, "--json")
+def test_example_passes_whole(sample, name, tmp_path):
+    rules = tracks.load("track_sample_5min") | dict(reference=None)  # which takes the longest
+    (tmp_path / "track.json").write_text(json.dumps(rules))
+    options = ("--track", tmp_path / "track.json", *sample[2:], "--json")
+    done = run_script("golf.sh", "score", REPO / "tests/fixtures/submissions" / name, *options)
     assert done.returncode == 0 and json.loads(done.stdout)["verdict"] == "PASS", done.stdout
 
 
@@ -410,5 +405,6 @@ def test_trained_entry_passes_whole(sample, tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert report["verdict"] == "PASS", report
+    assert report["rules"][0]["figure"].startswith(tracks.load(sample[1])["reference"])
     (seed,) = report["seeds"]
     assert seed["official"]["val_bpb"] == pytest.approx(seed["claimed"]["val_bpb"], abs=1e-4)

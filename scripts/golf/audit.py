@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .audit_reference import bigram_log_probs, compare_texts
+from .audit_reference import compare_texts
 from .audit_tokenizer import tokenizer
 from .feeder import AuditRule, Fault, Feeder
 from .stream import Stream
@@ -27,9 +27,9 @@ CONFIDENCE = 0.95
 LUCK = math.log(1e6)  # nats: a causal model beats the bound on shuffled tokens so far with 1e-6
 SURE_DOCUMENTS = 20  # of fewer, standard errors are too rough to accuse anyone who is not far off
 NEAR_ROWS = 128  # before a replaced suffix
-LOWEST = -50.0  # nats: what counts for a held-out target of probability 0
+LOWEST = -50.0  # nats: what counts for a target of probability 0
 
-Reference = Callable[[np.ndarray], np.ndarray]  # uint16 [n + 1] -> float64 [n], of tokens[1:]
+Reference = Callable[[np.ndarray, np.ndarray], np.ndarray]  # inputs, targets -> log-probabilities
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,13 @@ class Size:
     trials: int  # with a replaced suffix
     trial_targets: int = 1024  # before it, at most; and in it
 
+    def fed(self, stream: Stream, holdout: Stream | None) -> int:
+        """How many targets the submission is asked for again, at most."""
+        held_out = min(self.held_out, len(holdout)) if holdout else 0
+        return min(self.targets, len(stream)) + held_out + 2 * self.trials * self.trial_targets
 
+
+FULL = Size(cuts=2_100, targets=1 << 40, held_out=1 << 18, trials=8)  # the stream to its end
 QUICK = Size(cuts=200, targets=8_192, held_out=8_192, trials=2)
 
 
@@ -63,31 +69,19 @@ def audit(
     first_pass: FirstPass,
     rng: np.random.Generator,
     *,
-    reference: Reference | None = None,
+    reference: Reference,
     holdout: Stream | None = None,
-    cuts: int = 2100,
-    quick: bool = False,
+    size: Size = FULL,
     log: Callable[[str], None] = print,
 ) -> list[AuditRule]:
     """Every rule's outcome. A submission's misbehaviour ends the audit and is a finding too.
 
-    rng: seeded from what the submission cannot know. reference: natural-log probabilities of
-    tokens[1:] by another model; default: bigram_log_probs. holdout: text of the same kind that no
-    one tuned on. cuts: blind rows of the second pass. quick: fewer, and on the stream's beginning.
+    rng: seeded from what the submission cannot know. reference: another model, which says how
+    likely each target was, natural logarithms, float64 [n]; it is asked once, for what is fed
+    again and held-out text after it. holdout: text of the same kind that no one tuned on.
     """
-    full = Size(cuts, targets=len(stream), held_out=1 << 18, trials=8)
-    vocab = len(stream.vocabulary)
-    case = Case(
-        feeder,
-        stream,
-        first_pass,
-        rng,
-        reference or (lambda tokens: bigram_log_probs(tokens, vocab)),
-        holdout,
-        QUICK if quick else full,
-        log,
-    )
-    rules = [complete(case, quick), in_time(case), tokenizer(stream)]
+    case = Case(feeder, stream, first_pass, rng, reference, holdout, size, log)
+    rules = [complete(case), in_time(case), tokenizer(stream)]
     try:
         rules += second_pass(case)
         rules += suffix_trials(case)
@@ -116,18 +110,27 @@ class Case:
     def feed(self, tokens: np.ndarray, targets: np.ndarray, cuts=()) -> np.ndarray:
         """The log-probability of each target, float64 [n], where calls end at the cuts, at the end
         and where they must."""
-        log_probs, at = np.empty(len(targets)), 0
-        for stop in self.call_ends(len(targets), cuts) + 1:
-            rows = self.feeder.log_probs(tokens[at:stop])
-            log_probs[at:stop], worst = target_log_probs(rows, targets[at:stop])
-            self.worst_sum, at = max(self.worst_sum, worst), stop
+        log_probs, worst = feed(self.feeder, tokens, targets, cuts)
+        self.worst_sum = max(self.worst_sum, worst)
         return log_probs
 
-    def call_ends(self, count: int, cuts=()) -> np.ndarray:
-        """Ascending places of each call's last row."""
-        longest = self.feeder.max_tokens
-        forced = np.append(np.arange(longest - 1, count, longest), count - 1)
-        return np.union1d(forced, np.asarray(cuts, np.int64)) if count else forced[:0]
+
+def feed(feeder: Feeder, tokens, targets, cuts=(), tell=lambda at: None) -> tuple[np.ndarray, float]:
+    """The log-probability of each target, float64 [n], and the largest |log-sum-exp| of a row.
+    tell: is told after each call how many targets are scored."""
+    log_probs, at, worst = np.empty(len(targets)), 0, 0.0
+    for stop in call_ends(len(targets), feeder.max_tokens, cuts) + 1:
+        rows = feeder.log_probs(tokens[at:stop])
+        log_probs[at:stop], off = target_log_probs(rows, targets[at:stop])
+        worst, at = max(worst, off), stop
+        tell(at)
+    return log_probs, worst
+
+
+def call_ends(count: int, longest: int, cuts=()) -> np.ndarray:
+    """Ascending places of each call's last row."""
+    forced = np.append(np.arange(longest - 1, count, longest), count - 1)
+    return np.union1d(forced, np.asarray(cuts, np.int64)) if count else forced[:0]
 
 
 def target_log_probs(rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
@@ -147,14 +150,12 @@ def target_log_probs(rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray,
 # ---- What the first pass shows by itself
 
 
-def complete(case: Case, quick: bool) -> AuditRule:
+def complete(case: Case) -> AuditRule:
     log_probs, count = case.first_pass.log_probs, len(case.stream)
     scored = int(np.isfinite(log_probs).sum())
     whole = len(log_probs) == count and scored == count
-    meaning = (
-        "each target is scored once, in order; the scorer holds the stream, not the submission"
-    )
-    return AuditRule("complete", whole, f"{scored:,} of {count:,} targets{' fed' * quick}", meaning)
+    meaning = "each target is scored once, in order; the scorer holds the stream, not the submission"
+    return AuditRule("complete", whole, f"{scored:,} of {count:,} targets fed", meaning)
 
 
 def in_time(case: Case) -> AuditRule:
@@ -188,7 +189,7 @@ class Again:
     second: np.ndarray  # and now
     seen: np.ndarray  # bool [count]: not the last row of a call of the second pass
     uniform: np.ndarray  # places of blind rows, all places alike
-    proportional: np.ndarray  # places of blind rows, drawn by the lead over the reference
+    proportional: np.ndarray  # places of blind rows, drawn by the lead over the control
     bpb_nats: float  # nats a target that make one bit a byte
 
     @property
@@ -221,16 +222,18 @@ def second_pass(case: Case) -> list[AuditRule]:
     """Feeds the stream's beginning again, with cuts of this moment, then held-out text."""
     part, text = case.stream.part(0, case.size.targets), held_out_tokens(case)
     first = case.first_pass.log_probs[: len(part)]
-    reference = case.reference(np.concatenate((part.tokens, text)))
-    reference = np.delete(reference, len(part)) if len(text) else reference  # from text to text
+    inputs = np.concatenate((part.tokens[:-1], text[:-1]))
+    targets = np.concatenate((part.tokens[1:], text[1:]))
+    reference = np.maximum(case.reference(inputs, targets), LOWEST)
     uniform, proportional = draw_cuts(case.rng, first - reference[: len(part)], case.size.cuts)
     cuts = np.concatenate((uniform, proportional))
-    case.log(f"audit: {len(part):,} targets again with {len(cuts):,} cuts, {len(text):,} held out")
+    rest = len(targets) - len(part)
+    case.log(f"audit: {len(part):,} targets again with {len(cuts):,} cuts, {rest:,} held out")
     case.feeder.reset()
     second = case.feed(part.tokens[:-1], part.tokens[1:], cuts)
     other = case.feed(text[:-1], text[1:])
     seen = np.ones(len(part), bool)
-    seen[case.call_ends(len(part), cuts)] = False
+    seen[call_ends(len(part), case.feeder.max_tokens, cuts)] = False
     bpb_nats = math.log(2) * float(part.target_bytes.mean())
     case.again = Again(first, second, seen, uniform, proportional, bpb_nats)
     return [
@@ -251,10 +254,10 @@ def held_out_tokens(case: Case) -> np.ndarray:
 
 
 def draw_cuts(rng, lead: np.ndarray, cuts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct places: half uniform, half in proportion to the lead (nats) where it is positive."""
+    """Distinct places: half uniform, half in proportion to the lead (nats), where there is one."""
     cuts = min(cuts, len(lead) // 2)
     uniform = rng.choice(len(lead), cuts - cuts // 2, replace=False)
-    weights = np.maximum(lead, 1e-9)
+    weights = np.where(lead > ROW_TOLERANCE, lead, 1e-9)  # where there is none, uniform too
     weights[uniform] = 1e-30
     # the largest log weights plus Gumbel noise: sampling in proportion without replacement
     keys = np.log(weights) + rng.gumbel(size=len(weights))
@@ -265,9 +268,7 @@ def deterministic(again: Again) -> AuditRule:
     apart = again.apart[again.seen]
     mean, noise = float(apart.mean()), again.noise
     passed = noise <= NOISE_CAP and abs(mean) <= again.mean_allowed(apart)
-    figure = (
-        f"mean {mean / again.bpb_nats:+.1e} bits a byte, rms {noise:.1e} nats, {len(apart):,} rows"
-    )
+    figure = f"mean {mean / again.bpb_nats:+.1e} bits a byte, rms {noise:.1e} nats, {len(apart):,} rows"
     meaning = "two passes in new processes, cut elsewhere, agree"
     if not passed:
         meaning = "two passes disagree: rows depend on chance, or on where calls end"
@@ -301,7 +302,7 @@ def held_out(part: Stream, first, text, other, reference) -> AuditRule:
     """The stream's beginning, which has been fed no later than the other text: a scorer that learns
     has learnt no less by then. first, other: the log-probabilities of part.tokens[1:] and text[1:];
     reference: of both."""
-    meaning = "as far ahead of a reference model on other text"
+    meaning = "as far ahead of the control model on other text"
     if len(text) < 2:
         return AuditRule("held-out", None, "no text", "name held-out text with --holdout")
     inputs = np.concatenate((part.tokens[:-1], text[:-1]))
@@ -310,9 +311,7 @@ def held_out(part: Stream, first, text, other, reference) -> AuditRule:
     model = np.maximum(np.concatenate((first, other)), LOWEST)
     gap = compare_texts(model, reference, np.cumsum(begins), on_stream)
     if gap is None:
-        return AuditRule(
-            "held-out", None, "too few documents", "needs a longer stream or --holdout"
-        )
+        return AuditRule("held-out", None, "too few documents", "needs a longer stream or --holdout")
     figure = (
         f"{gap.difference:+.3f} nats better on the stream, error {gap.error:.3f}, {gap.allowed:.3f} "
         f"allowed; {gap.documents[0]} and {gap.documents[1]} documents"

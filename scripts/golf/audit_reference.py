@@ -8,21 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 
 SIGMAS = 3.0  # standard errors that a gap may be larger on the stream than on held-out text
+NO_GAP = 1e-3  # nats: less is none, however small its error beside a reference that is much alike
 MIN_DOCUMENTS = 6
 PSEUDO_COUNT = 32.0
 
 
-def bigram_log_probs(tokens: np.ndarray, vocab: int) -> np.ndarray:
-    """The yardstick where a track names none: uint16 [n + 1] -> float64 [n], of tokens[1:].
+def bigram_log_probs(inputs: np.ndarray, targets: np.ndarray, vocab: int) -> np.ndarray:
+    """The control where a track names none: uint16 [n], what follows each -> float64 [n].
 
-    A bigram model interpolated with a unigram model, counted over all of `tokens` but the pair in
+    A bigram model interpolated with a unigram model, counted over all pairs but the one in
     question (leave-one-out). So it favours no part of them, and says how hard each target is.
     """
-    before, target = tokens[:-1].astype(np.int64), tokens[1:].astype(np.int64)
-    probability = np.full(len(target), 1 / vocab)
-    for context in (np.zeros_like(before), before):
+    inputs, targets = inputs.astype(np.int64), targets.astype(np.int64)
+    probability = np.full(len(targets), 1 / vocab)
+    for context in (np.zeros_like(inputs), inputs):
         seen = np.bincount(context)[context] - 1
-        pairs = np.unique(context * vocab + target, return_inverse=True)[1].reshape(-1)
+        pairs = np.unique(context * vocab + targets, return_inverse=True)[1].reshape(-1)
         hits = np.bincount(pairs)[pairs] - 1
         probability = (hits + PSEUDO_COUNT * probability) / (seen + PSEUDO_COUNT)
     return np.log(probability)
@@ -34,7 +35,7 @@ class Gap:
 
     difference: float  # positive: better on the first text
     error: float  # its standard error
-    allowed: float  # SIGMAS of them, more where the documents are few
+    allowed: float  # SIGMAS of them, more where the documents are few, and NO_GAP at least
     documents: tuple[int, int]
 
 
@@ -61,7 +62,7 @@ def compare_texts(model, reference, documents, first: np.ndarray) -> Gap | None:
     z = SIGMAS
     factor = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
     error = math.sqrt(total)
-    allowed = max(factor * error, 1e-6)
+    allowed = max(factor * error, NO_GAP)
     return Gap(difference, error, allowed, (a.count, b.count))
 
 

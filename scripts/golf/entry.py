@@ -8,6 +8,9 @@ from pathlib import Path
 from . import GolfError, shown, submission
 from .runlog import parse_json
 
+TORCH, MLX = "train_gpt.py", "train_gpt_mlx.py"
+SCRIPTS = {"cpu": (TORCH, MLX), "cuda": (TORCH,), "mlx": (MLX,)}  # by device, the first there is
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -30,17 +33,18 @@ def read_claim(folder: Path) -> dict:
     return value
 
 
-def read_entries(folder: Path, claim: dict, scripts: tuple[str, ...]) -> list[Entry]:
-    """Every seed that ships an artifact. GolfError where a counted file is not as declared."""
+def read_entries(folder: Path, claim: dict, device: str) -> list[Entry]:
+    """Every seed that ships an artifact, with the script for cpu, cuda or mlx. GolfError where a
+    counted file is not as declared."""
     declared = {}
     for entry in objects(claim, "files"):
         if entry.get("role") == "val":
             raise GolfError(f"{shown(folder)}: an own tokenizer (rule 4.3) is scored by reviewers", 2)
         if entry.get("role") in submission.CODE_ROLES or entry.get("role") == "artifact":
             declared[declared_path(folder, entry)] = entry["role"]
-    script = next((name for name in scripts if declared.get(name) == "script"), None)
+    script = next((name for name in SCRIPTS[device] if declared.get(name) == "script"), None)
     if script is None:
-        wanted = " or ".join(scripts)
+        wanted = " or ".join(SCRIPTS[device])
         raise GolfError(f"{shown(folder)}: submission.json lists no {wanted} with the role script")
     entries = []
     for seed in objects(claim, "seeds"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -15,9 +14,11 @@ import numpy as np
 
 from . import GolfError, preflight, sandbox, shown, submission, track
 from . import stream as streams
-from .audit import FirstPass, audit, target_log_probs
-from .entry import Entry, objects, read_claim, read_entries
+from .audit import FULL, QUICK, FirstPass, Size, audit, target_log_probs
+from .control import Control
+from .entry import MLX, TORCH, Entry, objects, read_claim, read_entries
 from .feeder import AuditRule, Fault
+from .progress import FIRST_CALLS, Progress, say
 from .remote import Remote
 from .runlog import dig, number
 from .sandbox import Limits
@@ -30,12 +31,8 @@ SCORE_TOLERANCE = 0.0005  # bits a byte: a claim better by more is refused, on a
 SEGMENT_TOLERANCE = 0.004  # the same of one segment: noise of 1/64 of the targets is 8 times as much
 QUICK_SEGMENTS = 2
 QUICK_TARGETS = 1 << 17  # --quick feeds streams of up to so many targets from their start
-QUICK_CONTEXT = 8192  # and else its segments alone, after so many tokens before them
-FIRST_CALLS = (512, 1024, 1024)  # small ones, after which it can be told how long all will take
-PROGRESS_SECONDS = 15.0
-TORCH, MLX = "train_gpt.py", "train_gpt_mlx.py"
+QUICK_CONTEXT = 2048  # and else its segments alone, after so many tokens before them
 CUDA_SIGNS = ("/dev/nvidiactl", "/dev/dxg")  # dxg: WSL2
-SCRIPTS = {"cpu": (TORCH, MLX), "cuda": (TORCH,), "mlx": (MLX,)}  # by device, the first there is
 RULING = "passing is not a ruling: reviewers still read the idea, the code and the score"
 
 
@@ -68,14 +65,19 @@ class Job:
     device: str
     lane: str | None
     quick: bool
-    limits: Limits
+    start: Callable[[Entry, str], Remote]
     sandboxed: bool
+    control: Control
     rng: np.random.Generator
-    say: Callable[[str], None]
 
     @property
     def partial(self) -> bool:
         return len(self.stream) != self.rules["targets"]
+
+    @property
+    def again(self) -> Size:
+        """What the audit feeds."""
+        return QUICK if self.quick else FULL
 
 
 def score(
@@ -98,8 +100,14 @@ def score(
     source = streams.load(rules, data)
     guard(sandboxed, data or streams.default_folder(rules))
     stream = pick_targets(rules, source, targets)
-    entries = pick_seeds(read_entries(folder, claim, SCRIPTS[device]), seed, quick)
+    entries = pick_seeds(read_entries(folder, claim, device), seed, quick)
     preflight.check_trainer(folder / entries[0].script)  # what is missing here is no fault of it
+    vocab = len(source.vocabulary)
+
+    def start(entry: Entry, device: str) -> Remote:
+        paths = entry.files, entry.script, entry.artifact
+        return Remote(*paths, device, vocab, limits, sandboxed)
+
     job = Job(
         rules=rules,
         stream=stream,
@@ -107,10 +115,10 @@ def score(
         device=device,
         lane=claim.get("lane") if isinstance(claim.get("lane"), str) else None,
         quick=quick,
-        limits=limits or Limits(),
+        start=start,
         sandboxed=sandboxed,
+        control=Control(rules, folder, device, vocab, start),
         rng=np.random.default_rng(),  # of the system's entropy: nobody can foresee it
-        say=lambda text: print(f"golf score: {text}", file=sys.stderr, flush=True),
     )
     results = [score_entry(job, entry) for entry in entries]
     general = general_rules(job, source, claim, results)
@@ -147,7 +155,7 @@ def pick_device(name: str, folder: Path) -> str:
 def guard(sandboxed: bool, data: Path) -> None:
     """GolfError unless a sandbox can be had, and hides data and home, or none is wanted."""
     if not sandboxed:
-        print(f"golf score: {NO_SANDBOX}", file=sys.stderr, flush=True)
+        say(NO_SANDBOX)
     elif sandbox.why_not():
         raise GolfError(f"{sandbox.why_not()}. --no-sandbox runs its code as yourself", 2)
     else:
@@ -197,13 +205,10 @@ def score_entry(job: Job, entry: Entry) -> Result:
     cap = job.rules["cap_bytes"]
     room = f"{entry.bytes_total:,} of {cap:,} bytes"
     result.add("bytes", entry.bytes_total <= cap, room, "script, artifact and what else counts")
-    job.say(f"seed {entry.seed}: loading on {job.device}")
-    vocab = len(job.stream.vocabulary)
+    say(f"seed {entry.seed}: loading on {job.device}")
     remote = None
     try:
-        with Remote(
-            entry.files, entry.script, entry.artifact, job.device, vocab, job.limits, job.sandboxed
-        ) as remote:
+        with job.start(entry, job.device) as remote:
             result.load_seconds = remote.load_seconds
             (score_quick if job.quick else score_whole)(job, entry, remote, result)
     except Fault as fault:
@@ -221,7 +226,7 @@ def score_whole(job: Job, entry: Entry, remote: Remote, result: Result) -> None:
     claimed = claimed_segments(entry)
     if not job.partial:
         compare_segments(result, claimed, result.official["segments"], range(SEGMENTS), exact=True)
-    result.rules += audit(remote, job.stream, passed, job.rng, holdout=job.holdout, log=job.say)
+    result.rules += audit_of(job, remote, job.stream, passed)
 
 
 def score_quick(job: Job, entry: Entry, remote: Remote, result: Result) -> None:
@@ -243,8 +248,12 @@ def score_quick(job: Job, entry: Entry, remote: Remote, result: Result) -> None:
         result.targets += stop - start
     result.score_seconds = remote.seconds
     compare_segments(result, claimed_segments(entry), found, chosen, exact)
-    quick = dict(holdout=job.holdout, quick=True, log=job.say)
-    result.rules += audit(remote, part, passed, job.rng, **quick)
+    result.rules += audit_of(job, remote, part, passed)
+
+
+def audit_of(job: Job, remote: Remote, stream: Stream, passed: FirstPass) -> list[AuditRule]:
+    options = dict(reference=job.control, holdout=job.holdout, size=job.again, log=say)
+    return audit(remote, stream, passed, job.rng, **options)
 
 
 def feed(job: Job, remote: Remote, stream: Stream) -> FirstPass:
@@ -252,7 +261,8 @@ def feed(job: Job, remote: Remote, stream: Stream) -> FirstPass:
     count, at, worst = len(stream), 0, 0.0
     log_probs = np.full(count, np.nan)
     remote.reset()
-    before, progress, sizes = remote.seconds, Progress(count, job.say), iter(FIRST_CALLS)
+    progress = Progress(f"scoring {count:,} targets", count, job.again.fed(stream, job.holdout))
+    before, sizes = remote.seconds, iter(FIRST_CALLS)
     while at < count:
         end = at + min(next(sizes, remote.max_tokens), remote.max_tokens, count - at)
         rows = remote.log_probs(stream.tokens[at:end])
@@ -269,27 +279,6 @@ def feed(job: Job, remote: Remote, stream: Stream) -> FirstPass:
         same_device=job.lane == "record" and job.device == "cuda",
         worst_sum=worst,
     )
-
-
-class Progress:
-    """Says how long a pass will take, as soon as that can be known, and now and then what is left."""
-
-    def __init__(self, count: int, say: Callable[[str], None]):
-        self.count, self.say, self.told, self.at = count, say, None, 0
-        self.began = self.mark = time.monotonic()
-
-    def tell(self, at: int) -> None:
-        """After each call: `at` targets are scored."""
-        now = time.monotonic()
-        left = (now - self.mark) / (at - self.at) * (self.count - at)  # as fast as the last call
-        self.at, self.mark = at, now
-        if self.told is None and at >= min(self.count, sum(FIRST_CALLS)):
-            total = spoken(now - self.began + left)
-            self.say(f"scoring {self.count:,} targets takes {total}; the audit about as long again")
-            self.told = now
-        elif self.told is not None and now - self.told > PROGRESS_SECONDS and at < self.count:
-            self.say(f"scored {at:,} of {self.count:,} targets, {spoken(left)} left")
-            self.told = now
 
 
 def official_score(stream: Stream, log_probs: np.ndarray) -> dict:
@@ -364,7 +353,7 @@ def compare_segments(result: Result, claimed, found, chosen, exact: bool) -> Non
 
 def general_rules(job: Job, source: streams.Source, claim: dict, results: list[Result]) -> list[AuditRule]:
     """What holds for the submission as a whole."""
-    rules = []
+    rules = [job.control.rule()]
     for name, value in source.hashes.items():
         if job.rules["data"].get(name) is None:
             told = "as the claim's" if dig(claim, "data", name) == value else "NOT the claim's"
@@ -406,8 +395,3 @@ def report_of(job: Job, folder: Path, source, claim: dict, results: list[Result]
         "rules": [asdict(rule) for rule in general],
         "seeds": [asdict(result) for result in results],
     }
-
-
-def spoken(seconds: float) -> str:
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{hours:.1f} h" if hours >= 1 else f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"

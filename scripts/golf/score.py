@@ -34,9 +34,7 @@ def add_arguments(parser) -> None:
         action="store_true",
         help="2 of the 64 segments, chosen at random, and a short audit",
     )
-    parser.add_argument(
-        "--holdout", type=Path, metavar="DIR", help="other validation shards to compare with"
-    )
+    parser.add_argument("--holdout", type=Path, metavar="DIR", help="other validation shards to compare with")
     parser.add_argument(
         "--no-sandbox", action="store_true", help="run its code as yourself; only code you have read"
     )

@@ -56,6 +56,4 @@ def guess(data_name: str, targets: int, train_seconds: float, lane: str | None =
             f"no track scores {targets} targets of {data_name} in {train_seconds:.0f} s of training"
             f"{f' in lane {lane}' if lane else ''}; name one with --track ({', '.join(names())})"
         )
-    return min(
-        kept, key=lambda t: float("inf") if t["train_seconds"] is None else t["train_seconds"]
-    )
+    return min(kept, key=lambda t: float("inf") if t["train_seconds"] is None else t["train_seconds"])

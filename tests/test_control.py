@@ -1,0 +1,135 @@
+"""The audit's control model: the entry that a track names, or a bigram model in its place."""
+
+import json
+
+import numpy as np
+import pytest
+from golf import GolfError, entry, official
+from golf import track as tracks
+from golf.audit_reference import bigram_log_probs
+from score_kit import ECHO, HOSTILE, echo_log_probs, make_submission, make_track, needs_sandbox, sha256
+
+BIGRAM = "a bigram model, counted over the audited text"
+
+
+@pytest.fixture(scope="module")
+def track(tmp_path_factory):
+    return make_track(tmp_path_factory.mktemp("track"), reference="echo")
+
+
+@pytest.fixture
+def echo(tmp_path):
+    """The track's reference entry, beside the submissions."""
+    script = tmp_path / "echo.py"
+    script.write_text(ECHO)
+    return make_submission(tmp_path / "echo", script, seeds=(3, 4))
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What each seed's audit asked of its control, and the answer."""
+    found = []
+
+    def audit(feeder, part, passed, rng, *, reference, **_):
+        question = part.tokens[:-1], part.tokens[1:]
+        found.append((*question, reference(*question)))
+        return []
+
+    monkeypatch.setattr(official, "audit", audit)
+    return found
+
+
+def run(track, folder, sandboxed=False, **options) -> tuple[dict, dict]:
+    """The report, and its rule on the control."""
+    options = dict(track_name=str(track), data=track.parent / "data", device="cpu") | options
+    report = official.score(folder, sandboxed=sandboxed, **options)
+    return report, report["rules"][0]
+
+
+@pytest.mark.parametrize("sandboxed", [False, pytest.param(True, marks=needs_sandbox)])
+def test_reference_is_scored_as_a_submission_is(track, echo, asked, tmp_path, capsys, sandboxed):
+    folder = make_submission(tmp_path / "entry", HOSTILE / "plain.py", seeds=(1, 2))
+    control = run(track, folder, sandboxed)[1]
+    assert (control["id"], control["passed"], control["figure"]) == ("control", True, "echo, seed 3")
+    assert len(asked) == 2
+    for inputs, targets, answer in asked:
+        np.testing.assert_allclose(answer, echo_log_probs(inputs, targets), atol=1e-5)
+    told = capsys.readouterr().err
+    assert told.count("6,400 targets by the control, echo") == 1, "for both seeds"
+    assert "the control takes" in told
+
+
+def replaced(name):
+    """A reference whose script is a hostile one."""
+
+    def spoil(folder):
+        source = (HOSTILE / f"{name}.py").read_bytes()
+        (folder / "train_gpt.py").write_bytes(source)
+        claim = json.loads((folder / "submission.json").read_text())
+        for file in claim["files"]:
+            file["sha256"] = sha256(folder / file["path"])
+        (folder / "submission.json").write_text(json.dumps(claim))
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda folder: folder.rename(folder.parent / "gone"), "no JSON object there"),
+        (lambda folder: (folder / "final_model_seed3.bin").unlink(), "is no file of this folder"),
+        (lambda folder: (folder / "train_gpt.py").write_text("import nothing_of_the_kind"), "not the file"),
+        (replaced("sums_to_two"), "a row sums to 2"),
+        (replaced("gives_nan"), "holds NaN or infinity"),
+    ],
+)
+def test_a_reference_that_cannot_be_used_is_told_and_replaced(
+    track, echo, asked, tmp_path, capsys, spoil, words
+):
+    spoil(echo)
+    folder = make_submission(tmp_path / "entry", HOSTILE / "plain.py", seeds=(1, 2))
+    report, control = run(track, folder)
+    assert report["verdict"] == "NEEDS-HUMAN" and control["passed"] is None
+    assert control["figure"] == BIGRAM and words in control["sentence"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if words in line]
+    assert len(lines) == 1 and "the track's reference echo cannot be used" in lines[0]
+    for inputs, targets, answer in asked:
+        np.testing.assert_array_equal(answer, bigram_log_probs(inputs, targets, 1024))
+
+
+def test_without_a_reference_it_is_the_bigram_model(asked, tmp_path):
+    track = make_track(tmp_path / "track")
+    control = run(track, make_submission(tmp_path / "entry", HOSTILE / "plain.py"))[1]
+    assert control["passed"] is True and control["figure"] == BIGRAM
+    ((inputs, targets, answer),) = asked
+    np.testing.assert_array_equal(answer, bigram_log_probs(inputs, targets, 1024))
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_reference_itself_passes(track, echo, quick):
+    report, control = run(track, echo, quick=quick, seed=4)
+    assert control["figure"] == "echo, seed 3"
+    rules = {rule["id"]: rule for rule in report["seeds"][0]["rules"]}
+    unclear = {rule for rule, found in rules.items() if found["passed"] is not True}
+    assert unclear <= {"claim", "segments", "held-out"} and rules["held-out"]["passed"] is not False
+
+
+@pytest.mark.parametrize(
+    "name, right", [(None, True), ("2026-11-22_a.b", True), ("../x", False), ("", False)]
+)
+def test_what_a_track_may_name(track, tmp_path, name, right):
+    path = tmp_path / "track.json"
+    path.write_text(json.dumps(json.loads(track.read_text()) | dict(reference=name)))
+    if right:
+        assert tracks.load(str(path))["reference"] == name
+    else:
+        with pytest.raises(GolfError, match="reference"):
+            tracks.load(str(path))
+
+
+@pytest.mark.parametrize("name", tracks.names())
+def test_tracks_of_the_repository_name_entries_that_can_be_scored(name):
+    rules = tracks.load(name)
+    if rules["reference"]:
+        folder = tracks.RECORDS / name / rules["reference"]
+        assert entry.read_entries(folder, entry.read_claim(folder), "cpu")
