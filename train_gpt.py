@@ -137,7 +137,7 @@ def matches(name, patterns):
 	return any(p and p in name for p in patterns.split(","))
 
 
-# ---- Data: token shards, a seeded shuffle, the validation stream and its bytes ----
+# ---- Data: token shards, a seeded shuffle, the validation stream ----
 
 
 def open_shards(folder, split):
@@ -268,14 +268,15 @@ def attend(q, k, v, span):
 		return fused(q, k, v, is_causal=True)
 	past, seen = length - rows, torch.ones(rows, length, dtype=torch.bool, device=q.device)
 	seen, size = seen.tril(past).triu(past + 1 - span), rows if q.is_cuda else 128
-
 	def block(at):
 		part, keys = slice(at, at + size), slice(max(0, past + at + 1 - span), past + at + size)
 		query, key, value, mask = q[:, :, part], k[:, :, keys], v[:, :, keys], seen[part, keys]
 		if q.is_cuda or q.dtype == torch.float32:
 			return fused(query, key, value, mask)
-		scores = query * q.size(-1) ** -0.5 @ key.mT  # PyTorch's bfloat16 kernel is half as fast on a CPU
-		return scores.masked_fill(~mask, -math.inf).softmax(-1) @ value
+		# twice as fast as PyTorch's bfloat16 kernel; keys of norm sqrt(head_dim) keep exp below e^80
+		over = (query.detach().norm(dim=-1, keepdim=True) - 80).relu()
+		weights = (query * q.size(-1) ** -0.5 @ key.mT - over).exp() * mask
+		return weights @ value / weights.sum(-1, keepdim=True)
 
 	return torch.cat([block(at) for at in range(0, rows, size)], 2)
 
@@ -661,7 +662,7 @@ def score_stream(scorer, stream, log):
 			log.line(f"scoring:{done}/{count} seconds_left:{(now - began) * (count - done) / done:.0f}")
 	parts, total, size = np.arange(count) * 64 // count, float(nats.sum()), int(sizes.sum())
 	segments = np.stack([np.bincount(parts, weights, 64) for weights in (nats, sizes)], 1).tolist()
-	need(math.isfinite(total) and size, "the score is not finite: training diverged; lower the rates")
+	need(math.isfinite(total) and size, "the score is not finite; lower the rates")
 	score = dict(val_loss=total / count, val_bpb=total / math.log(2) / size, targets=count, bytes=size)
 	score |= dict(seq_len=scorer.seq_len, stride=scorer.stride, seconds=time.monotonic() - began)
 	return score | dict(segments=[[n, int(b)] for n, b in segments])
@@ -671,7 +672,7 @@ def score_stream(scorer, stream, log):
 
 
 class Log:
-	"""train.log for people, metrics.jsonl for tools; without a folder the console alone."""
+	"""train.log for people, metrics.jsonl for tools; or the console alone."""
 
 	def __init__(self, folder, append=False, console=True):
 		self.files, self.facts, mode = [sys.stdout] * console, None, "a" if append else "x"
@@ -680,7 +681,7 @@ class Log:
 				folder.mkdir(parents=True, exist_ok=True)
 				self.files.append((folder / "train.log").open(mode))
 				self.facts = (folder / "metrics.jsonl").open(mode)
-		except OSError as e:  # above all 'File exists': no run is overwritten
+		except OSError as e:  # 'File exists': no run is overwritten
 			need(0, f"{e.filename}: {e.strerror}; change RUN_ID or OUT_DIR, or RESUME=1")
 
 	def line(self, text):
@@ -718,7 +719,7 @@ def load_checkpoint(run):
 	except Exception as e:  # whatever a damaged file causes
 		need(0, f"{path}: no checkpoint to RESUME ({type(e).__name__}); change RUN_ID")
 	mine, was = run.k._asdict(), state["knobs"]
-	free = "run_id,out_dir,resume,every,micro"  # what a resumed run may change
+	free = "run_id,out_dir,resume,every,micro"  # may change
 	changed = [name.upper() for name in mine if mine[name] != was[name] and not matches(name, free)]
 	need(not changed, f"{path}: was made with another {', '.join(changed)}", 2)
 	run.model.load_state_dict(state["model"])
@@ -744,7 +745,7 @@ class StopFlag:
 		os.write(2, b"stopping: finishes the step, packs, scores; again to stop at once\n")
 
 
-# ---- Run: set up, train, export, score ----
+# ---- Run ----
 
 
 def pick_device(name):
@@ -789,7 +790,7 @@ class Run:
 		self.log = Log(None if self.rank else self.folder, k.resume, not self.rank)
 
 	def reduce(self, p):
-		"""Sums a finished gradient over the ranks while backward goes on."""
+		"""Sums a gradient over the ranks while backward goes on."""
 		if self.last:
 			self.reducing.append(dist.all_reduce(p.grad, async_op=True))
 
@@ -843,7 +844,7 @@ def attempt(run, name, action):
 	"""Whether it worked. COMPILE=0 does not try, COMPILE=1 does not do without."""
 	try:
 		return run.k.compile != "0" and not action()
-	except Exception as e:  # a missing compiler raises one of many classes
+	except Exception as e:  # many classes: a missing compiler
 		if run.k.compile == "1" or isinstance(e, torch.OutOfMemoryError):
 			raise
 		run.log.line(f"{name} failed ({type(e).__name__}): runs without, slower; COMPILE=1 tells why")
@@ -855,7 +856,6 @@ def warm_up(run):
 	k, count = run.k, max(run.k.warmup_steps, run.k.compile != "0")
 	tokens = torch.randint(k.vocab_size, (run.sequences, k.train_seq_len + 1), device=run.device)
 	fresh = {name: p.clone() for name, p in run.model.state_dict().items()}
-
 	def steps():
 		for step in range(count):
 			float(train_step(run, tokens, step, 1.0))

@@ -140,7 +140,7 @@ def matches(name, patterns):
 	return any(p and p in name for p in patterns.split(","))
 
 
-# ---- Data: token shards, a seeded shuffle, the validation stream and its bytes ----
+# ---- Data: token shards, a seeded shuffle, the validation stream ----
 
 
 def open_shards(folder, split):
@@ -653,7 +653,7 @@ def score_stream(scorer, stream, log):
 			log.line(f"scoring:{done}/{count} seconds_left:{(now - began) * (count - done) / done:.0f}")
 	parts, total, size = np.arange(count) * 64 // count, float(nats.sum()), int(sizes.sum())
 	segments = np.stack([np.bincount(parts, weights, 64) for weights in (nats, sizes)], 1).tolist()
-	need(math.isfinite(total) and size, "the score is not finite: training diverged; lower the rates")
+	need(math.isfinite(total) and size, "the score is not finite; lower the rates")
 	score = dict(val_loss=total / count, val_bpb=total / math.log(2) / size, targets=count, bytes=size)
 	score |= dict(seq_len=scorer.seq_len, stride=scorer.stride, seconds=time.monotonic() - began)
 	return score | dict(segments=[[n, int(b)] for n, b in segments])
@@ -663,7 +663,7 @@ def score_stream(scorer, stream, log):
 
 
 class Log:
-	"""train.log for people, metrics.jsonl for tools; without a folder the console alone."""
+	"""train.log for people, metrics.jsonl for tools; or the console alone."""
 
 	def __init__(self, folder, append=False, console=True):
 		self.files, self.facts, mode = [sys.stdout] * console, None, "a" if append else "x"
@@ -672,7 +672,7 @@ class Log:
 				folder.mkdir(parents=True, exist_ok=True)
 				self.files.append((folder / "train.log").open(mode))
 				self.facts = (folder / "metrics.jsonl").open(mode)
-		except OSError as e:  # above all 'File exists': no run is overwritten
+		except OSError as e:  # 'File exists': no run is overwritten
 			need(0, f"{e.filename}: {e.strerror}; change RUN_ID or OUT_DIR, or RESUME=1")
 
 	def line(self, text):
@@ -717,7 +717,7 @@ def load_checkpoint(run):
 	except Exception as e:  # whatever mx.load makes of a missing or damaged file
 		need(0, f"{path}: no checkpoint to RESUME ({type(e).__name__}); change RUN_ID")
 	mine, was = run.k._asdict(), state["knobs"]
-	free = "run_id,out_dir,resume,every,micro"  # what a resumed run may change
+	free = "run_id,out_dir,resume,every,micro"  # may change
 	changed = [name.upper() for name in mine if mine[name] != was[name] and not matches(name, free)]
 	need(not changed, f"{path}: was made with another {', '.join(changed)}", 2)
 	run.model.update(state["model"])
@@ -742,7 +742,7 @@ class StopFlag:
 		os.write(2, b"stopping: finishes the step, packs, scores; again to stop at once\n")
 
 
-# ---- Run: set up, train, export, score ----
+# ---- Run ----
 
 
 def pick_device(name):

@@ -162,6 +162,18 @@ def test_attention_in_blocks_is_attention_with_its_gradients(length, rows, span,
         assert torch.allclose(mine, plain, rtol=1e-4, atol=100 * tolerance)
 
 
+def test_attention_as_products_bears_queries_of_any_gain():
+    """Keys are of norm sqrt(head_dim), so the largest score is the query's norm, gain sqrt(head_dim)."""
+    q, k, v = (torch.randn(1, 2, 200, 16, dtype=torch.float64) for _ in range(3))
+    k = T.rms_norm(k)
+    for gain in (1, 10, 25):  # from 23 on, exp of the largest score would overflow in bfloat16
+        loud = T.rms_norm(q) * gain
+        expected = torch.nn.functional.scaled_dot_product_attention(loud, k, v, is_causal=True)
+        assert torch.allclose(T.attend(loud, k, v, 512), expected, atol=1e-9)
+        mine = T.attend(*(t.bfloat16() for t in (loud, k, v)), 512)
+        assert mine.isfinite().all() and (mine - expected).abs().mean() < 0.05
+
+
 def test_the_loss_in_chunks_is_the_loss(monkeypatch):
     model = random_model(knobs())
     tokens = torch.from_numpy(random_tokens(2 * 17).astype(np.int64)).view(2, 17)
