@@ -348,7 +348,9 @@ def some(names: list[str]) -> str:
 def read_manifest() -> dict[str, Any]:
     try:
         manifest = json.loads((ROOT / MANIFEST).read_text(encoding="utf-8"))
-        return {"datasets": manifest["datasets"], "tokenizers": manifest["tokenizers"], **manifest}
+        for entry in [*manifest["datasets"], *manifest["tokenizers"]]:
+            entry["name"]
+        return manifest
     except (ValueError, KeyError, TypeError) as error:
         raise Fail(f"{ROOT / MANIFEST} is no manifest of the export ({error!r})") from error
 
@@ -362,15 +364,16 @@ def ready_manifest(dataset: str, skip: bool, hub: Hub, sums: Checksums) -> dict[
         return read_manifest()
     if recorded and not inspect(path, recorded)[0]:
         manifest = read_manifest()
-        if any(entry.get("name") == dataset for entry in manifest["datasets"]):
+        if any(entry["name"] == dataset for entry in manifest["datasets"]):
             return manifest
     want = hub.stat([MANIFEST])[MANIFEST]
     problem, sha256 = inspect(path, want)
     if problem:
         require_space({MANIFEST: want})
         sha256 = hub.fetch(MANIFEST, want)
+    manifest = read_manifest()  # before it is recorded: what is none is asked for anew
     sums.put(MANIFEST, str(sha256), want["bytes"])
-    return read_manifest()
+    return manifest
 
 
 def wanted_files(
@@ -395,7 +398,7 @@ def wanted_files(
         raise Fail(f"{args.variant} has {files_train} train shards, {args.train_shards} asked for")
     # A manifest comes from elsewhere: it must not name, and so replace, anything else in here.
     for name in [*required, *optional, f"tokenizers/{docs}"]:
-        if not re.fullmatch(r"tokenizers/\w[\w.-]*", name):
+        if not re.fullmatch(r"tokenizers/\w[\w.-]*", str(name)):
             raise Fail(f"{ROOT / MANIFEST} names a file that is none of the export's: {name}")
     for split, count in (("val", files_val), ("train", args.train_shards)):
         required += [f"datasets/{dataset}/fineweb_{split}_{i:06d}.bin" for i in range(count)]

@@ -30,7 +30,7 @@ export PYTHON="$python"
 
 # 3. Train, pack, score: on the GPU if there is one, else on the processor.
 unset SEEDS RESUME DATA_PATH TOKENIZER_PATH
-RUN_ID="$run_id" bash scripts/golf.sh run --trainer "$trainer" configs/quickstart.env
+RUN_ID="$run_id" bash scripts/golf.sh run --no-summary --trainer "$trainer" configs/quickstart.env
 
 # 4. A submission folder of it, checked against the track.
 bash scripts/golf.sh new "$run_dir" --out "$run_dir-submission" --track "$track"

@@ -39,8 +39,13 @@ def run_script(script, *args, env=None, cwd=None, timeout=120, repo=REPO):
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch):
-    """No knob of the developer's shell reaches a test; deleted here, restored after."""
-    for name in ("SEED", "SEEDS", "RUN_ID", "OUT_DIR", "DATA_PATH", "TOKENIZER_PATH", "DEVICE"):
+    """No knob of the developer's shell reaches a test; deleted here, restored after.
+
+    Nor does git's own environment: in a git hook it names the developer's repository, into which
+    the tests' commits would go.
+    """
+    knobs = ("SEED", "SEEDS", "RUN_ID", "OUT_DIR", "DATA_PATH", "TOKENIZER_PATH", "DEVICE")
+    for name in [*knobs, *(name for name in os.environ if name.startswith("GIT_"))]:
         monkeypatch.delenv(name, raising=False)
 
 

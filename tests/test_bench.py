@@ -140,9 +140,19 @@ def test_all_goes_on_where_a_part_fails_and_ends_with_a_table(config, monkeypatc
     assert capsys.readouterr().err.count("left out: the time is up") == 4
 
 
+def test_a_reader_that_goes_away_is_no_failed_part(config, monkeypatch, capsys):
+    def gone(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(bench, "floor_lines", gone)
+    with pytest.raises(BrokenPipeError):  # which the door turns into a quiet end
+        bench.main(arguments("floor", config=config))
+    assert capsys.readouterr().err == ""
+
+
 def test_used_wrongly(config, tmp_path):
     (tmp_path / "odd.env").write_text("MODEL_DIMM=3\n")
-    (tmp_path / "other.py").write_text("print('A\\t1\\tsome knob')\n")
+    (tmp_path / "other.txt").write_text("print('A\\t1\\tsome knob')\n")
     wrong = [
         (arguments("compare"), 2, "compare takes two files"),
         (arguments("train", Path("x")), 2, "compare takes two files"),
@@ -150,7 +160,7 @@ def test_used_wrongly(config, tmp_path):
         (arguments("train", config=tmp_path / "no.env"), 2, "no.env: cannot be read"),
         (arguments("train", config=tmp_path / "odd.env"), 2, "did you mean MODEL_DIM?"),
         (arguments("train", script=tmp_path / "no.py"), 2, "no trainer there"),
-        (arguments("train", script=tmp_path / "other.py"), 1, "has no read_knobs"),
+        (arguments("train", script=tmp_path / "other.txt"), 1, "has no read_knobs"),
         (arguments("train", json=tmp_path / "no" / "x"), 2, "cannot be written"),
         (arguments("compare", tmp_path / "no", config), 2, "cannot be read"),
         (arguments("compare", config, config), 1, "no results there"),
@@ -191,6 +201,12 @@ time.sleep(600)
     for path in tmp_path.glob("runs/*/pid"):
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.read_text()), 0)
+
+
+def test_startup_of_a_trainer_that_says_much(tmp_path):
+    body = 'sys.stderr.write("warning\\n" * 50000)\nevent("step", time.time())\ntime.sleep(600)\n'
+    script = trainer_script(tmp_path / "t.py", body)
+    assert measure.first_step(script, measure.own_settings(tmp_path), limit=20) < 20
 
 
 def test_startup_that_never_trains_says_why(tmp_path):
@@ -243,8 +259,11 @@ def test_results_are_paired_by_what_and_configuration():
 def test_compare_by_the_door(tmp_path):
     for name, seconds in (("a.json", 1.0), ("b.json", 0.5)):
         lines = [json.dumps(result([seconds] * 3)), "torn {", '{"schema": 1, "samples": ["x"]}']
+        lines += ['{"schema": 1, "samples": [1]}', '{"schema": 1, "samples": [1], "what": []}']
+        lines += [json.dumps(result([1.0], what="score")), json.dumps(result([1.0], label=7))]
         (tmp_path / name).write_text("\n".join(lines))
     done = run_script("golf.sh", "bench", "compare", tmp_path / "a.json", tmp_path / "b.json")
     assert done.returncode == 0 and "2.000x (2.000 to 2.000), faster" in done.stdout
+    assert done.stdout.count("\n") == 1 and done.stderr == ""
     done = run_script("golf.sh", "bench", "compare", tmp_path / "a.json")
     assert done.returncode == 2 and done.stderr.count("\n") == 1

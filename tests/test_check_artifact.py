@@ -135,6 +135,8 @@ def test_odd_headers_get_the_same_verdict(tensors, config, size):
     b"", b"{", b"[]", b"null", b"\xff", b"[" * 100000, b'{"config": {}}', b'{"tensors": []}',
     b'{"config": {}, "tensors": {"a": 1}}', b'{"config": {}, "tensors": [["a", [99999999999], "fp32"]]}',
     b'{"config": {}, "tensors": [["a", [' + b"9" * 5000 + b'], "fp32"]]}',
+    b'{"config": {}, "tensors": [["a", [' + b"9" * 3000 + b", " + b"9" * 3000 + b'], "fp32"]]}',
+    b'{"config": {}, "tensors": [["a", [' + b"9, " * 200000 + b'9], "fp32"]]}',
 ], ids=lambda h: str(h[:30]))  # fmt: skip
 def test_broken_headers_are_refused_by_both(header):
     blob = container(header)

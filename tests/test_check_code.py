@@ -53,6 +53,7 @@ NAMED = {
         "import pickle", "from pickle import loads", "import marshal", "import joblib",
         "import torch\ntorch.load(p)", "from torch import load\nload(p, weights_only=False)",
         "import numpy as np\nnp.load(p, allow_pickle=True)", "import torch as t\nt.load(p, weights_only=w)",
+        "import numpy as np\nnp.load(p, allow_pickle=flag)",
     ],
     "code-opaque": [
         "x = b'" + "q" * 500 + "'", "x = [" + "1, " * 300 + "]", "x = " + "9" * 400,
@@ -79,6 +80,7 @@ HARMLESS = [
     "import torch\ntorch.load(p, weights_only=True)", "import os\nos.environ['SEED']", "self.system('x')",
     "import torch.distributed as dist\ndist.init_process_group('nccl')", "def compile(x): pass\ncompile(1)",
     "x = '" + "word " * 500 + "'", "requests = [1]\nprint(requests)", "import numpy as np\nnp.load('x')",
+    "import numpy as np\nnp.load('x', allow_pickle=False)",
     "from torch import compile\ncompile(f)", "code = 1\nprint(code)",
 ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -97,8 +98,9 @@ def test_submission_json_that_is_none(folder, text):
     lambda v: v.update(env={f"N{i}": "x" for i in range(20000)}),
     lambda v: v.update(command="A=1 " * 100000),
     lambda v: v.update(seeds=[{"seed": 10**4000}], name="x" * 500000),
+    lambda v: v["seeds"][0].update(segments=[[1e308, 1e308]] * 64),
     lambda v: v.update(track="x\n" * 1000, lane="\x1b[2J" * 100, hardware=["\u202e"]),
-], ids=["lists", "env", "command", "numbers", "text"])  # fmt: skip
+], ids=["lists", "env", "command", "numbers", "sums", "text"])  # fmt: skip
 def test_values_without_end(folder, change):
     edit(folder, change)
     assert {"json", "json-schema"} & checked(folder)
@@ -224,10 +226,26 @@ def test_a_deep_tree(folder):
     assert "file-count" in checked(folder)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_files_that_may_not_be_read(folder):
-    (folder / "train_gpt.py").chmod(0)
+@pytest.mark.parametrize("name", ["train_gpt.py", "submission.json", "README.md"])
+def test_files_that_may_not_be_read(folder, monkeypatch, name):
+    """Whoever runs this: root may read everything, so the file only says no."""
+
+    def read(self, path, limit=-1):
+        if path == name:
+            raise PermissionError(13, "Permission denied", path)
+        return plain(self, path, limit)
+
+    plain = case.Case.read
+    monkeypatch.setattr(case.Case, "read", read)
     assert "unreadable" in found(folder)
+
+
+def test_a_script_of_many_texts_is_read_in_a_moment(folder):
+    """Each may name a file, and only names that stand in the folder are looked up."""
+    one = case.Case(folder, files={"train_gpt.py": 1})
+    one.listed = lambda: pytest.fail("looked up")
+    tree = ast.parse("x = ['a', 'b.log', 'c']\n")
+    check_code.uncounted(one, "train_gpt.py", tree, executes=False)
 
 
 # ---- Old formats

@@ -10,6 +10,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from check_kit import edit, found
@@ -164,6 +165,30 @@ def test_new_refuses_in_one_line(made, tmp_path):
         assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "x").exists()
     shutil.rmtree(bad)
+
+
+def test_new_takes_nothing_from_outside_the_runs_folder(made, tmp_path):
+    """Someone else's run may name any path as its artifact."""
+    repo, _, _ = made
+    odd = Path(shutil.copytree(repo / "runs/r-s1", tmp_path / "odd"))
+    (tmp_path / "final_model.int8.zlib").write_text("a private file")
+    metrics = (odd / "metrics.jsonl").read_text()
+    name = '"artifact": "final_model.int8.zlib"'
+    assert name in metrics
+    (odd / "metrics.jsonl").write_text(metrics.replace(name, '"artifact": "../final_model.int8.zlib"'))
+    done = new(repo, odd, "--out", tmp_path / "out", "--lane", "open-hardware")
+    assert done.returncode == 0, done.stdout + done.stderr
+    packed = (tmp_path / "out/final_model_seed1.int8.zlib").read_bytes()
+    assert packed == (odd / "final_model.int8.zlib").read_bytes()
+    for event, value in (
+        ('"time": ', '"time": 1e300, "x": '),
+        ('"run_id": "r-s1"', '"run_id": 7'),
+        ('"a fake processor"', r'"\ud800"'),
+    ):
+        assert event in metrics
+        (odd / "metrics.jsonl").write_text(metrics.replace(event, value))
+        done = new(repo, odd, "--out", tmp_path / f"out{len(value)}")
+        assert done.returncode < 2 and "Traceback" not in done.stderr
 
 
 def test_new_elsewhere_is_checked_by_the_track_it_names(made):

@@ -258,6 +258,7 @@ WRONG = [
     ("script-hash", FAIL, code("x = 1\n")),
     ("artifact-hash", FAIL, other_artifact),
     ("env", FAIL, top(env={"ITERATIONS": "4"})),
+    ("env", FAIL, top(env={"TOKENIZER_PATH": "y.model"})),  # it was tiny.model
     ("command", NOTE, top(command="python3 'train_gpt.py")),
     ("command", NOTE, top(command="make all")),
     ("command", NOTE, top(command="python3 train_gpt.py")),

@@ -166,6 +166,7 @@ def test_command_refuses_in_one_line_what_it_cannot_compare(entries):
     write_submission(entries / "dataless", [2.0], data=None)
     write_submission(entries / "text", ["2.0"])
     write_submission(entries / "nan", [math.nan])
+    write_submission(entries / "huge", [1e308] * 3)
     write_submission(entries / "seedless", [], seeds={})
     write_submission(entries / "twice", [], seeds=[{"seed": 1, "val_loss": 2.0}] * 3)
     write_submission(entries / "list", [])
@@ -183,6 +184,7 @@ def test_command_refuses_in_one_line_what_it_cannot_compare(entries):
         "dataless": "does not say which data",
         "text": "a seed lacks its number or its val_loss",
         "nan": "a seed lacks",
+        "huge": "claims a val_loss of 1e+308",
         "seedless": "lists no seeds",
         "list": "lists no seeds",
         "twice": "seed 1 is there twice",

@@ -442,8 +442,11 @@ def test_a_manifest_cannot_name_files_of_others(fetch, hub, data, path):
 
 
 def test_a_manifest_that_is_none(fetch, hub):
-    hub.files["manifest.json"] = b"[]"
-    assert "no manifest" in error_line(fetch("--variant", "sp512")[2])
+    for text in (b"[]", b'{"datasets": [1], "tokenizers": []}', b'{"datasets": 1, "tokenizers": 2}'):
+        hub.files["manifest.json"] = text
+        assert "no manifest" in error_line(fetch("--variant", "sp512")[2])
+    hub.files["manifest.json"] = export()["manifest.json"]
+    assert fetch("0")[0] == 0, "a broken one is not kept"
 
 
 # ---- the local side ---------------------------------------------------------------------------

@@ -207,8 +207,9 @@ def scored(monkeypatch, pull):
     monkeypatch.setattr(ci, "rules_of", lambda folder: {"name": "track_tiny"})
 
     def run(code=0, stdout=b"", why=None):
-        def fake(words, **_):
+        def fake(words, **kwargs):
             assert words[:4] == [sys.executable, "-m", "golf", "score"] and "--quick" in words
+            assert words[4] == str(folder.resolve()) and kwargs["cwd"] == REPO
             return SimpleNamespace(returncode=code, stdout=stdout)
 
         monkeypatch.setattr(sandbox, "why_not", lambda: why)

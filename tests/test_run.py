@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import run_script
-from golf import GolfError, envfile, preflight, run, runlog
+from golf import GolfError, envfile, preflight, report, run, runlog
 from golf.child import descendants
 
 
@@ -50,6 +50,8 @@ def one_line(text: str) -> str:
         ('A="it\'s"', "it's"),
         ("A=", ""),
         ("A=# nothing", ""),
+        ("A=1 # not `x`, not $(x)", "1"),
+        ("A='1' # not `x`", "1"),
         ("A=a#b", "a#b"),
         ("A=$HOME/x;rm", "$HOME/x;rm"),
         ("A=1\r", "1"),
@@ -62,7 +64,9 @@ def test_env_values(tmp_path, line, value):
     assert envfile.parse(path) == {"A": (value, 3)}
 
 
-@pytest.mark.parametrize("line", ["A = 1", "A", "A='1", 'A="1" 2', "A=$(touch x)", "A=`x`", "1A=2"])
+@pytest.mark.parametrize(
+    "line", ["A = 1", "A", "A='1", 'A="1" 2', "A=$(touch x)", "A='`x`'", "A=`x`", "1A=2"]
+)
 def test_env_lines_refused_with_file_and_line(tmp_path, line):
     path = tmp_path / "a.env"
     path.write_text(f"B=1\n{line}\n")
@@ -180,6 +184,21 @@ def test_run_id_defaults_to_config_and_time(tiny_repo):
     assert re.fullmatch(r"tiny-\d{8}-\d{6}", made.name)
 
 
+def test_a_config_may_have_any_name(tiny_repo):
+    assert golf(tiny_repo, config=write_config(tiny_repo, "ITERATIONS=3\n", "my (2).env")).returncode == 0
+    (made,) = (tiny_repo / "runs").iterdir()
+    assert made.name.startswith("my-2-2")
+
+
+def test_what_a_summary_lacks_is_left_out(tmp_path):
+    events = [
+        {"event": "score", "kind": "sliding", "val_bpb": 1.5},
+        {"event": "export", "bytes_total": 9, "cap": "x"},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, events)))
+    assert [line.split()[0] for line in report.summary(tmp_path)] == ["score", "files"]
+
+
 def test_same_run_id_twice(tiny_repo):
     assert golf(tiny_repo, RUN_ID="one").returncode == 0
     log = (tiny_repo / "runs/one/train.log").read_bytes()
@@ -222,6 +241,16 @@ def test_seed_on_the_command_line_beats_seeds_in_the_file(tiny_repo):
     assert [p.name for p in (tiny_repo / "runs").iterdir()] == ["x"]
 
 
+def test_the_other_name_of_a_knob_beats_the_file_too(tmp_path, monkeypatch):
+    path = tmp_path / "a.env"
+    path.write_text("TRAIN_SEQ_LEN=512\n")
+    knobs = {"TRAIN_SEQ_LEN": "512", "TRAIN_MAX_SEQ_LEN": "512"}
+    monkeypatch.setenv("TRAIN_MAX_SEQ_LEN", "1024")
+    assert envfile.settings(envfile.parse(path), knobs) == {"TRAIN_MAX_SEQ_LEN": "1024"}
+    monkeypatch.setenv("TRAIN_SEQ_LEN", "256")
+    assert envfile.settings(envfile.parse(path), knobs)["TRAIN_SEQ_LEN"] == "256"
+
+
 def test_resumed_seeds_keep_what_is_finished(tiny_repo):
     assert golf(tiny_repo, RUN_ID="r-s1", SEED="1").returncode == 0
     done = golf(tiny_repo, RUN_ID="r", SEEDS="1,2", RESUME="1")
@@ -247,6 +276,36 @@ def test_out_of_memory_halves_the_micro_batch(tiny_repo):
     assert runlog.read_run(folder)["start"]["micro_batch_tokens"] == 1024
     done = golf(tiny_repo, RUN_ID="two", FAKE_OOM_ABOVE="0")
     assert done.returncode == 3 and "=512, the smallest" in done.stderr
+
+
+def test_a_given_micro_batch_that_was_halved_can_be_submitted(tiny_repo):
+    done = golf(tiny_repo, RUN_ID="one", FAKE_OOM_ABOVE="2048", MICRO_BATCH_TOKENS="4096")
+    assert done.returncode == 0, done.stderr
+    origin = json.loads((tiny_repo / "runs/one/supervisor.json").read_text())
+    assert origin["set"]["MICRO_BATCH_TOKENS"] == "2048"
+    done = run_script("golf.sh", "new", "runs/one", repo=tiny_repo)
+    assert done.returncode == 0 and "FAIL" not in done.stdout.replace("0 FAIL", "")
+
+
+def test_processes_share_the_cores_unless_told_otherwise(tmp_path, monkeypatch):
+    given = []
+
+    class Watch:
+        stops = 0
+
+        def run(self, command, env, metrics):
+            given.append(env["OMP_NUM_THREADS"])
+            return 0
+
+    job = run.Job(tmp_path / "t.py", {}, "", tmp_path, world=2)
+    monkeypatch.setattr(run.os, "cpu_count", lambda: 16)
+    for value in (None, "3"):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if value:
+            monkeypatch.setenv("OMP_NUM_THREADS", value)
+        run.run_job(job, tmp_path / "c.env", Watch())
+    assert given == ["8", "3"]
+    assert "OMP_NUM_THREADS" not in json.loads((tmp_path / "supervisor.json").read_text())["set"]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +34,31 @@ def test_golf_alone_lists_its_commands():
     done = run_script("golf.sh")
     assert done.returncode == 0
     assert all(f"\n    {name} " in done.stdout for name in ("run", "new", "check"))
+
+
+@pytest.mark.parametrize("args", ["", "run --help", "compare one two"])
+def test_a_reader_that_goes_away_is_no_error(tmp_path, args):
+    """As under `| head`: quiet, and the exit code that the signal would give."""
+    data = {"name": "sample_sp1024", "val_sha256": "a", "tokenizer_sha256": "b"}
+    start = {"event": "start", "seed": 1, "data": data}
+    score = {"event": "score", "kind": "sliding", "val_loss": 2.0, "targets": 65536}
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text(f"{json.dumps(start)}\n{json.dumps(score)}\n")
+    closed, out = os.pipe()
+    os.close(closed)
+    command = ["bash", REPO / "scripts/golf.sh", *args.split()]
+    env = {**os.environ, "PYTHON": sys.executable, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, env=env, cwd=tmp_path)
+    os.close(out)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tiny_repo):
+    run_script("golf.sh", "run", "configs/tiny.env", env={"RUN_ID": "x"}, repo=tiny_repo)
+    done = run_script("golf.sh", "new", "runs/x", "--out", "train_gpt.py/new", repo=tiny_repo)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("golf new: error: train_gpt.py")
 
 
 def test_scripts_run_from_anywhere_with_spaces(tiny_repo, tmp_path):
@@ -120,6 +147,8 @@ def test_quickstart_twice(quick_repo, tmp_path):
         "next ",
     ):
         assert words in done.stdout
+    for word in ("score ", "bytes ", "seconds ", "files ", "next "):  # each thing once
+        assert sum(line.startswith(word) for line in done.stdout.splitlines()) == 1, word
     pip = quick_repo / ".venv/bin/pip.log"
     assert len(pip.read_text().splitlines()) == 1 and "torch.txt" not in pip.read_text()
     first = {p.name for p in (quick_repo / "runs").iterdir()}

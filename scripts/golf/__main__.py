@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 
-from . import GolfError, bench, check, ci, compare, leaderboard, new, run, score
+from . import GolfError, bench, check, ci, compare, leaderboard, new, run, score, shown
 
 COMMANDS = {
     "run": run,
@@ -41,6 +43,19 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a file name may hold anything: print it all the same
         stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return dispatch(argv)
+        finally:
+            sys.stdout.flush()  # here, where it can still be said what a failure means
+    except BrokenPipeError:  # `golf.sh ... | head`: nobody reads on
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # or Python complains when it flushes them at exit
+            os.dup2(nowhere, stream.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def dispatch(argv: list[str] | None) -> int:
     top = parser()
     args = top.parse_args(argv)
     if args.command is None:
@@ -49,11 +64,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.main(args)
     except GolfError as error:
-        print(f"golf {args.command}: error: {error}", file=sys.stderr)
-        return error.code
+        message, code = f"error: {error}", error.code
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a disk that is full, a file that may not be read
+        where = f"{shown(str(error.filename))}: " if error.filename else ""
+        message, code = f"error: {where}{error.strerror or error}", 2
     except KeyboardInterrupt:
-        print(f"golf {args.command}: stopped", file=sys.stderr)
-        return 130
+        message, code = "stopped", 130
+    print(f"golf {args.command}: {message}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

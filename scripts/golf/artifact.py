@@ -16,6 +16,7 @@ from pathlib import Path
 
 PREFIX, MAGIC, FORMAT, ZLIB, MAX_UNPACKED = struct.Struct("<4sHHQI"), b"PGLA", 1, 1, 64 << 20
 MAX_HEADER = 4 << 20  # the starter's has 3,000 bytes; JSON of 64 MiB would take minutes
+MAX_RANK = 8  # the product of a million sizes would, too
 # Bytes an element of a tensor's arrays: symbols [*shape] and scales [rows], or floats [*shape].
 ITEM_BYTES = {"int8": (1, 2), "fp16": (2,), "fp32": (4,)}
 
@@ -84,7 +85,8 @@ def unpack(blob: bytes) -> bytes:
 
 
 def read_entry(name, shape, encoding) -> tuple[str, tuple[int, ...], str]:
-    sizes = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
+    sizes = isinstance(shape, list) and len(shape) <= MAX_RANK
+    sizes = sizes and all(type(n) is int and 0 <= n <= MAX_UNPACKED for n in shape)
     need(
         isinstance(name, str) and sizes and isinstance(encoding, str), "a tensor has no such shape"
     )

@@ -12,7 +12,8 @@ compare   ratios of two --json files, and whether they are within noise
 
 Without --config: the trainer's defaults, the starter. The environment wins over the file. Data that
 is not there is replaced by random tokens. --script times another copy of train_gpt.py, such as a
-submission's. One process and one device. docs/benchmarks.md says how the floor is derived.
+submission's: it runs as it is, in no sandbox. One process and one device. docs/benchmarks.md says how
+the floor is derived.
 """
 
 from __future__ import annotations
@@ -154,6 +155,8 @@ def run_job(job: Job, settings: dict[str, str], trainer, folder: Path, results: 
             results.add(job, part, dict(facts, notes=lab.notes, **found))
         except GolfError as error:
             results.failed(job, part, str(error))
+        except BrokenPipeError:  # nobody reads on
+            raise
         except Exception as error:  # also what a trainer raises for its user
             if not hasattr(error, "code"):
                 traceback.print_exc()
@@ -281,9 +284,15 @@ def read_results(path: Path) -> list[dict]:
     return found
 
 
-def sound(result: dict):
-    samples = result.get("samples")
-    return isinstance(samples, list) and samples and all((number(s) or 0) > 0 for s in samples)
+def sound(result: dict) -> bool:
+    """Whether it holds what compare reads of it."""
+    samples, what = result.get("samples"), result.get("what")
+    if what not in PARTS or not isinstance(samples, list) or not samples:
+        return False
+    names = {"score": ("tokens", "wanted_tokens"), "train": ("tokens",), "data": ("tokens",)}
+    figures = [*samples, *(result.get(name) for name in names.get(what, ()))]
+    words = [result.get("label"), result.get("name") or ""]
+    return all((number(x) or 0) > 0 for x in figures) and all(isinstance(w, str) for w in words)
 
 
 def pairs(before: list[dict], after: list[dict]) -> list[tuple[dict, dict]]:

@@ -39,18 +39,23 @@ def check_folder(folder: Path, rules: dict | None = None) -> Case:
     if not folder.is_dir():
         raise GolfError(f"{shown(folder)}: no folder there; give a submission's folder", 2)
     case = Case(folder.resolve())
-    check_files.scan_folder(case)
-    check_claims.read_claim(case)
+    apply(case, check_files.scan_folder, check_claims.read_claim)
     case.track = rules or track.of_folder(folder) or claimed_track(case)
-    for rule in (*check_files.RULES, *check_claims.RULES, *check_code.RULES):
+    apply(case, *check_files.RULES, *check_claims.RULES, *check_code.RULES)
+    return case
+
+
+def apply(case: Case, *rules) -> None:
+    for rule in rules:
         try:
             rule(case)
+        except GolfError:  # the tool lacks something, not the folder
+            raise
         except Exception as error:  # junk must give a finding, whatever a rule did not foresee
             reason = f"{type(error).__name__}: {error}"
             case.fail(
                 "unreadable", f"{rule.__name__} gave up: {reason}; mend or remove what it read"
             )
-    return case
 
 
 def is_valid(folder: Path, rules: dict) -> bool:

@@ -283,7 +283,8 @@ def check_segments(case: Case, seed: dict, who: str) -> None:
     pairs = [s for s in segments if isinstance(s, list)] if isinstance(segments, list) else []
     values = [number(value) for pair in pairs for value in pair]
     right = len(pairs) == submission.SEGMENTS and all(len(pair) == 2 for pair in pairs)
-    if not right or None in values or min(values) < 0 or sum(values[1::2]) <= 0:
+    unlike = not right or None in values or min(values) < 0 or max(values) > submission.FIGURE_LIMIT
+    if unlike or sum(values[1::2]) <= 0:
         case.fail("segments", f"{who}: segments must be {submission.SEGMENTS} pairs [nats, bytes]")
         return
     nats, size = math.fsum(values[::2]), math.fsum(values[1::2])
@@ -427,7 +428,7 @@ def same_value(text, value) -> bool:
     try:
         return float(text) == float(value)
     except (ValueError, TypeError, OverflowError):
-        return text == "auto" or isinstance(text, str) and str(value).endswith(text)
+        return text == "auto" or f"/{value}".endswith(f"/{text}")
 
 
 RULES = (

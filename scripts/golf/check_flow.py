@@ -9,6 +9,7 @@ tainted is reported with its line.
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import re
 from dataclasses import dataclass, field
@@ -178,9 +179,9 @@ class Scope(ast.NodeVisitor):
         if self.module.work > WORK_LIMIT:
             raise Tangled
         if isinstance(node, ast.Name):
-            return node.id in self.names or bool(VAL_NAME.fullmatch(node.id))
+            return node.id in self.names or is_val_name(node.id)
         if isinstance(node, ast.Attribute):
-            own = node.attr in self.module.attributes or bool(VAL_NAME.fullmatch(node.attr))
+            own = node.attr in self.module.attributes or is_val_name(node.attr)
             return (self.tainted(node.value) | own) and node.attr not in FACTS
         if isinstance(node, ast.Constant):
             return isinstance(node.value, str) and len(node.value) < 80 and is_val(node.value)
@@ -237,6 +238,11 @@ def called(node: ast.Call) -> str:
         if isinstance(func, ast.Name)
         else ""
     )
+
+
+@functools.lru_cache(10_000)  # the same few names are looked at again and again
+def is_val_name(name: str) -> bool:
+    return bool(VAL_NAME.fullmatch(name))
 
 
 def is_val(text: str) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import GolfError, check, shown, track
+from . import REPO, GolfError, check, shown, track
 from .runlog import dig, parse_json
 
 COMMANDS = {check.FAIL: "error", check.HUMAN: "warning", check.NOTE: "notice"}
@@ -189,12 +189,15 @@ def score(folder: Path) -> int:
 
 def run_score(folder: Path) -> tuple[int, dict | None]:
     """Exit code and report of golf score; what is printed meanwhile gives GitHub no commands."""
-    words = ["score", str(folder), "--track", rules_of(folder)["name"], "--quick", "--json"]
+    place = str(folder.resolve())
+    words = ["score", place, "--track", rules_of(folder)["name"], "--quick", "--json"]
     token = secrets.token_hex(16)
     print(f"::stop-commands::{token}", flush=True)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "golf", *words, "--device", "cpu"], stdout=subprocess.PIPE
+            [sys.executable, "-m", "golf", *words, "--device", "cpu"],
+            stdout=subprocess.PIPE,
+            cwd=REPO,  # -m imports from where it stands, which may be the submission's folder
         )
     finally:
         print(f"\n::{token}::", flush=True)

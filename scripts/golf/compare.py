@@ -16,6 +16,7 @@ from pathlib import Path
 
 from . import GolfError, shown, track
 from .runlog import dig, number, parse_json, read_run
+from .submission import FIGURE_LIMIT
 
 HASHES = ("val_sha256", "tokenizer_sha256")
 
@@ -149,11 +150,14 @@ def entry(name, pairs, data, targets, track_name=None, lane=None) -> Entry:
     """An Entry of what was read from files, where that has what a comparison needs."""
     seeds = {}
     for seed, loss in pairs:
-        if not isinstance(seed, int) or isinstance(seed, bool) or number(loss) is None:
+        value = number(loss)
+        if not isinstance(seed, int) or isinstance(seed, bool) or value is None:
             raise GolfError(f"{name}: a seed lacks its number or its val_loss", 2)
+        if abs(value) > FIGURE_LIMIT:
+            raise GolfError(f"{name}: seed {seed} claims a val_loss of {value:g}", 2)
         if seed in seeds:
             raise GolfError(f"{name}: seed {seed} is there twice; give each seed once", 2)
-        seeds[seed] = float(loss)
+        seeds[seed] = value
     if number(targets) is None or not all(isinstance(dig(data, h), str) for h in HASHES):
         raise GolfError(f"{name}: does not say which data and how many targets it scored", 2)
     return Entry(name, seeds, data, targets, track_name, lane)

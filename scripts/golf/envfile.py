@@ -40,18 +40,20 @@ def parse(path: Path) -> dict[str, tuple[str, int]]:
 
 def parse_value(raw: str, where: str) -> str:
     """The value behind NAME=, without quotes and comment; nothing in it is expanded or run."""
-    if "$(" in raw or "`" in raw:
-        raise GolfError(
-            f"{where}: $(...) and backticks are not run here; write the value itself", 2
-        )
-    if "\0" in raw:
-        raise GolfError(f"{where}: a zero byte in the value; retype the line", 2)
     if raw[:1] in ("'", '"'):
         match = QUOTED.fullmatch(raw)
         if not match:
             raise GolfError(f'{where}: the quotes do not pair; write NAME="value"', 2)
-        return match[1] if match[1] is not None else match[2]
-    return re.sub(r"(^|\s)#.*", "", raw, flags=re.DOTALL).strip()
+        value = match[1] if match[1] is not None else match[2]
+    else:
+        value = re.sub(r"(^|\s)#.*", "", raw, flags=re.DOTALL).strip()
+    if "$(" in value or "`" in value:
+        raise GolfError(
+            f"{where}: $(...) and backticks are not run here; write the value itself", 2
+        )
+    if "\0" in value:
+        raise GolfError(f"{where}: a zero byte in the value; retype the line", 2)
+    return value
 
 
 def refuse_unknown(path: Path, found: dict[str, tuple[str, int]], knobs: dict[str, str]) -> None:
@@ -80,4 +82,6 @@ def settings(
                 values[name] = os.path.abspath(values[name])
     if "SEED" in os.environ and "SEEDS" not in os.environ:
         values.pop("SEEDS", None)  # SEED=42 on the command line means that seed, whatever the file
+    if "TRAIN_MAX_SEQ_LEN" in os.environ and "TRAIN_SEQ_LEN" not in os.environ:
+        values.pop("TRAIN_SEQ_LEN", None)  # one knob, two names: trainers ask for this one first
     return values

@@ -129,17 +129,17 @@ def read_entry(folder: Path, rules: dict) -> Entry:
 
 
 def mark_records(entries: list[Entry], rules: dict) -> None:
-    """In the order of their dates: each that beats the last record, at first the track's baseline.
+    """In the order of their dates: each that beats the best before it, as `check --record` asks.
 
-    Where there is no baseline, the first with enough seeds.
+    At first that is the track's baseline; where there is none, the first with enough seeds.
     """
+    rule = rules["record_rule"]
     best = next((e for e in entries if e.folder.name == rules.get("baseline")), None)
-    for entry in sorted(entries, key=lambda e: (e.claim["date"], e.folder.name)):
-        if best is None:
-            entry.record = len(entry.losses) >= rules["record_rule"]["min_seeds"]
-        else:
-            entry.record = compare(entry.losses, best.losses, rules["record_rule"]).record
-        best = entry if entry.record else best
+    enough = (e for e in entries if len(e.losses) >= rule["min_seeds"])
+    for entry in sorted(enough, key=lambda e: (e.claim["date"], e.folder.name)):
+        entry.record = best is None or compare(entry.losses, best.losses, rule).record
+        if best is None or statistics.fmean(entry.losses) < statistics.fmean(best.losses):
+            best = entry
 
 
 # ---- Tables
@@ -284,7 +284,7 @@ def fingerprint(panels: list[dict]) -> str:
 
 def is_drawn(path: Path, panels: list[dict]) -> bool:
     """Whether the picture is of this data. Its bytes may differ between versions of matplotlib."""
-    return path.is_file() and fingerprint(panels) in path.read_text(encoding="utf-8")
+    return path.is_file() and fingerprint(panels).encode() in path.read_bytes()
 
 
 def draw(panels: list[dict]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import importlib.machinery
 import importlib.util
 import io
 import itertools
@@ -15,6 +16,7 @@ import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -160,7 +162,9 @@ def repeated(call, device, count: int = 20):
 
 def load_trainer(script: Path):
     """The script as a module of its own; it must have the parts of this repository's trainer."""
-    spec = importlib.util.spec_from_file_location(f"trainer_{hash(script) & 0xFFFFFF:x}", script)
+    name = f"trainer_{hash(script) & 0xFFFFFF:x}"
+    loader = importlib.machinery.SourceFileLoader(name, str(script))  # whatever its suffix
+    spec = importlib.util.spec_from_file_location(name, script, loader=loader)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and torch.compile look it up there
     spec.loader.exec_module(module)
@@ -217,9 +221,11 @@ class Lab:
         self.console = io.StringIO()  # what the trainer says to people
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         with contextlib.redirect_stdout(self.console):
-            self.run = trainer.Run(self.k)
-            for number, handler in handlers.items():  # Ctrl-C ends a benchmark at once
-                signal.signal(number, handler)
+            try:
+                self.run = trainer.Run(self.k)
+            finally:  # Ctrl-C ends a benchmark at once
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
             trainer.warm_up(self.run)
         self.device, self.dtype = device_of(self.run.device), self.run.model.dtype
 
@@ -302,7 +308,8 @@ def update_of(lab: Lab):
     def update():
         for p, gradient in zip(run.opt.params, gradients):
             p.grad = gradient
-        run.opt.step(0, 0.0)
+        run.opt.schedule(0, 0.0)
+        run.opt.apply()
 
     return update
 
@@ -365,21 +372,24 @@ def first_step(script: Path, settings: dict[str, str], limit: float = 300) -> fl
     """Starts the trainer, waits for its first step, ends it. GolfError where none comes."""
     run_dir = Path(settings["OUT_DIR"]) / settings["RUN_ID"]
     began, found = time.time(), None
-    process = subprocess.Popen(
-        [sys.executable, str(script)],
-        env=preflight.child_env(settings),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,  # so that its compile workers end with it
-    )
-    try:
-        while found is None and process.poll() is None and time.time() < began + limit:
-            time.sleep(0.05)
-            found = step_event(run_dir / "metrics.jsonl")
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        errors = process.communicate()[1].decode(errors="replace").strip().splitlines()
+    with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would fill up and hold it
+        process = subprocess.Popen(
+            [sys.executable, str(script)],
+            env=preflight.child_env(settings),
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,  # so that its compile workers end with it
+        )
+        try:
+            while found is None and process.poll() is None and time.time() < began + limit:
+                time.sleep(0.05)
+                found = step_event(run_dir / "metrics.jsonl")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        said.seek(0)
+        errors = said.read().decode(errors="replace").strip().splitlines()
     if found is None:
         raise GolfError(f"no first step; the trainer said: {(errors or ['nothing'])[-1][:200]}")
     return found["time"] - began

@@ -32,6 +32,9 @@ from .submission import (
     sha256,
 )
 
+# Metrics may hold half a surrogate pair: UTF-8 has none, but JSON has its escape.
+TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
+
 
 @dataclass
 class Run:
@@ -49,7 +52,7 @@ class Run:
 
     @property
     def artifact(self) -> str:
-        return self.facts["export"]["artifact"]
+        return Path(self.facts["export"]["artifact"]).name  # in the run's folder, whatever it says
 
     @property
     def packed_name(self) -> str:
@@ -76,7 +79,7 @@ def main(args) -> int:
     lane = args.lane or guess_lane(rules, runs[0])
     if lane not in rules["lanes"]:
         raise GolfError(f"lane {lane!r}: {rules['name']} has {', '.join(rules['lanes'])}", 2)
-    name = args.name or re.sub(r"-s\d+$", "", dig(runs[0].facts, "start", "run_id") or "")
+    name = args.name or re.sub(r"-s\d+$", "", str(dig(runs[0].facts, "start", "run_id") or ""))
     date = datetime.fromtimestamp(runs[0].facts["start"]["time"], timezone.utc).date().isoformat()
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "submission"
     out = (args.out or track.RECORDS / rules["name"] / f"{date}_{slug}").resolve()
@@ -123,7 +126,7 @@ def read_finished(folder: Path) -> Run:
     seed, script = facts["start"].get("seed"), facts["start"].get("script")
     artifact, began = facts["export"].get("artifact"), number(facts["start"].get("time"))
     kinds = isinstance(seed, int) and isinstance(script, str) and isinstance(artifact, str)
-    if not kinds or began is None:
+    if not kinds or began is None or not 0 <= began < 1e11:
         raise GolfError(
             f"{shown(folder)}: metrics.jsonl lacks seed, time, script or artifact; run it again"
         )
@@ -221,12 +224,12 @@ def fill(folder: Path, out: Path, runs: list[Run], words: dict) -> None:
         "data": {name: data.get(name) for name in ("name", "val_sha256", "tokenizer_sha256")},
         "seeds": seeds,
     }
-    (folder / "README.md").write_text(readme(value, start), encoding="utf-8")
+    (folder / "README.md").write_text(readme(value, start), **TEXT)
     for path, role in sorted(roles.items()):
         size = (folder / path).stat().st_size
         entry = {"path": path, "role": role, "bytes": size, "sha256": sha256(folder / path)}
         value["files"].append(entry)
-    (folder / "submission.json").write_text(dump(value), encoding="utf-8")
+    (folder / "submission.json").write_text(dump(value), **TEXT)
 
 
 def copy(source: Path, target: Path, role: str) -> None:
@@ -289,7 +292,8 @@ def repeat_command(run: Run, folder: Path, env: dict[str, str]) -> str:
 def dump(value: dict) -> str:
     """JSON for people: indented, but a segment is one line."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    return re.sub(r"\[\s+([-+.\deE]+),\s+([-+.\deE]+)\s+\]", r"[\1, \2]", text) + "\n"
+    figure = r"\n\s+([-+.\deE]+)"  # a line end: no text in the JSON holds one
+    return re.sub(rf"\[{figure},{figure}\n\s+\]", r"[\1, \2]", text) + "\n"
 
 
 def readme(value: dict, start: dict) -> str:

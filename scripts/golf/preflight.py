@@ -21,7 +21,7 @@ RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 def check_trainer(trainer: Path) -> None:
     """The trainer is there, parses, and what it imports at its top can be imported."""
     if not trainer.is_file():
-        raise GolfError(f"{shown(trainer)}: no trainer there; give a script with --trainer PATH", 2)
+        raise GolfError(f"{shown(trainer)}: no trainer there; give the path of a script", 2)
     try:
         body = ast.parse(trainer.read_bytes()).body
     except (SyntaxError, ValueError) as error:
@@ -94,7 +94,8 @@ def check_cuda(trainer: Path, env: dict[str, str]) -> None:
     if not imports(trainer, "torch"):
         return
     ask = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 9)"
-    done = subprocess.run([sys.executable, "-c", ask], env=env, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-c", ask]  # not where we stand: a torch.py there would be imported
+    done = subprocess.run(command, env=env, cwd=REPO, stderr=subprocess.DEVNULL)
     if done.returncode == 9:
         raise GolfError(
             "DEVICE=cuda: PyTorch finds no CUDA device here; check the driver with nvidia-smi, "

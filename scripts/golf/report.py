@@ -30,11 +30,12 @@ def summary(run_dir: Path, expect: str | None = None) -> list[str]:
     notes = dig(score, "notes")
     if isinstance(notes, list) and notes:
         lines.append(f"noted    {'; '.join(map(in_words, notes))}")
-    if number(dig(export, "bytes_total")) is not None:
-        text = f"bytes    {export['bytes_total']:,} = code {export['bytes_code']:,}"
-        text += f" + model {export['bytes_model']:,}"
-        if number(dig(export, "cap")):
-            text += f"; cap {export['cap']:,}, {export['headroom']:,} to spare"
+    names = ("bytes_total", "bytes_code", "bytes_model", "cap", "headroom")
+    total, code, model, cap, room = (number(dig(export, name)) for name in names)
+    if None not in (total, code, model):
+        text = f"bytes    {total:,.0f} = code {code:,.0f} + model {model:,.0f}"
+        if cap and room is not None:
+            text += f"; cap {cap:,.0f}, {room:,.0f} to spare"
         lines.append(text)
     phases = {"setup": "end", "train": "train_end", "export": "export", "eval": "end"}
     seconds = [(p, number(dig(facts, event, f"{p}_seconds"))) for p, event in phases.items()]

@@ -11,6 +11,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import shlex
 import shutil
 import sys
 import time
@@ -52,6 +54,9 @@ def add_arguments(parser) -> None:
         metavar="NAME=VALUE",
         help="used where neither the file nor the environment sets NAME",
     )
+    parser.add_argument(
+        "--no-summary", action="store_true", help="leave what it came to for the caller to tell"
+    )
 
 
 def name_and_value(text: str) -> tuple[str, str]:
@@ -77,20 +82,26 @@ def main(args) -> int:
             print(f"run      {shown(job.run_dir)} (seed {job.seed}) is finished: kept")
             continue
         with locked(job.run_dir):
-            write_origin(job, args.config)
-            last = run_job(job, watch)
+            last = run_job(job, args.config, watch)
         code = max(code, last)
         if last not in (0, 1) or (watch.stops and job is not jobs[-1]):
             code = last or 130
             break
+    if not args.no_summary:
+        tell(done, len(jobs) > 1, code)
+    return code
+
+
+def tell(done: list[tuple[str, Path]], several: bool, code: int) -> None:
+    """What the runs came to, and what to do with them."""
     print()
-    if len(jobs) > 1:
+    if several:
         print("\n".join(report.seed_table(done)))
     elif code == 0:
-        print("\n".join(report.summary(jobs[0].run_dir)))
+        print("\n".join(report.summary(done[0][1])))
     if code == 0:
-        print(f"next     bash scripts/golf.sh new {' '.join(shown(d) for _, d in done)}")
-    return code
+        folders = " ".join(shlex.quote(shown(folder)) for _, folder in done)
+        print(f"next     bash scripts/golf.sh new {folders}")
 
 
 def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[Job]:
@@ -98,6 +109,7 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[Job]:
     world = settings.get("NPROC_PER_NODE") or "1"
     if not world.isascii() or not world.isdigit() or int(world) < 1:
         raise GolfError(f"NPROC_PER_NODE={world!r}: a whole number of at least 1 is needed", 2)
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "run"  # any file may be a config
     run_id = settings.get("RUN_ID") or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     out_dir = REPO / (settings.get("OUT_DIR") or "runs")
     seeds = [s.strip() for s in settings.get("SEEDS", "").split(",") if s.strip()]
@@ -186,25 +198,27 @@ def locked(run_dir: Path):
                 shutil.rmtree(run_dir, ignore_errors=True)
 
 
-def write_origin(job: Job, config: Path) -> None:
+def write_origin(job: Job, settings: dict[str, str], config: Path) -> None:
     """supervisor.json: what was asked for, from which `golf new` tells how to repeat it."""
     origin = {
         "schema": 1,
         "config": shown(config.resolve()),
         "nproc_per_node": job.world,
-        "set": dict(sorted(job.settings.items())),
+        "set": dict(sorted(settings.items())),
     }
     (job.run_dir / "supervisor.json").write_text(json.dumps(origin, indent=1) + "\n")
 
 
-def run_job(job: Job, watch: Watch) -> int:
+def run_job(job: Job, config: Path, watch: Watch) -> int:
     """Runs it, again with half the micro-batch each time memory runs out; the exit code."""
-    settings, attempt = dict(job.settings), 0
-    if job.world > 1:
-        settings.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // job.world)))
+    settings, threads = dict(job.settings), {}
+    if job.world > 1 and "OMP_NUM_THREADS" not in os.environ:
+        threads["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // job.world))
     while True:
+        write_origin(job, settings, config)  # each time: a smaller micro-batch is told as it was
         print(f"run      {shown(job.run_dir)}" + f" (seed {job.seed})" * bool(job.seed), flush=True)
-        code = watch.run(job.command, preflight.child_env(settings), job.run_dir / "metrics.jsonl")
+        env = preflight.child_env({**threads, **settings})
+        code = watch.run(job.command, env, job.run_dir / "metrics.jsonl")
         if code != OUT_OF_MEMORY or watch.stops:
             break
         used, smaller = smaller_micro_batch(read_run(job.run_dir), settings)

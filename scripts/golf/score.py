@@ -65,6 +65,7 @@ def main(args) -> int:
         print(json.dumps(report, indent=1, allow_nan=False))
     else:
         print(table(report))
+        path.parent.mkdir(exist_ok=True)  # a folder that is refused leaves none
         path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
         where = f"{report['folder']} on {report['track']}; {shown(path)}"
         print(f"{report['verdict']} {where}; {report['ruling']}")
@@ -101,7 +102,7 @@ def report_file(folder: Path) -> Path:
     """Where audit.json goes, in runs/: nothing is written into a submission's folder."""
     path = REPO / "runs" / f"score-{folder.resolve().name}" / "audit.json"
     try:  # before hours of scoring
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GolfError(f"{shown(path)}: cannot be written ({error.strerror}); use --json", 2) from None
     return path
