@@ -53,11 +53,12 @@ ALL = {
     "cuda": [
         # startup first: later its process would share the memory with this one
         Job("local_4090_baseline", BASELINE, ("startup", *PARTS[:-1])),
+        Job("starter", None, ("train",)),
         Job("upstream_16mb_baseline", UPSTREAM, ("train",)),
     ],
     "cpu": [
-        Job("local_4090_baseline, 16,384 tokens a step", BASELINE, PARTS, SMALL),
-        Job("the same as 3 heads of 64", BASELINE, ("train",), {**SMALL, "NUM_HEADS": "3"}),
+        Job("starter, 16,384 tokens a step", None, PARTS, SMALL),
+        Job("the same as 3 heads of 64", None, ("train",), {**SMALL, "NUM_HEADS": "3"}),
     ],
 }
 
