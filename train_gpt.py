@@ -450,8 +450,6 @@ class Optimizers:
 				dist.all_reduce(update)
 			rate = scale * (k.matrix_lr * max(1.0, update.size(1) / update.size(2)) ** 0.5)
 			torch._foreach_sub_(params, (update.float() * rate).unbind())
-		for p in self.params:
-			p.grad = None
 
 
 # ---- Schedule and budget: progress is a number from 0 to 1 ----
@@ -796,6 +794,7 @@ class Run:
 
 	def update(self, tokens):
 		"""By this rank's int64 [sequences, length + 1], without host sync; all ranks' mean loss."""
+		self.model.zero_grad()  # a failed step's too
 		total = torch.zeros((), device=self.device)
 		for at in range(0, self.sequences, self.micro):
 			part, self.last = tokens[at : at + self.micro], at + self.micro == self.sequences
