@@ -867,8 +867,9 @@ def warm_up(run):
 	run.opt.reset()
 	if k.resume:
 		load_checkpoint(run)
-	graph = run.cuda and run.world == 1 and attempt(run, "CUDA graph", lambda: run.capture(tokens))
-	run.log.fact("warm_up", warmup_steps=count, compile=compiled, cuda_graph=graph)
+	if run.cuda and run.world == 1:
+		attempt(run, "CUDA graph", lambda: run.capture(tokens))
+	run.log.fact("warm_up", warmup_steps=count, compile=compiled)
 
 
 def train(run, step, elapsed, clock=time.monotonic):
