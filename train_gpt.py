@@ -852,7 +852,7 @@ def attempt(run, name, action):
 
 def warm_up(run):
 	"""Compiles, runs a few steps on random tokens, restores all state, captures a CUDA graph."""
-	k, count = run.k, max(run.k.warmup_steps, run.k.compile != "0")
+	k, count = run.k, max(run.k.warmup_steps, int(run.k.compile != "0"))
 	tokens = torch.randint(k.vocab_size, (run.sequences, k.train_seq_len + 1), device=run.device)
 	fresh = {name: p.clone() for name, p in run.model.state_dict().items()}
 	def steps():
