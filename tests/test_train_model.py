@@ -153,6 +153,25 @@ def test_a_captured_step_replays_with_new_tokens_rates_and_momentum(tmp_path, mo
         assert np.allclose(value, after[False][1][name], atol=1e-6), name
 
 
+def test_what_cannot_be_compiled_or_captured_is_done_without(tmp_path):
+    def fails(error):
+        raise error
+
+    with kit.new_run(tmp_path) as (run, _):
+        for word, worked in (("auto", True), ("1", True), ("0", False)):
+            run.k = run.k._replace(compile=word)
+            calls = []
+            assert T.attempt(run, "CUDA graph", lambda c=calls: c.append(1)) == worked == bool(calls)
+        run.k = run.k._replace(compile="auto")
+        assert not T.attempt(run, "CUDA graph", lambda: fails(ValueError()))
+        assert "CUDA graph failed (ValueError): runs without" in (run.folder / "train.log").read_text()
+        with pytest.raises(torch.OutOfMemoryError):  # the supervisor's to mend
+            T.attempt(run, "CUDA graph", lambda: fails(torch.OutOfMemoryError()))
+        run.k = run.k._replace(compile="1")
+        with pytest.raises(ValueError):
+            T.attempt(run, "CUDA graph", lambda: fails(ValueError()))
+
+
 # length, rows, span: around the blocks' edges
 ATTENDED = (1, 1, 8), (127, 127, 512), (300, 300, 128), (300, 300, 1), (257, 129, 100), (640, 64, 512)
 
