@@ -325,7 +325,7 @@ def attention_calls(lab: Lab) -> dict:
 
 
 def update_of(lab: Lab):
-    """A call that makes one optimizer step; it eats the gradients, so they are put back first."""
+    """A call that makes one optimizer step; other parts leave no gradients, so it brings some."""
     run = lab.run
     gradients = [torch.randn_like(p) * 1e-3 for p in run.opt.params]
 
