@@ -13,6 +13,7 @@ import sys
 import time
 import zlib
 from collections import namedtuple
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -261,51 +262,42 @@ class Linear(nn.Linear):
 
 
 def attend(q, k, v, span):
-	"""Causal attention [batch, heads, rows, head_dim] of the last `rows` inputs' queries, each to at most
-	`span` inputs, itself included; on a CPU in blocks, to skip most of what is masked."""
-	rows, length, fused = q.size(2), k.size(2), F.scaled_dot_product_attention
-	if q.is_cuda and rows == length <= span:
+	"""Causal attention [batch, heads, length, head_dim] to at most `span` inputs, itself included; on a CPU
+	in blocks, to skip most of what is masked."""
+	length, fused = q.size(2), F.scaled_dot_product_attention
+	if q.is_cuda and length <= span:
 		return fused(q, k, v, is_causal=True)
-	past, seen = length - rows, torch.ones(rows, length, dtype=torch.bool, device=q.device)
-	seen, size = seen.tril(past).triu(past + 1 - span), rows if q.is_cuda else 128
+	seen = torch.ones(length, length, dtype=torch.bool, device=q.device).tril().triu(1 - span)
+	size = length if q.is_cuda else 128
 	def block(at):
-		part, keys = slice(at, at + size), slice(max(0, past + at + 1 - span), past + at + size)
+		part, keys = slice(at, at + size), slice(max(0, at + 1 - span), at + size)
 		query, key, value, mask = q[:, :, part], k[:, :, keys], v[:, :, keys], seen[part, keys]
 		if q.is_cuda or q.dtype == torch.float32:
 			return fused(query, key, value, mask)
-		# twice as fast as PyTorch's bfloat16 kernel; keys of norm sqrt(head_dim) keep exp below e^80
+		# twice PyTorch's bfloat16 speed; keys of norm sqrt(head_dim) keep exp below e^80
 		over = (query.detach().norm(dim=-1, keepdim=True) - 80).relu()
 		weights = (query * q.size(-1) ** -0.5 @ key.mT - over).exp() * mask
 		return weights @ value / weights.sum(-1, keepdim=True)
 
-	return torch.cat([block(at) for at in range(0, rows, size)], 2)
-
-
-def last(x, rows):
-	"""[batch, length, dim] -> [batch, rows, dim], the last ones."""
-	return x if x.size(1) == rows else x[:, -rows:]
+	return torch.cat([block(at) for at in range(0, length, size)], 2)
 
 
 class Attention(nn.Module):
 	def __init__(self, k):
 		super().__init__()
 		dim, self.heads, self.span = k.model_dim, k.num_heads, k.train_seq_len
-		self.repeats = k.num_heads // k.num_kv_heads
 		self.c_q, self.proj = (Linear(dim, dim, False) for _ in range(2))
-		self.c_k, self.c_v = (Linear(dim, dim // self.repeats, False) for _ in range(2))
+		self.c_k, self.c_v = (Linear(dim, dim * k.num_kv_heads // self.heads, False) for _ in range(2))
 		self.q_gain = nn.Parameter(torch.full((self.heads,), k.qk_gain_init))
 
-	def forward(self, x, rope, rows):
-		"""[batch, length, dim] -> [batch, rows, dim] of the last `rows` inputs. None attends past the trained
-		length (measured: docs/benchmarks.md)."""
-		(batch, length, dim), (cos, sin) = x.shape, (table[: x.size(1)] for table in rope)
-		past, shape = length - rows, (batch, -1, self.heads // self.repeats, dim // self.heads)
-		q = self.c_q(last(x, rows)).view(batch, rows, self.heads, -1).transpose(1, 2)
-		k, v = (c(x).view(shape).transpose(1, 2) for c in (self.c_k, self.c_v))
-		q = rotate(rms_norm(q), cos[past:], sin[past:]) * self.q_gain.to(x.dtype)[:, None, None]
-		k = rotate(rms_norm(k), cos, sin)
-		k, v = (t.repeat_interleave(self.repeats, dim=1) for t in (k, v))
-		return self.proj(attend(q, k, v, self.span).transpose(1, 2).reshape(batch, rows, dim))
+	def forward(self, x, rope):
+		"""[batch, length, dim], in and out. None attends past the trained length: docs/benchmarks.md."""
+		rope, shape = [t[: x.size(1)] for t in rope], (*x.shape[:2], -1, x.size(2) // self.heads)
+		q, k, v = (c(x).view(shape).transpose(1, 2) for c in (self.c_q, self.c_k, self.c_v))
+		q = rotate(rms_norm(q), *rope) * self.q_gain.to(x.dtype)[:, None, None]
+		k = rotate(rms_norm(k), *rope)
+		k, v = (t.repeat_interleave(q.size(1) // t.size(1), dim=1) for t in (k, v))
+		return self.proj(attend(q, k, v, self.span).transpose(1, 2).reshape(x.shape))
 
 
 class MLP(nn.Module):
@@ -325,11 +317,10 @@ class Block(nn.Module):
 		self.attn_scale, self.mlp_scale = nn.Parameter(ones.clone()), nn.Parameter(ones.clone())
 		self.resid_mix = nn.Parameter(torch.stack((ones, 0 * ones)))
 
-	def forward(self, x, x0, rope, rows):
+	def forward(self, x, x0, rope):
 		keep, mix = self.resid_mix.to(x.dtype)
-		x = keep * x + mix * last(x0, x.size(1))
-		y = self.attn(rms_norm(x), rope, rows)
-		x = last(x, rows) + self.attn_scale.to(x.dtype) * y
+		x = keep * x + mix * x0
+		x = x + self.attn_scale.to(x.dtype) * self.attn(rms_norm(x), rope)
 		return x + self.mlp_scale.to(x.dtype) * self.mlp(rms_norm(x))
 
 
@@ -353,17 +344,14 @@ class GPT(nn.Module):
 		parts = Block.forward, GPT.nats
 		self.parts = [torch.compile(part, dynamic=False) for part in parts] if on else parts
 
-	def features(self, tokens, rope, rows, block_forward=Block.forward):
-		"""int64 [batch, length] -> [batch, rows, dim] of the last `rows` inputs, and little more is done."""
+	def features(self, tokens, rope, block_forward=Block.forward):
+		"""int64 [batch, length] -> [batch, length, dim]."""
 		x = rms_norm(self.tok_emb(tokens).to(self.dtype))
-		x0, skips, above = x.clone(), [], len(self.blocks)  # were x0 x, block 0 would compile anew
+		x0, skips = x.clone(), []  # were x0 x, block 0 would compile anew
 		for i, block in enumerate(self.blocks):
 			if i >= self.encoder_layers and skips:
-				weight = self.skip_weights[i - self.encoder_layers].to(x.dtype)
-				x = x + weight * last(skips.pop(), x.size(1))
-			above -= 1
-			count = min(x.size(1), rows + above * (self.k.train_seq_len - 1))
-			x = block_forward(block, x, x0, rope, count)
+				x = x + self.skip_weights[i - self.encoder_layers].to(x.dtype) * skips.pop()
+			x = block_forward(block, x, x0, rope)
 			if i < self.encoder_layers:
 				skips.append(x)
 		return x
@@ -373,8 +361,8 @@ class GPT(nn.Module):
 		return self.k.logit_softcap * torch.tanh(logits / self.k.logit_softcap)
 
 	def logits(self, tokens, rope, rows):
-		"""int64 [batch, length] -> float32 [batch, rows, vocab]."""
-		return self.head(self.features(tokens, rope, rows))
+		"""int64 [batch, length] -> float32 [batch, rows, vocab], the last ones."""
+		return self.head(self.features(tokens, rope)[:, -rows:])
 
 	def nats(self, x, targets):
 		return F.cross_entropy(self.head(x), targets, reduction="sum")
@@ -382,7 +370,7 @@ class GPT(nn.Module):
 	def loss(self, tokens, rope):
 		"""[batch, length + 1] -> mean nats a target. Compiled, no float32 logits outlive their chunk."""
 		(block_forward, nats), targets = self.parts, tokens[:, 1:].flatten()
-		x = self.features(tokens[:, :-1], rope, tokens.size(1) - 1, block_forward).flatten(0, 1)
+		x = self.features(tokens[:, :-1], rope, block_forward).flatten(0, 1)
 		chunks = zip(x.split(LOSS_TOKENS), targets.split(LOSS_TOKENS))
 		return sum(nats(self, *chunk) for chunk in chunks) / len(x)
 
@@ -421,8 +409,7 @@ class Optimizers:
 		self.momentum = [torch.zeros_like(torch.stack(group)) for group in self.matrices]
 
 	def reset(self):
-		states = [state.values() for state in self.adam.state.values()]
-		torch._foreach_zero_(sum(map(list, states), self.momentum))
+		torch._foreach_zero_(sum((list(s.values()) for s in self.adam.state.values()), self.momentum))
 
 	def schedule(self, step, scale):
 		"""For update number `step` (from 0), rates times `scale`."""
@@ -639,7 +626,7 @@ def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0):
 		need(shapes == {name: w.shape for name, w in weights.items()}, "its tensors do not make its model")
 	except Exception as e:  # whatever hostile bytes cause
 		need(0, f"{path}: damaged, or no artifact ({e})")
-	usual = torch.bfloat16 if device.type == "cuda" else torch.float32  # untimed: always the same
+	usual = torch.bfloat16 if device.type == "cuda" else torch.float32  # always the same
 	model = GPT(k, dtype or usual).to(device)
 	model.load_state_dict(weights)
 	return Scorer(model, k.eval_seq_len, k.eval_stride, batch_tokens)
@@ -651,10 +638,9 @@ def score_stream(scorer, stream, log):
 	count, told, nats = len(sizes), began, np.empty(len(sizes))
 	scorer.reset()
 	for at in range(0, count, chunk):
-		targets = torch.from_numpy(stream.tokens[at + 1 : at + chunk + 1].astype(np.int64))
+		targets = stream.tokens[at + 1 : at + chunk + 1].astype(np.int64)
 		rows = scorer.log_probs(stream.tokens[at : at + len(targets)])
-		picked = rows.gather(1, targets.to(rows.device)[:, None])
-		nats[at : at + chunk] = -picked[:, 0].double().cpu().numpy()
+		nats[at : at + chunk] = -rows[np.arange(len(targets)), targets].cpu()
 		if (now := time.monotonic()) > told + 15:
 			told, done = now, at + len(targets)
 			log.line(f"scoring:{done}/{count} seconds_left:{(now - began) * (count - done) / done:.0f}")
@@ -759,6 +745,20 @@ def pick_dtype(device):
 	return torch.bfloat16 if 1.3 * fast < slow else torch.float32
 
 
+def fastest_attention(run):
+	"""PyTorch's kernel that wins a trial at this shape, backward included; on a CPU all."""
+	k, kinds, times = run.k, nn.attention.SDPBackend, {}
+	kernels = [kinds.FLASH_ATTENTION, kinds.EFFICIENT_ATTENTION, kinds.CUDNN_ATTENTION, kinds.MATH]
+	shape = run.micro, k.num_heads, k.train_seq_len, k.model_dim // k.num_heads
+	q = torch.randn(shape, device=run.device, dtype=run.model.dtype, requires_grad=True)
+	trial = Timer("attend(q, q, q, n).sum().backward()", globals=dict(attend=attend, q=q, n=k.train_seq_len))
+	for kernel in kernels[:3] * run.cuda:
+		with suppress(RuntimeError), nn.attention.sdpa_kernel(kernel):  # not all work
+			times[kernel] = trial.timeit(9).mean
+			run.log.line(f"attention:{kernel.name} {1000 * times[kernel]:.3f}ms")
+	return min(times, key=times.get, default=kernels)
+
+
 class Run:
 	def __init__(self, k):
 		self.k, self.device, self.stop = k, pick_device(k.device), StopFlag()
@@ -781,11 +781,11 @@ class Run:
 		fits = range(1, max(1, (k.micro_batch_tokens or usual) // k.train_seq_len) + 1)
 		self.micro = max(m for m in fits if self.sequences % m == 0)  # sequences a pass
 		self.start = load_checkpoint(self) if k.resume else (0, 0.0)
-		self.rope = rope_tables(k, k.train_seq_len, self.device, self.model.dtype)
-		self.reducing = []
+		self.rope, self.reducing = rope_tables(k, k.train_seq_len, self.device, self.model.dtype), []
 		for p in self.model.parameters() if self.world > 1 else []:
 			p.register_post_accumulate_grad_hook(self.reduce)
 		self.log = Log(None if self.rank else self.folder, k.resume, not self.rank)
+		self.attention = fastest_attention(self)
 
 	def reduce(self, p):
 		"""Sums a gradient over the ranks while backward goes on."""
@@ -798,7 +798,8 @@ class Run:
 		total = torch.zeros((), device=self.device)
 		for at in range(0, self.sequences, self.micro):
 			part, self.last = tokens[at : at + self.micro], at + self.micro == self.sequences
-			loss = self.model.loss(part, self.rope) * (self.micro / self.sequences / self.world)
+			with nn.attention.sdpa_kernel(self.attention):
+				loss = self.model.loss(part, self.rope) * (self.micro / self.sequences / self.world)
 			loss.backward()
 			total += loss.detach()
 		if self.world > 1:
@@ -843,7 +844,7 @@ def attempt(run, name, action):
 	"""Whether it worked. COMPILE=0 does not try, COMPILE=1 does not do without."""
 	try:
 		return run.k.compile != "0" and not action()
-	except Exception as e:  # many classes: a missing compiler
+	except Exception as e:  # of many classes
 		if run.k.compile == "1" or isinstance(e, torch.OutOfMemoryError):
 			raise
 		run.log.line(f"{name} failed ({type(e).__name__}): runs without, slower; COMPILE=1 tells why")
@@ -936,7 +937,7 @@ def export(run):
 	return path, room if cap else 0
 
 
-def log_score(scorer, stream, log, event, head, tail, digits=8, **facts):
+def log_score(scorer, stream, log, event, head, tail="", digits=8, **facts):
 	s = score_stream(scorer, stream, log)
 	line = f"{head} val_loss:{s['val_loss']:.{digits}f} val_bpb:{s['val_bpb']:.{digits}f}{tail}"
 	log.fact(event, line, **facts, **s)
@@ -950,9 +951,8 @@ def score_artifact(path, k, stream, log, notes):
 	plain = Scorer(sliding.model, length, length, k.val_batch_size)
 	tail = f" seq_len:{sliding.seq_len} stride:{sliding.stride} targets:{count}"
 	tail += " note:" * bool(notes) + ",".join(notes)
-	rest = stream, log, "score"
-	log_score(plain, *rest, "final_int8_zlib_roundtrip_exact", "", kind="roundtrip", notes=notes)
-	log_score(sliding, *rest, "final_sliding_window_exact", tail, kind="sliding", notes=notes)
+	log_score(plain, stream, log, "score", "final_int8_zlib_roundtrip_exact", kind="roundtrip", notes=notes)
+	log_score(sliding, stream, log, "score", "final_sliding_window_exact", tail, kind="sliding", notes=notes)
 
 
 def run_all(k):
@@ -972,9 +972,8 @@ def run_all(k):
 	notes = ["resumed"] * k.resume + ["interrupted"] * (reason == "interrupted")
 	began = time.monotonic()
 	score_artifact(path, k, run.stream, run.log, notes)
-	facts = dict(setup_seconds=setup_seconds, eval_seconds=time.monotonic() - began)
-	facts["peak_memory_bytes"] = torch.cuda.max_memory_allocated() if run.cuda else 0
-	run.log.fact("end", **facts, exit_code=int(room < 0))
+	facts = dict(peak_memory_bytes=torch.cuda.max_memory_allocated(), exit_code=int(room < 0))
+	run.log.fact("end", setup_seconds=setup_seconds, eval_seconds=time.monotonic() - began, **facts)
 	need(room >= 0, f"{-room} bytes over the cap at the coarsest step; shrink the model")
 
 

@@ -236,9 +236,9 @@ MODEL_KNOBS = """vocab_size num_layers model_dim num_heads num_kv_heads mlp_mult
 rope_base logit_softcap train_seq_len eval_seq_len eval_stride""".split()
 
 
-def rotate(x, past, base):
-	"""RoPE from position `past` on; scale -1 turns the way that train_gpt.py does."""
-	return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=-1.0, offset=past)
+def rotate(x, base):
+	"""RoPE; scale -1 turns the way that train_gpt.py does."""
+	return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=-1.0, offset=0)
 
 
 def rms_norm(x):
@@ -270,43 +270,35 @@ class Linear(nn.Module):
 
 
 def attend(q, k, v, span):
-	"""Causal attention [batch, heads, rows, head_dim] of the last `rows` inputs' queries, each to at most
-	`span` inputs, itself included. Blocks leave out keys that none of their queries sees."""
-	rows, length, out = q.shape[2], k.shape[2], []
-	past = length - rows
-	for at in range(past, length, 128):
+	"""Causal attention [batch, heads, length, head_dim] to at most `span` inputs, itself included. Blocks
+	leave out keys that none of their queries sees."""
+	length, out = q.shape[2], []
+	for at in range(0, length, 128):
 		end, first = min(at + 128, length), max(0, at + 1 - span)
 		back = mx.arange(at, end)[:, None] - mx.arange(first, end)
 		mask = "causal" if end <= span else (back >= 0) & (back < span)
-		block = q[:, :, at - past : end - past], k[:, :, first:end], v[:, :, first:end]
+		block = q[:, :, at:end], k[:, :, first:end], v[:, :, first:end]
 		out.append(mx.fast.scaled_dot_product_attention(*block, scale=q.shape[-1] ** -0.5, mask=mask))
 	return mx.concatenate(out, 2)
-
-
-def last(x, rows):
-	"""[batch, length, dim] -> [batch, rows, dim], the last ones."""
-	return x[:, x.shape[1] - rows :]
 
 
 class Attention(nn.Module):
 	def __init__(self, k):
 		super().__init__()
 		dim, self.heads, self.span, self.base = k.model_dim, k.num_heads, k.train_seq_len, k.rope_base
-		self.repeats = k.num_heads // k.num_kv_heads
 		self.c_q, self.proj = Linear(dim, dim), Linear(dim, dim, zero=True)
-		self.c_k, self.c_v = (Linear(dim, dim // self.repeats) for _ in range(2))
+		self.c_k, self.c_v = (Linear(dim, dim * k.num_kv_heads // self.heads) for _ in range(2))
 		self.q_gain = mx.full((self.heads,), k.qk_gain_init)
 
-	def __call__(self, x, rows):
-		"""[batch, length, dim] -> [batch, rows, dim] of the last `rows` inputs. None attends past the trained
-		length (measured: docs/benchmarks.md)."""
+	def __call__(self, x):
+		"""[batch, length, dim] -> the same. None attends past the trained length (measured:
+		docs/benchmarks.md)."""
 		batch, length, dim = x.shape
-		past, shape = length - rows, (batch, -1, self.heads // self.repeats, dim // self.heads)
-		q = self.c_q(last(x, rows)).reshape(batch, rows, self.heads, -1).swapaxes(1, 2)
-		k, v = (c(x).reshape(shape).swapaxes(1, 2) for c in (self.c_k, self.c_v))
-		q = rotate(rms_norm(q), past, self.base) * self.q_gain.astype(x.dtype)[:, None, None]
-		k = rotate(rms_norm(k), 0, self.base)
-		return self.proj(attend(q, k, v, self.span).swapaxes(1, 2).reshape(batch, rows, dim))
+		shape = batch, length, -1, dim // self.heads
+		q, k, v = (c(x).reshape(shape).swapaxes(1, 2) for c in (self.c_q, self.c_k, self.c_v))
+		q = rotate(rms_norm(q), self.base) * self.q_gain.astype(x.dtype)[:, None, None]
+		k = rotate(rms_norm(k), self.base)
+		return self.proj(attend(q, k, v, self.span).swapaxes(1, 2).reshape(x.shape))
 
 
 class MLP(nn.Module):
@@ -326,11 +318,10 @@ class Block(nn.Module):
 		self.attn_scale, self.mlp_scale = mx.ones(k.model_dim), mx.ones(k.model_dim)
 		self.resid_mix = mx.stack((mx.ones(k.model_dim), mx.zeros(k.model_dim)))
 
-	def __call__(self, x, x0, rows):
+	def __call__(self, x, x0):
 		keep, mix = self.resid_mix.astype(x.dtype)
-		x = keep * x + mix * last(x0, x.shape[1])
-		y = self.attn(rms_norm(x), rows)
-		x = last(x, rows) + self.attn_scale.astype(x.dtype) * y
+		x = keep * x + mix * x0
+		x = x + self.attn_scale.astype(x.dtype) * self.attn(rms_norm(x))
 		return x + self.mlp_scale.astype(x.dtype) * self.mlp(rms_norm(x))
 
 
@@ -345,17 +336,14 @@ class GPT(nn.Module):
 		self.skip_weights = mx.ones((self.encoder_layers, k.model_dim))
 		self.lm_head = None if k.tie_embeddings else Linear(k.model_dim, k.vocab_size, zero=True)
 
-	def features(self, tokens, rows):
-		"""int [batch, length] -> [batch, rows, dim] of the last `rows` inputs, and little more is done."""
+	def features(self, tokens):
+		"""int [batch, length] -> [batch, length, dim]."""
 		x = x0 = rms_norm(self.tok_emb(tokens).astype(self.dtype))
-		skips, above = [], len(self.blocks)
+		skips = []
 		for i, block in enumerate(self.blocks):
 			if i >= self.encoder_layers and skips:
-				weight = self.skip_weights[i - self.encoder_layers].astype(x.dtype)
-				x = x + weight * last(skips.pop(), x.shape[1])
-			above -= 1
-			count = min(x.shape[1], rows + above * (self.k.train_seq_len - 1))
-			x = block(x, x0, count)
+				x = x + self.skip_weights[i - self.encoder_layers].astype(x.dtype) * skips.pop()
+			x = block(x, x0)
 			if i < self.encoder_layers:
 				skips.append(x)
 		return x
@@ -365,8 +353,8 @@ class GPT(nn.Module):
 		return self.k.logit_softcap * mx.tanh(logits / self.k.logit_softcap)
 
 	def logits(self, tokens, rows):
-		"""int [batch, length] -> float32 [batch, rows, vocab]."""
-		return self.head(self.features(tokens, rows), (self.lm_head or self.tok_emb).weight)
+		"""int [batch, length] -> float32 [batch, rows, vocab], the last ones."""
+		return self.head(self.features(tokens)[:, -rows:], (self.lm_head or self.tok_emb).weight)
 
 	def nats(self, x, weight, targets):
 		targets = mx.stop_gradient(targets)  # mx.checkpoint would want their gradient
@@ -375,7 +363,7 @@ class GPT(nn.Module):
 	def loss(self, tokens):
 		"""[batch, length + 1] -> mean nats a target; float32 logits exist for LOGIT_CHUNK_TOKENS at a time,
 		for which the backward pass makes them again."""
-		x, targets = self.features(tokens[:, :-1], tokens.shape[1] - 1).flatten(0, 1), tokens[:, 1:].flatten()
+		x, targets = self.features(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()
 		weight, size = (self.lm_head or self.tok_emb).weight, self.k.logit_chunk_tokens or len(x)
 		nats = mx.checkpoint(self.nats) if size < len(x) else self.nats
 		cuts = range(0, len(x), size)
@@ -922,7 +910,7 @@ def export(run):
 	return path, room if cap else 0
 
 
-def log_score(scorer, stream, log, event, head, tail, digits=8, **facts):
+def log_score(scorer, stream, log, event, head, tail="", digits=8, **facts):
 	s = score_stream(scorer, stream, log)
 	line = f"{head} val_loss:{s['val_loss']:.{digits}f} val_bpb:{s['val_bpb']:.{digits}f}{tail}"
 	log.fact(event, line, **facts, **s)
@@ -936,9 +924,8 @@ def score_artifact(path, k, stream, log, notes):
 	plain = Scorer(sliding.model, length, length, k.val_batch_size)
 	tail = f" seq_len:{sliding.seq_len} stride:{sliding.stride} targets:{count}"
 	tail += " note:" * bool(notes) + ",".join(notes)
-	rest = stream, log, "score"
-	log_score(plain, *rest, "final_int8_zlib_roundtrip_exact", "", kind="roundtrip", notes=notes)
-	log_score(sliding, *rest, "final_sliding_window_exact", tail, kind="sliding", notes=notes)
+	log_score(plain, stream, log, "score", "final_int8_zlib_roundtrip_exact", kind="roundtrip", notes=notes)
+	log_score(sliding, stream, log, "score", "final_sliding_window_exact", tail, kind="sliding", notes=notes)
 
 
 def run_all(k):
@@ -955,9 +942,8 @@ def run_all(k):
 	notes = ["resumed"] * k.resume + ["interrupted"] * (reason == "interrupted")
 	began = time.monotonic()
 	score_artifact(path, k, run.stream, run.log, notes)
-	facts = dict(setup_seconds=setup_seconds, eval_seconds=time.monotonic() - began)
-	facts["peak_memory_bytes"] = mx.get_peak_memory()
-	run.log.fact("end", **facts, exit_code=int(room < 0))
+	facts = dict(peak_memory_bytes=mx.get_peak_memory(), exit_code=int(room < 0))
+	run.log.fact("end", setup_seconds=setup_seconds, eval_seconds=time.monotonic() - began, **facts)
 	need(room >= 0, f"{-room} bytes over the cap at the coarsest step; shrink the model")
 
 

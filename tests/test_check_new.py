@@ -168,7 +168,7 @@ def test_new_refuses_in_one_line(made, tmp_path):
 
 
 def test_new_takes_nothing_from_outside_the_runs_folder(made, tmp_path):
-    """Someone else's run may name any path as its artifact."""
+    """Someone else's run may name any path as its artifact, and a file of it may be a link."""
     repo, _, _ = made
     odd = Path(shutil.copytree(repo / "runs/r-s1", tmp_path / "odd"))
     (tmp_path / "final_model.int8.zlib").write_text("a private file")
@@ -189,6 +189,12 @@ def test_new_takes_nothing_from_outside_the_runs_folder(made, tmp_path):
         (odd / "metrics.jsonl").write_text(metrics.replace(event, value))
         done = new(repo, odd, "--out", tmp_path / f"out{len(value)}")
         assert done.returncode < 2 and "Traceback" not in done.stderr
+    (odd / "metrics.jsonl").write_text(metrics)
+    (odd / "train.log").rename(tmp_path / "private")
+    (odd / "train.log").symlink_to(tmp_path / "private")
+    done = new(repo, odd, "--out", tmp_path / "linked")
+    assert done.returncode == 1 and "train.log is a link" in done.stderr
+    assert not (tmp_path / "linked").exists()
 
 
 def test_new_elsewhere_is_checked_by_the_track_it_names(made):

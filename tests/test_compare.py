@@ -72,6 +72,7 @@ def test_the_rule_asks_for_the_margin_not_for_zero():
     assert not small.record and small.p > 0.5 and small.interval[0] > 0
     assert "not met: A is better by 0.004500 nats" in small.verdict
     assert "worse by" in compare.compare(b, clear, RULE).verdict
+    assert "not met: A scores as B does" in compare.compare(b, b[::-1], RULE).verdict
     assert compare.compare([x - 0.0045 for x in b], b, {**RULE, "improvement_nats": 0}).record
 
 

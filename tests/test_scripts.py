@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import golf
 import pytest
 from conftest import REPO, run_script
 
@@ -52,6 +53,13 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path, args):
     done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, env=env, cwd=tmp_path)
     os.close(out)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_a_path_is_shown_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert golf.shown(tmp_path / "a b" / "c") == "a b/c"
+    assert golf.shown(golf.REPO / "docs") == "docs"
+    assert golf.shown("/none/two\nlines\x1b[2J") == "/none/two?lines?[2J"
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tiny_repo):

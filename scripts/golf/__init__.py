@@ -14,9 +14,9 @@ class GolfError(Exception):
 
 
 def shown(path) -> str:
-    """A path as people type it: relative to the working directory or the repository."""
+    """A path as people type it, relative to the working directory or the repository, in one line."""
     path = Path(path)
     for base in (Path.cwd(), REPO):
         if path.is_relative_to(base):
-            return str(path.relative_to(base))
-    return str(path)
+            path = path.relative_to(base)
+    return "".join(c if c.isprintable() else "?" for c in str(path))

@@ -63,6 +63,8 @@ def compare(a: list[float], b: list[float], rule: dict) -> Comparison:
     enough = min(len(a), len(b)) >= needed
     record = enough and p is not None and p < level
     better = f"A is {'better' if improvement > 0 else 'worse'} by {abs(improvement):.6f} nats"
+    if abs(improvement) < 5e-7:
+        better = "A scores as B does"
     if not enough:
         verdict = f"not decided: {len(a)} and {len(b)} seeds, the rule asks for {needed} a side"
     elif p is None:

@@ -118,19 +118,9 @@ def adam_parameters(k) -> int:
     return tables + k.num_layers * (4 * dim + k.num_heads) + k.num_layers // 2 * dim
 
 
-def pairs(length: int, rows: int, span: int) -> int:
-    """(query, key) pairs of the last `rows` of `length` inputs, a query seeing at most `span`."""
-    return sum(min(at + 1, span) for at in range(length - rows, length))
-
-
-def needed_rows(k) -> list[tuple[int, int]]:
-    """Per block (inputs, outputs) that the last EVAL_STRIDE rows of a full window depend on."""
-    needed, outputs = [], min(k.eval_stride, k.eval_seq_len)
-    for _ in range(k.num_layers):
-        inputs = min(k.eval_seq_len, outputs + k.train_seq_len - 1)
-        needed.append((inputs, outputs))
-        outputs = inputs
-    return needed[::-1]
+def pairs(length: int, span: int) -> int:
+    """(query, key) pairs of `length` inputs, a query seeing at most `span`."""
+    return sum(min(at + 1, span) for at in range(length))
 
 
 # ---- The operators of a step and of scoring ----
@@ -140,13 +130,13 @@ def training(k, size: int) -> Counter[Operator]:
     """A step of TRAIN_BATCH_TOKENS on one device; `size`: bytes of the working type."""
     length = k.train_seq_len
     batch = k.train_batch_tokens // length
-    rows = [(length, length)] * k.num_layers
-    return Counter([*forward(k, size, batch, rows), *backward(k, size, batch), *optimizer(k, size)])
+    passes = *forward(k, size, batch, length, length), *backward(k, size, batch)
+    return Counter([*passes, *optimizer(k, size)])
 
 
 def scoring(k, size: int, windows: int = 128) -> Counter[Operator]:
     """A pass over `windows` full sliding windows, which scores EVAL_STRIDE targets of each."""
-    return Counter(forward(k, size, windows, needed_rows(k), phase="score"))
+    return Counter(forward(k, size, windows, k.eval_seq_len, k.eval_stride, phase="score"))
 
 
 def linear(phase, name, shape: Product, elements: int, size: int) -> Operator:
@@ -155,28 +145,26 @@ def linear(phase, name, shape: Product, elements: int, size: int) -> Operator:
     return Operator(phase, name, shape.operations, moved, shape)
 
 
-def forward(k, size: int, batch: int, rows: list[tuple[int, int]], phase="forward"):
-    """Yields the operators; rows: how many (inputs, outputs) of a sequence each block computes."""
+def forward(k, size: int, batch: int, length: int, scored: int, phase="forward"):
+    """Yields the operators of `batch` sequences, with logits for the last `scored` inputs of each."""
     (dim, kv, hidden), vocab, train = widths(k), k.vocab_size, phase == "forward"
-    count, encoder = batch * rows[0][0], k.num_layers // 2
-    yield Operator(phase, "embedding", 0, 2 * count + (count + vocab) * dim * size)
-    for layer, (each_in, each_out) in enumerate(rows):
-        i, o = batch * each_in, batch * each_out
+    t, encoder = batch * length, k.num_layers // 2
+    yield Operator(phase, "embedding", 0, 2 * t + (t + vocab) * dim * size)
+    for layer in range(k.num_layers):
         skip = encoder <= layer < 2 * encoder
         # reads the stream, x0 and a skip; writes the mixed stream, queries, keys and values
-        moved = i * dim * (2 + skip) + o * 2 * dim + i * kv
+        moved = t * ((4 + skip) * dim + kv)
         name = "q, k, v, skip" if skip else "q, k, v"
-        both = linear(phase, name, Product(i, dim + kv, dim), moved, size)
-        yield replace(both, operations=2 * dim * (o * dim + i * kv))
-        log_sums = o * k.num_heads * FLOAT32 * train
-        seen = batch * pairs(each_in, each_out, k.train_seq_len)
-        moved = (2 * o * dim + i * kv) * size + log_sums
+        yield linear(phase, name, Product(t, dim + kv, dim), moved, size)
+        moved = t * (2 * dim + kv) * size + t * k.num_heads * FLOAT32 * train  # log-sums
+        seen = batch * pairs(length, k.train_seq_len)
         yield Operator(phase, "attention", 4 * dim * seen, moved, SQUARE)
-        yield linear(phase, "attention out", Product(o, dim, dim), 3 * o * dim, size)
-        yield linear(phase, "MLP in", Product(o, hidden, dim), o * (dim + hidden), size)
-        yield linear(phase, "MLP out", Product(o, dim, hidden), o * (2 * dim + hidden), size)
-    head = linear(phase, "head", Product(o, vocab, dim), o * dim, size)
-    written = o * FLOAT32 * (2 if train else vocab)  # loss and log-sum, or the log-probabilities
+        yield linear(phase, "attention out", Product(t, dim, dim), 3 * t * dim, size)
+        yield linear(phase, "MLP in", Product(t, hidden, dim), t * (dim + hidden), size)
+        yield linear(phase, "MLP out", Product(t, dim, hidden), t * (2 * dim + hidden), size)
+    rows = batch * scored
+    head = linear(phase, "head", Product(rows, vocab, dim), rows * dim, size)
+    written = rows * FLOAT32 * (2 if train else vocab)  # loss and log-sum, or the log-probabilities
     yield replace(head, bytes=head.bytes + written)
 
 
@@ -199,7 +187,7 @@ def backward(k, size: int, batch: int):
         yield from gradients("attention out", dim, dim, 2 * dim, 2 * dim)
         # queries, keys, values and their gradients; the output and its gradient
         moved = t * ((4 * dim + 2 * kv) * size + k.num_heads * FLOAT32)
-        seen = batch * pairs(length, length, length)
+        seen = batch * pairs(length, length)
         yield Operator("backward", "attention", 10 * dim * seen, moved, SQUARE)
         # Stream, x0 and both gradients so far; both written. A decoder block also reads its skip
         # and writes the skip's gradient, which an encoder block reads.
@@ -245,7 +233,7 @@ def optimizer(k, size: int):
 def phase_rows(k, size: int, peaks: Peaks) -> list[tuple[str, float, float, float]]:
     """Per phase operations, bytes and floor seconds a token, a target for scoring."""
     windows, found = 128, []
-    targets = windows * min(k.eval_stride, k.eval_seq_len)
+    targets = windows * k.eval_stride
     every = training(k, size) + scoring(k, size, windows)
     for phase in PHASES:
         chosen = {op: n for op, n in every.items() if op.phase == phase}

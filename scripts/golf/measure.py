@@ -18,13 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import REPO, GolfError, floor, preflight, runlog, track
 
@@ -234,7 +231,9 @@ class Lab:
 
     @property
     def notes(self) -> list[str]:
-        return [line for line in self.console.getvalue().splitlines() if "failed" in line]
+        """What the trainer does without, and its trial of attention kernels."""
+        said = self.console.getvalue().splitlines()
+        return [line for line in said if "failed" in line or line.startswith("attention:")]
 
     def samples(self, call, seconds: float | None = None) -> list[float]:
         with contextlib.redirect_stdout(self.console):
@@ -298,29 +297,8 @@ def parts(lab: Lab) -> dict[str, float]:
 
     calls = dict(forward=forward, backward=both, optimizer=update_of(lab))
     calls |= dict(data=lambda: lab.batch(0), logging=log)
-    calls |= attention_calls(lab) if run.device.type == "cuda" else {}
     found = {n: statistics.median(lab.samples(c, lab.seconds / 3)) for n, c in calls.items()}
     found["backward"] = max(0.0, found["backward"] - found["forward"])
-    return found
-
-
-def attention_calls(lab: Lab) -> dict:
-    """Name -> one layer's attention, forward and backward, by each PyTorch kernel that works here at
-    this shape. The trainer leaves the choice to PyTorch: these tell whether it chose the fastest."""
-    k, run, found = lab.k, lab.run, {}
-    shape = (run.micro, k.num_heads, k.train_seq_len, k.model_dim // k.num_heads)
-    x = torch.randn(shape, device=run.device, dtype=run.model.dtype, requires_grad=True)
-    for kernel in (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION):
-
-        def call(kernel=kernel):
-            with sdpa_kernel(kernel):
-                y = F.scaled_dot_product_attention(x, x, x, is_causal=True)
-                torch.autograd.grad(y, x, y)
-
-        with warnings.catch_warnings(), contextlib.suppress(RuntimeError):
-            warnings.simplefilter("ignore")  # they say why a kernel is not for this shape
-            call()
-            found[kernel.name.lower()] = call
     return found
 
 

@@ -134,8 +134,11 @@ def read_finished(folder: Path) -> Run:
         (script, facts["start"].get("script_sha256")),
         (artifact, facts["export"].get("artifact_sha256")),
         ("train.log", None),
+        ("metrics.jsonl", None),
     ):
         path = folder / Path(name).name
+        if path.is_symlink():
+            raise GolfError(f"{shown(path)} is a link to somewhere else; a run writes files")
         if not path.is_file():
             raise GolfError(f"{shown(path)} is gone; without it the run cannot be submitted")
         if known and sha256(path) != known:
