@@ -41,8 +41,7 @@ def need(holds, message, code=1):
 		raise error
 
 
-# ---- Knobs, k below: an environment variable's default, its meaning, then a number's limits (else 0 and
-# 1e18) or the words to choose from ----
+# ---- Knobs, k below: a variable's default, meaning, and a number's limits (0 and 1e18) or its choices ----
 
 KNOBS = dict(
 	run_id=("", "default: start time"),
@@ -170,7 +169,7 @@ class TrainData:
 		self.sequences, self.epoch = int(self.starts[-1]), None
 		need(self.sequences, f"{k.data_path}: no shard holds TRAIN_SEQ_LEN={k.train_seq_len} tokens + 1")
 		held = torch.cuda.mem_get_info()[0] if device.type == "cuda" else 0
-		home = device if held > 4 * sum(s.nbytes for s in shards) else "cpu"
+		home = device if held > 8 * sum(s.nbytes for s in shards) else "cpu"
 		self.shards = [torch.from_numpy(check_ids(s, k).view("i2")).to(home) for s in shards]
 
 	def shuffled(self, epoch):
@@ -403,8 +402,7 @@ class Optimizers:
 			else:
 				muon.setdefault(p.shape, []).append(p)  # one batched product a shape
 		groups = [dict(params=ps, lr=ps[0].new_zeros(()), base_lr=lr) for lr, ps in adam.items()]
-		kind = dict(fused=True, capturable=self.now.is_cuda)
-		self.adam = torch.optim.Adam(groups, betas=(k.beta1, k.beta2), eps=k.adam_eps, **kind)
+		self.adam = torch.optim.Adam(groups, betas=(k.beta1, k.beta2), eps=k.adam_eps, fused=True)
 		self.matrices = list(muon.values())
 		self.momentum = [torch.zeros_like(torch.stack(group)) for group in self.matrices]
 
@@ -416,7 +414,7 @@ class Optimizers:
 		k = self.k
 		warm = min(1.0, step / max(k.muon_momentum_warmup_steps, 1))
 		momentum = k.muon_momentum_warmup_start * (1 - warm) + k.muon_momentum * warm
-		self.now[0], self.now[1] = scale, momentum  # no sync
+		self.now[:1], self.now[1:] = scale, momentum  # no sync, as [0] would
 
 	@torch.no_grad()
 	def apply(self):
@@ -751,7 +749,7 @@ def fastest_attention(run):
 	kernels = [kinds.FLASH_ATTENTION, kinds.EFFICIENT_ATTENTION, kinds.CUDNN_ATTENTION, kinds.MATH]
 	shape = run.micro, k.num_heads, k.train_seq_len, k.model_dim // k.num_heads
 	q = torch.randn(shape, device=run.device, dtype=run.model.dtype, requires_grad=True)
-	trial = Timer("attend(q, q, q, n).sum().backward()", globals=dict(attend=attend, q=q, n=k.train_seq_len))
+	trial = Timer("attend(q, q, q, n).backward(q)", globals=dict(attend=attend, q=q, n=k.train_seq_len))
 	for kernel in kernels[:3] * run.cuda:
 		with suppress(RuntimeError), nn.attention.sdpa_kernel(kernel):  # not all work
 			times[kernel] = trial.timeit(9).mean
@@ -812,6 +810,8 @@ class Run:
 	def capture(self, tokens):
 		"""Makes `update` one CUDA graph: a tiny model's kernels are shorter than their launches."""
 		graph, update = torch.cuda.CUDAGraph(), self.update
+		for group in self.opt.adam.param_groups:
+			group["capturable"] = True
 		with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
 			total = update(tokens)
 		self.update = lambda batch: (tokens.copy_(batch), graph.replay(), total)[-1]

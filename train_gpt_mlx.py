@@ -39,8 +39,7 @@ def need(holds, message, code=1):
 		raise error
 
 
-# ---- Knobs, k below: an environment variable's default, its meaning, then a number's limits (else 0 and
-# 1e18) or the words to choose from ----
+# ---- Knobs, k below: a variable's default, meaning, and a number's limits (0 and 1e18) or its choices ----
 
 KNOBS = dict(
 	run_id=("", "default: start time"),

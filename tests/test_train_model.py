@@ -118,6 +118,17 @@ class Recorder(TorchDispatchMode):
                         old.copy_(new)
 
 
+def test_a_schedule_waits_for_no_device():
+    """A number that fills is a kernel's argument; one that is copied, as by tensor[0] = 1.0, is fetched from
+    the host while that waits."""
+    optimizers = T.Optimizers(T.GPT(knobs()), knobs())
+    with Recorder() as recorder:
+        optimizers.schedule(3, 0.25)
+    operators = {str(operator) for operator, *_ in recorder.calls}
+    assert any("fill_" in name for name in operators) and not any("copy_" in name for name in operators)
+    assert optimizers.now[0] == 0.25 and 0.8 < optimizers.now[1] < 1
+
+
 def test_a_captured_step_replays_with_new_tokens_rates_and_momentum(tmp_path, monkeypatch):
     """All that changes from step to step lies in tensors, and all state is restored in place."""
     changes = dict(WARMUP_STEPS=1, MUON_MOMENTUM_WARMUP_STEPS=2, GRAD_CLIP_NORM=1, MICRO_BATCH_TOKENS=32)

@@ -278,7 +278,8 @@ def train(lab: Lab) -> dict:
 
 def parts(lab: Lab) -> dict[str, float]:
     """Median seconds of each part of a step alone. They need not add up to a step: alone, none
-    overlaps with another, and none waits for another."""
+    overlaps with another, none waits for another, and on CUDA each is launched kernel by kernel, while
+    a step is one graph."""
     run, batch = lab.run, lab.batch(0)
 
     def forward():
