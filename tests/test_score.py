@@ -390,8 +390,8 @@ def test_example_passes_whole(sample, name, tmp_path):
 def test_trained_entry_passes_whole(sample, tmp_path):
     """The starter, made small, trained a little, packed, entered, and scored again by the command."""
     knobs = dict(NUM_LAYERS=2, MODEL_DIM=64, NUM_HEADS=2, NUM_KV_HEADS=1, TRAIN_SEQ_LEN=128)
-    knobs |= dict(ITERATIONS=60, WARMUP_STEPS=0, EVAL_SEQ_LEN=128, RUN_ID="small", OUT_DIR=tmp_path)
-    knobs |= dict(DATA_PATH=sample[3], DEVICE="cpu", OMP_NUM_THREADS=1)
+    knobs |= dict(ITERATIONS=60, WARMUP_STEPS=0, EVAL_SEQ_LEN=128, EVAL_STRIDE=64)
+    knobs |= dict(RUN_ID="small", OUT_DIR=tmp_path, DATA_PATH=sample[3], DEVICE="cpu", OMP_NUM_THREADS=1)
     knobs |= dict(TOKENIZER_PATH=REPO / "data" / "sample_1024_bpe.model")
     env = {name: str(value) for name, value in knobs.items()}
     entry, score_it = tmp_path / "entry", ("score", tmp_path / "entry", *sample, "--json")
