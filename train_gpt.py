@@ -31,8 +31,6 @@ CHALLENGE_DATA, CHALLENGE_TARGETS = "fineweb10B_sp1024", 4194304
 class UserError(Exception):
 	"""main() prints it in one line and exits with `code`."""
 
-	code = 1
-
 
 def need(holds, message, code=1):
 	if not holds:
@@ -50,7 +48,7 @@ KNOBS = dict(
 	device=("auto", "auto: cuda, else cpu", "auto", "cuda", "cpu"),
 	compile=("auto", "torch.compile; auto falls back", "auto", "0", "1"),
 	resume=(0, "1: from the checkpoint", 0, 1),
-	checkpoint_every_seconds=(300.0, "0: none"),
+	checkpoint_every_seconds=(300.0, "0: when stopped"),
 	eval_only=("", "an artifact to score"),
 	data_path=(f"{ROOT}/data/datasets/{CHALLENGE_DATA}", "of the shards"),
 	tokenizer_path=(f"{ROOT}/data/tokenizers/fineweb_1024_bpe.model", "SentencePiece"),
@@ -69,7 +67,7 @@ KNOBS = dict(
 	model_dim=(192, "width", 2, 65536),
 	num_heads=(6, "attention heads", 1),
 	num_kv_heads=(3, "key and value heads", 1),
-	mlp_mult=(3.0, "width / MODEL_DIM", 0.01, 64),
+	mlp_mult=(3.0, "width / MODEL_DIM", 0.5, 64),
 	tie_embeddings=(1, "input is output matrix", 0, 1),
 	rope_base=(10000.0, "rotary frequencies", 1),
 	logit_softcap=(30.0, "bound of logits", 0.1),
@@ -85,8 +83,8 @@ KNOBS = dict(
 	muon_backend_steps=(5, "Newton-Schulz iterations", 1),
 	muon_momentum_warmup_start=(0.85, "momentum at step 0", 0, 1),
 	muon_momentum_warmup_steps=(500, "to MUON_MOMENTUM"),
-	beta1=(0.9, "Adam", 0, 1),
-	beta2=(0.95, "Adam", 0, 1),
+	beta1=(0.9, "Adam", 0, 0.9999),
+	beta2=(0.95, "Adam", 0, 0.9999),
 	adam_eps=(1e-8, "Adam"),
 	grad_clip_norm=(0.0, "0: no clipping"),
 	control_tensor_name_patterns=("attn_scale,mlp_scale,resid_mix,q_gain,skip_weight", "SCALAR_LR, fp16"),
@@ -174,8 +172,8 @@ class TrainData:
 
 	def shuffled(self, epoch):
 		if epoch != self.epoch:
-			indices = np.arange(self.sequences, dtype=np.int32)
-			self.epoch, self.order = epoch, np.random.default_rng([self.k.seed, epoch]).permutation(indices)
+			rng, self.epoch = np.random.default_rng([self.k.seed, epoch]), epoch
+			self.order = rng.permutation(self.sequences)
 		return self.order
 
 	def batch(self, first, count):
@@ -533,35 +531,33 @@ def parse(blob: bytes):
 	payload = decoder.decompress(blob[PREFIX.size :], length + 1)  # no more is held
 	need(len(payload) == length and decoder.eof, "does not unpack to its stated length")
 	at = 4 + struct.unpack_from("<I", payload)[0]
-	header = json.loads(payload[4:at])
-	tensors = {name: (encoding, []) for name, _, encoding in header["tensors"]}
-	for i, (name, shape, encoding) in ((i, entry) for i in (0, 1) for entry in header["tensors"]):
+	header = json.loads(payload[4 : min(at, 1 << 22)])
+	entries = header["tensors"]
+	tensors = {name: (encoding, []) for name, _, encoding in entries}
+	for i, (name, shape, encoding) in ((i, entry) for i in (0, 1) for entry in entries):
 		for dtype in DTYPES[encoding][i : i + 1]:
 			dims = shape[:1] if i else shape
 			array = np.frombuffer(payload, dtype, math.prod(dims), at).reshape(dims)
 			tensors[name][1].append(array)
 			at += array.nbytes
-	need(at == length and len(tensors) == len(header["tensors"]), "bytes left over, or a name twice")
+	need(at == length and len(tensors) == len(entries), "bytes left over, or a name twice")
 	return header["config"], tensors
 
 
 def export_artifact(weights, k, code_bytes):
-	"""The artifact of float32 arrays, and its step in row deviations: 1/24 at 8 bits, or what fits the cap
-	less 5,000 bytes (room to change the code), at most 2 (nearly all 0)."""
+	"""The artifact of float32 arrays, and its step in row deviations: 1/24, or what fits the cap less 5,000
+	bytes (room to change the code), at most 2 (nearly all 0)."""
 	config = {name: getattr(k, name) for name in MODEL_KNOBS}
 	limit = k.artifact_cap_bytes - 5000 - code_bytes if k.artifact_cap_bytes else math.inf
-	low, high, best = 127 / 24 / (2 ** (k.quant_bits - 1) - 1), 2.0, None
-	step = low
-	while best is None or high / low > 1.002:
+	low, high, best, step = 1 / 24, 2.0, None, 1 / 24
+	while high / low > 1.002:
 		blob = serialize(config, pack_tensors(weights, k, step))
 		if len(blob) <= limit:
 			best, high = blob, step
-		elif step == 2.0:
-			return blob, step
 		else:
 			low = step
-		step = 2.0 if best is None else math.sqrt(low * high)
-	return best, high
+		step = math.sqrt(low * high)
+	return best or serialize(config, pack_tensors(weights, k, high)), high
 
 
 # ---- Scorer, the submission interface: a stream's tokens in, the distribution after each out ----
@@ -574,8 +570,8 @@ class Scorer:
 	def __init__(self, model, seq_len, stride, batch_tokens=0):
 		self.model, self.seq_len, self.stride = model.eval(), seq_len, stride
 		self.device = model.skip_weights.device
-		batch_tokens = batch_tokens or (1 << 17 if self.device.type == "cuda" else 1 << 14)
-		self.windows = max(1, batch_tokens // seq_len)  # a pass
+		usual = (1 << (27 if self.device.type == "cuda" else 24)) // model.k.vocab_size
+		self.windows = max(1, (batch_tokens or usual) // seq_len)  # a pass
 		self.rope = rope_tables(model.k, seq_len, self.device, model.dtype)
 		self.reset()
 
@@ -680,8 +676,11 @@ class Log:
 def replace_file(path, write):
 	"""All of what write(path) makes, or nothing."""
 	part = path.with_suffix(".part")
-	write(part)
-	part.replace(path)
+	try:
+		write(part)
+		part.replace(path)
+	finally:
+		part.unlink(missing_ok=True)
 
 
 def save_checkpoint(run, step, elapsed):
@@ -702,7 +701,7 @@ def load_checkpoint(run):
 		need(0, f"{path}: no checkpoint to RESUME ({type(e).__name__}); change RUN_ID")
 	mine, was = run.k._asdict(), state["knobs"]
 	free = "run_id,out_dir,resume,every,micro"  # may change
-	changed = [name.upper() for name in mine if mine[name] != was[name] and not matches(name, free)]
+	changed = [name.upper() for name in mine if mine[name] != was.get(name) and not matches(name, free)]
 	need(not changed, f"{path}: was made with another {', '.join(changed)}", 2)
 	run.model.load_state_dict(state["model"])
 	run.opt.adam.load_state_dict(state["adam"])
@@ -739,7 +738,7 @@ def pick_device(name):
 def pick_dtype(device):
 	"""bfloat16 where a trial product is faster so, else float32."""
 	a = torch.ones(2048, 192, device=device)
-	slow, fast = (Timer("a @ a.T", globals=dict(a=t)).timeit(5).mean for t in (a, a.bfloat16()))
+	slow, fast = (Timer("a @ a.T", globals=dict(a=t)).timeit(20).mean for t in (a, a.bfloat16()))
 	return torch.bfloat16 if 1.3 * fast < slow else torch.float32
 
 
@@ -769,10 +768,12 @@ class Run:
 			torch.cuda.set_stream(torch.cuda.Stream())  # the default one cannot be captured
 		self.data, self.stream = TrainData(k, self.device), read_stream(k)
 		self.folder = Path(k.out_dir) / (k.run_id or time.strftime("%Y%m%d-%H%M%S"))
+		dtype = [pick_dtype(self.device)]
 		if self.world > 1:
 			dist.init_process_group("nccl" if self.cuda else "gloo")
+			dist.broadcast_object_list(dtype)  # rank 0's
 		torch.manual_seed(k.seed)
-		self.model = GPT(k, pick_dtype(self.device)).to(self.device)
+		self.model = GPT(k, *dtype).to(self.device)
 		self.opt = Optimizers(self.model, k, self.rank, self.world)
 		# half a GPU's memory, at about 60 bytes a token, layer and channel; a CPU's cache
 		usual = torch.cuda.mem_get_info()[1] // (120 * k.num_layers * k.model_dim) if self.cuda else 4096
@@ -820,16 +821,16 @@ class Run:
 def describe(run):
 	k, source, shards = run.k, SCRIPT.read_text(), run.data.shards
 	knobs = {name.upper(): value for name, value in k._asdict().items()}
-	versions = dict(python=sys.version.split()[0], torch=torch.__version__, numpy=np.__version__)
 	name = torch.cuda.get_device_name() if run.cuda else f"{os.cpu_count()}-core {os.uname().machine} CPU"
-	facts = dict(run_id=run.folder.name, seed=k.seed, resumed=bool(k.resume), script=SCRIPT.name)
-	facts |= dict(script_sha256=sha256(source.encode()), device=run.device.type, world_size=run.world)
-	facts |= dict(hardware=name, dtype=str(run.model.dtype)[6:], train_files=len(shards), versions=versions)
-	facts |= dict(train_tokens=sum(map(len, shards)), micro_batch_tokens=run.micro * k.train_seq_len)
-	facts["params"] = sum(p.numel() for p in run.opt.params)
-	facts["data"] = dict(name=Path(k.data_path).name, **run.stream.hashes)
 	print(source, file=run.log.files[-1])
-	run.log.fact("start", **facts, config=knobs)
+	run.log.fact(
+		"start", run_id=run.folder.name, seed=k.seed, resumed=bool(k.resume), script=SCRIPT.name,
+		script_sha256=sha256(source.encode()), device=run.device.type, world_size=run.world,
+		hardware=name, dtype=str(run.model.dtype)[6:], params=sum(p.numel() for p in run.opt.params),
+		versions=dict(python=sys.version.split()[0], torch=torch.__version__, numpy=np.__version__),
+		train_tokens=sum(map(len, shards)), micro_batch_tokens=run.micro * k.train_seq_len,
+		train_files=len(shards), data=dict(name=Path(k.data_path).name, **run.stream.hashes), config=knobs,
+	)
 	(run.folder / "config.json").write_text(json.dumps(knobs))
 	(run.folder / SCRIPT.name).write_text(source)
 
@@ -903,13 +904,13 @@ def train(run, step, elapsed, clock=time.monotonic):
 		if reason:
 			break
 		torch._foreach_copy_(kept, params)  # should this step end late, it is undone
-		scale = lr_scale(k, progress, step)
-		loss = train_step(run, tokens, step, scale)
+		now = lr_scale(k, progress, step)
+		got = train_step(run, tokens, step, now)
 		tokens = run.data.batch(places[step + 1], run.sequences)  # while the device is at work
-		loss = float(loss)
-		need(math.isfinite(loss), f"step {step + 1}: the loss is {loss}; lower the rates")
+		got = float(got)
+		need(math.isfinite(got), f"step {step + 1}: the loss is {got}; lower the rates")
 		if budget.lap() or run.rank:  # rank 0 judges
-			step += 1
+			step, loss, scale = step + 1, got, now
 		else:
 			torch._foreach_copy_(params, kept)
 			discarded = step + 1
@@ -922,7 +923,7 @@ def train(run, step, elapsed, clock=time.monotonic):
 
 def export(run):
 	"""The artifact's path, the bytes left under the cap."""
-	k, began, code = run.k, time.monotonic(), SCRIPT.stat().st_size
+	k, began, code = run.k, time.monotonic(), (run.folder / SCRIPT.name).stat().st_size
 	weights = {name: p.detach().cpu().numpy() for name, p in run.model.named_parameters()}
 	blob, step = export_artifact(weights, k, code)
 	path = run.folder / f"final_model.int{k.quant_bits}.{k.compressor}"
@@ -978,7 +979,7 @@ def run_all(k):
 
 
 def main():
-	if sys.argv[1:] == ["--knobs"]:
+	if sys.argv[1:]:
 		for name, (default, meaning, *_) in KNOBS.items():
 			print(name.upper(), default, meaning, sep="\t")
 		return 0
@@ -987,10 +988,10 @@ def main():
 		return 0
 	except UserError as e:
 		message, code = e, e.code
-	except (RuntimeError, MemoryError) as e:  # torch.OutOfMemoryError is a RuntimeError
-		if "memory" not in repr(e).lower():
+	except (RuntimeError, MemoryError) as e:
+		if not matches(repr(e).lower(), "memoryerror,out of memory,alloc"):
 			raise
-		message, code = f"out of memory ({str(e)[:80]}); set MICRO_BATCH_TOKENS lower", 3
+		message, code = f"out of memory ({str(e)[:80]!r}); lower MICRO_BATCH_TOKENS or VAL_BATCH_SIZE", 3
 	print(f"{SCRIPT.name}: error: {message}", file=sys.stderr)
 	return code
 

@@ -29,8 +29,6 @@ CHALLENGE_DATA, CHALLENGE_TARGETS = "fineweb10B_sp1024", 4194304
 class UserError(Exception):
 	"""main() prints it in one line and exits with `code`."""
 
-	code = 1
-
 
 def need(holds, message, code=1):
 	if not holds:
@@ -48,7 +46,7 @@ KNOBS = dict(
 	device=("auto", "auto: gpu, else cpu", "auto", "gpu", "cpu"),
 	compile=("auto", "mx.compile; auto: on a gpu, and falls back", "auto", "0", "1"),
 	resume=(0, "1: from the checkpoint", 0, 1),
-	checkpoint_every_seconds=(300.0, "0: none"),
+	checkpoint_every_seconds=(300.0, "0: when stopped"),
 	eval_only=("", "an artifact to score"),
 	data_path=(f"{ROOT}/data/datasets/{CHALLENGE_DATA}", "of the shards"),
 	tokenizer_path=(f"{ROOT}/data/tokenizers/fineweb_1024_bpe.model", "SentencePiece"),
@@ -71,7 +69,7 @@ KNOBS = dict(
 	model_dim=(192, "width", 2, 65536),
 	num_heads=(6, "attention heads", 1),
 	num_kv_heads=(3, "key and value heads", 1),
-	mlp_mult=(3.0, "width / MODEL_DIM", 0.01, 64),
+	mlp_mult=(3.0, "width / MODEL_DIM", 0.5, 64),
 	tie_embeddings=(1, "input is output matrix", 0, 1),
 	rope_base=(10000.0, "rotary frequencies", 1),
 	logit_softcap=(30.0, "bound of logits", 0.1),
@@ -87,8 +85,8 @@ KNOBS = dict(
 	muon_backend_steps=(5, "Newton-Schulz iterations", 1),
 	muon_momentum_warmup_start=(0.85, "momentum at step 0", 0, 1),
 	muon_momentum_warmup_steps=(500, "to MUON_MOMENTUM"),
-	beta1=(0.9, "Adam", 0, 1),
-	beta2=(0.95, "Adam", 0, 1),
+	beta1=(0.9, "Adam", 0, 0.9999),
+	beta2=(0.95, "Adam", 0, 0.9999),
 	adam_eps=(1e-8, "Adam"),
 	grad_clip_norm=(0.0, "0: no clipping"),
 	control_tensor_name_patterns=("attn_scale,mlp_scale,resid_mix,q_gain,skip_weight", "SCALAR_LR, fp16"),
@@ -174,8 +172,8 @@ class TrainData:
 
 	def shuffled(self, epoch):
 		if epoch != self.epoch:
-			indices = np.arange(self.sequences, dtype=np.int32)
-			self.epoch, self.order = epoch, np.random.default_rng([self.k.seed, epoch]).permutation(indices)
+			rng, self.epoch = np.random.default_rng([self.k.seed, epoch]), epoch
+			self.order = rng.permutation(self.sequences)
 		return self.order
 
 	def batch(self, first, count):
@@ -534,35 +532,33 @@ def parse(blob: bytes):
 	payload = decoder.decompress(blob[PREFIX.size :], length + 1)  # no more is held
 	need(len(payload) == length and decoder.eof, "does not unpack to its stated length")
 	at = 4 + struct.unpack_from("<I", payload)[0]
-	header = json.loads(payload[4:at])
-	tensors = {name: (encoding, []) for name, _, encoding in header["tensors"]}
-	for i, (name, shape, encoding) in ((i, entry) for i in (0, 1) for entry in header["tensors"]):
+	header = json.loads(payload[4 : min(at, 1 << 22)])
+	entries = header["tensors"]
+	tensors = {name: (encoding, []) for name, _, encoding in entries}
+	for i, (name, shape, encoding) in ((i, entry) for i in (0, 1) for entry in entries):
 		for dtype in DTYPES[encoding][i : i + 1]:
 			dims = shape[:1] if i else shape
 			array = np.frombuffer(payload, dtype, math.prod(dims), at).reshape(dims)
 			tensors[name][1].append(array)
 			at += array.nbytes
-	need(at == length and len(tensors) == len(header["tensors"]), "bytes left over, or a name twice")
+	need(at == length and len(tensors) == len(entries), "bytes left over, or a name twice")
 	return header["config"], tensors
 
 
 def export_artifact(weights, k, code_bytes):
-	"""The artifact of float32 arrays, and its step in row deviations: 1/24 at 8 bits, or what fits the cap
-	less 5,000 bytes (room to change the code), at most 2 (nearly all 0)."""
+	"""The artifact of float32 arrays, and its step in row deviations: 1/24, or what fits the cap less 5,000
+	bytes (room to change the code), at most 2 (nearly all 0)."""
 	config = {name: getattr(k, name) for name in MODEL_KNOBS}
 	limit = k.artifact_cap_bytes - 5000 - code_bytes if k.artifact_cap_bytes else math.inf
-	low, high, best = 127 / 24 / (2 ** (k.quant_bits - 1) - 1), 2.0, None
-	step = low
-	while best is None or high / low > 1.002:
+	low, high, best, step = 1 / 24, 2.0, None, 1 / 24
+	while high / low > 1.002:
 		blob = serialize(config, pack_tensors(weights, k, step))
 		if len(blob) <= limit:
 			best, high = blob, step
-		elif step == 2.0:
-			return blob, step
 		else:
 			low = step
-		step = 2.0 if best is None else math.sqrt(low * high)
-	return best, high
+		step = math.sqrt(low * high)
+	return best or serialize(config, pack_tensors(weights, k, high)), high
 
 
 # ---- Scorer, the submission interface: a stream's tokens in, the distribution after each out ----
@@ -574,7 +570,7 @@ class Scorer:
 
 	def __init__(self, model, seq_len, stride, batch_tokens=0):
 		self.model, self.seq_len, self.stride = model, seq_len, stride
-		self.windows = max(1, (batch_tokens or 1 << 14) // seq_len)  # a pass
+		self.windows = max(1, (batch_tokens or (1 << 24) // model.k.vocab_size) // seq_len)  # a pass
 		self.reset()
 
 	def reset(self):
@@ -676,8 +672,11 @@ class Log:
 def replace_file(path, write):
 	"""All of what write(path) makes, or nothing."""
 	part = path.with_suffix(".part")
-	write(part)
-	part.replace(path)
+	try:
+		write(part)
+		part.replace(path)
+	finally:
+		part.unlink(missing_ok=True)
 
 
 def save_checkpoint(run, step, elapsed):
@@ -705,7 +704,7 @@ def load_checkpoint(run):
 		need(0, f"{path}: no checkpoint to RESUME ({type(e).__name__}); change RUN_ID")
 	mine, was = run.k._asdict(), state["knobs"]
 	free = "run_id,out_dir,resume,every,micro"  # may change
-	changed = [name.upper() for name in mine if mine[name] != was[name] and not matches(name, free)]
+	changed = [name.upper() for name in mine if mine[name] != was.get(name) and not matches(name, free)]
 	need(not changed, f"{path}: was made with another {', '.join(changed)}", 2)
 	run.model.update(state["model"])
 	run.opt.state.update(state["opt"])
@@ -785,17 +784,17 @@ class Run:
 def describe(run):
 	k, source, cpu, shards = run.k, SCRIPT.read_text(), mx.default_device() == mx.cpu, run.data.shards
 	knobs = {name.upper(): value for name, value in k._asdict().items()}
-	facts = dict(run_id=run.folder.name, seed=k.seed, resumed=bool(k.resume), script=SCRIPT.name)
-	facts |= dict(script_sha256=sha256(source.encode()), device="cpu" if cpu else "gpu", world_size=1)
 	name = f"{os.cpu_count()}-core {os.uname().machine} CPU" if cpu else mx.device_info()["device_name"]
-	facts |= dict(hardware=name, dtype=str(run.model.dtype).removeprefix("mlx.core."))
 	params = sum(p.size for _, p in tree_flatten(run.model.parameters()))
-	facts |= dict(params=params, train_files=len(shards))
-	facts |= dict(train_tokens=sum(map(len, shards)), micro_batch_tokens=run.micro * k.train_seq_len)
-	facts["versions"] = dict(python=sys.version.split()[0], mlx=mx.__version__, numpy=np.__version__)
-	facts["data"] = dict(name=Path(k.data_path).name, **run.stream.hashes)
 	print(source, file=run.log.files[-1])
-	run.log.fact("start", **facts, config=knobs)
+	run.log.fact(
+		"start", run_id=run.folder.name, seed=k.seed, resumed=bool(k.resume), script=SCRIPT.name,
+		script_sha256=sha256(source.encode()), device="cpu" if cpu else "gpu", world_size=1,
+		hardware=name, dtype=str(run.model.dtype).removeprefix("mlx.core."), params=params,
+		versions=dict(python=sys.version.split()[0], mlx=mx.__version__, numpy=np.__version__),
+		train_tokens=sum(map(len, shards)), micro_batch_tokens=run.micro * k.train_seq_len,
+		train_files=len(shards), data=dict(name=Path(k.data_path).name, **run.stream.hashes), config=knobs,
+	)
 	(run.folder / "config.json").write_text(json.dumps(knobs))
 	(run.folder / SCRIPT.name).write_text(source)
 
@@ -874,14 +873,14 @@ def train(run, step, elapsed, clock=time.monotonic):
 		if reason:
 			break
 		kept = run.model.parameters()  # should this step end late, it is undone
-		scale = lr_scale(k, progress, step)
-		loss = train_step(run, tokens, step, scale)
+		now = lr_scale(k, progress, step)
+		got = train_step(run, tokens, step, now)
 		tokens = run.data.batch(places[step + 1], run.sequences)  # while the device is at work
 		mx.eval(run.model.state, run.opt.state)
-		loss = loss.item()
-		need(math.isfinite(loss), f"step {step + 1}: the loss is {loss}; lower the rates")
+		got = got.item()
+		need(math.isfinite(got), f"step {step + 1}: the loss is {got}; lower the rates")
 		if budget.lap():
-			step += 1
+			step, loss, scale = step + 1, got, now
 		else:
 			run.model.update(kept)
 			discarded = step + 1
@@ -894,7 +893,7 @@ def train(run, step, elapsed, clock=time.monotonic):
 
 def export(run):
 	"""The artifact's path, the bytes left under the cap."""
-	k, began, code = run.k, time.monotonic(), SCRIPT.stat().st_size
+	k, began, code = run.k, time.monotonic(), (run.folder / SCRIPT.name).stat().st_size
 	weights = {name: np.array(p) for name, p in tree_flatten(run.model.parameters())}
 	blob, step = export_artifact(weights, k, code)
 	path = run.folder / f"final_model.int{k.quant_bits}.{k.compressor}"
@@ -954,7 +953,7 @@ AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1 for a less responsive screen; RESUME=1 goes on"
 
 
 def main():
-	if sys.argv[1:] == ["--knobs"]:
+	if sys.argv[1:]:
 		for name, (default, meaning, *_) in KNOBS.items():
 			print(name.upper(), default, meaning, sep="\t")
 		return 0
@@ -966,8 +965,8 @@ def main():
 	except (RuntimeError, MemoryError) as e:
 		if WATCHDOG in str(e):
 			message, code = REMEDIES, 1
-		elif "memory" in repr(e).lower() or "alloc" in str(e):
-			message, code = f"out of memory ({str(e)[:80]}); set MICRO_BATCH_TOKENS lower", 3
+		elif matches(repr(e).lower(), "memoryerror,out of memory,outofmemory,alloc"):
+			message, code = f"out of memory ({str(e)[:80]!r}); lower MICRO_BATCH_TOKENS or VAL_BATCH_SIZE", 3
 		else:
 			raise
 	print(f"{SCRIPT.name}: error: {message}", file=sys.stderr)

@@ -91,7 +91,7 @@ def test_parse_and_serialize_are_inverse(bits, changes):
 def test_weights_come_back_nearly_as_they_were(bits, tmp_path):
     blob, step, model = artifact_of(QUANT_BITS=bits, TIE_EMBEDDINGS=0)
     back = weights_of(T.load_scorer(saved(tmp_path, blob), "cpu", torch.float32).model)
-    assert step == pytest.approx(1 / 24 if bits == 8 else 127 / 24 / 7)
+    assert step == pytest.approx(1 / 24)
     assert list(back) == list(weights_of(model))
     for name, value in weights_of(model).items():
         error = np.sqrt(((back[name] - value) ** 2).mean() / (value**2).mean())
@@ -276,6 +276,11 @@ def bomb(stated):
     return container(b"", stated=stated, coded=coded)
 
 
+def long_header(header):
+    """Valid, but a small file may unpack to lists that fill the memory."""
+    return json.dumps(header).encode()[:-1] + b" " * (1 << 22) + b"}"
+
+
 def deep(header):
     return b'{"config":' + b"[" * 200_000 + b"]" * 200_000 + b',"tensors":[]}'
 
@@ -320,6 +325,7 @@ HOSTILE = {
     "no JSON": lambda: with_header(lambda h: b"{" * 9),
     "no text": lambda: with_header(lambda h: b"\xff\xfe" * 9),
     "deep JSON": lambda: with_header(deep),
+    "a header of over 4 MiB": lambda: with_header(long_header),
     "a list": lambda: with_header(lambda h: b"[1, 2]"),
     "no tensors": lambda: with_header(lambda h: b'{"config": {}}'),
     "tensors misspelt": lambda: with_header(misspelt),

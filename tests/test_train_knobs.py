@@ -53,9 +53,9 @@ def test_defaults_are_the_tracks():
     assert k.out_dir == str(kit.REPO / "runs")
 
 
-@pytest.fixture(scope="module")
-def listed(tmp_path_factory):
-    result = run_main(tmp_path_factory.mktemp("knobs"), argv=["--knobs"])
+@pytest.fixture(scope="module", params=["--knobs", "--help"])
+def listed(request, tmp_path_factory):
+    result = run_main(tmp_path_factory.mktemp("knobs"), argv=[request.param])
     assert result.code == 0 and not result.err
     return [line.split("\t") for line in result.out.splitlines()]
 
@@ -139,6 +139,8 @@ def test_auto_is_what_is_taken_when_nothing_is_said(name):
         (dict(NUM_HEADS=16), ("NUM_HEADS=16", "MODEL_DIM")),  # rotary pairs need an even head
         (dict(NUM_HEADS=4, NUM_KV_HEADS=3), ("NUM_KV_HEADS=3", "NUM_HEADS")),
         (dict(EVAL_STRIDE=33), ("EVAL_STRIDE=33", "EVAL_SEQ_LEN")),
+        (dict(BETA1=1), ("BETA1='1'", "0.9999")),  # Adam would divide by 1 - BETA1
+        (dict(BETA2=1), ("BETA2='1'", "0.9999")),
         (dict(TRAIN_BATCH_TOKENS=65), ("TRAIN_BATCH_TOKENS=65", "16")),
         (dict(DEVICE="cuda"), ("DEVICE=cuda", "DEVICE=cpu")),
     ],

@@ -174,6 +174,18 @@ def test_final_score_lines_have_their_exact_shapes_and_metrics_agree(finished):
     assert sum(nats for nats, _ in segments) / 200 == pytest.approx(scores["sliding"]["val_loss"])
 
 
+def test_the_script_that_ran_is_counted_though_it_was_edited_meanwhile(tmp_path):
+    ran = tmp_path / "train_gpt.py"
+    ran.write_bytes(T.SCRIPT.read_bytes())
+
+    def edit(run):
+        ran.write_text("another")
+
+    result = run_main(tmp_path, {"SCRIPT": ran, "train_step": kit.before_step(edit, 1)})
+    (export,) = result.events("export")
+    assert ran.stat().st_size < export["bytes_code"] == (result.folder / "train_gpt.py").stat().st_size
+
+
 def test_the_size_line_counts_the_files(finished):
     (export,) = finished.events("export")
     model, code = finished.artifact.stat().st_size, T.SCRIPT.stat().st_size
@@ -279,6 +291,8 @@ def test_a_slow_last_step_is_undone_and_the_logged_time_stays_within_the_budget(
     assert reason == end["reason"] == "wallclock_cap"
     assert (end["step"], end["discarded_step"], end["train_seconds"]) == (7, 8, pytest.approx(7))
     assert end["tokens"] == 7 * 64 and len(before) == 8
+    seventh, last = result.events("step")[-2:]  # logged once more as the last
+    assert last == seventh | dict(time=last["time"]) and last["step"] == 7
     now = {name: p.detach() for name, p in run.model.named_parameters()}
     assert same_weights(now, before[7]) and not same_weights(now, before[6])
     assert re.search(r"^discarded_step:8\b", result.log, re.M)
@@ -428,6 +442,16 @@ def test_a_resumed_run_may_change_what_no_weight_depends_on(name, tmp_path):
     assert result.code == 0 and result.events("train_end")[-1]["step"] == 6, result.err
 
 
+def test_a_knob_that_the_checkpoint_does_not_know_is_named(tmp_path):
+    stopped = stopped_run(tmp_path)
+    state = stopped.checkpoint
+    del state["knobs"]["rope_base"]  # as if it were new in the script
+    torch.save(state, stopped.folder / "checkpoint.pt")
+    result = run_main(tmp_path, RESUME=1)
+    assert result.code == 2
+    kit.assert_one_line(result.err, "checkpoint.pt", "ROPE_BASE")
+
+
 @pytest.mark.parametrize("size", [0, 100, 9000])
 def test_a_damaged_checkpoint_is_one_line(size, tmp_path):
     stopped = stopped_run(tmp_path)
@@ -556,14 +580,25 @@ def out_of_cpu_tensors(run):
 def test_out_of_memory_has_its_own_exit_code(exhaust, tmp_path):
     result = run_main(tmp_path, {"train_step": kit.before_step(exhaust, 1)})
     assert result.code == 3
-    kit.assert_one_line(result.err, "memory", "MICRO_BATCH_TOKENS")
+    kit.assert_one_line(result.err, "memory", "MICRO_BATCH_TOKENS", "VAL_BATCH_SIZE")
+
+
+@pytest.mark.parametrize("said", ["CUDA error: an illegal memory access", "channels_last memory format"])
+def test_an_error_that_speaks_of_memory_is_not_want_of_it(said, tmp_path):
+    def fail(run):
+        raise RuntimeError(said)
+
+    with pytest.raises(RuntimeError, match=said):
+        run_main(tmp_path, {"train_step": kit.before_step(fail, 1)})
 
 
 def test_a_full_disk_at_the_checkpoint_is_one_line_and_training_goes_on(tmp_path):
     real = torch.save
 
     def save(state, path):
-        real(state, "/dev/full" if state["step"] > 2 else path)
+        real(state, path)
+        if state["step"] > 2:
+            real(state, "/dev/full")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "save", save)
@@ -571,6 +606,7 @@ def test_a_full_disk_at_the_checkpoint_is_one_line_and_training_goes_on(tmp_path
     assert result.checkpoint["step"] == 2, "the one before is kept"
     assert result.code == 0 and not result.err
     assert result.log.count("\nno checkpoint at step 3, training goes on: ") == 1
+    assert not list(result.folder.glob("*.part")), "the artifact wants the room"
 
 
 # ---- Other processes ----
@@ -592,9 +628,9 @@ def test_the_trainer_alone_in_a_record_folder_finds_the_repositorys_data(tmp_pat
 
 
 RANKS = """
-import sys, torch
+import os, sys, torch
 import train_gpt as T
-T.pick_dtype = lambda device: torch.float32
+T.pick_dtype = lambda device: torch.bfloat16 if os.environ.get("RANK") == "1" else torch.float32
 real = T.export
 
 def export(run):

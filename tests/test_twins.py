@@ -49,7 +49,8 @@ def definitions(path) -> dict[str, str]:
         if isinstance(node, ast.ClassDef):
             start = [node.lineno, *(d.lineno for d in node.decorator_list)]
             body = [n for n in node.body if not is_docstring(n)]
-            head = source.splitlines()[min(start) - 1 : first_line(body[0]) - 1]
+            end = first_line(body[0]) - 1 if body else node.end_lineno
+            head = source.splitlines()[min(start) - 1 : end]
             found[node.name] = "\n".join(head).strip()
             found |= {f"{node.name}.{name}": text for name, text in named(body, source)}
         else:
