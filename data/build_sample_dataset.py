@@ -26,7 +26,11 @@ try:
     import numpy as np
     import sentencepiece as spm
 except ImportError as error:
-    sys.exit(f"build_sample_dataset.py: error: {error}; pip install -r requirements-cuda.txt")
+    sys.exit(
+        f"build_sample_dataset.py: error: Python package {error.name} is missing from "
+        f"{sys.executable}; run `{sys.executable} -m pip install -r requirements-cuda.txt`, or "
+        "scripts/quickstart.sh, which makes .venv"
+    )
 
 HERE = Path(__file__).resolve().parent
 TEXT = HERE / "sample_text.jsonl.xz"

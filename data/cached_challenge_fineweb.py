@@ -37,7 +37,6 @@ MANIFEST = "manifest.json"
 CHECKSUMS = ROOT / "checksums.json"
 STAGING = ".incoming"
 DEFAULT_TRAIN_SHARDS = 2
-INSTALL = "python3 -m pip install huggingface_hub tqdm"
 HEADER_BYTES, SHARD_MAGIC, SHARD_VERSION = 256 * 4, 20240520, 1
 
 TRIES = 5
@@ -50,6 +49,13 @@ Want = dict[str, Any]  # {"bytes": int, "sha256": str | None, "git_sha1": str | 
 
 class Fail(Exception):
     """Something a user can act on: printed as one line, exit code 1."""
+
+
+def missing(error: ImportError) -> Fail:
+    return Fail(
+        f"Python package {error.name} is missing from {sys.executable}; run `{sys.executable} "
+        "-m pip install huggingface_hub tqdm`, or scripts/quickstart.sh, which makes .venv"
+    )
 
 
 # ---- what is right: shards, hashes and the record of them ----------------------------------
@@ -183,7 +189,7 @@ class Hub:
     def remote(self, name: str) -> str:
         return f"{self.prefix}/{name}" if self.prefix else name
 
-    def connect(self, missing: list[str]) -> None:
+    def connect(self, wanted: list[str]) -> None:
         """Loads the client, takes the folder's lock, and pins the revision for this call."""
         if self.revision:
             return
@@ -195,9 +201,12 @@ class Hub:
             from huggingface_hub import HfApi, constants, hf_hub_download
             from huggingface_hub.utils import logging
         except ImportError as error:
-            raise Fail(f"{error}: {INSTALL}") from error
+            raise missing(error) from error
         if constants.HF_HUB_OFFLINE:
-            raise Fail(f"HF_HUB_OFFLINE is set, and not here or not as recorded: {some(missing)}")
+            raise Fail(
+                "HF_HUB_OFFLINE is set, so nothing is fetched; missing, or not as recorded: "
+                f"{some(wanted)}"
+            )
         logging.set_verbosity_error()  # its warnings are about retries, which are told here
         self.api, self.download = HfApi(), hf_hub_download
         try:
@@ -427,7 +436,7 @@ def fetch_variant(args: argparse.Namespace, hub: Hub) -> None:
     try:
         from tqdm import tqdm
     except ImportError as error:
-        raise Fail(f"{error}: {INSTALL}") from error
+        raise missing(error) from error
     sums = Checksums(hub.source)
     manifest = ready_manifest(f"fineweb10B_{args.variant}", args.skip_manifest, hub, sums)
     required, optional = wanted_files(manifest, args, hub.source)

@@ -5,6 +5,7 @@ It keeps to what tools rely on (files, log lines, metrics, exit codes, signals),
 library alone. FAKE_* variables, from the environment, steer it:
   FAKE_STEPS (3), FAKE_STEP_SECONDS (0)  how long it "trains"
   FAKE_OOM_ABOVE  out of memory (exit 3) while MICRO_BATCH_TOKENS is larger
+  FAKE_OOM_SCORING  out of memory once the artifact is written
   FAKE_FAIL  an error line and exit 1
   FAKE_ARTIFACT_BYTES (1000)
 """
@@ -185,6 +186,9 @@ def main() -> int:
         return run.end(3)
     seconds = run.train()
     size_line = run.export()
+    if "FAKE_OOM_SCORING" in os.environ:
+        print("train_gpt.py: error: out of memory", file=sys.stderr)
+        return 3
     run.score()
     run.line(size_line)
     return run.end(0, seconds)

@@ -124,10 +124,10 @@ def test_all_goes_on_where_a_part_fails_and_ends_with_a_table(config, monkeypatc
     ]
     monkeypatch.setattr(bench, "ALL", {"cpu": jobs, "cuda": jobs})
     monkeypatch.setattr(measure, "score", lambda lab: 1 / 0)
-    assert bench.main(arguments("all")) == 1
+    assert bench.main(arguments("all")) == 2  # of the bad knob
     said = capsys.readouterr()
-    assert "golf bench: score, one: division by zero" in said.err
-    assert "golf bench: data, three: NUM_HEADS=2: must divide MODEL_DIM / 2" in said.err
+    assert "golf bench: error: score, one: division by zero" in said.err
+    assert "golf bench: error: data, three: NUM_HEADS=2: must divide MODEL_DIM / 2" in said.err
     head, peaks, *rows = said.out[said.out.index("device ") :].splitlines()
     assert peaks == "copies 1 GB/s, products 0.001 to 0.001 TFLOP/s by shape, a large square 0.001"
     assert f"torch {torch.__version__}" in head and "dtype " in head
@@ -135,9 +135,10 @@ def test_all_goes_on_where_a_part_fails_and_ends_with_a_table(config, monkeypatc
         "| what", "| ---", "| train, one", "| forward alone", "| backward alone", "| optimizer alone",
         "| data alone", "| logging alone", "| data, one", "| optimizer, two",
     ]  # fmt: skip
-    monkeypatch.setattr(bench, "ALL_SECONDS", -1)
-    assert bench.main(arguments("all")) == 1
-    assert capsys.readouterr().err.count("left out: the time is up") == 4
+    monkeypatch.setattr(bench, "LAST_START_SECONDS", -1)
+    assert bench.main(arguments("all")) == 2
+    said = capsys.readouterr()
+    assert said.err.count("left out: the time is up") == 4 and said.out == ""
 
 
 def test_a_reader_that_goes_away_is_no_failed_part(config, monkeypatch, capsys):
@@ -162,6 +163,8 @@ def test_used_wrongly(config, tmp_path):
         (arguments("train", script=tmp_path / "no.py"), 2, "no trainer there"),
         (arguments("train", script=tmp_path / "other.txt"), 1, "has no read_knobs"),
         (arguments("train", json=tmp_path / "no" / "x"), 2, "cannot be written"),
+        (arguments("floor", config=config, json=tmp_path / "x"), 2, "floor measures nothing"),
+        (arguments("compare", config, config, json=config), 2, "compare measures nothing"),
         (arguments("compare", tmp_path / "no", config), 2, "cannot be read"),
         (arguments("compare", config, config), 1, "no results there"),
     ]
@@ -169,6 +172,38 @@ def test_used_wrongly(config, tmp_path):
         with pytest.raises(GolfError, match=words) as caught:
             bench.main(args)
         assert caught.value.code == code
+
+
+def test_earlier_results_are_kept_until_there_are_new_ones(config, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out.json"
+    out.write_text("earlier\n")
+    monkeypatch.setenv("MODEL_DIM", "23")
+    assert bench.main(arguments("data", config=config, json=out)) == 2
+    assert capsys.readouterr().err.startswith("golf bench: error: data, tiny: NUM_HEADS=2: must")
+    assert out.read_text() == "earlier\n"
+    monkeypatch.delenv("MODEL_DIM")
+    assert bench.main(arguments("data", config=config, json=out)) == 0
+    assert [r["what"] for r in results(out)] == ["data"]
+
+
+def test_all_scores_the_starters_windows_on_cuda():
+    """docs/benchmarks.md has a row for a sliding score at 1024/64."""
+    k = measure.load_trainer(kit.REPO / "train_gpt.py").read_knobs({})
+    assert (k.eval_seq_len, k.eval_stride) == (1024, 64)
+    jobs = bench.ALL["cuda"]
+    assert [j.parts for j in jobs if j.config is None] == [("train", "score", "optimizer")]
+    assert {part for job in jobs for part in job.parts} == set(bench.PARTS)
+
+
+def test_parts_use_the_attention_kernel_of_a_step(config, tmp_path):
+    trainer = measure.load_trainer(kit.REPO / "train_gpt.py")
+    given = {name: str(value) for name, value in TINY.items()}
+    lab = measure.Lab(trainer, given | measure.usable_data(given, trainer, tmp_path), tmp_path, 0.0)
+    loss, used = lab.run.model.loss, []
+    lab.run.attention = torch.nn.attention.SDPBackend.MATH
+    lab.run.model.loss = lambda *args: used.append(torch.backends.cuda.flash_sdp_enabled()) or loss(*args)
+    measure.parts(lab)
+    assert used and not any(used) and torch.backends.cuda.flash_sdp_enabled()
 
 
 # ---- Startup ----
@@ -195,7 +230,7 @@ event("step", time.time() + 5000)
 time.sleep(600)
 """
     trainer = SimpleNamespace(__file__=str(trainer_script(tmp_path / "t.py", body)))
-    found = list(measure.startup(trainer, {}, tmp_path))
+    found = list(measure.startup(trainer, {}, tmp_path, time.monotonic() + 300))
     assert [r["name"] for r in found] == ["cold", "warm", "plain"]
     assert all(1000 <= r["samples"][0] < 2000 for r in found)
     for path in tmp_path.glob("runs/*/pid"):
@@ -213,7 +248,14 @@ def test_startup_that_never_trains_says_why(tmp_path):
     body = 'event("start", 1.0)\nsys.exit("train_gpt.py: error: no luck today")\n'
     script = trainer_script(tmp_path / "t.py", body)
     with pytest.raises(GolfError, match="no luck today"):
-        measure.first_step(script, measure.own_settings(tmp_path))
+        measure.first_step(script, measure.own_settings(tmp_path), limit=60)
+
+
+def test_startup_ends_when_the_time_is_up(tmp_path):
+    script = trainer_script(tmp_path / "t.py", "time.sleep(600)\n")
+    trainer = SimpleNamespace(__file__=str(script))
+    with pytest.raises(GolfError, match=r"no first step in 1 s; the time is up"):
+        list(measure.startup(trainer, {}, tmp_path, time.monotonic() + 1))
 
 
 # ---- What is printed ----
@@ -224,8 +266,8 @@ def test_figures_say_what_is_extrapolated():
     assert bench.figure(part) == "8.0 s for 400 targets, extrapolated from 100"
     assert bench.figure({**part, "wanted_tokens": 100}) == "2.0 s for 100 targets"
     assert bench.figure(result([0.5])) == "200 tokens/s, 500 ms a step"
-    (line,) = bench.lines(result([0.5], floor=0.1, peak_memory_bytes=2e9))
-    assert line.endswith("once, 20.0 % of the floor, peak 2.00 GB")
+    (line,) = bench.lines(result([0.5], floor=0.1, peak_reserved_bytes=2e9))
+    assert line.endswith("once, 20.0 % of the floor, 2.00 GB reserved")
     assert bench.spread([1.0, 2.0, 3.0]) == "±25.0 %"
 
 
@@ -238,7 +280,13 @@ def test_figures_say_what_is_extrapolated():
         (result([1.0]), result([2.0, 2.0, 2.0]), "0.500x (0.500 to 0.500), measured once"),
         # the same a token in half a batch
         (result([1.0] * 3), {**result([0.5] * 3), "tokens": 50}, "1.000x (1.000 to 1.000), within"),
-        (result([1.0, 1.0]), {**result([1.0, 1.0]), "device": "Y"}, "devices differ: X, Y"),
+        (result([1.0, 1.0]), {**result([1.0, 1.0]), "device": "Y"}, "; device differs: X, Y"),
+        (
+            result([1.0, 1.0], dtype="float32", torch="2.6", config={"NUM_HEADS": "6"}),
+            result([1.0, 1.0], dtype="bfloat16", torch="2.7", config={"NUM_HEADS": "3", "SEED": "1"}),
+            "within noise; dtype differs: float32, bfloat16; torch differs: 2.6, 2.7; "
+            "NUM_HEADS differs: 6, 3; SEED differs: the default, 1",
+        ),
         (result([1.0, 1.0]), result([1.0, 1.0], label="b"), "train, a -> train, b: "),
     ],
 )

@@ -16,6 +16,7 @@ import pytest
 from check_kit import edit, found
 from conftest import KEPT_FROM_ENVIRONMENT, REPO, run_script
 from golf import GolfError, case, check, runlog, schema, submission, track
+from golf import new as new_command
 
 pytest_plugins = ["check_kit"]
 
@@ -155,6 +156,7 @@ def test_new_refuses_in_one_line(made, tmp_path):
     cases.append((new(repo, bad, "--out", tmp_path / "x"), "was changed after the run"))
     cases.append((new(repo, "runs/r-s1", "runs/r-s1"), "seed 1 is given 2 times"))
     cases.append((new(repo, tmp_path), "no metrics.jsonl"))
+    cases.append((new(repo, "runs/r"), "give its seeds' folders: runs/r-s1 runs/r-s2 runs/r-s3"))
     cases.append((new(repo, "runs/r-s1", "--out", folder), "is there already"))
     cases.append((new(repo, "runs/r-s1", "--lane", "fast"), "in lane fast"))
     cases.append(
@@ -165,6 +167,21 @@ def test_new_refuses_in_one_line(made, tmp_path):
         assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "x").exists()
     shutil.rmtree(bad)
+
+
+@pytest.mark.parametrize(
+    ("device", "world_size", "hardware", "lane"),
+    [
+        ("cuda", 1, "NVIDIA GeForce RTX 4090", "record"),
+        ("cuda", 1, "NVIDIA GeForce RTX 3070", "open-hardware"),
+        ("cuda", 2, "NVIDIA GeForce RTX 4090", "open-hardware"),
+        ("cpu", 1, "2-core x86_64 CPU", "open-hardware"),
+    ],
+)
+def test_the_record_lane_is_guessed_on_record_hardware_alone(device, world_size, hardware, lane):
+    rules = track.read(REPO / "records/track_30min_2mb_local/track.json")
+    start = {"device": device, "world_size": world_size, "hardware": hardware}
+    assert new_command.guess_lane(rules, new_command.Run(Path(), {"start": start}, 1, "x.py")) == lane
 
 
 def test_new_takes_nothing_from_outside_the_runs_folder(made, tmp_path):
@@ -246,7 +263,7 @@ def test_tracks(tmp_path, monkeypatch):
     name, targets = rules["data"]["name"], rules["targets"]
     assert track.guess(name, targets, 1000)["name"] == "track_30min_2mb_local"
     assert track.guess(name, targets, 1e6)["name"] == "track_non_record_2mb_local"
-    with pytest.raises(GolfError, match="no track scores"):
+    with pytest.raises(GolfError, match=f"no track scores 7 targets of {name} in 1000 s of training; "):
         track.guess(name, 7, 1000)
     for text in ("[]", "{", json.dumps({**rules, "cap_bytes": "2 MB"}), '{"name": "x"}'):
         (tmp_path / "track.json").write_text(text)
@@ -263,9 +280,16 @@ def test_json_output_and_exit_codes(made, tmp_path):
     done = run_script("check_submission_folder.sh", folder, "--json", repo=repo)
     value = json.loads(done.stdout)
     assert done.returncode == 0 and value["verdict"] == "PASS" and value["track"] == "track_tiny"
-    for args in ([tmp_path / "none"], [tmp_path], [folder, "--track", "none"], [folder, "--odd"]):
+    for args, words in (
+        ([tmp_path / "none"], "no folder there"),
+        ([tmp_path], "submission.json: no such file; give a submission's folder"),
+        (["records/track_tiny"], "records/track_tiny: a track's folder; give a submission's"),
+        (["runs/r-s1"], "runs/r-s1: a run's folder; `golf.sh new` makes"),
+        ([folder, "--track", "none"], "no track 'none'"),
+        ([folder, "--odd"], "--odd"),
+    ):
         done = run_script("check_submission_folder.sh", *args, repo=repo)
-        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
     done = run_script(
         "check_submission_folder.sh", tmp_path, "--track", "track_tiny", "--json", repo=repo
     )
@@ -290,7 +314,8 @@ def test_what_is_not_installed_is_named(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "jsonschema", None)
     schema.validator.cache_clear()
     assert main(["check", str(folder)]) == 2
-    assert "requirements-cuda.txt" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "package jsonschema is missing" in said and "scripts/quickstart.sh" in said
     schema.validator.cache_clear()
 
 

@@ -76,7 +76,7 @@ def replaced(name):
 @pytest.mark.parametrize(
     "spoil, words",
     [
-        (lambda folder: folder.rename(folder.parent / "gone"), "no JSON object there"),
+        (lambda folder: folder.rename(folder.parent / "gone"), "no such file"),
         (lambda folder: (folder / "final_model_seed3.bin").unlink(), "is no file of this folder"),
         (lambda folder: (folder / "train_gpt.py").write_text("import nothing_of_the_kind"), "not the file"),
         (replaced("sums_to_two"), "a row sums to 2"),

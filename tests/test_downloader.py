@@ -265,7 +265,15 @@ def test_fresh_fetch_then_offline(hub, data, tmp_path):
     more = run_script(data, hub.url, home, "3", HF_HUB_OFFLINE="1")
     assert more.returncode == 1
     assert "fineweb_train_000002.bin" in error_line(more.stderr)
-    assert "HF_HUB_OFFLINE" in more.stderr
+    assert "HF_HUB_OFFLINE is set, so nothing is fetched" in more.stderr
+
+
+@pytest.mark.parametrize("package", ["tqdm", "huggingface_hub"])
+def test_a_missing_package_is_named_with_two_ways_to_get_it(fetch, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    code, _, err = fetch("1")
+    assert code == 1 and f"package {package} is missing from {sys.executable}; run" in error_line(err)
+    assert "scripts/quickstart.sh" in err
 
 
 def test_second_call_asks_nothing_and_more_shards_fetch_only_those(fetch, hub, data):

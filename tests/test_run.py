@@ -105,6 +105,14 @@ def test_environment_wins_and_paths_count_from_where_they_stand(tiny_repo, tmp_p
     assert settings["DATA_PATH"] == "data/datasets/tiny"
 
 
+def test_a_misspelt_name_in_the_environment_is_told(tiny_repo):
+    done = golf(tiny_repo, MODEL_DMI="3", MODEL_DIM="64", SOME_TOOL="x", model_dmi="3")
+    assert done.returncode == 0
+    assert one_line(done.stderr) == (
+        "golf run: warning: MODEL_DMI is set and unknown; did you mean MODEL_DIM?"
+    )
+
+
 # ---- Preflight
 
 
@@ -134,7 +142,7 @@ def test_missing_trainer_package_and_config(tiny_repo):
     assert done.returncode == 2 and "no trainer there" in one_line(done.stderr)
     (tiny_repo / "mine.py").write_text("import no_such_package_here\n")
     done = golf(tiny_repo, "--trainer", "mine.py")
-    assert done.returncode == 1 and "no_such_package_here is missing" in one_line(done.stderr)
+    assert done.returncode == 2 and "no_such_package_here is missing" in one_line(done.stderr)
     (tiny_repo / "mine.py").write_text("raise SystemExit('broken')\n")
     done = golf(tiny_repo, "--trainer", "mine.py")
     assert done.returncode == 1 and "--knobs failed: broken" in one_line(done.stderr)
@@ -264,6 +272,7 @@ def test_a_failed_run_says_so(tiny_repo):
     error, said = done.stderr.strip().splitlines()
     assert "not finite at step 2" in error and "runs/one ended with exit code 1" in said
     assert "next" not in done.stdout
+    assert done.stdout.endswith(")\n\n")  # of the script's source: no blank line of ours
 
 
 def test_out_of_memory_halves_the_micro_batch(tiny_repo):
@@ -276,6 +285,27 @@ def test_out_of_memory_halves_the_micro_batch(tiny_repo):
     assert runlog.read_run(folder)["start"]["micro_batch_tokens"] == 1024
     done = golf(tiny_repo, RUN_ID="two", FAKE_OOM_ABOVE="0")
     assert done.returncode == 3 and "=512, the smallest" in done.stderr
+
+
+def test_out_of_memory_in_scoring_trains_nothing_again(tiny_repo):
+    """A smaller micro-batch would not help; what was trained is kept and said."""
+    done = golf(tiny_repo, RUN_ID="one", FAKE_OOM_SCORING="1")
+    assert done.returncode == 3 and "starting again" not in done.stderr
+    artifact = "runs/one/final_model.int8.zlib"
+    assert f"EVAL_ONLY={artifact} with a smaller VAL_BATCH_SIZE" in done.stderr
+    assert (tiny_repo / artifact).exists() and not list(tiny_repo.glob("runs/*/attempt*"))
+    done = golf(tiny_repo, RUN_ID="two", FAKE_OOM_ABOVE="1024", EVAL_ONLY="a b.zlib")
+    assert done.returncode == 3 and "starting again" not in done.stderr
+    assert "EVAL_ONLY='a b.zlib' with a smaller VAL_BATCH_SIZE" in done.stderr
+
+
+def test_an_older_attempts_artifact_is_not_what_was_scored(tmp_path):
+    """A resumed run's metrics go on where an earlier one's ended."""
+    job = run.Job(tmp_path / "t.py", {}, "", tmp_path, world=1)
+    facts = {"export": {"time": 1.0, "artifact": "a"}, "start": {"time": 2.0}}
+    assert run.scored_artifact(job, facts) is None
+    facts["start"]["time"] = 0.5
+    assert run.scored_artifact(job, facts).endswith("/a")
 
 
 def test_a_given_micro_batch_that_was_halved_can_be_submitted(tiny_repo):

@@ -285,7 +285,7 @@ def edit(change):
 @pytest.mark.parametrize(
     "spoil, words",
     [
-        (lambda f: (f / "submission.json").unlink(), "no JSON object"),
+        (lambda f: (f / "submission.json").unlink(), "submission.json: no such file"),
         (lambda f: (f / "submission.json").write_text("[1]"), "no JSON object"),
         (lambda f: (f / "train_gpt.py").write_text("changed"), "not the file whose sha256"),
         (lambda f: (f / "plain.py").unlink(), "no file of this folder"),
@@ -309,7 +309,7 @@ def test_folders_that_cannot_be_scored(track, tmp_path, spoil, words):
     spoil(folder)
     with pytest.raises(GolfError, match=words) as error:
         run(track, folder)
-    assert error.value.code == (2 if "reviewers" in words else 1)
+    assert error.value.code == (2 if "reviewers" in words or "no such file" in words else 1)
 
 
 def test_device(tmp_path, monkeypatch):
@@ -327,8 +327,15 @@ def test_device(tmp_path, monkeypatch):
 
     monkeypatch.setattr(official.preflight, "check_cuda", none_found)
     assert official.pick_device("auto", tmp_path) == "cpu" == official.pick_device("cpu", tmp_path)
-    with pytest.raises(GolfError, match="no CUDA device"):
+    with pytest.raises(GolfError, match="--device cuda: .*; use --device cpu") as error:
         official.pick_device("cuda", tmp_path)
+    assert error.value.code == 2
+
+
+def test_a_holdout_that_is_not_there_is_named_by_its_option(track, tmp_path):
+    folder = make_submission(tmp_path / "entry", HOSTILE / "plain.py")
+    with pytest.raises(GolfError, match="nowhere: no fineweb_val.* with --holdout"):
+        run(track, folder, holdout=tmp_path / "nowhere")
 
 
 def test_missing_package_is_no_finding(track, tmp_path):
@@ -356,6 +363,8 @@ def test_report_says_what_was_found(track, echo, tmp_path, no_audit, capsys):
 def test_command_line(track, echo, tmp_path):
     nowhere = run_script("golf.sh", "score", tmp_path / "nowhere")
     assert nowhere.returncode == 2 and "no folder there" in nowhere.stderr
+    tracks_own = run_script("golf.sh", "score", track.parent)
+    assert tracks_own.returncode == 2 and "a track's folder; give a submission's" in tracks_own.stderr
     folder = make_submission(tmp_path / "entry", echo, segments=[[1.0, 1]] * 64)
     common = (folder, "--track", track, "--data", track.parent / "data", "--device", "cpu", "--no-sandbox")
     done = run_script("golf.sh", "score", *common, "--quick", "--json")

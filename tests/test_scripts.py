@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import golf
 import pytest
 from conftest import REPO, run_script
+from golf.__main__ import parser as parser_of_all
 
 USAGE = [
     ("run_cuda_baseline.sh", [], "usage: "),
@@ -35,6 +37,19 @@ def test_golf_alone_lists_its_commands():
     done = run_script("golf.sh")
     assert done.returncode == 0
     assert all(f"\n    {name} " in done.stdout for name in ("run", "new", "check"))
+
+
+def subcommands(parser):
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from (p for one in action.choices.values() for p in (one, *subcommands(one)))
+
+
+def test_every_argument_has_its_help():
+    for parser in subcommands(parser_of_all()):
+        for action in parser._actions:
+            steps = isinstance(action, argparse._SubParsersAction)
+            assert steps or action.help, f"{parser.prog}: {action.metavar or action.option_strings}"
 
 
 @pytest.mark.parametrize("args", ["", "run --help", "compare one two"])

@@ -1,5 +1,6 @@
 """The tools behind scripts/golf.sh: one module a command, plus what they share."""
 
+import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
@@ -11,6 +12,16 @@ class GolfError(Exception):
     def __init__(self, message: str, code: int = 1):
         super().__init__(message)
         self.code = code
+
+
+def missing(package: str, requirements: str = "requirements-cuda.txt") -> GolfError:
+    """What to say where a Python package cannot be imported; code 2."""
+    return GolfError(
+        f"Python package {package} is missing from {sys.executable}; run "
+        f"`{shown(sys.executable)} -m pip install -r {requirements}`, or scripts/quickstart.sh, "
+        "which makes .venv",
+        2,
+    )
 
 
 def shown(path) -> str:

@@ -7,13 +7,13 @@ train     whole steps; then forward, backward, optimizer, data and logging alone
 score     the sliding score        optimizer  its update        data  the batches
 startup   from a process's start to its first training step: cold cache, warm cache, COMPILE=0
 floor     the operators counted, and their floor on an RTX 4090: computed, nothing is measured
-all       the table of docs/benchmarks.md, in at most 8 minutes; smaller on a CPU (the default)
+all       the table of docs/benchmarks.md; smaller on a CPU (the default)
 compare   ratios of two --json files, and whether they are within noise
 
-Without --config: the trainer's defaults, the starter. The environment wins over the file. Data that
-is not there is replaced by random tokens. --script times another copy of train_gpt.py, such as a
-submission's: it runs as it is, in no sandbox. One process and one device. docs/benchmarks.md says how
-the floor is derived.
+Nothing is begun after 7 minutes, so that `all` ends after about 8. Without --config: the trainer's
+defaults, the starter. The environment wins over the file. Data that is not there is replaced by random
+tokens. --script times another copy of train_gpt.py, such as a submission's: it runs as it is, in no
+sandbox. One process and one device. docs/benchmarks.md says how the floor is derived.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from . import REPO, GolfError, envfile, floor, preflight, shown
 from .runlog import number, parse_json
 
 PARTS = ("train", "score", "optimizer", "data", "startup")
-ALL_SECONDS = 480
+LAST_START_SECONDS = 420  # a part takes a minute or so, and `all` should end within 8
 SECONDS = {"cuda": 12.0, "cpu": 6.0}  # of one measurement
 
 
@@ -50,11 +50,12 @@ BASELINE = REPO / "configs" / "local_4090_baseline.env"
 UPSTREAM = REPO / "configs" / "upstream_16mb_baseline.env"
 SMALL = {"TRAIN_BATCH_TOKENS": "16384"}
 ALL = {
-    "cuda": [
+    "cuda": [  # what docs/benchmarks.md has a row for comes first, the rest where time is left
         # startup first: later its process would share the memory with this one
-        Job("local_4090_baseline", BASELINE, ("startup", *PARTS[:-1])),
-        Job("starter", None, ("train",)),
+        Job("local_4090_baseline", BASELINE, ("startup", "train")),
+        Job("starter", None, ("train", "score", "optimizer")),  # windows at 1024/64
         Job("upstream_16mb_baseline", UPSTREAM, ("train",)),
+        Job("local_4090_baseline", BASELINE, ("score", "data")),  # windows at 1024/512
     ],
     "cpu": [
         Job("starter, 16,384 tokens a step", None, PARTS, SMALL),
@@ -65,16 +66,26 @@ ALL = {
 
 def add_arguments(parser) -> None:
     choices = [*PARTS, "floor", "all", "compare"]
-    parser.add_argument("what", nargs="?", default="all", choices=choices, metavar="WHAT")
+    parser.add_argument(
+        "what", nargs="?", default="all", choices=choices, metavar="WHAT", help=", ".join(choices)
+    )
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="two, for compare")
-    parser.add_argument("--config", type=Path, metavar="CONFIG.env")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="one line a result")
-    parser.add_argument("--script", type=Path, default=REPO / "train_gpt.py", metavar="PATH")
+    parser.add_argument("--config", type=Path, metavar="CONFIG.env", help="default: the starter")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write one line a result there")
+    parser.add_argument(
+        "--script",
+        type=Path,
+        default=REPO / "train_gpt.py",
+        metavar="PATH",
+        help="the trainer to time; default: train_gpt.py",
+    )
 
 
 def main(args) -> int:
     if len(args.files) != 2 * (args.what == "compare"):
         raise GolfError("compare takes two files of --json, the other commands none", 2)
+    if args.json and args.what in ("floor", "compare"):
+        raise GolfError(f"{args.what} measures nothing, so it has no results for --json", 2)
     if args.what == "compare":
         print("\n".join(compare(*map(read_results, args.files))))
         return 0
@@ -94,7 +105,7 @@ def main(args) -> int:
     with tempfile.TemporaryDirectory(prefix="golf-bench-") as folder:
         for job, settings in plan:
             run_job(job, settings, trainer, Path(folder), results)
-    if args.what == "all":
+    if args.what == "all" and results.found:
         print("\n" + "\n".join(table(results.found)))
     return results.code
 
@@ -112,11 +123,13 @@ class Results:
     """Prints each result when it is there and keeps it, as a line of the --json file too."""
 
     def __init__(self, path: Path | None, script: Path):
-        self.began, self.found, self.code = time.monotonic(), [], 0
+        self.end, self.found, self.code = time.monotonic() + LAST_START_SECONDS, [], 0
         self.common = dict(schema=1, script=shown(script))
         self.common["script_sha256"] = hashlib.sha256(script.read_bytes()).hexdigest()
-        try:
-            self.file = path and path.open("w")
+        self.path, self.file = path, None
+        try:  # before minutes of measuring; what is there is kept until there is a result
+            if path:
+                path.open("a").close()
         except OSError as error:
             raise GolfError(f"{shown(path)}: cannot be written ({error.strerror})", 2) from None
 
@@ -124,12 +137,14 @@ class Results:
         result = {**self.common, "what": what, "label": job.label, "time": time.time(), **result}
         self.found.append(result)
         print("\n".join(lines(result)), flush=True)
-        if self.file:
+        if self.path:
+            self.file = self.file or self.path.open("w")
             print(json.dumps(result), file=self.file, flush=True)
 
-    def failed(self, job: Job, what: str, reason: str) -> None:
-        self.code = 1
-        print(f"golf bench: {what}, {job.label}: {reason}", file=sys.stderr)
+    def failed(self, job: Job, what: str, error: Exception) -> None:
+        self.code = max(self.code, getattr(error, "code", 1))
+        reason = str(error).partition("\n")[0]
+        print(f"golf bench: error: {what}, {job.label}: {reason}", file=sys.stderr)
 
 
 def run_job(job: Job, settings: dict[str, str], trainer, folder: Path, results: Results) -> None:
@@ -143,10 +158,10 @@ def run_job(job: Job, settings: dict[str, str], trainer, folder: Path, results: 
                 print("\n".join(floor_lines(job.label, trainer.read_knobs(settings))))
                 continue
             given = {**settings, **measure.usable_data(settings, trainer, folder)}
-            if time.monotonic() - results.began > ALL_SECONDS:
+            if time.monotonic() > results.end:
                 raise GolfError("left out: the time is up")
             if part == "startup":
-                for found in measure.startup(trainer, given, folder):
+                for found in measure.startup(trainer, given, folder, results.end):
                     results.add(job, part, dict(measure.here().facts, config=settings, **found))
                 continue
             lab = lab or measure.Lab(trainer, given, folder, seconds)
@@ -154,14 +169,12 @@ def run_job(job: Job, settings: dict[str, str], trainer, folder: Path, results: 
             facts = dict(lab.device.facts, dtype=str(lab.dtype)[6:], config=settings)
             facts["peaks"] = lab.device.found_peaks(lab.dtype)
             results.add(job, part, dict(facts, notes=lab.notes, **found))
-        except GolfError as error:
-            results.failed(job, part, str(error))
         except BrokenPipeError:  # nobody reads on
             raise
         except Exception as error:  # also what a trainer raises for its user
             if not hasattr(error, "code"):
                 traceback.print_exc()
-            results.failed(job, part, str(error).partition("\n")[0])
+            results.failed(job, part, error)
     lab = None
     measure.forget()
 
@@ -211,8 +224,8 @@ def lines(result: dict) -> list[str]:
     line = f"{title(result)}: {figure(result)}, {spread(samples)}"
     if of := share(result.get("floor"), quartiles(samples)[1]):
         line += f", {of} of the floor"
-    if result.get("peak_memory_bytes"):
-        line += f", peak {result['peak_memory_bytes'] / 1e9:.2f} GB"
+    if result.get("peak_reserved_bytes"):
+        line += f", {result['peak_reserved_bytes'] / 1e9:.2f} GB reserved"
     texts = []
     for name, seconds in parts.items():
         of = share(result["part_floors"].get(name), seconds)
@@ -239,9 +252,9 @@ def table(results: list[dict]) -> list[str]:
         for name, seconds in parts.items():
             of = share(r["part_floors"].get(name), seconds)
             rows.append(f"| {name} alone | {duration(seconds)} | | {of} |")
-        if r.get("peak_memory_bytes"):
-            memory, micro = r["peak_memory_bytes"] / 1e9, r["micro_batch_tokens"]
-            text = f"{memory:.2f} GB in micro-batches of {micro:,} tokens"
+        if r.get("peak_reserved_bytes"):
+            memory, micro = r["peak_reserved_bytes"] / 1e9, r["micro_batch_tokens"]
+            text = f"{memory:.2f} GB reserved, in micro-batches of {micro:,} tokens"
             rows.append(f"| its peak memory | {text} | | |")
     return rows
 
@@ -326,7 +339,17 @@ def compare(before: list[dict], after: list[dict]) -> list[str]:
         name = " -> ".join(dict.fromkeys(map(title, (a, b))))
         line = f"{name}: {figure(a)} -> {figure(b)}: "
         line += f"{ratio:.3f}x ({low:.3f} to {high:.3f}), {verdict}"
-        if a.get("device") != b.get("device"):
-            line += f"; devices differ: {a.get('device')}, {b.get('device')}"
-        found.append(line)
+        found.append("; ".join([line, *differences(a, b)]))
     return found or ["nothing to compare: no result of one file has its like in the other"]
+
+
+def differences(a: dict, b: dict) -> list[str]:
+    """What else than the script may make one result faster than the other."""
+    names = [name for name in ("device", "dtype", "torch") if a.get(name) != b.get(name)]
+    found = [f"{name} differs: {a.get(name)}, {b.get(name)}" for name in names]
+    before, after = (r["config"] if isinstance(r.get("config"), dict) else {} for r in (a, b))
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            values = (c.get(name, "the default") for c in (before, after))
+            found.append(f"{name} differs: {', '.join(map(str, values))}")
+    return found

@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from . import GolfError, check_claims, check_code, check_files, check_record, shown, track
+from . import GolfError, check_claims, check_code, check_files, check_record, shown, submission, track
 from .case import FAIL, HUMAN, NOTE, Case
 from .runlog import dig
 
@@ -19,13 +19,14 @@ RULING = "passing is not a ruling: reviewers still read the idea, the code and t
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a submission's")
     parser.add_argument("--track", metavar="NAME", help="for a folder outside records/<track>/")
     parser.add_argument("--json", action="store_true", help="findings as one JSON object")
     parser.add_argument("--record", action="store_true", help="ask the record rule as well")
 
 
 def main(args) -> int:
+    submission.require_folder(args.folder)
     rules = track.load(args.track) if args.track else None
     case = check_folder(args.folder, rules)
     table = check_record.against_best(case, is_valid) if args.record else []
@@ -35,9 +36,7 @@ def main(args) -> int:
 
 
 def check_folder(folder: Path, rules: dict | None = None) -> Case:
-    """Applies every rule. GolfError, code 2, where there is no folder or no track to check by."""
-    if not folder.is_dir():
-        raise GolfError(f"{shown(folder)}: no folder there; give a submission's folder", 2)
+    """Applies every rule to a folder. GolfError, code 2, where there is no track to check by."""
     case = Case(folder.resolve())
     apply(case, check_files.scan_folder, check_claims.read_claim)
     case.track = rules or track.of_folder(folder) or claimed_track(case)
@@ -66,6 +65,9 @@ def claimed_track(case: Case) -> dict:
     name = case.claim.get("track")
     if isinstance(name, str) and name in track.names():
         return track.load(name)
+    path = case.folder / "submission.json"
+    if not path.is_file():
+        raise GolfError(f"{shown(path)}: no such file; give a submission's folder", 2)
     raise GolfError(
         f"{shown(case.folder)}: lies under no track's folder and submission.json names none; "
         f"give --track ({', '.join(track.names())})",

@@ -51,8 +51,8 @@ def add_arguments(parser) -> None:
     one = steps.add_parser("check", help="the submission that HEAD adds to BASE")
     one.add_argument("base", metavar="BASE", help="a commit, or any name of one")
     one.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="the checkout")
-    one = steps.add_parser("score", help="two segments of each seed, on the CPU")
-    one.add_argument("folder", type=Path, metavar="FOLDER")
+    one = steps.add_parser("score", help="two segments of one seed, by chance, on the CPU")
+    one.add_argument("folder", type=Path, metavar="FOLDER", help="the submission's")
 
 
 def main(args) -> int:

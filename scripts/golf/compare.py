@@ -9,13 +9,12 @@ too few seeds to say, 2: used wrongly or not comparable.
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import GolfError, shown, track
-from .runlog import dig, number, parse_json, read_run
+from .runlog import dig, number, parse_json, read_run, seed_runs
 from .submission import FIGURE_LIMIT
 
 HASHES = ("val_sha256", "tokenizer_sha256")
@@ -66,7 +65,7 @@ def compare(a: list[float], b: list[float], rule: dict) -> Comparison:
     if abs(improvement) < 5e-7:
         better = "A scores as B does"
     if not enough:
-        verdict = f"not decided: {len(a)} and {len(b)} seeds, the rule asks for {needed} a side"
+        verdict = f"not decided: {len(a)} and {len(b)} seeds, the rule asks for {needed:g} a side"
     elif p is None:
         verdict = f"not decided: {better}, but no two seeds of a side differ, so nothing is tested"
     elif record:
@@ -111,9 +110,7 @@ def read_entry(place: str) -> Entry:
         return read_runs(place, [folder])
     if "," in place:
         return read_runs(place, [Path(part) for part in place.split(",")])
-    name = re.compile(re.escape(folder.name) + r"-s\d+")
-    near = sorted(folder.parent.iterdir()) if folder.parent.is_dir() else []
-    family = [path for path in near if name.fullmatch(path.name) and path.is_dir()]
+    family = seed_runs(folder)
     if not family:
         raise GolfError(f"{place}: no submission, no run and no runs of SEEDS=... there", 2)
     return read_runs(place, family)
@@ -182,7 +179,9 @@ def refuse_incomparable(a: Entry, b: Entry) -> None:
 def add_arguments(parser) -> None:
     parser.add_argument("a", metavar="A", help="the new entry")
     parser.add_argument("b", metavar="B", help="the one to beat")
-    parser.add_argument("--track", metavar="NAME", help="whose rule; default: the entries' own")
+    parser.add_argument(
+        "--track", metavar="NAME", help="whose record rule to use; default: the entries' own track's"
+    )
     parser.add_argument("--json", action="store_true", help="the same as one JSON object")
 
 
@@ -202,7 +201,7 @@ def main(args) -> int:
 def find_rules(name: str | None, a: Entry, b: Entry) -> dict:
     name = name or a.track or b.track
     try:
-        return track.load(name) if name else track.guess(a.data.get("name"), a.targets, 0.0)
+        return track.load(name) if name else track.guess(a.data.get("name"), a.targets)
     except GolfError as error:
         raise GolfError(str(error), 2) from None
 

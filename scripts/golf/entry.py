@@ -27,7 +27,9 @@ class Entry:
 def read_claim(folder: Path) -> dict:
     """submission.json as an object."""
     path = folder / "submission.json"
-    value = parse_json(path.read_bytes()) if path.is_file() else None
+    if not path.is_file():
+        raise GolfError(f"{shown(path)}: no such file; give a submission's folder", 2)
+    value = parse_json(path.read_bytes())
     if not isinstance(value, dict):
         raise GolfError(f"{shown(path)}: no JSON object there; golf.sh new makes it")
     return value

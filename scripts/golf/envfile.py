@@ -59,11 +59,28 @@ def parse_value(raw: str, where: str) -> str:
 def refuse_unknown(path: Path, found: dict[str, tuple[str, int]], knobs: dict[str, str]) -> None:
     """GolfError for the first name that nothing reads: a misspelt knob is silent otherwise."""
     for name, (_, number) in found.items():
-        if name in knobs or name in KNOWN_NAMES or name.startswith(KNOWN_PREFIXES):
+        if is_known(name, knobs):
             continue
-        near = difflib.get_close_matches(name.upper(), [*knobs, *KNOWN_NAMES], 1, 0.6)
-        hint = f"did you mean {near[0]}?" if near else "`train_gpt.py --knobs` lists the names"
+        near = nearest(name, knobs, 0.6)
+        hint = f"did you mean {near}?" if near else "`train_gpt.py --knobs` lists the names"
         raise GolfError(f"{shown(path)}:{number}: unknown name {name}; {hint}", 2)
+
+
+def near_misses(knobs: dict[str, str]) -> list[str]:
+    """A warning for each variable of the environment that is nearly a knob; it holds much else."""
+    names = sorted(name for name in os.environ if name.isupper() and not is_known(name, knobs))
+    near = {name: nearest(name, knobs, 0.8) for name in names}
+    return [f"{name} is set and unknown; did you mean {n}?" for name, n in near.items() if n]
+
+
+def is_known(name: str, knobs: dict[str, str]) -> bool:
+    return name in knobs or name in KNOWN_NAMES or name.startswith(KNOWN_PREFIXES)
+
+
+def nearest(name: str, knobs: dict[str, str], cutoff: float) -> str | None:
+    """The known name that is most alike, by difflib's ratio of at least `cutoff`."""
+    found = difflib.get_close_matches(name.upper(), [*knobs, *KNOWN_NAMES], 1, cutoff)
+    return found[0] if found else None
 
 
 def settings(

@@ -262,7 +262,7 @@ def train(lab: Lab) -> dict:
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     found = lab.samples(step)
-    memory = torch.cuda.max_memory_reserved() if cuda else None
+    memory = torch.cuda.max_memory_reserved() if cuda else None  # what must fit the card
     operators = floor.training(lab.k, lab.dtype.itemsize)
     floors = {phase: lab.floor(operators, phase) for phase in ("forward", "backward", "optimizer")}
     return dict(
@@ -271,7 +271,7 @@ def train(lab: Lab) -> dict:
         floor=sum(floors.values()),
         parts=parts(lab),
         part_floors=floors,
-        peak_memory_bytes=memory,
+        peak_reserved_bytes=memory,
         micro_batch_tokens=run.micro * lab.k.train_seq_len,
     )
 
@@ -282,13 +282,17 @@ def parts(lab: Lab) -> dict[str, float]:
     a step is one graph."""
     run, batch = lab.run, lab.batch(0)
 
+    def loss(part):
+        with torch.nn.attention.sdpa_kernel(run.attention):  # as in a step
+            return run.model.loss(part, run.rope)
+
     def forward():
         for part in batch.split(run.micro):
-            run.model.loss(part, run.rope)
+            loss(part)
 
     def both():
         for part in batch.split(run.micro):
-            run.model.loss(part, run.rope).backward()
+            loss(part).backward()
         for p in run.opt.params:
             p.grad = None
 
@@ -353,13 +357,15 @@ def score(lab: Lab) -> dict:
 # ---- From nothing to the first training step ----
 
 
-def startup(trainer, settings: dict[str, str], folder: Path):
+def startup(trainer, settings: dict[str, str], folder: Path, end: float):
     """Yields seconds from a process's start to the end of its first training step, each measured
-    once: compiled with empty caches, again with what that left there, and with COMPILE=0."""
+    once: compiled with empty caches, again with what that left there, and with COMPILE=0. All of it
+    until `end`, by time.monotonic()."""
     caches = {n: str(folder / n) for n in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")}
     for name, way in dict(cold={}, warm={}, plain=dict(COMPILE="0")).items():
         given = {**settings, **caches, **way, **own_settings(folder)}
-        yield dict(name=name, samples=[first_step(Path(trainer.__file__), given)])
+        script, limit = Path(trainer.__file__), end - time.monotonic()
+        yield dict(name=name, samples=[first_step(script, given, limit)])
 
 
 def step_event(path: Path) -> dict | None:
@@ -371,8 +377,9 @@ def step_event(path: Path) -> dict | None:
     return None
 
 
-def first_step(script: Path, settings: dict[str, str], limit: float = 300) -> float:
-    """Starts the trainer, waits for its first step, ends it. GolfError where none comes."""
+def first_step(script: Path, settings: dict[str, str], limit: float) -> float:
+    """Starts the trainer, waits at most `limit` seconds for its first step, ends it. GolfError where
+    none comes."""
     run_dir = Path(settings["OUT_DIR"]) / settings["RUN_ID"]
     began, found = time.time(), None
     with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would fill up and hold it
@@ -387,12 +394,15 @@ def first_step(script: Path, settings: dict[str, str], limit: float = 300) -> fl
             while found is None and process.poll() is None and time.time() < began + limit:
                 time.sleep(0.05)
                 found = step_event(run_dir / "metrics.jsonl")
+            late = process.poll() is None
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         said.seek(0)
         errors = said.read().decode(errors="replace").strip().splitlines()
+    if found is None and late:
+        raise GolfError(f"no first step in {max(0, limit):.0f} s; the time is up")
     if found is None:
         raise GolfError(f"no first step; the trainer said: {(errors or ['nothing'])[-1][:200]}")
     return found["time"] - began

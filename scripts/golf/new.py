@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -18,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from . import REPO, GolfError, check, shown, track
-from .runlog import dig, number, parse_json, read_run
+from .runlog import dig, number, parse_json, read_run, seed_runs
 from .submission import (
     IDEA,
     MAY_DIFFER,
@@ -65,7 +66,11 @@ def add_arguments(parser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="one for each seed")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to make")
     parser.add_argument("--track", metavar="NAME", help="default: by the run's data and targets")
-    parser.add_argument("--lane", metavar="LANE", help="default: by the run's device")
+    parser.add_argument(
+        "--lane",
+        metavar="LANE",
+        help="record, open-hardware or non-record, as the track has them; default: by the hardware",
+    )
     parser.add_argument("--name", help="what to call it; default: the run's name")
     parser.add_argument("--author", help="default: git config user.name")
     parser.add_argument("--github-id", help="default: git config github.user")
@@ -110,7 +115,9 @@ def read_finished(folder: Path) -> Run:
     """The run in `folder`; GolfError where it is none, is unfinished or was changed since."""
     facts = read_run(folder)
     if not facts:
-        raise GolfError(f"{shown(folder)}: no metrics.jsonl with events there; give a run's folder")
+        seeds = " ".join(shlex.quote(shown(path)) for path in seed_runs(folder))
+        hint = f"give its seeds' folders: {seeds}" if seeds else "give a run's folder"
+        raise GolfError(f"{shown(folder)}: no metrics.jsonl with events there; {hint}", 2)
     needed = ("start", "train_end", "export", "sliding", "end")
     missing = [name for name in needed if name not in facts]
     code = dig(facts, "end", "exit_code")
@@ -175,10 +182,13 @@ def guess_track(runs: list[Run], lane: str | None) -> dict:
 
 
 def guess_lane(rules: dict, run: Run) -> str:
-    """The track's first lane; a record lane is for one CUDA device, all else is open hardware."""
-    start = run.facts["start"]
-    one_cuda = start.get("device") == "cuda" and start.get("world_size") == 1
-    usable = [lane for lane in rules["lanes"] if lane != "record" or one_cuda]
+    """The track's first lane; a record lane is for its record hardware alone."""
+    start, wanted = run.facts["start"], rules.get("record_hardware")
+    fits = not wanted or (
+        all(start.get(key) == wanted[key] for key in ("device", "world_size"))
+        and any(part in str(start.get("hardware")) for part in wanted["names"])
+    )
+    usable = [lane for lane in rules["lanes"] if lane != "record" or fits]
     return (usable or rules["lanes"])[0]
 
 

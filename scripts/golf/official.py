@@ -15,6 +15,7 @@ import numpy as np
 from . import GolfError, preflight, sandbox, shown, submission, track
 from . import stream as streams
 from .audit import FULL, QUICK, FirstPass, Size, audit, target_log_probs
+from .check import RULING
 from .control import Control
 from .entry import MLX, TORCH, Entry, objects, read_claim, read_entries
 from .feeder import AuditRule, Fault
@@ -33,7 +34,6 @@ QUICK_SEGMENTS = 2
 QUICK_TARGETS = 1 << 17  # --quick feeds streams of up to so many targets from their start
 QUICK_CONTEXT = 2048  # and else its segments alone, after so many tokens before them
 CUDA_SIGNS = ("/dev/nvidiactl", "/dev/dxg")  # dxg: WSL2
-RULING = "passing is not a ruling: reviewers still read the idea, the code and the score"
 
 
 @dataclass
@@ -147,7 +147,8 @@ def pick_device(name: str, folder: Path) -> str:
             preflight.check_cuda(folder / TORCH, dict(os.environ))
         except GolfError:
             if name == "cuda":
-                raise
+                text = "--device cuda: PyTorch finds no CUDA device here; use --device cpu"
+                raise GolfError(text, 2) from None
             return "cpu"
     return "cuda" if name == "auto" else name
 

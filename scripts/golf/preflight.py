@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import REPO, GolfError, shown
+from . import REPO, GolfError, missing, shown
 
 FREE_BYTES = 512 << 20  # logs, checkpoint and artifact of one run at the largest preset
 RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -34,10 +34,7 @@ def check_trainer(trainer: Path) -> None:
         beside = (trainer.parent / f"{module}.py", trainer.parent / module)
         if importlib.util.find_spec(module) is None and not any(p.exists() for p in beside):
             needs = "requirements-mlx.txt" if module == "mlx" else "requirements-cuda.txt"
-            raise GolfError(
-                f"Python package {module} is missing from {sys.executable}; run "
-                f"`{shown(sys.executable)} -m pip install -r {needs}`, or scripts/quickstart.sh"
-            )
+            raise missing(module, needs)
 
 
 def read_knobs(trainer: Path, env: dict[str, str]) -> dict[str, str]:

@@ -44,8 +44,14 @@ class Job:
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("config", type=Path, metavar="CONFIG.env")
-    parser.add_argument("--trainer", type=Path, default=REPO / "train_gpt.py", metavar="PATH")
+    parser.add_argument("config", type=Path, metavar="CONFIG.env", help="as configs/quickstart.env")
+    parser.add_argument(
+        "--trainer",
+        type=Path,
+        default=REPO / "train_gpt.py",
+        metavar="PATH",
+        help="the script to run; default: train_gpt.py",
+    )
     parser.add_argument(
         "--default",
         action="append",
@@ -72,6 +78,8 @@ def main(args) -> int:
     preflight.check_trainer(trainer)
     knobs = preflight.read_knobs(trainer, preflight.child_env({}))
     envfile.refuse_unknown(args.config, found, knobs)
+    for line in envfile.near_misses(knobs):
+        print(f"golf run: warning: {line}", file=sys.stderr)
     settings = envfile.settings(found, knobs, dict(args.default))
     jobs = plan(trainer, settings, args.config.stem)
     check(jobs, knobs)
@@ -94,14 +102,13 @@ def main(args) -> int:
 
 def tell(done: list[tuple[str, Path]], several: bool, code: int) -> None:
     """What the runs came to, and what to do with them."""
-    print()
-    if several:
-        print("\n".join(report.seed_table(done)))
-    elif code == 0:
-        print("\n".join(report.summary(done[0][1])))
+    lines = report.seed_table(done) if several else []
     if code == 0:
+        lines = lines or report.summary(done[0][1])
         folders = " ".join(shlex.quote(shown(folder)) for _, folder in done)
-        print(f"next     bash scripts/golf.sh new {folders}")
+        lines.append(f"next     bash scripts/golf.sh new {folders}")
+    if lines:
+        print("\n".join(["", *lines]))
 
 
 def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[Job]:
@@ -210,7 +217,7 @@ def write_origin(job: Job, settings: dict[str, str], config: Path) -> None:
 
 
 def run_job(job: Job, config: Path, watch: Watch) -> int:
-    """Runs it, again with half the micro-batch each time memory runs out; the exit code."""
+    """Runs it, again with half the micro-batch each time training runs out of memory; its exit code."""
     settings, threads = dict(job.settings), {}
     if job.world > 1 and "OMP_NUM_THREADS" not in os.environ:
         threads["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // job.world))
@@ -221,7 +228,14 @@ def run_job(job: Job, config: Path, watch: Watch) -> int:
         code = watch.run(job.command, env, job.run_dir / "metrics.jsonl")
         if code != OUT_OF_MEMORY or watch.stops:
             break
-        used, smaller = smaller_micro_batch(read_run(job.run_dir), settings)
+        facts = read_run(job.run_dir)
+        if artifact := scored_artifact(job, facts):  # training again would not help
+            watch.say(
+                f"out of memory while scoring; EVAL_ONLY={shlex.quote(artifact)} with a smaller "
+                "VAL_BATCH_SIZE scores what was trained"
+            )
+            break
+        used, smaller = smaller_micro_batch(facts, settings)
         if smaller is None:
             watch.say(
                 f"out of memory with MICRO_BATCH_TOKENS={used}, the smallest: train a smaller "
@@ -237,6 +251,15 @@ def run_job(job: Job, config: Path, watch: Watch) -> int:
     if code not in (0, 130):
         watch.say(f"{shown(job.run_dir)} ended with exit code {code}; the reason stands above")
     return code
+
+
+def scored_artifact(job: Job, facts: dict) -> str | None:
+    """The artifact that was being scored when a run ended; None where it had not come so far."""
+    if job.settings.get("EVAL_ONLY"):
+        return job.settings["EVAL_ONLY"]
+    began, packed = (number(dig(facts, event, "time")) or 0.0 for event in ("start", "export"))
+    name = dig(facts, "export", "artifact")  # a resumed run's metrics may hold an older one
+    return shown(job.run_dir / name) if packed > began and isinstance(name, str) else None
 
 
 def smaller_micro_batch(facts: dict, settings: dict[str, str]) -> tuple[str, int | None]:

@@ -93,6 +93,13 @@ def read_run(run_dir: Path) -> dict[str, dict]:
     return {k: v[-1] for k, v in read_metrics(path).items()} if path.is_file() else {}
 
 
+def seed_runs(folder: Path) -> list[Path]:
+    """The runs of SEEDS=... with this RUN_ID: the folders <folder>-s<seed>."""
+    name = re.compile(re.escape(folder.name) + r"-s\d+")
+    near = sorted(folder.parent.iterdir()) if folder.parent.is_dir() else []
+    return [path for path in near if name.fullmatch(path.name) and path.is_dir()]
+
+
 def final_lines(path: Path) -> dict[str, list[dict]]:
     """All final lines of a train.log by kind (roundtrip, sliding, size, train), in file order.
 

@@ -7,7 +7,7 @@ import itertools
 import json
 from pathlib import Path
 
-from . import GolfError
+from . import missing
 
 ERRORS_SHOWN = 20
 
@@ -18,7 +18,7 @@ def validator(name: str):
     try:
         import jsonschema  # here: commands that read no such file need not have it
     except ImportError:
-        raise GolfError("jsonschema is missing; pip install -r requirements-cuda.txt", 2) from None
+        raise missing("jsonschema") from None
     path = Path(__file__).with_name(f"{name}.schema.json")
     return jsonschema.Draft202012Validator(json.loads(path.read_text(encoding="utf-8")))
 

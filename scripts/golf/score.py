@@ -12,7 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
-from . import REPO, GolfError, shown
+from . import REPO, GolfError, missing, shown
+from .submission import require_folder
 
 NO_SANDBOX = (
     "NO SANDBOX: this submission's code runs as you. It can read, change and send whatever you can. "
@@ -21,10 +22,15 @@ NO_SANDBOX = (
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a submission's")
     parser.add_argument("--track", metavar="NAME", help="for a folder outside records/<track>/")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the shards' folder")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mlx"), default="auto")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mlx"),
+        default="auto",
+        help="where its script runs; auto: cuda if there, else cpu; mlx for an MLX script alone",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="this seed alone (default: all)")
     parser.add_argument(
         "--targets", type=int, metavar="N", help="the first N alone; then no verdict on the score"
@@ -45,9 +51,8 @@ def main(args) -> int:
     try:  # here: other commands do without these packages
         from .official import score
     except ImportError as error:
-        raise GolfError(f"{error}; pip install -r requirements-cuda.txt", 2) from None
-    if not args.folder.is_dir():
-        raise GolfError(f"{shown(args.folder)}: no folder there; give a submission's folder", 2)
+        raise missing(error.name or str(error)) from None
+    require_folder(args.folder)
     path = None if args.json else report_file(args.folder)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which cleans up, as Ctrl-C does
     report = score(

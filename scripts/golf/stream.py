@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import REPO, GolfError, shown
+from . import REPO, GolfError, missing, shown
 
 HEADER_BYTES, MAGIC, VERSION = 1024, 20240520, 1
 SPACE = "\u2581"
@@ -96,18 +96,21 @@ def default_folder(rules: dict) -> Path:
 
 def load_more(folder: Path, vocabulary: Vocabulary) -> np.ndarray:
     """The tokens, uint16, of other validation shards in the same vocabulary (--holdout)."""
-    tokens, _ = read_shards(folder)
+    tokens, _ = read_shards(folder, "--holdout")
     check_ids(tokens, vocabulary, folder)
     return tokens
 
 
-def read_shards(folder: Path) -> tuple[np.ndarray, str]:
-    """All tokens of fineweb_val_*.bin in order, and the SHA-256 of these files' bytes."""
+def read_shards(folder: Path, option: str = "--data") -> tuple[np.ndarray, str]:
+    """All tokens of fineweb_val_*.bin in order, and the SHA-256 of these files' bytes.
+
+    option: what names the folder on the command line.
+    """
     paths = sorted(folder.glob("fineweb_val_*.bin"))
     if not paths:
         raise GolfError(
             f"{shown(folder)}: no fineweb_val_*.bin; fetch the data (data/README.md) or name its "
-            "folder with --data",
+            f"folder with {option}",
             2,
         )
     parts, digest = [], sha256()
@@ -137,7 +140,7 @@ def read_tokenizer(path: Path) -> tuple[Vocabulary, str]:
     try:
         from sentencepiece import SentencePieceProcessor
     except ImportError:
-        raise GolfError("the Python package sentencepiece is missing; install it", 2) from None
+        raise missing("sentencepiece") from None
     blob = path.read_bytes()
     try:
         processor = SentencePieceProcessor(model_proto=blob)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import GolfError, shown
 from .runlog import parse_json
 
 SCHEMA_VERSION = 1
@@ -23,6 +24,11 @@ SEGMENTS = 64
 NOT_REPEATED = ("RUN_ID", "OUT_DIR", "SEED", "RESUME", "CHECKPOINT_EVERY_SECONDS")
 # Between the seeds of one submission; data is compared by its hashes.
 MAY_DIFFER = (*NOT_REPEATED, "MICRO_BATCH_TOKENS", "DATA_PATH", "TOKENIZER_PATH")
+# What people give instead of a submission's folder, by a file of it.
+OTHER_FOLDERS = {
+    "track.json": "a track's folder; give a submission's, one below it",
+    "metrics.jsonl": "a run's folder; `golf.sh new` makes a submission's folder of it",
+}
 PLACEHOLDERS = {
     "author": "your name",
     "github_id": "your-github-id",
@@ -41,6 +47,15 @@ class Count:
     @property
     def total(self) -> int:
         return self.code + self.model
+
+
+def require_folder(folder: Path) -> None:
+    """GolfError, code 2, where there is no folder, or a track's or a run's."""
+    if not folder.is_dir():
+        raise GolfError(f"{shown(folder)}: no folder there; give a submission's folder", 2)
+    for name, text in OTHER_FOLDERS.items():
+        if (folder / name).is_file() and not (folder / "submission.json").exists():
+            raise GolfError(f"{shown(folder)}: {text}", 2)
 
 
 def count_bytes(folder: Path, files: list[dict], artifact: str | None) -> Count:

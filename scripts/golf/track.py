@@ -44,7 +44,7 @@ def home(rules: dict, folder: Path) -> Path:
     return known if (known / "track.json").is_file() else folder.parent
 
 
-def guess(data_name: str, targets: int, train_seconds: float, lane: str | None = None) -> dict:
+def guess(data_name: str, targets: int, train_seconds: float = 0, lane: str | None = None) -> dict:
     """The track with this data and these targets whose budget the run kept, the tightest first."""
     tracks = [read(RECORDS / name / "track.json") for name in names()]
     fits = [t for t in tracks if t["data"]["name"] == data_name and t["targets"] == targets]
@@ -53,7 +53,9 @@ def guess(data_name: str, targets: int, train_seconds: float, lane: str | None =
     kept = [t for t in fits if t["train_seconds"] is None or train_seconds <= t["train_seconds"]]
     if not kept:
         raise GolfError(
-            f"no track scores {targets} targets of {data_name} in {train_seconds:.0f} s of training"
-            f"{f' in lane {lane}' if lane else ''}; name one with --track ({', '.join(names())})"
+            f"no track scores {targets} targets of {data_name}"
+            f"{f' in {train_seconds:.0f} s of training' if train_seconds else ''}"
+            f"{f' in lane {lane}' if lane else ''}; name the one whose rules to use with --track "
+            f"({', '.join(names())})"
         )
     return min(kept, key=lambda t: float("inf") if t["train_seconds"] is None else t["train_seconds"])
