@@ -532,7 +532,7 @@ def parse(blob: bytes):
 	payload = decoder.decompress(blob[PREFIX.size :], length + 1)  # no more is held
 	need(len(payload) == length and decoder.eof, "does not unpack to its stated length")
 	at = 4 + struct.unpack_from("<I", payload)[0]
-	header = json.loads(payload[4 : min(at, 1 << 22)])
+	header = json.loads(payload[4 : min(at, 1 << 22)])  # no more is parsed
 	entries = header["tensors"]
 	tensors = {name: (encoding, []) for name, _, encoding in entries}
 	for i, (name, shape, encoding) in ((i, entry) for i in (0, 1) for entry in entries):
