@@ -703,7 +703,7 @@ def load_checkpoint(run):
 	except Exception as e:  # whatever mx.load makes of a missing or damaged file
 		need(0, f"{path}: no checkpoint to RESUME ({type(e).__name__}); change RUN_ID")
 	mine, was = run.k._asdict(), state["knobs"]
-	free = "run_id,out_dir,resume,every,micro"  # may change
+	free = "run_id,out_dir,resume,every,micro,val_"  # may change
 	changed = [name.upper() for name in mine if mine[name] != was.get(name) and not matches(name, free)]
 	need(not changed, f"{path}: was made with another {', '.join(changed)}", 2)
 	run.model.update(state["model"])

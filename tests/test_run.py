@@ -292,7 +292,7 @@ def test_out_of_memory_in_scoring_trains_nothing_again(tiny_repo):
     done = golf(tiny_repo, RUN_ID="one", FAKE_OOM_SCORING="1")
     assert done.returncode == 3 and "starting again" not in done.stderr
     artifact = "runs/one/final_model.int8.zlib"
-    assert f"EVAL_ONLY={artifact} with a smaller VAL_BATCH_SIZE" in done.stderr
+    assert f"with a smaller VAL_BATCH_SIZE, EVAL_ONLY={artifact} scores" in done.stderr
     assert (tiny_repo / artifact).exists() and not list(tiny_repo.glob("runs/*/attempt*"))
     done = golf(tiny_repo, RUN_ID="two", FAKE_OOM_ABOVE="1024", EVAL_ONLY="a b.zlib")
     assert done.returncode == 3 and "starting again" not in done.stderr

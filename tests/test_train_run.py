@@ -435,7 +435,10 @@ def test_resuming_with_other_knobs_is_refused_and_changes_nothing(changes, tmp_p
     assert run_main(tmp_path, RESUME=1).code == 0
 
 
-@pytest.mark.parametrize("name", ["MICRO_BATCH_TOKENS", "TRAIN_LOG_EVERY", "VAL_LOSS_EVERY"])
+@pytest.mark.parametrize(
+    "name",
+    ["MICRO_BATCH_TOKENS", "TRAIN_LOG_EVERY", "VAL_LOSS_EVERY", "VAL_BATCH_SIZE"],
+)
 def test_a_resumed_run_may_change_what_no_weight_depends_on(name, tmp_path):
     stopped_run(tmp_path)
     result = run_main(tmp_path, RESUME=1, **{name: 16})

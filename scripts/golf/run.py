@@ -231,8 +231,9 @@ def run_job(job: Job, config: Path, watch: Watch) -> int:
         facts = read_run(job.run_dir)
         if artifact := scored_artifact(job, facts):  # training again would not help
             watch.say(
-                f"out of memory while scoring; EVAL_ONLY={shlex.quote(artifact)} with a smaller "
-                "VAL_BATCH_SIZE scores what was trained"
+                "out of memory while scoring; with a smaller VAL_BATCH_SIZE, "
+                f"EVAL_ONLY={shlex.quote(artifact)} scores what was trained, and RESUME=1 ends the run "
+                "from its last checkpoint"
             )
             break
         used, smaller = smaller_micro_batch(facts, settings)
