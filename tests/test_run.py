@@ -292,11 +292,13 @@ def test_out_of_memory_in_scoring_trains_nothing_again(tiny_repo):
     done = golf(tiny_repo, RUN_ID="one", FAKE_OOM_SCORING="1")
     assert done.returncode == 3 and "starting again" not in done.stderr
     artifact = "runs/one/final_model.int8.zlib"
-    assert f"with a smaller VAL_BATCH_SIZE, EVAL_ONLY={artifact} scores" in done.stderr
+    assert f"with a smaller VAL_BATCH_SIZE EVAL_ONLY={artifact} scores" in done.stderr
+    assert "RESUME=1 ends the run" in done.stderr
     assert (tiny_repo / artifact).exists() and not list(tiny_repo.glob("runs/*/attempt*"))
     done = golf(tiny_repo, RUN_ID="two", FAKE_OOM_ABOVE="1024", EVAL_ONLY="a b.zlib")
     assert done.returncode == 3 and "starting again" not in done.stderr
-    assert "EVAL_ONLY='a b.zlib' with a smaller VAL_BATCH_SIZE" in done.stderr
+    assert "with a smaller VAL_BATCH_SIZE EVAL_ONLY='a b.zlib'" in done.stderr
+    assert "RESUME" not in done.stderr
 
 
 def test_an_older_attempts_artifact_is_not_what_was_scored(tmp_path):

@@ -230,10 +230,10 @@ def run_job(job: Job, config: Path, watch: Watch) -> int:
             break
         facts = read_run(job.run_dir)
         if artifact := scored_artifact(job, facts):  # training again would not help
+            ends = "" if settings.get("EVAL_ONLY") else ", RESUME=1 ends the run from its last checkpoint"
             watch.say(
-                "out of memory while scoring; with a smaller VAL_BATCH_SIZE, "
-                f"EVAL_ONLY={shlex.quote(artifact)} scores what was trained, and RESUME=1 ends the run "
-                "from its last checkpoint"
+                "out of memory while scoring; with a smaller VAL_BATCH_SIZE "
+                f"EVAL_ONLY={shlex.quote(artifact)} scores what was trained{ends}"
             )
             break
         used, smaller = smaller_micro_batch(facts, settings)
