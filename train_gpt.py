@@ -50,7 +50,8 @@ KNOBS = dict(
 	resume=(0, "1: from the checkpoint", 0, 1),
 	checkpoint_every_seconds=(300.0, "0: when stopped"),
 	eval_only=("", "an artifact to score"),
-	data_path=(f"{ROOT}/data/datasets/{CHALLENGE_DATA}", "of the shards"),
+	data_path=(f"{ROOT}/data/datasets/{CHALLENGE_DATA}", "folder of the training and validation shards"),
+	val_data_path=("", "folder of the validation shards; default: DATA_PATH"),
 	tokenizer_path=(f"{ROOT}/data/tokenizers/fineweb_1024_bpe.model", "SentencePiece"),
 	vocab_size=(1024, "tokenizer pieces", 2, 65536),
 
@@ -140,20 +141,20 @@ def matches(name, patterns):
 
 def open_shards(folder, split):
 	"""Path -> mapped uint16 tokens, behind 256 int32 (magic, 1, count); little-endian."""
-	shards = {}
+	shards, name = {}, "DATA_PATH" if split == "train" else "DATA_PATH or VAL_DATA_PATH"
 	for path in sorted(Path(folder).glob(f"fineweb_{split}_*.bin")):
 		header, size = np.fromfile(path, "<i4", 256).tolist(), path.stat().st_size
 		need(header[:2] == [20240520, 1] and len(header) == 256, f"{path}: not a token shard; fetch it again")
 		told = 1024 + 2 * header[2]
 		need(size == told > 1024, f"{path}: {size} bytes, its header says {told}; fetch it again")
 		shards[path] = np.memmap(path, "<u2", "c", 1024)
-	need(shards, f"{folder}: no fineweb_{split}_*.bin; fetch data (data/README.md) or set DATA_PATH")
+	need(shards, f"{folder}: no fineweb_{split}_*.bin; fetch data (data/README.md) or set {name}")
 	return shards
 
 
-def check_ids(tokens, k):
+def check_ids(tokens, folder, vocab_size):
 	top = int(tokens.max())
-	need(top < k.vocab_size, f"{k.data_path}: holds token {top}, VOCAB_SIZE={k.vocab_size}; one is wrong")
+	need(top < vocab_size, f"{folder}: holds token {top}, VOCAB_SIZE={vocab_size}; one is wrong")
 	return tokens
 
 
@@ -168,7 +169,8 @@ class TrainData:
 		need(self.sequences, f"{k.data_path}: no shard holds TRAIN_SEQ_LEN={k.train_seq_len} tokens + 1")
 		held = torch.cuda.mem_get_info()[0] if device.type == "cuda" else 0
 		home = device if held > 8 * sum(s.nbytes for s in shards) else "cpu"
-		self.shards = [torch.from_numpy(check_ids(s, k).view("i2")).to(home) for s in shards]
+		checked = [check_ids(s, k.data_path, k.vocab_size) for s in shards]
+		self.shards = [torch.from_numpy(s.view("i2")).to(home) for s in checked]
 
 	def shuffled(self, epoch):
 		if epoch != self.epoch:
@@ -190,13 +192,18 @@ class TrainData:
 Stream = namedtuple("Stream", "tokens target_bytes hashes")
 
 
+def val_folder(k):
+	return k.val_data_path or k.data_path
+
+
 def read_stream(k):
 	"""The Stream of the first targets of the validation split."""
-	shards, path = open_shards(k.data_path, "val"), k.data_path
+	path = val_folder(k)
+	shards = open_shards(path, "val")
 	tokens = np.concatenate(list(shards.values()))
 	held, count = len(tokens) - 1, k.val_max_tokens or len(tokens) - 1
 	need(0 < count <= held, f"{path}: {held} validation targets, VAL_MAX_TOKENS={count} asks for more")
-	tokens = check_ids(tokens[: count + 1], k)
+	tokens = check_ids(tokens[: count + 1], path, k.vocab_size)
 	(size, space, special, unknown), tokenizer_sha256 = piece_table(k)
 	lost = unknown[tokens].sum()
 	need(not lost, f"{path}: {lost} <unk> in the validation stream, so text was lost; export it again")
@@ -829,7 +836,7 @@ def describe(run):
 		hardware=name, dtype=str(run.model.dtype)[6:], params=sum(p.numel() for p in run.opt.params),
 		versions=dict(python=sys.version.split()[0], torch=torch.__version__, numpy=np.__version__),
 		train_tokens=sum(map(len, shards)), micro_batch_tokens=run.micro * k.train_seq_len,
-		train_files=len(shards), data=dict(name=Path(k.data_path).name, **run.stream.hashes), config=knobs,
+		train_files=len(shards), data=dict(name=Path(val_folder(k)).name, **run.stream.hashes), config=knobs,
 	)
 	(run.folder / "config.json").write_text(json.dumps(knobs))
 	(run.folder / SCRIPT.name).write_text(source)
@@ -947,7 +954,7 @@ def log_score(scorer, stream, log, event, head, tail="", digits=8, **facts):
 def score_artifact(path, k, stream, log, notes):
 	"""Plain windows, then sliding ones."""
 	sliding = load_scorer(path, k.device, batch_tokens=k.val_batch_size)
-	name, count, length = Path(k.data_path).name, len(stream.target_bytes), sliding.model.k.train_seq_len
+	name, count, length = Path(val_folder(k)).name, len(stream.target_bytes), sliding.model.k.train_seq_len
 	notes += [f"data={name}"] if name != CHALLENGE_DATA else ["partial"] * (count < CHALLENGE_TARGETS)
 	plain = Scorer(sliding.model, length, length, k.val_batch_size)
 	tail = f" seq_len:{sliding.seq_len} stride:{sliding.stride} targets:{count}"

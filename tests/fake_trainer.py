@@ -33,6 +33,7 @@ KNOBS = {
     "DEVICE": ("auto", "auto, cuda or cpu"),
     "RESUME": ("0", "continue"),
     "DATA_PATH": ("data/datasets/tiny", "shards"),
+    "VAL_DATA_PATH": ("", "validation shards"),
     "TOKENIZER_PATH": ("data/tokenizers/tiny.model", "tokenizer"),
     "ITERATIONS": ("0", "step limit"),
     "MAX_WALLCLOCK_SECONDS": ("60", "budget"),

@@ -122,6 +122,7 @@ def test_a_misspelt_name_in_the_environment_is_told(tiny_repo):
         ({"DATA_PATH": "nowhere"}, "cached_challenge_fineweb.py --variant sp1024"),
         ({"DATA_PATH": "data/sample_x"}, "build_sample_dataset.py"),
         ({"DATA_PATH": "data/fineweb10B_sp8192"}, "--variant sp8192"),
+        ({"VAL_DATA_PATH": "nowhere"}, "VAL_DATA_PATH=nowhere: no fineweb_val_*.bin"),
         ({"TOKENIZER_PATH": "nothing.model"}, "TOKENIZER_PATH=nothing.model"),
         ({"OUT_DIR": "train_gpt.py/runs"}, "OUT_DIR=train_gpt.py/runs: cannot be written"),
         ({"RUN_ID": "../x"}, "RUN_ID='../x'"),

@@ -11,7 +11,7 @@ from . import REPO, GolfError, shown
 
 KNOWN_PREFIXES = ("CUDA_", "OMP_", "HF_", "TORCH", "PYTORCH_", "NCCL_", "MLX_")
 KNOWN_NAMES = ("NPROC_PER_NODE", "SEEDS")
-PATH_NAMES = ("DATA_PATH", "TOKENIZER_PATH", "OUT_DIR", "EVAL_ONLY")
+PATH_NAMES = ("DATA_PATH", "VAL_DATA_PATH", "TOKENIZER_PATH", "OUT_DIR", "EVAL_ONLY")
 ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 QUOTED = re.compile(r"""(?:"([^"]*)"|'([^']*)')\s*(?:#.*)?""", re.DOTALL)
 

@@ -71,16 +71,21 @@ def find_path(value: str, trainer: Path) -> Path:
     return next((base / value for base in bases if (base / value).exists()), REPO / value)
 
 
-def check_data(data: Path, tokenizer: Path, splits: tuple[str, ...] = ("train", "val")) -> None:
+def check_data(
+    data: Path, tokenizer: Path, splits: tuple[str, ...] = ("train", "val"), val: Path | None = None
+) -> None:
+    """val: the folder of the validation shards, where it is another (VAL_DATA_PATH)."""
     if "sample" in data.name:
         fetch = "python3 data/build_sample_dataset.py"
     else:
         variant = data.name.rpartition("_")[2] if data.name.startswith("fineweb10B_") else "sp1024"
         fetch = f"python3 data/cached_challenge_fineweb.py --variant {variant} --train-shards 2"
     for split in splits:
-        if not any(data.glob(f"fineweb_{split}_*.bin")):
+        elsewhere = split == "val" and val is not None
+        name, folder = ("VAL_DATA_PATH", val) if elsewhere else ("DATA_PATH", data)
+        if not any(folder.glob(f"fineweb_{split}_*.bin")):
             raise GolfError(
-                f"DATA_PATH={shown(data)}: no fineweb_{split}_*.bin there; get them with `{fetch}`"
+                f"{name}={shown(folder)}: no fineweb_{split}_*.bin there; get them with `{fetch}`"
             )
     if not tokenizer.is_file():
         raise GolfError(f"TOKENIZER_PATH={shown(tokenizer)}: no such file; get it with `{fetch}`")

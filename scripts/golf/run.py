@@ -158,8 +158,11 @@ def check(jobs: list[Job], knobs: dict[str, str]) -> None:
         paths = (
             preflight.find_path(given[n], first.trainer) for n in ("DATA_PATH", "TOKENIZER_PATH")
         )
+        val = given.get("VAL_DATA_PATH")
         preflight.check_data(
-            *paths, splits=("val",) if given.get("EVAL_ONLY") else ("train", "val")
+            *paths,
+            splits=("val",) if given.get("EVAL_ONLY") else ("train", "val"),
+            val=preflight.find_path(val, first.trainer) if val else None,
         )
     if given.get("DEVICE") == "cuda":
         preflight.check_cuda(first.trainer, preflight.child_env(first.settings))

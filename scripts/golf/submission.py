@@ -23,7 +23,7 @@ SEGMENTS = 64
 # What names a run or its place, not what it does; a command to repeat it sets SEED itself.
 NOT_REPEATED = ("RUN_ID", "OUT_DIR", "SEED", "RESUME", "CHECKPOINT_EVERY_SECONDS")
 # Between the seeds of one submission; data is compared by its hashes.
-MAY_DIFFER = (*NOT_REPEATED, "MICRO_BATCH_TOKENS", "DATA_PATH", "TOKENIZER_PATH")
+MAY_DIFFER = (*NOT_REPEATED, "MICRO_BATCH_TOKENS", "DATA_PATH", "VAL_DATA_PATH", "TOKENIZER_PATH")
 # What people give instead of a submission's folder, by a file of it.
 OTHER_FOLDERS = {
     "track.json": "a track's folder; give a submission's, one below it",
