@@ -92,9 +92,9 @@ def encode(documents: list[str], model: bytes) -> list[np.ndarray]:
 
 
 def split(encoded: list[np.ndarray], targets: int) -> tuple[list, list]:
-    """(train, val). Validation is the first documents that hold the targets the track scores and as
-    many again that nobody tunes on; long ones train, so that none makes up much of the score."""
-    minimum, longest = 2 * targets + 128, targets // 16
+    """(train, val). Validation is the first documents that hold the targets the track scores and twice
+    as many again that nobody tunes on; long ones train, so that none makes up much of the score."""
+    minimum, longest = 3 * targets + 128, targets // 16
     train, val, val_tokens = [], [], 0
     for ids in encoded:
         if val_tokens < minimum and len(ids) <= longest:

@@ -8,7 +8,7 @@ from golf import check
 from score_kit import needs_sandbox
 
 ENTRIES = sorted(path.parent for path in REPO.glob("records/*/*/submission.json"))
-STARTER = REPO / "records/track_sample_5min/2026-11-22_starter"
+STARTER = REPO / "records/track_sample_5min/2026-11-29_starter"
 
 
 @pytest.mark.parametrize("folder", ENTRIES, ids=lambda folder: folder.name)
