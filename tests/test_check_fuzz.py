@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from check_kit import edit, found
+from check_kit import edit, found, write
 from conftest import REPO, run_script
 from golf import case, check, check_code, track
 from hypothesis import HealthCheck, given, settings
@@ -72,16 +72,17 @@ def test_mangled_json_never_crashes(quick, data):
 @fuzz
 @given(data=st.data())
 def test_mangled_metrics_never_crash(quick, data):
-    path = quick / "metrics_seed2.jsonl"
-    original = path.read_text()
+    path, claim = quick / "metrics_seed2.jsonl", quick / "submission.json"
+    original, listed = path.read_text(), claim.read_text()
     events = [json.loads(line) for line in original.splitlines()]
     event = data.draw(st.sampled_from(events))
     event[data.draw(st.sampled_from(list(event)))] = data.draw(JSON)
-    path.write_text("\n".join(map(json.dumps, events)))
+    write(quick, path.name, "\n".join(map(json.dumps, events)))  # listed anew, so that it is read
     try:
         checked(quick)
     finally:
         path.write_text(original)
+        claim.write_text(listed)
 
 
 @pytest.mark.parametrize("text", [
@@ -125,13 +126,17 @@ def test_messages_hold_nothing_that_moves_a_cursor(folder):
     ]),
 )  # fmt: skip
 def test_junk_in_any_file_never_crashes(folder, blob, cut, name):
-    path = folder / name
-    original = path.read_bytes()
-    path.write_bytes(original[:cut] + blob)
+    path, claim = folder / name, folder / "submission.json"
+    original, listed = path.read_bytes(), claim.read_bytes()
+    if name == claim.name:
+        path.write_bytes(original[:cut] + blob)
+    else:
+        write(folder, name, original[:cut] + blob)  # listed anew, so that every rule reads it
     try:
         checked(folder)
     finally:
         path.write_bytes(original)
+        claim.write_bytes(listed)
 
 
 FIGURE = st.sampled_from(["1.5", "nan", "inf", "-1", "1e999", "", "0" * 5000, "1,5", "--", "2"])
@@ -145,13 +150,14 @@ FIGURE = st.sampled_from(["1.5", "nan", "inf", "-1", "1e999", "", "0" * 5000, "1
     "train_seconds:{} tokens:{} steps:{}", "final_int8_zlib_roundtrip_exact val_loss:{} val_bpb:{} {}",
 ]), FIGURE, FIGURE, FIGURE), max_size=6))  # fmt: skip
 def test_mangled_final_lines_never_crash(quick, lines):
-    path = quick / "train_seed2.log"
-    original = path.read_bytes()
-    path.write_text("\n".join(shape.format(*figures) for shape, *figures in lines))
+    path, claim = quick / "train_seed2.log", quick / "submission.json"
+    original, listed = path.read_bytes(), claim.read_text()
+    write(quick, path.name, "\n".join(shape.format(*figures) for shape, *figures in lines))
     try:
-        assert {"log-lines", "file-hash"} & checked(quick)
+        assert {"log-lines", "script-hash"} & checked(quick)
     finally:
         path.write_bytes(original)
+        claim.write_text(listed)
 
 
 def test_metrics_of_other_shapes(folder):
@@ -160,7 +166,7 @@ def test_metrics_of_other_shapes(folder):
         '{"event": "score", "kind": []}', '{"event": "sliding", "notes": "x", "targets": "y"}',
         '{"event": "export", "artifact_sha256": 5}', '{"event": 4}', "[]", "{", "null", '"event"',
     ]  # fmt: skip
-    (folder / "metrics_seed1.jsonl").write_text("\n".join(odd))
+    write(folder, "metrics_seed1.jsonl", "\n".join(odd))
     assert "seeds-differ" in checked(folder)
 
 

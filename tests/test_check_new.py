@@ -47,8 +47,9 @@ def test_new_fills_everything_from_the_runs(made):
     assert value["hardware"] == start["hardware"] and value["data"] == start["data"]
     assert value["val_bpb"] == pytest.approx(sum(s["val_bpb"] for s in value["seeds"]) / 3)
     assert (value["author"], value["github_id"], value["lane"]) == ("A. Thor", "athor", "record")
-    verdict = output.strip().splitlines()[-1]
-    assert verdict.startswith("PASS records/track_tiny/") and "passing is not a ruling" in verdict
+    *_, todo, verdict, then = output.strip().splitlines()
+    assert todo.startswith("FAIL placeholder: README.md") and verdict.startswith("FAIL records/track_tiny/")
+    assert then.startswith("next ") and then.endswith(folder.name)  # the idea is for a person to write
     assert not list(folder.parent.glob(".new-*"))
 
 
@@ -216,10 +217,16 @@ def test_new_takes_nothing_from_outside_the_runs_folder(made, tmp_path):
 
 def test_new_elsewhere_is_checked_by_the_track_it_names(made):
     repo, _, _ = made
-    done = new(repo, "runs/r-s2", "--out", "runs/r-s2-submission")
-    assert done.returncode == 0 and "NOTE placeholder: blurb" in done.stdout
+    words = ["--author", "A", "--github-id", "a", "--blurb", "It helps."]
+    out = repo / "runs/r-s2-submission"
+    done = new(repo, "runs/r-s2", "--out", out, *words[:4])
+    assert done.returncode == 0 and "FAIL placeholder: blurb" in done.stdout
+    shutil.rmtree(out)
+    new(repo, "runs/r-s2", "--out", out, *words)
+    (out / "README.md").write_text((out / "README.md").read_text().replace(submission.IDEA, "Wider."))
     done = run_script("check_submission_folder.sh", "runs/r-s2-submission", repo=repo)
-    assert done.returncode == 0 and done.stdout.strip().splitlines()[-1].startswith("PASS")
+    last = done.stdout.strip().splitlines()[-1]
+    assert done.returncode == 0 and last.startswith("PASS") and "passing is not a ruling" in last
     value = json.loads((repo / "runs/r-s2-submission/submission.json").read_text())
     assert value["lane"] == "open-hardware"
 
@@ -234,9 +241,11 @@ def test_another_tracks_numbers_hold_without_a_change_of_code(made, tmp_path):
     done = run_script("golf.sh", "run", "configs/tiny.env", env=env, repo=repo)
     assert done.returncode == 0, done.stderr
     words = ["--lane", "non-record", "--name", "big", "--out", rules / "2026-01-01_big"]
+    words += ["--author", "A", "--github-id", "a", "--blurb", "It helps."]
     done = new(repo, "runs/big", "--track", rules, *words)
-    assert done.returncode == 0 and "on track_16mb, non-record (0 FAIL" in done.stdout, done.stdout
+    assert done.returncode == 0 and "on track_16mb, non-record (1 FAIL" in done.stdout, done.stdout
     folder = rules / "2026-01-01_big"
+    (folder / "README.md").write_text("# Big\n")  # the idea was to be written
     assert not found(folder, case.FAIL)
     value = json.loads((rules / "track.json").read_text())
     total = json.loads((folder / "submission.json").read_text())["bytes_total"]
@@ -328,5 +337,5 @@ def test_check_runs_nothing_and_needs_no_torch(folder):
     env = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
     done = subprocess.run([sys.executable, "-c", code, str(folder)], env=env, cwd=folder.parent,
                           capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 1 and "FAIL script-hash" in done.stdout and done.stderr == ""
+    assert done.returncode == 1 and "FAIL file-hash" in done.stdout and done.stderr == ""
     assert not list(folder.parent.rglob("ran"))

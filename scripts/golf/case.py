@@ -1,13 +1,13 @@
 """A submission folder under check: what lies in it, what it claims, and what was found.
 
-The rules stand in check_files.py, check_claims.py and check_code.py: functions that take a Case and
-add findings to it. Every finding has one of the ids below, which docs/track_spec.md explains.
+The rules stand in check_files.py, check_names.py, check_claims.py and check_code.py: functions that
+take a Case and add findings to it. Every finding has one of the ids below, which docs/track_spec.md explains.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from . import submission
 from .runlog import dig
@@ -48,6 +48,7 @@ RULES = {
     "file-required": "6.1",
     "not-rescorable": "6.1",
     "file-name": "6.2",
+    "file-mode": "6.2",
     "file-kind": "6.2",
     "file-link": "6.2",
     "file-count": "6.2",
@@ -55,6 +56,7 @@ RULES = {
     "unreadable": "6.2",
     "json": "6.3",
     "json-schema": "6.3",
+    "date": "6.3",
     "placeholder": "6.3",
     "log": "6.4",
     "log-lines": "6.4",
@@ -97,6 +99,8 @@ class Case:
     found: dict[Finding, None] = field(default_factory=dict)  # in order, each once
     hashes: dict[str, str] = field(default_factory=dict)  # of files read so far
     metrics: dict[str, dict[str, list[dict]]] = field(default_factory=dict)  # check_claims.runs
+    told: set[str] = field(default_factory=set)  # files that a FAIL names, or patterns of missing ones
+    disputed: set[tuple[str, str]] = field(default_factory=set)  # (seed, figure) that a FAIL names
 
     def add(self, level: str, rule: str, message: str) -> None:
         message = "".join(c if c.isprintable() else "?" for c in message)
@@ -104,6 +108,17 @@ class Case:
 
     def fail(self, rule: str, message: str) -> None:
         self.add(FAIL, rule, message)
+
+    def fail_file(self, rule: str, path: str, message: str) -> None:
+        """A FAIL about a file, after which other rules say nothing of it: one finding for a fault."""
+        self.told.add(path)
+        self.fail(rule, message)
+
+    def is_told(self, path) -> bool:
+        """Whether a finding names this file already, or a missing one that it would be."""
+        if not isinstance(path, str):
+            return False
+        return path in self.told or any(PurePosixPath(path).match(p) for p in self.told if "*" in p)
 
     def human(self, rule: str, message: str) -> None:
         self.add(HUMAN, rule, message)
@@ -152,10 +167,17 @@ class Case:
         """Whether the file counts for every seed."""
         return self.role(path) in submission.CODE_ROLES
 
+    @property
+    def code_altered(self) -> bool:
+        """Whether a file that always counts is missing or not as listed: then no sum fits."""
+        roles = {e.get("path"): e.get("role") for e in self.entries("files") if isinstance(e, dict)}
+        return any(roles.get(path) in submission.CODE_ROLES for path in self.told)
+
     def sha256(self, path: str) -> str:
-        """Of a file of the folder, read once."""
+        """Of a file of the folder, read once; none where its size is not what it says it is."""
         if path not in self.hashes:
-            self.hashes[path] = submission.sha256(self.folder / path)
+            digest, size = submission.sha256_and_size(self.folder / path, self.files[path] + 1)
+            self.hashes[path] = digest if size == self.files[path] else "unlike its size"
         return self.hashes[path]
 
     def read(self, path: str, limit: int = -1) -> bytes:
@@ -167,9 +189,9 @@ def known_role(entry: dict) -> bool:
     return isinstance(entry.get("role"), str) and entry["role"] in submission.ROLES
 
 
-def quoted(value) -> str:
+def quoted(value, limit: int = 82) -> str:
     """Foreign text for a message: short, on one line, with nothing that moves a cursor."""
-    return ascii(value if isinstance(value, (str, int)) else type(value).__name__)[:82]
+    return ascii(value if isinstance(value, (str, int)) else type(value).__name__)[:limit]
 
 
 def seed_name(seed: dict) -> str:

@@ -95,5 +95,6 @@ def report(case: Case, as_json: bool) -> int:
                 print(f"{level} {finding.rule}: {finding.message} (rule {finding.section})")
     counts = ", ".join(f"{levels.count(level)} {level}" for level in (FAIL, HUMAN, NOTE))
     lane = dig(case.claim, "lane") if case.claim.get("lane") in case.track["lanes"] else "no lane"
-    print(f"{verdict} {shown(case.folder)} on {case.track['name']}, {lane} ({counts}); {RULING}")
+    ruling = "" if verdict == FAIL else f"; {RULING}"
+    print(f"{verdict} {shown(case.folder)} on {case.track['name']}, {lane} ({counts}){ruling}")
     return int(verdict == FAIL)

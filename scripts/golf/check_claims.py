@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
-import json
 import math
+import re
 from collections import Counter
+from pathlib import PurePosixPath
 
-from . import schema, submission
+from . import REPO, schema, submission
 from .case import LIST_LIMIT, Case, quoted, seed_name
 from .runlog import dig, final_lines, number, read_metrics
+from .strict_json import StrictError
 
+DATE = re.compile(r"20\d\d-\d\d-\d\d", re.ASCII)
+
+SCRIPT_PATH = re.compile(rb"records/[A-Za-z0-9._/+-]{1,200}/train_gpt(?:_mlx)?\.py")
 COMMAND_SHAPE = "NAME=value ... python3 SCRIPT"
 SPOILT = ("resumed", "interrupted", "partial")
 FINAL_LINES = {
@@ -25,28 +31,15 @@ FINAL_LINES = {
 
 def read_claim(case: Case) -> None:
     """submission.json as an object; empty, with a finding, where it is none."""
-    size = case.files.get("submission.json")
-    if size is None:
-        return  # file-required says so
-    if size > submission.JSON_LIMIT:
-        case.fail("json", f"submission.json has {size:,} bytes; make it with golf.sh new")
-        return
+    if "submission.json" not in case.files:
+        return  # file-required says so, or what it is instead of a file
     try:
-        value = json.loads(case.read("submission.json"), parse_constant=refuse_constant)
-    except (ValueError, RecursionError) as error:
-        case.fail(
-            "json", f"submission.json is not JSON: {str(error)[:80]}; make it with golf.sh new"
-        )
-        return
-    if isinstance(value, dict):
-        case.claim = value
-        check_shape(case)
+        case.claim = submission.read_claim(case.folder)
+    except StrictError as error:
+        text = f"submission.json {str(error)[:120]}; make it with golf.sh new"
+        case.fail_file("json", "submission.json", text)
     else:
-        case.fail("json", "submission.json is not an object; make it with golf.sh new")
-
-
-def refuse_constant(name: str):
-    raise ValueError(f"{name} is no number")
+        check_shape(case)
 
 
 def check_shape(case: Case) -> None:
@@ -58,13 +51,31 @@ def check_shape(case: Case) -> None:
         if times > 1:
             case.fail("seed-twice", f"seed {seed} is listed {times} times; list each once")
     for name, words in submission.PLACEHOLDERS.items():
-        if case.claim.get(name) == words:
-            case.note(
-                "placeholder", f"{name} still says {words!r}; edit submission.json and README.md"
-            )
+        value = case.claim.get(name)
+        if isinstance(value, str) and value.strip().casefold() in (words, *submission.UNWRITTEN):
+            text = f"{name} still says {quoted(value)}; edit submission.json and README.md"
+            case.fail("placeholder", text)
     readme = case.read("README.md", submission.JSON_LIMIT) if case.has("README.md") else b""
     if submission.IDEA.encode() in readme:
-        case.note("placeholder", "README.md says nothing of the idea yet; write what is new, why")
+        case.fail("placeholder", "README.md says nothing of the idea yet; write what is new, why")
+
+
+def date(case: Case) -> None:
+    """A day of the calendar, since the track was opened and not to come (a day's grace for time zones)."""
+    text = case.claim.get("date")
+    if not isinstance(text, str) or not DATE.fullmatch(text):
+        return  # json-schema says so
+    try:
+        claimed = datetime.date.fromisoformat(text)
+    except ValueError:
+        case.fail("date", f"date {text} is no day of the calendar; state the day of the run")
+        return
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    if claimed > today + datetime.timedelta(days=1):
+        case.fail("date", f"date {text} is to come, here it is {today}; state the day of the run")
+    opened = case.track.get("opened")
+    if opened is not None and text < opened:
+        case.fail("date", f"date {text} is before {opened}, when the track began; state the day of the run")
 
 
 # ---- Track, lane, data, hardware
@@ -138,9 +149,12 @@ def metrics_name(seed: dict) -> str:
 
 
 def runs(case: Case) -> dict[str, dict[str, list[dict]]]:
-    """Events by kind of each seed that ships its metrics, by path; each file is read once."""
+    """Events by kind of each seed that ships its metrics, by path; each file is read once.
+
+    A file that is not as listed says nothing: the finding about it is enough.
+    """
     for path in {metrics_name(seed): None for seed in case.seeds()}:
-        if case.has(path) and path not in case.metrics:
+        if case.has(path) and path not in case.told and path not in case.metrics:
             case.metrics[path] = read_metrics(case.folder / path)
     return case.metrics
 
@@ -150,17 +164,19 @@ def figures(case: Case) -> None:
     for seed in case.seeds():
         who, log, metrics = seed_name(seed), seed.get("log"), metrics_name(seed)
         if not case.has(log):
-            case.fail("log", f"{who}: its log {quoted(log)} is missing; add it")
-        else:
+            if not case.is_told(log):
+                case.fail("log", f"{who}: its log {quoted(log)} is missing; add it")
+        elif log not in case.told:
             check_log(case, seed, log)
         if metrics in runs(case):
             check_metrics(case, seed, metrics)
-        else:
+        elif not case.is_told(metrics):
             case.note("metrics", f"{who}: {metrics} is missing; its claims rest on the log alone")
         for name in ("train_seconds", "eval_seconds"):
             check_budget(case, name, seed.get(name), who)
-        check_segments(case, seed, who)
-        divisor(case, seed, who)
+        if not {(who, "val_loss"), (who, "val_bpb")} & case.disputed:  # else a finding says enough
+            check_segments(case, seed, who)
+            divisor(case, seed, who)
 
 
 def check_log(case: Case, seed: dict, log: str) -> None:
@@ -183,8 +199,8 @@ def check_log(case: Case, seed: dict, log: str) -> None:
         ("time", "train_seconds", train, 0.00051),
     ):
         if line:  # else log-lines says so
-            found = line[name]
-            same(case, rule, f"{log}: {name}", seed.get(name), found, "in the log", tolerance)
+            figure = (seed_name(seed), name)
+            same(case, rule, f"{log}: {name}", seed.get(name), line[name], "in the log", tolerance, figure)
     check_notes(case, sliding.get("note"), log)
     if sliding:
         check_targets(case, sliding["targets"], log)
@@ -213,8 +229,10 @@ def check_metrics(case: Case, seed: dict, metrics: str) -> None:
         ("time", "eval_seconds", "end", 1e-6),
         ("seed", "seed", "start", 0),
     ):
-        found = dig(facts, event, name)
-        same(case, rule, f"{metrics}: {name}", seed.get(name), found, "there", tolerance)
+        figure = (seed_name(seed), name)
+        if figure not in case.disputed:  # by the log
+            found = dig(facts, event, name)
+            same(case, rule, f"{metrics}: {name}", seed.get(name), found, "there", tolerance, figure)
     for event, name in (("train_end", "train"), ("export", "export"), ("end", "eval")):
         check_budget(case, f"{name}_seconds", dig(facts, event, f"{name}_seconds"), metrics)
     notes = dig(facts, "sliding", "notes")
@@ -230,20 +248,29 @@ def check_metrics(case: Case, seed: dict, metrics: str) -> None:
 
 
 def with_score_files(case: Case, seed: dict, facts: dict) -> dict:
-    """`facts` with the bytes of files of role score, where the script counted itself alone."""
-    beside = sum(case.files[e["path"]] for e in case.listed() if e["role"] == "score")
-    total = number(facts.get("bytes_total"))
-    if total is not None and total + beside == seed.get("bytes_total"):
-        return {**facts, "bytes_total": total + beside}
+    """`facts` with the bytes of files of role score, where the run counted less than all of them.
+
+    A run counts its script and model, perhaps the modules that it imports, never their names.
+    """
+    beside = [(e["path"], case.files[e["path"]]) for e in case.listed() if e["role"] == "score"]
+    names = sum(submission.path_bytes(path, "score") for path, _ in beside)
+    total, claimed = number(facts.get("bytes_total")), seed.get("bytes_total")
+    if total is not None and claimed in (total + names, total + names + sum(size for _, size in beside)):
+        return {**facts, "bytes_total": claimed}
     return facts
 
 
 def same(
-    case: Case, rule: str, what: str, claimed, found, where: str, tolerance: float = 0.0
+    case: Case, rule: str, what: str, claimed, found, where: str, tolerance: float = 0.0, figure=None
 ) -> None:
-    """FAIL where two figures differ; a claim that is no number is json-schema's affair."""
+    """FAIL where two figures differ; a claim that is no number is json-schema's affair.
+
+    figure: (seed, name of the figure), so that other rules on it need not say the same.
+    """
     a, b = number(claimed), number(found)
     if a is not None and (b is None or abs(a - b) > tolerance):
+        if figure:
+            case.disputed.add(figure)
         case.differs(rule, what, f"{a:.10g}", "no number" if b is None else f"{b:.10g}", where)
 
 
@@ -307,10 +334,15 @@ def divisor(case: Case, seed: dict, who: str) -> None:
 
 
 def means(case: Case) -> None:
-    """The figures at the top are the means over the seeds."""
+    """The figures at the top are the means over all seeds; null where a seed has none."""
     for name in ("val_loss", "val_bpb", "train_seconds", "eval_seconds"):
-        values = [number(seed.get(name)) for seed in case.seeds()]
-        if values and None not in values:
+        values = [seed.get(name) for seed in case.seeds()]
+        if not values or any(what == name for _, what in case.disputed):
+            continue  # a wrong part has a finding of its own
+        if None in values and case.claim.get(name) is not None:
+            text = f"{name} is null in a seed and a number on top; a mean is over all seeds: state null"
+            case.fail("mean", text)
+        elif all(number(value) is not None for value in values):
             average = submission.mean(values)
             tolerance = 1e-8 * max(1, abs(average))
             same(case, "mean", name, case.claim.get(name), average, "as the seeds' mean", tolerance)
@@ -345,7 +377,7 @@ def logs_once(case: Case) -> None:
     """train.log is the first seed's; no other log, metrics or artifact appears twice."""
     seeds = case.seeds()
     first = seeds[0].get("log") if seeds else None
-    if case.has(first) and case.has("train.log"):
+    if case.has(first) and case.has("train.log") and not {first, "train.log"} & case.told:
         sizes_differ = case.files[first] != case.files["train.log"]
         if sizes_differ or case.sha256(first) != case.sha256("train.log"):
             case.fail(
@@ -360,60 +392,69 @@ def logs_once(case: Case) -> None:
                     f"{seed_name(seed)} and {seed_name(other)} have the same {quoted(kind(seed))}"
                 )
                 case.fail("log-twice", f"{text}; each seed is a run of its own")
-    logs = {case.sha256(s["log"]): s["log"] for s in seeds if case.has(s.get("log"))}
-    for folder, hashes in published_logs(case):
-        for sha256 in set(logs) & hashes:
-            # not FAIL: a copy must not unrank the entry that it was made from
-            text = f"{quoted(logs[sha256])} is {quoted(folder)}'s too; see which was first"
+    names = [name for s in seeds for name in (s.get("log"), s.get("artifact")) if case.has(name)]
+    mine = {case.sha256(name): name for name in names}
+    for folder, hashes in published(case):
+        shared = sorted(mine[sha256] for sha256 in set(mine) & hashes)
+        if shared:
+            # not FAIL: a copy must not unrank the entry that it was made from; board and ci know
+            # which was first
+            more = f" and {len(shared) - 1} more" * (len(shared) > 1)
+            text = f"{quoted(shared[0])}{more}: {quoted(folder)} has the same; see which was first"
             case.human("log-twice", text)
 
 
-def published_logs(case: Case):
-    """(name, hashes of its logs) of the other entries, for a folder that stands among them."""
+def published(case: Case):
+    """(name, hashes of its logs and artifacts) of the other entries, for a folder among them."""
     home = case.folder.parent
     for folder, claim in submission.claims(home) if (home / "track.json").is_file() else []:
-        files = claim.get("files")
-        listed = [e for e in files if isinstance(e, dict)] if isinstance(files, list) else []
         if folder != case.folder:
-            yield folder.name, {str(e.get("sha256")) for e in listed if e.get("role") == "log"}
+            yield folder.name, submission.hashes_of(claim, "log", "artifact")
 
 
 def same_files(case: Case) -> None:
     """The script and the artifacts are those of the runs, and the logs begin with the script."""
+    others: dict[str, list[str]] = {}  # script -> the files that show another
     for seed in case.seeds():
         events = runs(case).get(metrics_name(seed), {})
         facts = {kind: listed[-1] for kind, listed in events.items()}
-        for path, known, what in (
-            (dig(facts, "start", "script"), dig(facts, "start", "script_sha256"), "script"),
-            (seed.get("artifact"), dig(facts, "export", "artifact_sha256"), "artifact"),
-        ):
-            if case.has(path) and isinstance(known, str) and case.sha256(path) != known:
-                text = f"{quoted(path)} is not the {what} of the run in {metrics_name(seed)}"
-                case.fail(f"{what}-hash", f"{text}; ship the run's own")
+        script, ran = dig(facts, "start", "script"), dig(facts, "start", "script_sha256")
+        packed, path = dig(facts, "export", "artifact_sha256"), seed.get("artifact")
+        if differs_from(case, script, ran):
+            others.setdefault(script, []).append(metrics_name(seed))
+        if differs_from(case, path, packed):
+            text = f"{quoted(path)} is not the artifact of the run in {metrics_name(seed)}"
+            case.fail("artifact-hash", f"{text}; ship the run's own")
+    for script, where in others.items():
+        text = f"{quoted(script)} is not the script of the runs in {quoted(', '.join(where))}; ship what ran"
+        case.fail("script-hash", text)
+    if not others:
+        logs_begin_with_script(case)
+
+
+def differs_from(case: Case, path, known) -> bool:
+    return case.has(path) and path not in case.told and isinstance(known, str) and case.sha256(path) != known
+
+
+def logs_begin_with_script(case: Case) -> None:
     scripts = [entry["path"] for entry in case.listed() if entry["role"] == "script"]
-    source = case.read(scripts[0], submission.JSON_LIMIT) if scripts else b""
-    for log in {seed.get("log"): None for seed in case.seeds() if case.has(seed.get("log"))}:
-        if source and not case.read(log, len(source)).startswith(source):
-            text = f"{quoted(log)} does not begin with the source of {scripts[0]}; ship what ran"
-            case.add(case.strictly(), "script-hash", text)
+    if not scripts or scripts[0] in case.told:
+        return
+    source = case.read(scripts[0], submission.JSON_LIMIT)
+    logs = {seed.get("log"): None for seed in case.seeds()}
+    logs = [log for log in logs if case.has(log) and log not in case.told]
+    others = [log for log in logs if source and not case.read(log, len(source)).startswith(source)]
+    if others:
+        text = f"{quoted(', '.join(others))}: begins with another source than {scripts[0]}; ship what ran"
+        case.add(case.strictly(), "script-hash", text)
 
 
 def repeatable(case: Case) -> None:
     """The command runs the folder's script with what `env` says, and that is what the runs had."""
     env, text = case.claim.get("env"), case.claim.get("command")
     env = dict(itertools.islice(env.items(), LIST_LIMIT)) if isinstance(env, dict) else {}
-    try:
-        given, words = submission.parse_command(text if isinstance(text, str) else "")
-    except ValueError as error:
-        case.note("command", f"command does not parse ({error}); write {COMMAND_SHAPE}")
-    else:
-        scripts = [entry["path"] for entry in case.listed() if entry["role"] == "script"]
-        if not any(word.endswith(path) for word in words for path in scripts):
-            case.note("command", f"command does not run the folder's script; write {COMMAND_SHAPE}")
-        for name in (n for n in env if given.get(n) != env[n]):
-            case.note(
-                "command", f"command does not set {quoted(name)} as env does; make them agree"
-            )
+    if isinstance(text, str) and text:
+        check_command(case, text, env)
     for where, events in runs(case).items():
         ran = config(events.get("start", [{}])[-1])
         for name in (n for n in env if n in ran and not same_value(env[n], ran[n])):
@@ -421,6 +462,36 @@ def repeatable(case: Case) -> None:
                 f"env has {quoted(name)}={quoted(env[name])}, the run in {where} had another value"
             )
             case.fail("env", f"{text}; state the run's")
+
+
+def check_command(case: Case, text: str, env: dict) -> None:
+    scripts = [entry["path"] for entry in case.listed() if entry["role"] == "script"]
+    try:
+        given, words = submission.parse_command(text)
+    except ValueError as error:
+        case.note("command", f"command does not parse ({error}); write {COMMAND_SHAPE}")
+        return
+    if not any(word.endswith(path) for word in words for path in scripts):
+        case.note("command", f"command does not run the folder's script; write {COMMAND_SHAPE}")
+        return
+    for name in (n for n in env if given.get(n) != env[n]):
+        case.note("command", f"command does not set {quoted(name)} as env does; make them agree")
+    right = [f"{place}/{script}" for place in places(case) for script in scripts]
+    if not any(str(PurePosixPath(word)) in right for word in words):
+        case.note("command", f"command runs another path than {quoted(right[0], 120)}; name that")
+    readme = case.read("README.md", submission.JSON_LIMIT) if case.has("README.md") else b""
+    named = {path.decode() for path in SCRIPT_PATH.findall(readme)}
+    if named and not named & {*right}:
+        text = f"README.md names {quoted(min(named), 120)}, the entry is {quoted(right[0], 120)}; name that"
+        case.note("command", text)
+
+
+def places(case: Case) -> list[str]:
+    """Where the entry lies, or will, relative to a repository's root; the first is the right one."""
+    found = [f"records/{case.track['name']}/{case.folder.name}"]
+    if case.folder.is_relative_to(REPO):
+        found.append(case.folder.relative_to(REPO).as_posix())
+    return found
 
 
 def same_value(text, value) -> bool:
@@ -432,5 +503,5 @@ def same_value(text, value) -> bool:
 
 
 RULES = (
-    place, hardware, figures, means, seeds_alike, logs_once, same_files, repeatable,
+    date, place, hardware, figures, means, seeds_alike, logs_once, same_files, repeatable,
 )  # fmt: skip

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from pathlib import Path, PurePosixPath
 
-from . import artifact, submission
+from . import artifact, check_names, submission
 from .case import Case, quoted, seed_name
 from .runlog import dig, number
 
 ENTRY_LIMIT = 500  # files and folders; a submission holds a dozen
 DEPTH_LIMIT = 8
 LARGE_BYTES = 10 << 20
-GOOD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+READ_LIMIT = 100 << 20  # of one file; a hosted repository takes no larger one
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".mar")
 NATIVE_SUFFIXES = (
     ".so", ".dll", ".dylib", ".exe", ".o", ".a", ".pyd", ".pyc", ".ptx", ".cubin", ".wasm",
@@ -28,26 +27,26 @@ NATIVE_MAGICS = (
 
 
 def scan_folder(case: Case) -> None:
-    """Fills case.files with all regular files, also those that a link within the folder gives."""
+    """Fills case.files with the regular files; no link is followed."""
     waiting, seen = [case.folder], 0
-    if not GOOD_NAME.fullmatch(case.folder.name):
-        name = quoted(case.folder.name)
-        case.fail("file-name", f"the folder {name}: rename it with letters, digits, '_', '-' only")
+    if why := check_names.fault(case.folder.name):
+        case.fail("file-name", f"the folder {quoted(case.folder.name)}: {why}")
     while waiting:
         folder = waiting.pop()
+        relative = folder.relative_to(case.folder)
         try:
             with os.scandir(folder) as entries:
                 paths = sorted(entry.path for entry in entries)
         except OSError as error:
-            relative = folder.relative_to(case.folder).as_posix()
-            case.fail("unreadable", f"{quoted(relative)}: {error.strerror}; make it readable")
+            case.fail("unreadable", f"{quoted(relative.as_posix())}: {error.strerror}; make it readable")
             continue
+        if not paths and folder != case.folder:
+            text = f"{quoted(relative.as_posix())} is an empty folder, which git does not keep; remove it"
+            case.fail("file-kind", text)
         seen += len(paths)
-        if seen > ENTRY_LIMIT or len(folder.relative_to(case.folder).parts) > DEPTH_LIMIT:
-            case.fail(
-                "file-count",
-                f"over {ENTRY_LIMIT} entries or {DEPTH_LIMIT} levels; keep a dozen files",
-            )
+        if seen > ENTRY_LIMIT or len(relative.parts) > DEPTH_LIMIT:
+            text = f"over {ENTRY_LIMIT} entries or {DEPTH_LIMIT} levels; keep a dozen files"
+            case.fail("file-count", text)
             return
         waiting += [path for path in map(Path, paths) if scan_entry(case, path)]
 
@@ -55,46 +54,63 @@ def scan_folder(case: Case) -> None:
 def scan_entry(case: Case, path: Path) -> bool:
     """Notes a file's size, or what is wrong with it; True for a folder to go into."""
     relative = path.relative_to(case.folder).as_posix()
-    if not all(GOOD_NAME.fullmatch(part) for part in PurePosixPath(relative).parts):
-        case.fail(
-            "file-name", f"{quoted(relative)}: rename it with letters, digits, '_', '-', '.' only"
-        )
     try:
-        inside = path.resolve().is_relative_to(case.folder)
-        mode = path.stat() if inside else path.lstat()
-    except (OSError, RuntimeError) as error:  # a link to nowhere, or to itself
-        reason = getattr(error, "strerror", None) or "a loop of links"
-        case.fail("unreadable", f"{quoted(relative)}: {reason}; remove or mend it")
+        facts = path.lstat()
+    except OSError as error:
+        case.fail_file("unreadable", relative, f"{quoted(relative)}: {error.strerror}; remove or mend it")
         return False
-    if path.is_symlink() and (not inside or stat.S_ISDIR(mode.st_mode)):
-        case.fail(
-            "file-link", f"{quoted(relative)} is a link out of its place; put the file itself"
-        )
-    elif stat.S_ISREG(mode.st_mode):
-        case.files[relative] = mode.st_size
-    elif stat.S_ISDIR(mode.st_mode):
-        return True
+    is_folder = stat.S_ISDIR(facts.st_mode)
+    if stat.S_ISREG(facts.st_mode) and check_names.left_behind(relative):
+        text = f"{quoted(relative)} is what a system or Python left behind: skipped; delete it"
+        case.note("file-unlisted", text)
+        return False
+    if why := check_names.fault(relative, is_folder):
+        case.fail_file("file-name", relative, f"{quoted(relative)}: {why}")
+    if is_folder:
+        return not check_names.EDITORS_OWN.fullmatch(path.name)
+    if stat.S_ISLNK(facts.st_mode):
+        case.fail_file("file-link", relative, f"{quoted(relative)} is a link; put the file itself")
+    elif not stat.S_ISREG(facts.st_mode):
+        case.fail_file("file-kind", relative, f"{quoted(relative)} is no plain file; remove it")
+    elif facts.st_size > READ_LIMIT:
+        text = f"{quoted(relative)} has {facts.st_size:,} bytes, too many to be read; ship less"
+        case.fail_file("file-large", relative, text)
     else:
-        case.fail("file-kind", f"{quoted(relative)} is no plain file; remove it")
+        case.files[relative] = facts.st_size
+        scan_mode(case, relative, facts)
     return False
+
+
+def scan_mode(case: Case, path: str, facts: os.stat_result) -> None:
+    """A second name elsewhere and bits of the mode are no part of what git keeps."""
+    if facts.st_nlink > 1:
+        case.fail("file-link", f"{quoted(path)} is a hard link, the same file as another; put a copy")
+    if facts.st_mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX):
+        case.fail("file-mode", f"{quoted(path)} has a set-id or sticky bit; chmod 644")
+    elif facts.st_mode & 0o111:
+        case.note("file-mode", f"{quoted(path)} is executable, which ci refuses; chmod 644")
 
 
 def required(case: Case) -> None:
     """The files that track.json names: always, one script, and those of the lane for each seed."""
     rules = case.track["required_files"]
     for name in rules["always"]:
-        if name not in case.files:
-            case.fail("file-required", f"{name} is missing; add it (golf.sh new makes it)")
+        if name not in case.files and name not in case.told:
+            case.fail_file("file-required", name, f"{name} is missing; add it (golf.sh new makes it)")
     scripts = rules.get("script", [])
-    if scripts and not any(name in case.files for name in scripts):
+    if scripts and not any(name in case.files or name in case.told for name in scripts):
+        case.told |= {*scripts}
         case.fail("file-required", f"the script that ran is missing; add {' or '.join(scripts)}")
     lane = case.claim.get("lane")
     patterns = rules.get(lane, []) if isinstance(lane, str) else []
-    for seed in (s.get("seed") for s in case.seeds()):
-        for pattern in patterns:
-            wanted = pattern.replace("{seed}", str(seed)[:40])
-            if not any(PurePosixPath(name).match(wanted) for name in case.files if "/" not in name):
-                case.fail("file-required", f"{wanted} is missing; the {lane} lane ships it")
+    for seed in case.seeds():
+        for pattern in patterns if type(seed.get("seed")) is int else ():
+            wanted = pattern.replace("{seed}", str(seed["seed"]))
+            here = (name for name in {*case.files, *case.told} if "/" not in name)
+            unclaimed = pattern.startswith("final_model") and seed.get("artifact") is None
+            if not unclaimed and not any(PurePosixPath(name).match(wanted) for name in here):
+                text = f"{wanted} is missing; the {lane} lane ships it"
+                case.fail_file("file-required", wanted, text)
 
 
 def listed(case: Case) -> None:
@@ -105,33 +121,38 @@ def listed(case: Case) -> None:
     for entry in named:
         check_entry(case, entry)
     paths = [entry["path"] for entry in named]
-    for path in sorted(set(case.files) - {*paths, "submission.json"}):
-        case.fail(
-            "file-unlisted", f"{quoted(path)} is not in files; list it with its role, or remove it"
-        )
+    for path in sorted(set(case.files) - {*paths, "submission.json"} - case.told):
+        text = f"{quoted(path)} is not in files; list it with its role, or remove it"
+        case.fail_file("file-unlisted", path, text)
     for path in sorted({p for p in paths if paths.count(p) > 1}):
         case.fail("file-listed", f"{quoted(path)} is listed twice; list it once")
-    if not any(entry["role"] == "script" for entry in case.listed()):
+    scripts = {e["path"] for e in named if e.get("role") == "script"}
+    if not scripts:
         case.fail("file-listed", "no file has the role script; the trainer always counts")
+    allowed = {*case.track["required_files"].get("script", scripts)}
+    for path in sorted(scripts - allowed):
+        text = f"{quoted(path)} has the role script; that is {' or '.join(sorted(allowed))}, others: score"
+        case.fail("file-role", text)
 
 
 def check_entry(case: Case, entry: dict) -> None:
     path = entry["path"]
+    if case.is_told(path) and not case.has(path):
+        return
     if not case.has(path):
-        case.fail(
-            "file-listed", f"files names {quoted(path)}, which is no file here; remove the entry"
-        )
+        text = f"files names {quoted(path)}, which is no file here; remove the entry"
+        case.fail_file("file-listed", path, text)
     elif entry.get("role") == "readme":
         return  # written by hand after the run
-    elif entry.get("bytes") != case.files[path]:
-        case.fail(
-            "file-hash",
-            f"{quoted(path)} has {case.files[path]:,} bytes, not as listed; list it anew",
-        )
-    elif entry.get("sha256") != case.sha256(path):
-        case.fail(
-            "file-hash", f"{quoted(path)} is not the file whose sha256 is listed; list it anew"
-        )
+    elif entry.get("bytes") != case.files[path] or entry.get("sha256") != case.sha256(path):
+        remedy = "restore what the run wrote" if written_by_run(entry) else "list its bytes and sha256 anew"
+        text = f"{quoted(path)} ({case.files[path]:,} bytes) is not the file that is listed; {remedy}"
+        case.fail_file("file-hash", path, text)
+
+
+def written_by_run(entry: dict) -> bool:
+    """Nothing but the README may change after the run; files for people may."""
+    return entry.get("role") in ("script", "score", "artifact", "log")
 
 
 def roles(case: Case) -> None:
@@ -176,19 +197,22 @@ def artifacts(case: Case) -> None:
     for seed in case.seeds():
         path = seed.get("artifact")
         if path is None:
-            case.note("not-rescorable", f"{seed_name(seed)} ships no artifact: cannot be re-scored")
+            text = f"{seed_name(seed)} ships no artifact, so nobody can score it again: no rank"
+            case.add(case.strictly(), "not-rescorable", text)
             check_cap(case, number(seed.get("bytes_total")) or 0, seed_name(seed))
         elif not case.has(path):
-            case.fail(
-                "artifact", f"{seed_name(seed)}: its artifact {quoted(path)} is missing; add it"
-            )
-        else:
+            if not case.is_told(path):
+                text = f"{seed_name(seed)}: its artifact {quoted(path)} is missing; add it"
+                case.fail("artifact", text)
+        elif path not in case.told:
             if case.role(path) != "artifact":
                 case.fail(
                     "artifact", f"{quoted(path)} is not in files with the role artifact; list it"
                 )
             container(case, path)
             counts.append(count(case, seed, path))
+    if len(counts) < len([seed for seed in case.seeds() if seed.get("artifact") is not None]):
+        return  # a finding says what is wrong with the others; the largest is not known
     if counts:
         most = max(counts, key=lambda one: one.total)
         for name, value in (("total", most.total), ("code", most.code), ("model", most.model)):
@@ -217,7 +241,7 @@ def count(case: Case, seed: dict, path: str) -> submission.Count:
 
 
 def same_bytes(case: Case, what: str, claimed, found: int) -> None:
-    if number(claimed) is not None and claimed != found:
+    if number(claimed) is not None and claimed != found and not case.code_altered:
         case.differs("bytes", what, f"{claimed:,}", f"{found:,}", "on disk")
 
 
@@ -229,4 +253,4 @@ def check_cap(case: Case, total: float, who: str) -> None:
         )
 
 
-RULES = (required, listed, roles, foreign_files, artifacts)
+RULES = (required, *check_names.RULES, listed, roles, foreign_files, artifacts)

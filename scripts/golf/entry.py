@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import GolfError, shown, submission
-from .runlog import parse_json
+from .strict_json import StrictError
 
 TORCH, MLX = "train_gpt.py", "train_gpt_mlx.py"
 SCRIPTS = {"cpu": (TORCH, MLX), "cuda": (TORCH,), "mlx": (MLX,)}  # by device, the first there is
@@ -29,10 +29,10 @@ def read_claim(folder: Path) -> dict:
     path = folder / "submission.json"
     if not path.is_file():
         raise GolfError(f"{shown(path)}: no such file; give a submission's folder", 2)
-    value = parse_json(path.read_bytes())
-    if not isinstance(value, dict):
-        raise GolfError(f"{shown(path)}: no JSON object there; golf.sh new makes it")
-    return value
+    try:
+        return submission.read_claim(folder)
+    except StrictError as error:
+        raise GolfError(f"{shown(path)} {error}; golf.sh new makes it") from None
 
 
 def read_entries(folder: Path, claim: dict, device: str) -> list[Entry]:
@@ -82,8 +82,8 @@ def declared_path(folder: Path, entry: dict) -> str:
 
 
 def is_inside(folder: Path, path) -> bool:
-    """Whether `path` names a file of the folder, links resolved, by a plain relative path."""
+    """Whether `path` names a file of the folder by a plain relative path, with no link on its way."""
     if not isinstance(path, str) or "\0" in path or {"..", "/"} & set(Path(path).parts):
         return False
-    place = (folder / path).resolve()
-    return place.is_file() and place.is_relative_to(folder.resolve())
+    place, home = (folder / path).resolve(), folder.resolve()
+    return place.is_file() and place == home / path

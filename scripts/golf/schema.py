@@ -20,7 +20,11 @@ def validator(name: str):
     except ImportError:
         raise missing("jsonschema") from None
     path = Path(__file__).with_name(f"{name}.schema.json")
-    return jsonschema.Draft202012Validator(json.loads(path.read_text(encoding="utf-8")))
+    plain = jsonschema.Draft202012Validator
+    # JSON Schema takes 1.0 for an integer; bytes and seeds are written as whole numbers here.
+    types = plain.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    strict = jsonschema.validators.extend(plain, type_checker=types)
+    return strict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def errors(name: str, value) -> list[str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import GolfError, shown
-from .runlog import parse_json
+from . import GolfError, shown, strict_json
+from .strict_json import StrictError
 
 SCHEMA_VERSION = 1
 JSON_LIMIT = 1 << 20  # bytes of a submission.json that anybody reads; three seeds take 12,000
@@ -29,11 +30,14 @@ OTHER_FOLDERS = {
     "track.json": "a track's folder; give a submission's, one below it",
     "metrics.jsonl": "a run's folder; `golf.sh new` makes a submission's folder of it",
 }
+# The template's words, and what people write where they mean to write something later.
 PLACEHOLDERS = {
     "author": "your name",
     "github_id": "your-github-id",
+    "name": "what to call it",
     "blurb": "one sentence on what is new here",
 }
+UNWRITTEN = ("todo", "tbd", "tba", "fixme", "xxx", "...", "n/a", "none", "lorem ipsum")
 IDEA = "What changed against the starter, why it should help, what was tried besides and did not."
 
 
@@ -64,28 +68,78 @@ def count_bytes(folder: Path, files: list[dict], artifact: str | None) -> Count:
     `files` are entries with `path` (relative to `folder`) and `role`. Not counted: README,
     submission.json, logs, a stock tokenizer (known by its hash). OSError where a file is gone.
     """
-    code = {entry["path"] for entry in files if entry["role"] in CODE_ROLES}
+    code = {entry["path"]: entry["role"] for entry in files if entry["role"] in CODE_ROLES}
     return Count(
-        code=sum((folder / path).stat().st_size for path in code),
+        code=sum((folder / path).stat().st_size + path_bytes(path, role) for path, role in code.items()),
         model=(folder / artifact).stat().st_size if artifact else 0,
     )
 
 
+def path_bytes(path: str, role: str) -> int:
+    """What a file's name counts: its bytes where the author is free to choose them, as for role score.
+
+    The script's name is the track's, and an artifact's says its seed (and is short, rule 6.2).
+    """
+    return len(path.encode("utf-8", "surrogatepass")) if role == "score" else 0
+
+
+def read_claim(folder: Path) -> dict:
+    """The object in the folder's submission.json. StrictError says why there is none."""
+    path = folder / "submission.json"
+    if path.is_symlink() or not path.is_file():
+        raise StrictError("is no plain file")
+    if (size := path.stat().st_size) > JSON_LIMIT:
+        raise StrictError(f"has {size:,} bytes")
+    value = strict_json.parse(path.read_bytes())
+    if not isinstance(value, dict):
+        raise StrictError("is not an object")
+    return value
+
+
+def entry_folders(home: Path) -> list[Path]:
+    """The folders of a track's entries, by name; links and what a tool is still making are none."""
+    try:
+        places = sorted(home.iterdir())
+    except OSError:
+        return []
+    return [p for p in places if not p.name.startswith(".") and not p.is_symlink() and holds_claim(p)]
+
+
+def holds_claim(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and os.path.lexists(folder / "submission.json")
+    except OSError:
+        return False
+
+
 def claims(home: Path) -> Iterator[tuple[Path, dict]]:
-    """(folder, submission.json) of the entries in a track's folder, as far as they are objects."""
-    for path in sorted(home.glob("*/submission.json")):
-        if path.is_file() and path.stat().st_size <= JSON_LIMIT:
-            value = parse_json(path.read_bytes())
-            if isinstance(value, dict):
-                yield path.parent, value
+    """(folder, submission.json) of the entries in a track's folder whose submission.json can be read."""
+    for folder in entry_folders(home):
+        try:
+            yield folder, read_claim(folder)
+        except (StrictError, OSError):
+            continue  # the check of that entry says so
+
+
+def hashes_of(claim: dict, *roles: str) -> set[str]:
+    """The sha256 that a claim lists for its files of these roles."""
+    files = claim.get("files")
+    listed = [e for e in files if isinstance(e, dict)] if isinstance(files, list) else []
+    return {str(e.get("sha256")) for e in listed if e.get("role") in roles}
 
 
 def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
+    return sha256_and_size(path)[0]
+
+
+def sha256_and_size(path: Path, limit: float = float("inf")) -> tuple[str, int]:
+    """Of a file's bytes, of no more than a block past `limit` of them."""
+    digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        while size <= limit and (block := file.read(1 << 20)):
             digest.update(block)
-    return digest.hexdigest()
+            size += len(block)
+    return digest.hexdigest(), size
 
 
 def mean(values: list[float]) -> float:

@@ -1,0 +1,92 @@
+"""JSON that reads one way only: what two readers could take for two things is refused.
+
+Python's own reader takes duplicate keys, NaN, UTF-16 and numbers without end. A board and a review
+that rest on submission.json cannot.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import unicodedata
+
+DEPTH_LIMIT = 8  # submission.json has 5 levels
+DIGITS_LIMIT = 40  # of one number
+BIGGEST = 1 << 63
+MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# Unicode categories that no one sees or that move what is seen: control, format (bidi, zero width),
+# surrogate, private use, line and paragraph separator.
+UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+
+
+class StrictError(ValueError):
+    """The message says in a few words what is wrong with the file."""
+
+
+def parse(blob: bytes):
+    """The JSON value in `blob`. StrictError where it is none, or one that this module refuses."""
+    if blob.startswith(MARKS):
+        raise StrictError("begins with a byte order mark; save it as UTF-8 without one")
+    if b"\0" in blob:
+        raise StrictError("holds NUL bytes, as UTF-16 and UTF-32 do; save it as UTF-8")
+    try:
+        value = json.loads(
+            blob.decode("utf-8"),
+            object_pairs_hook=unique,
+            parse_constant=refuse_constant,
+            parse_int=parse_int,
+            parse_float=parse_float,
+        )
+    except UnicodeDecodeError as error:
+        raise StrictError(f"is not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise StrictError("nests too deep") from None
+    except json.JSONDecodeError as error:
+        raise StrictError(f"is not JSON: {error.msg} (line {error.lineno})") from None
+    refuse_unseen(value)
+    return value
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise StrictError(f"has the key {ascii(twice)[:60]} twice in one object")
+    return value
+
+
+def refuse_constant(name: str):
+    raise StrictError(f"holds {name}, which is no number of JSON")
+
+
+def parse_int(text: str) -> int:
+    value = int(text) if len(text) <= DIGITS_LIMIT else BIGGEST
+    if not -BIGGEST <= value < BIGGEST:
+        raise StrictError(f"holds a number too large: {text[:20]}")
+    return value
+
+
+def parse_float(text: str) -> float:
+    value = float(text) if len(text) <= DIGITS_LIMIT else float("inf")
+    digits = text.lower().split("e")[0]
+    if abs(value) == float("inf") or (value == 0 and digits.strip("-0.")):
+        raise StrictError(f"holds a number too large, too small or too long: {text[:20]}")
+    return value
+
+
+def refuse_unseen(value) -> None:
+    """StrictError for nesting past DEPTH_LIMIT and for characters that no one sees."""
+    waiting = [(value, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > DEPTH_LIMIT:
+            raise StrictError("nests too deep")
+        if isinstance(value, dict):
+            waiting += [(one, depth + 1) for one in (*value, *value.values())]
+        elif isinstance(value, list):
+            waiting += [(one, depth + 1) for one in value]
+        elif isinstance(value, str) and not value.isprintable():
+            unseen = next((c for c in value if unicodedata.category(c) in UNSEEN), None)
+            if unseen is not None:
+                raise StrictError(f"holds the character U+{ord(unseen):04X}, which no one sees; remove it")
