@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -11,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from check_kit import made  # noqa: F401  (a fixture)
+from check_kit import edit, made  # noqa: F401  (a fixture)
 from conftest import REPO, run_script
-from golf import GolfError, ci, sandbox
+from golf import GolfError, check_code, ci, ci_changes, ci_summary, sandbox, track
 
 WORKFLOWS = sorted((REPO / ".github/workflows").glob("*.yml"))
 
@@ -43,7 +44,8 @@ class Pull:
         (self.root / "train_gpt.py").write_text("pass\n")
         git(tmp_path, "init", "--quiet", "--initial-branch=main", str(self.root))
         commit(self.root)
-        self.outputs = tmp_path / "outputs"
+        self.outputs, self.page = tmp_path / "outputs", tmp_path / "page.md"
+        self.later = []  # for git's index
 
     def add(self, name):
         return shutil.copytree(self.entry, self.track / name)
@@ -54,10 +56,8 @@ class Pull:
             git(self.root, "checkout", "--quiet", "-b", branch)
             commit(self.root)
         self.outputs.write_text("")
-        env = {"GITHUB_OUTPUT": str(self.outputs)}
-        return run_script(
-            "golf.sh", "ci", "check", base, "--root", self.root, env=env, repo=self.tools
-        )
+        env = {"GITHUB_OUTPUT": str(self.outputs), "GITHUB_STEP_SUMMARY": str(self.page)}
+        return run_script("golf.sh", "ci", "check", base, "--root", self.root, env=env, repo=self.tools)
 
 
 @pytest.fixture
@@ -66,8 +66,9 @@ def pull(made, tmp_path):  # noqa: F811
 
 
 def remarks(done, level="error"):
-    """{(rule, file)} of the annotations."""
-    found = re.findall(rf"^::{level} file=([^,\n]*),title=([\w-]+)::.", done.stdout, re.MULTILINE)
+    """{(rule, file)} of the annotations in what was printed."""
+    text = done if isinstance(done, str) else done.stdout
+    found = re.findall(rf"^::{level} file=([^,\n]*),title=([\w-]+)::.", text, re.MULTILINE)
     return {(rule, path) for path, rule in found}
 
 
@@ -79,12 +80,13 @@ def test_one_new_submission_passes_and_is_named_for_scoring(pull):
     assert pull.outputs.read_text() == "folder=records/track_tiny/2026-01-31_x\ndata=tiny\n"
 
 
-def test_code_and_track_changes_alone_are_left_to_the_tests(pull):
+def test_code_changes_alone_are_left_to_the_tests(pull):
     (pull.root / "train_gpt.py").write_text("x = 1\n")
-    (pull.track / "track.json").write_text("{}")
-    (pull.track / "README.md").write_text("board\n")
+    (pull.root / "train_gpt.py").chmod(0o755)
+    (pull.root / "docs").mkdir()
+    (pull.root / "docs/records.md").write_text("x")
     done = pull.check()
-    assert done.returncode == 0 and "no submission's folder" in done.stdout
+    assert done.returncode == 0 and "nothing under records/" in done.stdout
     assert pull.outputs.read_text() == "" and "::" not in done.stdout
 
 
@@ -95,7 +97,7 @@ def test_anything_else_beside_a_submission_fails(pull):
     (pull.root / "records/track_tiny/x.md").write_text("no folder\n")
     done = pull.check()
     assert done.returncode == 1 and pull.outputs.read_text() == ""
-    assert remarks(done) == {
+    assert {found for found in remarks(done) if found[0] == "outside"} == {
         ("outside", path)
         for path in ("train_gpt.py", "records/track_tiny/track.json", "records/track_tiny/x.md")
     }
@@ -125,14 +127,14 @@ def test_changed_and_removed_entries(pull):
     commit(pull.root)
     (folder / "README.md").write_text("Better words.\n")
     done = pull.check()
-    assert done.returncode == 0, done.stdout
-    assert ("changed", "records/track_tiny/x") in remarks(done, "warning")
+    assert done.returncode == 1 and ("changed", "records/track_tiny/x/README.md") in remarks(done)
     git(pull.root, "rm", "-r", "--quiet", "records/track_tiny/x")
-    assert remarks(pull.check(branch="gone")) == {("removed", "records/track_tiny/x")}
+    done = pull.check(branch="gone")
+    assert done.returncode == 1 and {rule for rule, _ in remarks(done)} == {"removed", "changed"}
 
 
 def test_strange_names_give_annotations_not_commands(pull):
-    for name in ("a\nb::set-output name=folder::x", "a b", "-x", "ünï", "%0A::error::y"):
+    for name in ("a\nb::set-output name=folder::x", "a b", "-x", "ünï", "%0A::error::y", "##[add-mask]x"):
         folder = pull.track / name
         folder.mkdir()
         (folder / "submission.json").write_text("{}")
@@ -164,6 +166,237 @@ def test_only_what_the_branch_itself_changed_counts(pull):
     assert pull.check(branch=None).returncode == 0
 
 
+# ---- One new folder of a track, and nothing else, whatever the letters
+
+
+def blob(pull, text="x"):
+    path = pull.root.parent / "blob"
+    path.write_text(text)
+    return git(pull.root, "hash-object", "-w", str(path))
+
+
+def index(pull, path, mode="100644", text="x"):
+    """A path that a file system might not hold: later, straight into git's index."""
+    pull.later.append((path, mode, text))
+
+
+def link(pull, path, target="train.log"):
+    place = pull.root / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        place.unlink()
+    place.symlink_to(target)
+
+
+X = "records/track_tiny/x"
+SCENARIOS = {
+    # (rule that fails, what the pull request does besides or instead of adding the entry x)
+    "a link in the entry": ("mode", True, lambda p: link(p, f"{X}/train_seed2.log", "train_seed1.log")),
+    "a link out of the entry": ("mode", True, lambda p: link(p, f"{X}/notes.log", "../../../train_gpt.py")),
+    "the entry is a link": ("outside", False, lambda p: link(p, X, "../../docs")),
+    "records is a link": (
+        "mode",
+        False,
+        lambda p: [shutil.rmtree(p.root / "records"), link(p, "records", "docs")],
+    ),
+    "a track is a link": ("outside", False, lambda p: link(p, "records/track_new", "track_tiny")),
+    "a link with code alone": ("mode", False, lambda p: link(p, "docs/x", "/etc/passwd")),
+    "a submodule": ("mode", False, lambda p: index(p, f"{X}/lib", "160000")),
+    "a submodule as the entry": ("outside", False, lambda p: index(p, X, "160000")),
+    "a submodule elsewhere": ("mode", False, lambda p: index(p, "lib", "160000")),
+    "an executable script": ("mode", True, lambda p: (p.root / X / "train_gpt.py").chmod(0o755)),
+    "Records": ("outside", False, lambda p: index(p, "Records/track_tiny/x/submission.json")),
+    "RECORDS": ("outside", False, lambda p: index(p, "RECORDS/track_tiny/track.json")),
+    "records and a dot": ("outside", False, lambda p: index(p, "records./track_tiny/track.json")),
+    "records by short name": ("outside", False, lambda p: index(p, "RECORD~1/track_tiny/track.json")),
+    "records with nothing between": (
+        "outside",
+        False,
+        lambda p: index(p, "rec\u200cords/track_tiny/track.json"),
+    ),
+    "records in full width": ("outside", False, lambda p: index(p, "ｒecords/track_tiny/track.json")),
+    "records with a backslash": ("outside", False, lambda p: index(p, "records\\track_tiny\\track.json")),
+    "a stream of records": ("outside", False, lambda p: index(p, "records::$INDEX_ALLOCATION/track_tiny/x")),
+    "a second spelling beside": ("outside", True, lambda p: index(p, "Records/track_tiny/x/numpy.py")),
+    "another track's rules": (
+        "outside",
+        True,
+        lambda p: index(p, "records/track_moon/track.json", text="{}"),
+    ),
+    "a new track alone": ("outside", False, lambda p: index(p, "records/track_moon/track.json", text="{}")),
+    "the rules alone": ("outside", False, lambda p: (p.track / "track.json").write_text("{}")),
+    "the board alone": ("outside", False, lambda p: (p.track / "README.md").write_text("I lead")),
+    "a file under records": ("outside", False, lambda p: (p.root / "records/x.md").write_text("x")),
+    "attributes at the root": (
+        "settings",
+        True,
+        lambda p: index(p, ".gitattributes", text="* text eol=crlf"),
+    ),
+    "attributes alone": ("settings", False, lambda p: index(p, ".gitattributes")),
+    "attributes of records": ("settings", False, lambda p: index(p, "records/.gitattributes")),
+    "attributes in the entry": (
+        "settings",
+        True,
+        lambda p: index(p, f"{X}/.gitattributes", text="* filter=x"),
+    ),
+    "attributes in capitals": ("settings", False, lambda p: index(p, "docs/.GitAttributes")),
+    "modules": ("settings", False, lambda p: index(p, ".gitmodules")),
+    "a workflow": ("settings", False, lambda p: index(p, ".github/workflows/submission.yml")),
+    "a workflow beside": ("settings", True, lambda p: index(p, ".GITHUB/workflows/x.yml")),
+    "an entry renamed": ("removed", False, lambda p: (p.track / "first").rename(p.track / "x")),
+    "an entry's file renamed": (
+        "removed",
+        False,
+        lambda p: (p.track / "first/train.log").rename(p.track / "first/t.log"),
+    ),
+    "an entry's score": ("changed", False, lambda p: (p.track / "first/submission.json").write_text("{}")),
+    "a file into an entry": ("changed", False, lambda p: (p.track / "first/more.log").write_text("x")),
+    "an entry's name in capitals": (
+        "changed",
+        False,
+        lambda p: index(p, "records/track_tiny/FIRST/submission.json"),
+    ),
+    "an entry's file made a link": (
+        "changed",
+        False,
+        lambda p: link(p, "records/track_tiny/first/train.log"),
+    ),
+    "an entry removed beside": ("removed", True, lambda p: shutil.rmtree(p.track / "first")),
+    "another's logs": ("log-twice", True, lambda p: None),
+    "a system's leavings": ("file-unlisted", True, lambda p: (p.root / X / ".DS_Store").write_text("x")),
+    "a placeholder": (
+        "placeholder",
+        True,
+        lambda p: edit(p.root / X, lambda v: v.update(author="your name")),
+    ),
+    "a name for a device": ("file-name", True, lambda p: index(p, f"{X}/aux.log")),
+    "a name that is another's in capitals": ("file-name", True, lambda p: index(p, f"{X}/TRAIN.log")),
+    "two entries": ("one-folder", True, lambda p: shutil.copytree(p.root / X, p.track / "y")),
+    "an entry of a track in capitals": ("track", False, lambda p: index(p, "records/TRACK_TINY/x/README.md")),
+}
+
+
+@pytest.fixture
+def inside(pull, monkeypatch, capsys):
+    """Checks in this process: (exit code, what was printed)."""
+    monkeypatch.setattr(track, "RECORDS", pull.tools / "records")
+    monkeypatch.setattr(check_code, "RULES", ())
+
+    def run():
+        git(pull.root, "checkout", "--quiet", "-b", "mine")
+        git(pull.root, "add", "--all", "--force")
+        for path, mode, text in pull.later:
+            sha = git(pull.root, "rev-parse", "HEAD") if mode == "160000" else blob(pull, text)
+            git(pull.root, "update-index", "--add", "--cacheinfo", f"{mode},{sha},{path}")
+        git(pull.root, "commit", "--quiet", "--allow-empty", "-m", "x")
+        git(pull.root, "reset", "--quiet", "--hard")  # what a checkout of the commit holds
+        return ci.check_change("main", pull.root), capsys.readouterr().out
+
+    return run
+
+
+def first_entry(pull):
+    """An entry that main has already, with logs and artifacts of its own."""
+    folder = pull.add("first")
+    for path in folder.iterdir():
+        if path.suffix in (".log", ".jsonl", ".zlib"):
+            path.write_bytes(path.read_bytes() + b"\n")
+    value = json.loads((folder / "submission.json").read_text())
+    for file in value["files"]:
+        file["sha256"] = hashlib.sha256((folder / file["path"]).read_bytes()).hexdigest()
+    (folder / "submission.json").write_text(json.dumps(value))
+    commit(pull.root)
+
+
+@pytest.mark.parametrize(("rule", "entry", "change"), SCENARIOS.values(), ids=SCENARIOS)
+def test_pull_requests_that_fail(pull, inside, rule, entry, change):
+    if rule == "log-twice":
+        pull.add("first")
+        commit(pull.root)
+    else:
+        first_entry(pull)
+    for setting in ("ignorecase", "protectHFS", "protectNTFS"):
+        git(pull.root, "config", f"core.{setting}", "false")
+    if entry:
+        pull.add("x")
+    change(pull)
+    code, out = inside()
+    assert code == 1 and rule in {name for name, _ in remarks(out)}, out
+    assert "PASS" not in out
+
+
+def test_one_new_entry_beside_another_passes(pull, inside, monkeypatch):
+    first_entry(pull)
+    pull.add("x")
+    monkeypatch.setenv("PULL_LOGIN", "AThor")
+    monkeypatch.setenv("PULL_ID", "7")
+    code, out = inside()
+    assert code == 0 and f"PASS '{X}'" in out and not remarks(out), out
+
+
+def test_a_name_taken_since_the_branch_began(pull, inside, capsys):
+    git(pull.root, "checkout", "--quiet", "-b", "mine")
+    pull.add("x")
+    commit(pull.root)
+    git(pull.root, "checkout", "--quiet", "main")
+    (pull.track / "X").mkdir()
+    (pull.track / "X/submission.json").write_text("{}")
+    commit(pull.root)
+    git(pull.root, "checkout", "--quiet", "mine")
+    assert ci.check_change("main", pull.root) == 1
+    assert ("changed", X) in remarks(capsys.readouterr().out)
+
+
+def test_a_checkout_that_is_not_the_commit(pull, inside, capsys):
+    pull.add("x")
+    inside()
+    (pull.track / "x/train.log").write_bytes(b"converted\r\n")
+    assert ci.check_change("main", pull.root) == 1
+    assert "checkout" in {rule for rule, _ in remarks(capsys.readouterr().out)}
+
+
+# ---- Who
+
+
+WHO = {
+    "its author": ("athor", "7", {}, False),
+    "in other letters": ("AThor", "7", {}, False),
+    "by number": ("renamed", "7", {"github_id": "7", "author": "Re Named"}, False),
+    "someone else": ("mallory", "8", {}, True),
+    "nobody": ("athor", "7", {"github_id": "-"}, True),
+    "a look-alike": ("athor", "7", {"github_id": "аthor"}, True),
+    "another's name": ("mallory", "8", {"github_id": "mallory", "author": "a. thor"}, True),
+    "another's login as name": ("mallory", "8", {"github_id": "mallory", "author": "ATHOR"}, True),
+    "a name of one's own": ("mallory", "8", {"github_id": "mallory", "author": "M. Allory"}, False),
+    "a command": ("athor", "7", {"github_id": "::error::x"}, True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("login", "number", "changes", "fails"), WHO.values(), ids=WHO)
+def test_who_opened_it_is_who_it_names(pull, inside, monkeypatch, login, number, changes, fails):
+    edit(pull.add("x"), lambda v: v.update(changes))
+    monkeypatch.setenv("PULL_LOGIN", login)
+    monkeypatch.setenv("PULL_ID", number)
+    code, out = inside()
+    assert (code == 1) == fails and ("author" in {rule for rule, _ in remarks(out)}) == fails, out
+
+
+def test_the_events_file_names_who_opened_it(pull, inside, monkeypatch, tmp_path):
+    pull.add("x")
+    event = {"pull_request": {"user": {"login": "mallory", "id": 8}, "title": "$(id) `id`"}}
+    (tmp_path / "event.json").write_text(json.dumps(event))
+    monkeypatch.setenv("GITHUB_EVENT_PATH", str(tmp_path / "event.json"))
+    code, out = inside()
+    assert code == 1 and "mallory did" in out
+
+
+def test_on_github_who_is_always_asked(pull, inside, monkeypatch):
+    pull.add("x")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    code, out = inside()
+    assert code == 1 and "author" in {rule for rule, _ in remarks(out)}
+
+
 def test_used_wrongly_is_one_line(pull, tmp_path):
     for base, words in (("nothing", "BASE must be a commit"), ("--help", "BASE must be")):
         with pytest.raises(GolfError, match=words) as caught:
@@ -193,7 +426,7 @@ REPORT = {
     "verdict": "FAIL",
     "ruling": "passing is not a ruling",
     "rules": [{"id": "stream", "passed": True, "figure": "1", "sentence": "fine"}],
-    "seeds": [{"rules": [
+    "seeds": [{"seed": 1, "targets": 64, "claimed": {"val_bpb": 1.9}, "official": None, "rules": [
         {"id": "score", "passed": False, "figure": "2.0 bpb", "sentence": "claimed\n::warning::1.0"},
         {"id": "budget", "passed": None, "figure": "9 s", "sentence": "slow"},
     ]}],
@@ -206,8 +439,12 @@ def scored(monkeypatch, pull):
     folder = pull.add("x")
     monkeypatch.setattr(ci, "rules_of", lambda folder: {"name": "track_tiny"})
 
+    plain = subprocess.run
+
     def run(code=0, stdout=b"", why=None):
         def fake(words, **kwargs):
+            if words[0] == "git":  # for the page
+                return plain(words, **kwargs)
             assert words[:4] == [sys.executable, "-m", "golf", "score"] and "--quick" in words
             assert words[4] == str(folder.resolve()) and kwargs["cwd"] == REPO
             return SimpleNamespace(returncode=code, stdout=stdout)
@@ -230,17 +467,117 @@ def test_score_annotates_what_the_audit_found(scored, capsys):
     assert token and token[1] == token[2]
 
 
+@pytest.mark.parametrize(
+    ("code", "stdout"),
+    [
+        (0, b""),
+        (1, b""),
+        (2, b"golf score: error"),
+        (-9, b""),
+        (0, b"{}"),
+        (0, b"[]"),
+        (0, b'{"seeds": 3, "rules": []}'),
+        (0, b'{"seeds": [], "rules": [], "verdict": "PASS"}'),
+        (0, b'{"seeds": [{"targets": 0, "rules": []}], "rules": [], "verdict": "PASS"}'),
+    ],
+)
+def test_what_was_not_scored_is_not_green(scored, capsys, code, stdout):
+    assert scored(code, stdout) == 1
+    out = capsys.readouterr().out
+    assert "::error" in out and "title=not-scored" in out and "PASS" not in out
+
+
 def test_score_says_why_it_did_not(scored, capsys):
-    assert scored(why="the sandbox needs the package bubblewrap") == 0
-    assert "::warning" in (out := capsys.readouterr().out) and "not scored: the sandbox needs" in out
-    assert scored(2) == 0 and "::warning" in capsys.readouterr().out
-    assert scored(1) == 1 and "::error" in capsys.readouterr().out
+    assert scored(why="the sandbox needs the package bubblewrap") == 1
+    assert "::error" in (out := capsys.readouterr().out) and "not scored: the sandbox needs" in out
     claim = scored.folder / "submission.json"
     value = json.loads(claim.read_text())
     for seed in value["seeds"]:
         seed["artifact"] = None
     claim.write_text(json.dumps(value))
-    assert scored(1) == 0 and "title=not-rescorable" in capsys.readouterr().out
+    assert scored(0, json.dumps(REPORT).encode()) == 1 and "ships no artifact" in capsys.readouterr().out
+
+
+# ---- The job's page
+
+
+HOSTILE = (
+    "</pre><script>alert(1)</script>",
+    "| a | <img src=x> ![](http://x) [l](javascript:x) `c` @someone #1",
+    "```\n# x",
+)
+
+
+@pytest.fixture
+def page(pull, monkeypatch, tmp_path):
+    monkeypatch.setattr(track, "RECORDS", pull.tools / "records")
+    path = tmp_path / "page.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(path))
+    monkeypatch.setattr(ci, "record_rule", lambda folder: "NOTE: against <b>x</b>: record rule met")
+    return path
+
+
+def test_the_page_shows_score_verdict_record_rule_and_what_is_new(scored, page, capsys):
+    script = scored.folder / "train_gpt.py"
+    script.write_text(script.read_text() + "".join(f"# {words}\n" for words in HOSTILE))
+    report = json.loads(json.dumps(REPORT))
+    report["seeds"][0]["rules"][0]["sentence"] = " ".join(HOSTILE)
+    assert scored(1, json.dumps(report).encode()) == 1
+    text = page.read_text()
+    for words in (
+        "FAIL",
+        "1.900000",
+        "Record rule: NOTE&#58;",
+        "the whole score, of every seed, is due",
+        "+# &lt;/pre&gt;",
+    ):
+        assert words in text
+    head, diff = text.split("<pre>")
+    assert diff.count("</pre>") == 1 and "<" not in head and "javascript:" not in head
+    assert not re.search(r"<(?!/pre>)", diff) and "@someone" not in head
+
+
+def test_the_page_says_that_nothing_was_scored(scored, page):
+    assert scored(why="no <bubblewrap> here") == 1
+    assert "not scored" in page.read_text() and "<bubblewrap>" not in page.read_text()
+
+
+def test_an_entry_is_shown_against_its_nearest(pull, monkeypatch, tmp_path):
+    home = tmp_path / "records/track_tiny"
+    for name, lines in (("far", range(50)), ("near", range(100)), ("mine", range(2, 101))):
+        (home / name).mkdir(parents=True)
+        (home / name / "submission.json").write_text("{}")
+        (home / name / "train_gpt.py").write_text("".join(f"x = {i}\n" for i in lines))
+    shutil.copy(pull.tools / "records/track_tiny/track.json", home)
+    monkeypatch.setattr(track, "RECORDS", tmp_path / "records")
+    text = "\n".join(ci_summary.against_nearest(home / "mine"))
+    assert "near" in text and "+x = 100" in text and "-x = 1\n" in text
+    (home / "far/train_gpt.py").unlink()
+    (home / "far/train_gpt.py").symlink_to("/dev/zero")
+    assert [p.parent.name for p in ci_summary.candidates(home / "mine/train_gpt.py")][-1] == "near"
+
+
+def test_the_check_writes_its_findings_to_the_page(pull):
+    (pull.add("x") / "a <b> | c.log").write_text("x")
+    assert pull.check().returncode == 1
+    text = pull.page.read_text()
+    assert "FAIL" in text and "file-name" in text and "<b>" not in text
+
+
+@pytest.mark.parametrize(
+    "words", ["::error::x", "a\n::set-output name=folder::x", "##[add-mask]x", "  ::stop-commands::t"]
+)
+def test_no_line_is_a_command_by_accident(capsys, words):
+    ci.say(f"PASS {words}")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "::" not in line and "##[" not in line
+
+
+@pytest.mark.parametrize(
+    "name", ["Records", "RECORDS.", "records ", "rec\u200cords", "ｒecords", "RECORD~1", "records:x"]
+)
+def test_names_that_are_one_somewhere(name):
+    assert ci_changes.in_records(f"{name}/track_tiny/x") and not ci_changes.in_records("docs/records/x")
 
 
 # ---- The workflows
@@ -255,7 +592,8 @@ def workflow(request):
 def test_workflows_hold_no_rights_and_pin_their_actions(workflow):
     text, value = workflow
     assert "pull_request_target" not in text and "secrets." not in text
-    assert value["permissions"] == {"contents": "read"}
+    board = value["name"] == "board"  # writes the tables, after a merge
+    assert value["permissions"] == {"contents": "write" if board else "read"}
     for job in value["jobs"].values():
         assert "permissions" not in job and job["timeout-minutes"] <= 120
         for step in job["steps"]:

@@ -1,10 +1,12 @@
 """What the pull-request workflow runs: check the submission that a pull request adds, then score it.
 
 `ci check BASE` compares the commit that is checked out in --root with BASE. A pull request that
-touches no submission's folder passes: the tests judge it. One that does may touch a single folder
-and nothing else, and that folder is checked by this repository's tools, not by the pull request's.
-`ci score FOLDER` scores it in a sandbox, or says why it does not. Findings are annotations
-(::error file=...::) for GitHub Actions. Exit code 0: no error, 1: errors, 2: used wrongly.
+touches nothing under records/ passes: the tests judge it. One that does may add a single new folder
+of a track and nothing else, and that folder is checked by this repository's tools, not by the pull
+request's. PULL_LOGIN and PULL_ID name who opened it; github_id must say the same. `ci score FOLDER`
+scores it in a sandbox; where nothing could be scored, it fails. Findings are annotations
+(::error file=...::) for GitHub Actions, and the job's page. Exit code 0: no error, 1: errors, 2:
+used wrongly.
 """
 
 from __future__ import annotations
@@ -14,36 +16,35 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-from . import REPO, GolfError, check, shown, track
+from . import REPO, GolfError, check, check_names, check_record, ci_changes, ci_summary, submission, track
+from .ci_changes import Change, Remark, fail, git
 from .runlog import dig, parse_json
+from .strict_json import StrictError
 
 COMMANDS = {check.FAIL: "error", check.HUMAN: "warning", check.NOTE: "notice"}
-FOLDERS_CHECKED = 5
-OUTSIDE_SHOWN = 5
+WHOLE_IS_DUE = (
+    "two parts of one seed were scored here; the whole score, of every seed, is due: a maintainer runs "
+    "scripts/golf.sh score before or after merging"
+)
 
 
-@dataclass(frozen=True)
-class Remark:
-    """One annotation: a finding's level and rule, at a path of the pull request."""
-
-    level: str
-    rule: str
-    message: str
-    path: str
-
-    def __str__(self) -> str:
-        place = f"file={escape(self.path, ':,')},title={escape(self.rule, ':,')}"
-        return f"::{COMMANDS[self.level]} {place}::{escape(self.message)}"
+def annotation(remark: Remark) -> str:
+    place = f"file={escape(remark.path, ':,')},title={escape(remark.rule, ':,')}"
+    return f"::{COMMANDS[remark.level]} {place}::{escape(remark.message)}"
 
 
 def escape(text: str, more: str = "") -> str:
     """Text for a workflow command: its special characters and line ends as %XX."""
     text = re.sub(rf"[%\r\n{more}]", lambda c: f"%{ord(c[0]):02X}", text)
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def say(line: str) -> None:
+    """A line that is no workflow command, whatever foreign text it holds."""
+    line = "".join(c if c.isprintable() else "?" for c in line)
+    print(line.replace("::", ": :").replace("##[", "# #["))
 
 
 def add_arguments(parser) -> None:
@@ -65,85 +66,81 @@ def main(args) -> int:
 def check_change(base: str, root: Path) -> int:
     root = Path(git(root, "rev-parse", "--show-toplevel").strip())
     commit = git(root, "rev-parse", "--verify", "--end-of-options", f"{base}^{{commit}}").strip()
-    paths = changed_paths(root, commit)
-    folders = submission_folders(paths)
-    if not folders:
-        print("no submission's folder is touched: nothing to check here, the tests judge the rest")
+    changes = ci_changes.read_changes(root, commit)
+    entries = ci_changes.entries_of(changes)
+    remarks = ci_changes.remarks(root, commit, changes)
+    if not entries and not remarks:
+        print("nothing under records/ is touched: nothing to check here, the tests judge the rest")
         return 0
-    remarks = list(misplaced(paths, folders))
-    for folder in folders[:FOLDERS_CHECKED]:
-        remarks += check_folder(root, folder, commit)
+    bad = {remark.path for remark in remarks if remark.rule in ("track", "file-name")}
+    for entry in entries[: ci_changes.SHOWN]:
+        if entry not in bad and (root / entry).is_dir() and not (root / entry).is_symlink():
+            remarks += check_folder(root, entry, changes)
     for remark in remarks:
-        print(remark)
-    failed = any(remark.level == check.FAIL for remark in remarks)
+        print(annotation(remark))
+    failed = not entries or any(remark.level == check.FAIL for remark in remarks)
+    verdict, names = "FAIL" if failed else "PASS", ", ".join(map(ascii, entries)) or "no entry"
+    ci_summary.write(ci_summary.of_findings(names, verdict, remarks))
     if not failed:
-        set_outputs(folder=folders[0], data=rules_of(folders[0])["data"]["name"])
-    print(f"{'FAIL' if failed else 'PASS'} {', '.join(map(ascii, folders))}; {check.RULING}")
+        set_outputs(folder=entries[0], data=rules_of(entries[0])["data"]["name"])
+    say(f"{verdict} {names[:500]}" + ("" if failed else f"; {check.RULING}"))
     return int(failed)
 
 
-def git(root: Path, *args: str) -> str:
-    """What a git command prints. File names may hold any byte."""
-    command = ["git", "-C", str(root), *args]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape")
-    except OSError as error:
-        raise GolfError(f"git cannot be run: {error.strerror}", 2) from None
-    if done.returncode != 0:
-        why = (done.stderr.strip().splitlines() or ["it found nothing"])[-1]
-        hint = "BASE must be a commit here, with the history between (fetch-depth: 0)"
-        raise GolfError(f"git {args[0]} in {shown(root)}: {why}; {hint}", 2)
-    return done.stdout
-
-
-def changed_paths(root: Path, base: str) -> list[str]:
-    """Every path that HEAD adds, changes or deletes since it parted from `base`."""
-    fork = git(root, "merge-base", base, "HEAD").strip()
-    listed = git(root, "diff", "--name-only", "--no-renames", "-z", fork, "HEAD")
-    return [path for path in listed.split("\0") if path]
-
-
-def submission_folders(paths: Iterable[str]) -> list[str]:
-    """records/<track>/<folder> of each path below such a folder."""
-    parts = (path.split("/") for path in paths)
-    return sorted({"/".join(p[:3]) for p in parts if p[0] == "records" and len(p) > 3})
-
-
-def misplaced(paths: list[str], folders: list[str]) -> Iterable[Remark]:
-    if len(folders) > 1:
-        message = f"{len(folders)} submission folders are touched; one pull request adds one"
-        for folder in folders[:OUTSIDE_SHOWN]:
-            yield Remark(check.FAIL, "one-folder", message, folder)
-    outside = [path for path in paths if not path.startswith(tuple(f"{f}/" for f in folders))]
-    for path in outside[:OUTSIDE_SHOWN]:
-        message = f"outside the submission's folder, with {len(outside)} such files in all; "
-        message += "leave them out, or send them as a pull request of their own"
-        yield Remark(check.FAIL, "outside", message, path)
-
-
-def check_folder(root: Path, folder: str, base: str) -> list[Remark]:
+def check_folder(root: Path, entry: str, changes: list[Change]) -> list[Remark]:
     """The check's findings on a folder, by the track of this repository, not of the change."""
-    _, track_name, name = folder.split("/")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        message = "the folder's name needs letters, digits, dots, - and _ alone; rename it"
-        return [Remark(check.FAIL, "file-name", message, folder)]
-    if track_name not in track.names():
-        message = f"there is no such track; there are: {', '.join(track.names())}"
-        return [Remark(check.FAIL, "track", message, folder)]
-    if not (root / folder).is_dir():
-        return [Remark(check.FAIL, "removed", "removes an entry; maintainers do that", folder)]
+    claim_path = f"{entry}/submission.json"
+    place = claim_path if (root / claim_path).is_file() else entry
     remarks = []
-    if git(root, "ls-tree", base, "--", folder):
-        message = "changes an entry that is there already; is it its author's own, and why?"
-        remarks.append(Remark(check.HUMAN, "changed", message, folder))
-    claim = f"{folder}/submission.json"
-    place = claim if (root / claim).is_file() else folder
-    found = check.check_folder(root / folder, rules_of(folder)).findings
-    return remarks + [Remark(f.level, f.rule, f.message, place) for f in found]
+    for finding in check.check_folder(root / entry, rules_of(entry)).findings:
+        # what is published already was so before this pull request
+        again = finding.rule == "log-twice"
+        remarks.append(Remark(check.FAIL if again else finding.level, finding.rule, finding.message, place))
+    for change in changes:
+        if ci_changes.entry_of(change.path) == entry and check_names.left_behind(change.path):
+            remarks.append(fail("file-unlisted", "a system or Python left it behind; delete it", change.path))
+    return remarks + author(root / entry, place)
 
 
 def rules_of(folder: str | Path) -> dict:
     return track.load(Path(folder).parent.name)
+
+
+def author(folder: Path, place: str) -> list[Remark]:
+    """github_id is who opened the pull request, and the author's name nobody else's."""
+    try:
+        claim = submission.read_claim(folder)
+    except StrictError:
+        return []  # `json` says so
+    stated, name = same_name(claim.get("github_id")), same_name(claim.get("author"))
+    login, number = opener()
+    if not login or not number:
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            return [fail("author", "PULL_LOGIN and PULL_ID are not set: see submission.yml", place)]
+        say("PULL_LOGIN and PULL_ID are not set: github_id is compared with nobody")
+    elif stated not in (login, number):
+        text = f"github_id {ascii(claim.get('github_id'))[:60]} did not open this pull request, {login} did"
+        return [fail("author", f"{text}; state your own, or have its author open it", place)]
+    for other in (c for t in track.names() for _, c in submission.claims(track.RECORDS / t)):
+        owner = same_name(other.get("github_id"))
+        if owner not in (stated, login, number) and name in (owner, same_name(other.get("author"))):
+            text = f"author {ascii(claim.get('author'))[:60]} is the name of {ascii(owner)[:60]}'s entries"
+            return [fail("author", f"{text}; state your own", place)]
+    return []
+
+
+def opener() -> tuple[str, str]:
+    """Login and number of who opened the pull request: the workflow names both, so does the event's file."""
+    login, number = (same_name(os.environ.get(name)) for name in ("PULL_LOGIN", "PULL_ID"))
+    event = os.environ.get("GITHUB_EVENT_PATH", "")
+    if not login and not number and Path(event).is_file():
+        user = dig(parse_json(Path(event).read_bytes()), "pull_request", "user")
+        login, number = same_name(dig(user, "login")), same_name(str(dig(user, "id") or ""))
+    return login, number
+
+
+def same_name(value) -> str:
+    return " ".join(ci_changes.key(value).split()) if isinstance(value, str) else ""
 
 
 def set_outputs(**values: str) -> None:
@@ -157,34 +154,56 @@ def set_outputs(**values: str) -> None:
 
 
 def score(folder: Path) -> int:
-    """`golf.sh score --quick` on the CPU; not scoring is a warning, which a reviewer sees."""
+    """`golf.sh score --quick` on the CPU. Whatever is not scored fails: it must not look green."""
     from . import sandbox  # here: `check` does without what it needs
 
     place = "/".join(folder.parts[-3:])
     path = folder / "submission.json"
     if not path.is_file():
-        raise GolfError(f"{shown(path)}: no such file; give a submission's folder", 2)
-    seeds = dig(parse_json(path.read_bytes()), "seeds")
+        raise GolfError(f"{path}: no such file; give a submission's folder", 2)
+    try:
+        seeds = dig(submission.read_claim(folder), "seeds")
+    except StrictError as error:
+        return not_scored(folder, place, f"submission.json {error}")
     if not isinstance(seeds, list) or not any(dig(seed, "artifact") for seed in seeds):
-        print(Remark(check.NOTE, "not-rescorable", "ships no artifact, so it is not scored", place))
-        return 0
+        text = "it ships no artifact; a maintainer may merge such an entry, which has no rank, by hand"
+        return not_scored(folder, place, text)
     if why := sandbox.why_not():
-        print(Remark(check.HUMAN, "not-scored", f"not scored: {why}", place))
-        return 0
+        return not_scored(folder, place, why)
     code, report = run_score(folder)
-    if report is None:
-        level = check.FAIL if code == 1 else check.HUMAN
-        print(Remark(level, "not-scored", "could not be scored; the log above says why", place))
-        return int(level == check.FAIL)
+    if report is None or not sum(seed.get("targets", 0) for seed in report["seeds"]):
+        return not_scored(folder, place, "the score ended without a result; the log above says why")
     for rule in report_rules(report):
         text = f"{rule['figure']}: {rule['sentence']}"
         if rule["passed"]:
-            print(f"PASS {rule['id']}: {text}")
+            say(f"PASS {rule['id']}: {text}")
         else:
             level = check.HUMAN if rule["passed"] is None else check.FAIL
-            print(Remark(level, rule["id"], text, place))
-    print(f"{report['verdict']} {place}; {report['ruling']}")
-    return code
+            print(annotation(Remark(level, rule["id"], text, place)))
+    failed = code != 0 or report["verdict"] == check.FAIL
+    if not failed:
+        print(annotation(Remark(check.NOTE, "quick", WHOLE_IS_DUE, place)))
+    verdict = check.FAIL if failed else report["verdict"]
+    page = ci_summary.of_score(folder, report, verdict, record_rule(folder))
+    ci_summary.write([*page, "", WHOLE_IS_DUE])
+    say(f"{verdict} {place}")
+    return int(failed)
+
+
+def not_scored(folder: Path, place: str, why: str) -> int:
+    print(annotation(fail("not-scored", f"not scored: {why}", place)))
+    verdict = f"not scored: {ci_summary.text(why, 300)}"
+    ci_summary.write(ci_summary.of_score(folder, None, verdict, "not asked"))
+    return 1
+
+
+def record_rule(folder: Path) -> str:
+    """What check --record says, in one line."""
+    case = check.check_folder(folder, rules_of(folder))
+    if not case.ranked:
+        return "not asked: records are made in the record lane"
+    check_record.against_best(case, check.is_valid)
+    return next((f"{f.level}: {f.message}" for f in case.findings if f.rule == "record"), "not asked")
 
 
 def run_score(folder: Path) -> tuple[int, dict | None]:
@@ -202,7 +221,8 @@ def run_score(folder: Path) -> tuple[int, dict | None]:
     finally:
         print(f"\n::{token}::", flush=True)
     report = parse_json(done.stdout)
-    return done.returncode, report if isinstance(report, dict) else None
+    whole = isinstance(dig(report, "seeds"), list) and isinstance(dig(report, "rules"), list)
+    return done.returncode, report if whole else None
 
 
 def report_rules(report: dict) -> list[dict]:

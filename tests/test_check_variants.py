@@ -1,0 +1,454 @@
+"""Forged and careless folders by kind: each variant raises its rule, and an honest folder none.
+
+test_check_rules.py has an example of every rule; here stand siblings of each kind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections import Counter
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from check_kit import edit, found, listing, write
+from golf import case, check, check_code, strict_json, submission, track
+
+pytest_plugins = ["check_kit"]
+FAIL, NOTE = case.FAIL, case.NOTE
+
+
+@pytest.fixture(autouse=True)
+def code_not_read(monkeypatch):
+    """It is the same each time, and takes longest; test_check_code.py is about it."""
+    monkeypatch.setattr(check_code, "RULES", ())
+
+
+def findings(folder):
+    return check.check_folder(folder, track.load("track_tiny")).findings
+
+
+def rules_of(folder, level=FAIL) -> Counter:
+    return Counter(f.rule for f in findings(folder) if f.level == level)
+
+
+def claim_bytes(folder) -> bytes:
+    return (folder / "submission.json").read_bytes()
+
+
+# ---- submission.json: one way to read it
+
+
+def inserted(text):
+    """A text put before the first key."""
+    return lambda blob: blob.replace(b"{", b"{" + text.encode("utf-8", "surrogatepass"), 1)
+
+
+def replaced(old, new):
+    def change(blob):
+        assert old.encode() in blob, old
+        return blob.replace(old.encode(), new.encode(), 1)
+
+    return change
+
+
+BYTES = {
+    "bom": lambda blob: b"\xef\xbb\xbf" + blob,
+    "utf-16 with a mark": lambda blob: blob.decode().encode("utf-16"),
+    "utf-16-le": lambda blob: blob.decode().encode("utf-16-le"),
+    "utf-16-be": lambda blob: blob.decode().encode("utf-16-be"),
+    "utf-32": lambda blob: blob.decode().encode("utf-32"),
+    "utf-32-be": lambda blob: blob.decode().encode("utf-32-be"),
+    "latin-1": lambda blob: blob.replace(b"It helps.", "é".encode("latin-1")),
+    "overlong utf-8": lambda blob: blob.replace(b"It helps.", b"\xc0\xaf"),
+    "a surrogate in utf-8": lambda blob: blob.replace(b"It helps.", b"\xed\xa0\x80"),
+    "a key twice": inserted('"val_bpb": 0.1, '),
+    "a key twice by escape": inserted('"val_bp\\u0062": 0.1, '),
+    "a key twice inside": replaced('"path": "README.md"', '"path": "x", "path": "README.md"'),
+    "a key twice in env": replaced('"ITERATIONS": "3"', '"ITERATIONS": "1", "ITERATIONS": "3"'),
+    "NaN": inserted('"val_loss": NaN, '),
+    "Infinity": inserted('"x": Infinity, '),
+    "-Infinity": inserted('"x": [-Infinity], '),
+    "1e999": inserted('"x": 1e999, '),
+    "-1E+400": inserted('"x": -1E+400, '),
+    "1e-999": inserted('"x": 1e-999, '),
+    "long fraction": inserted(f'"x": 0.{"1" * 50}, '),
+    "5,000 digits": inserted(f'"x": {"9" * 5000}, '),
+    "2**63": inserted(f'"x": {2**63}, '),
+    "-2**64": inserted(f'"x": -{2**64}, '),
+    "deep lists": inserted(f'"x": {"[" * 20}{"]" * 20}, '),
+    "very deep lists": inserted(f'"x": {"[" * 90000}{"]" * 90000}, '),
+    "deep objects": inserted('"x": ' + '{"a":' * 12 + "1" + "}" * 12 + ", "),
+    "a newline in a name": replaced('"my idea"', '"my\\nidea"'),
+    "NUL by escape": replaced('"my idea"', '"my\\u0000idea"'),
+    "escape character": replaced('"my idea"', '"\\u001b[2Jmy idea"'),
+    "half a pair": replaced('"my idea"', '"\\ud800"'),
+    "right to left": replaced('"my idea"', '"\\u202emy idea"'),
+    "zero width": replaced('"my idea"', '"my\\u200b idea"'),
+    "soft hyphen in a key": inserted('"na\\u00adme": "x", '),
+    "line separator": replaced('"my idea"', '"my\\u2028idea"'),
+    "delete": replaced('"my idea"', '"my\\u007fidea"'),
+    "private use": replaced('"my idea"', '"\\ue000"'),
+    "raw tab": replaced('"my idea"', '"my\tidea"'),
+    "a comment": lambda blob: b"// golf\n" + blob,
+    "two values": lambda blob: blob + b"{}",
+    "a comma at the end": lambda blob: blob.rstrip().removesuffix(b"}") + b",}",
+    "single quotes": lambda blob: blob.replace(b'"', b"'"),
+    "a list around": lambda blob: b"[" + blob + b"]",
+    "nothing": lambda blob: b"",
+    "half": lambda blob: blob[: len(blob) // 2],
+    "a megabyte of spaces": lambda blob: blob + b" " * (1 << 20),
+}
+
+
+@pytest.mark.parametrize("change", BYTES.values(), ids=BYTES)
+def test_bytes_that_are_not_read(folder, change):
+    (folder / "submission.json").write_bytes(change(claim_bytes(folder)))
+    assert rules_of(folder) == {"json": 1}, "one finding for one fault"
+    (finding,) = [f for f in findings(folder) if f.rule == "json"]
+    assert finding.message.isprintable() and len(finding.message) < 250
+
+
+def test_what_is_plain_json_is_read(folder):
+    blob = claim_bytes(folder).replace(b"A. Thor", "Á. Thör 名".encode())
+    (folder / "submission.json").write_bytes(blob)
+    assert findings(folder) == []
+    assert strict_json.parse(b'{"a": [1, -0.5, 1e-7, 0.0, -0, 9223372036854775807, null, true, "\xc3\xa9"]}')
+
+
+def top(**values):
+    return lambda v: v.update(values)
+
+
+SHAPES = {
+    "an own key": top(rank=1),
+    "a key of a file": lambda v: v["files"][0].update(mode="755"),
+    "a key of a seed": lambda v: v["seeds"][0].update(note="best"),
+    "a key of data": lambda v: v["data"].update(url="x"),
+    "__proto__": lambda v: v.update({"__proto__": {}}),
+    "an upper case twin": top(Val_bpb=0.1),
+    "a whole number as a fraction": lambda v: v.update(bytes_total=float(v["bytes_total"])),
+    "a seed as a fraction": lambda v: v["seeds"][0].update(seed=1.0),
+    "version 1.0": top(schema_version=1.0),
+    "version true": top(schema_version=True),
+    "a negative seed": lambda v: v["seeds"][0].update(seed=-1),
+    "an upper case hash": lambda v: v["files"][0].update(sha256=v["files"][0]["sha256"].upper()),
+    "a blank author": top(author="   "),
+    "an odd variable": lambda v: v["env"].update({"A B": "1"}),
+    "a number in env": lambda v: v["env"].update(ITERATIONS=3),
+    "a date with a time": top(date="2026-11-22T10:00:00"),
+    "a date in other digits": top(date="２０２６-11-22"),
+    "a date of week": top(date="2026-W47-1"),
+    "a segment too few": lambda v: v["seeds"][0]["segments"].pop(),
+    "a segment of three": lambda v: v["seeds"][0]["segments"][0].append(1),
+    "text as a list": top(name=["my idea"]),
+    "no seeds": top(seeds=[]),
+    "null as a score": top(val_bpb=None),
+}
+
+
+@pytest.mark.parametrize("change", SHAPES.values(), ids=SHAPES)
+def test_shapes_that_the_schema_refuses(folder, change):
+    edit(folder, change)
+    assert "json-schema" in rules_of(folder)
+
+
+def test_no_pattern_of_a_schema_lets_a_line_end_through():
+    """`$` matches before a last line end, \\Z does not."""
+    import re
+
+    for name in ("submission", "track"):
+        text = (case.Path(check.__file__).parent / f"{name}.schema.json").read_text()
+        patterns = [json.loads(f'"{p}"') for p in re.findall(r'"pattern": "((?:[^"\\]|\\.)*)"', text)]
+        assert patterns
+        for pattern in patterns:
+            assert pattern.endswith(r"\Z") and pattern.startswith("^"), pattern
+
+
+def day(offset):
+    return (datetime.now(timezone.utc) + timedelta(days=offset)).date().isoformat()
+
+
+@pytest.mark.parametrize(
+    "date", ["2026-02-30", "2026-00-10", "2027-02-29", "2026-13-01", "2025-12-31", "2099-12-31"]
+)
+def test_impossible_dates(folder, date):
+    edit(folder, top(date=date))
+    assert {"date", "json-schema"} & {*rules_of(folder)}
+
+
+def test_tomorrow_is_today_elsewhere(folder):
+    for offset, fails in ((1, False), (0, False), (3, True)):
+        edit(folder, top(date=day(offset)))
+        assert ("date" in rules_of(folder)) == fails
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("author", "Your Name"),
+        ("author", "tbd"),
+        ("github_id", " your-github-id"),
+        ("name", "What to call it"),
+        ("blurb", "One sentence on what is new here"),
+        ("blurb", "..."),
+        ("name", "n/a"),
+    ],
+)
+def test_words_that_were_to_be_written(folder, name, words):
+    edit(folder, lambda v: v.update({name: words}))
+    assert rules_of(folder) == {"placeholder": 1}
+
+
+# ---- Names
+
+
+NAMES = {
+    "a name in other case": "Train_seed2.log",
+    "aux": "aux.log",
+    "nul": "NUL",
+    "com port": "com1.jsonl",
+    "printer": "lpt9.x.log",
+    "con": "con",
+    "a dot at the end": "notes.",
+    "a space at the end": "notes.log ",
+    "a colon": "a:b.log",
+    "a backslash": "a\\b.log",
+    "a dash first": "-rf.log",
+    "hidden": ".notes.log",
+    "accents": "é.log",
+    "accents apart": "e\u0301.log",
+    "full width": "ｔ.log",
+    "right to left": "a\u202eb.log",
+    "long": "x" * 65 + ".log",
+    "deep and long": "d/" * 7 + "x" * 60 + "/" + "y" * 60,
+    "a quote": "a'b.log",
+    "a star": "a*.log",
+    "percent": "a%2fb.log",
+    "git's own": ".gitattributes",
+    "a swap file": ".x.swp",
+}
+MODULES = {
+    "numpy": "numpy.py",
+    "torch": "torch.py",
+    "json": "json.py",
+    "site": "sitecustomize.py",
+    "user": "usercustomize.py",
+    "upper case": "Numpy.py",
+    "random": "random.py",
+    "compiled": "json.pyc",
+    "native": "math.abi3.so",
+    "a package": "numpy/__init__.py",
+    "a folder alone": "torch/data.txt",
+    "below": "lib/struct.py",
+    "code": "code/x.txt",
+    "triton": "triton.py",
+    "sentencepiece": "sentencepiece.py",
+    "the scorer's": "feeder.py",
+    "main": "__future__.py",
+    "the script's": "train_gpt/__init__.py",
+}
+
+
+@pytest.mark.parametrize("name", [*NAMES.values(), *MODULES.values()], ids=[*NAMES, *MODULES])
+def test_names_that_no_entry_may_have(folder, name):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x = 1\n")
+    if name not in (".gitattributes", ".x.swp"):
+        edit(
+            folder,
+            lambda v: v["files"].append(
+                {"path": name, "role": "score", "bytes": 6, "sha256": submission.sha256(path)}
+            ),
+        )
+    assert "file-name" in rules_of(folder)
+
+
+def test_long_names_hold_bytes_that_count(folder):
+    """54 kB were once fitted into the names of empty files."""
+    sums = []
+    for name in ("a", "a" * 60, "d" * 60 + "/" + "a" * 60):
+        write(folder, f"{name}.txt", "", "score")
+        sums.append(submission.count_bytes(folder, check.check_folder(folder).listed(), None).code)
+    assert [b - a for a, b in zip(sums, sums[1:])] == [64, 125]
+    for i in range(12):
+        write(folder, f"{i}.txt", "", "score")
+    assert "file-count" in rules_of(folder)
+
+
+def test_a_dozen_counted_files_may_be(folder):
+    for i in range(10):
+        write(folder, f"m{i}.py", f"x = {i}\n", "score")
+    assert "file-count" not in rules_of(folder)
+    write(folder, "m10.py", "x = 1\n", "score")
+    assert "file-count" in rules_of(folder)
+
+
+@pytest.mark.parametrize(
+    "name", [".DS_Store", "Thumbs.db", "._train.log", "desktop.ini", "__pycache__/a.cpython-311.pyc"]
+)
+def test_what_systems_leave_behind_is_skipped(folder, name):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"\0\0\0\1Bud1")
+    (one,) = findings(folder)
+    assert (one.level, one.rule) == (NOTE, "file-unlisted") and "delete it" in one.message
+
+
+# ---- Trees
+
+
+def hole(folder):
+    with (folder / "hole.log").open("wb") as file:
+        file.truncate(1 << 40)
+
+
+def replace_by_link(folder, target):
+    path = folder / "train_seed2.log"
+    path.rename(folder.parent / "moved.log")
+    path.symlink_to(target)
+
+
+TREES = {
+    "a link to a file beside": ("file-link", lambda f: (f / "x.log").symlink_to("train.log")),
+    "a link to a folder": ("file-link", lambda f: (f / "x").symlink_to(f.parent)),
+    "a link to nowhere": ("file-link", lambda f: (f / "x.log").symlink_to("nowhere")),
+    "a link to itself": ("file-link", lambda f: (f / "x.log").symlink_to("x.log")),
+    "a link out": ("file-link", lambda f: replace_by_link(f, "../moved.log")),
+    "a link to a device": ("file-link", lambda f: replace_by_link(f, "/dev/zero")),
+    "a linked submission.json": (
+        "file-link",
+        lambda f: [
+            (f / "submission.json").rename(f.parent / "s.json"),
+            (f / "submission.json").symlink_to("../s.json"),
+        ],
+    ),
+    "a hard link": ("file-link", lambda f: os.link(f / "train_gpt.py", f.parent / "x.py")),
+    "a pipe": ("file-kind", lambda f: os.mkfifo(f / "pipe.log")),
+    "a pipe as submission.json": (
+        "file-kind",
+        lambda f: [(f / "submission.json").unlink(), os.mkfifo(f / "submission.json")],
+    ),
+    "an empty folder": ("file-kind", lambda f: (f / "nothing").mkdir()),
+    "folders in folders": ("file-kind", lambda f: (f / "a/b/c").mkdir(parents=True)),
+    "a hole of a terabyte": ("file-large", hole),
+    "set-uid": ("file-mode", lambda f: (f / "train_gpt.py").chmod(0o4644)),
+    "sticky": ("file-mode", lambda f: (f / "train.log").chmod(0o1644)),
+    "a folder as a file": (
+        "file-required",
+        lambda f: [
+            (f / "README.md").unlink(),
+            (f / "README.md").mkdir(),
+            (f / "README.md/x.md").write_text("x"),
+        ],
+    ),
+    "500 folders": ("file-count", lambda f: [(f / f"d{i}").mkdir() for i in range(501)]),
+}
+
+
+@pytest.mark.parametrize(("rule", "change"), TREES.values(), ids=TREES)
+def test_trees(folder, rule, change):
+    change(folder)
+    assert rule in rules_of(folder)
+
+
+def test_a_socket(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind("pipe.log")
+    assert "file-kind" in rules_of(folder)
+
+
+def test_a_size_that_lies_is_no_size(folder, monkeypatch):
+    """As files of /proc do: 0 bytes by stat, more when read."""
+    one = check.check_folder(folder)
+    one.files["train.log"] -= 1
+    one.hashes.clear()
+    assert one.sha256("train.log") == "unlike its size"
+
+
+# ---- One finding for one fault
+
+
+def test_an_edited_log_is_to_be_restored(folder):
+    with (folder / "train_seed2.log").open("a") as log:
+        log.write("best run\n")
+    (one,) = [f for f in findings(folder) if f.level == FAIL]
+    assert one.rule == "file-hash" and one.message.endswith("restore what the run wrote")
+
+
+SINGLE = {
+    "a first log edited": ("file-hash", lambda f: (f / "train_seed1.log").write_text("x")),
+    "the script edited": ("file-hash", lambda f: (f / "train_gpt.py").write_text("x = 1\n")),
+    "metrics edited": ("file-hash", lambda f: (f / "metrics_seed3.jsonl").write_text("{}\n")),
+    "an artifact edited": ("file-hash", lambda f: (f / "final_model_seed3.int8.zlib").write_bytes(b"x")),
+    "a log gone": ("file-required", lambda f: (f / "train_seed2.log").unlink()),
+    "metrics gone": ("file-required", lambda f: (f / "metrics_seed2.jsonl").unlink()),
+    "an artifact gone": ("file-required", lambda f: (f / "final_model_seed2.int8.zlib").unlink()),
+    "the script gone": ("file-required", lambda f: (f / "train_gpt.py").unlink()),
+    "no README": ("file-required", lambda f: (f / "README.md").unlink()),
+    "no submission.json": ("file-required", lambda f: (f / "submission.json").unlink()),
+    "a better score": ("score", lambda f: edit(f, lambda v: v["seeds"][0].update(val_bpb=1.0))),
+    "a better mean": ("mean", lambda f: edit(f, top(val_bpb=1.0))),
+    "less time": ("time", lambda f: edit(f, lambda v: v["seeds"][0].update(train_seconds=0.5))),
+    "another machine": ("hardware", lambda f: edit(f, top(hardware="RTX 9090"))),
+    "the script tidied up": (
+        "script-hash",
+        lambda f: write(
+            f, "train_gpt.py", (f / "train_gpt.py").read_text().replace("in a blink", "in a moment")
+        ),
+    ),
+    "a file beside": ("file-unlisted", lambda f: (f / "notes.txt").write_text("x")),
+    "another role": ("file-role", lambda f: edit(f, lambda v: listing(v, "train.log").update(role="readme"))),
+}
+
+
+@pytest.mark.parametrize(("rule", "change"), SINGLE.values(), ids=SINGLE)
+def test_one_fault_is_one_kind_of_finding(folder, rule, change):
+    change(folder)
+    raised = {name: count for name, count in rules_of(folder).items() if name != "bytes"}
+    assert [*raised] == [rule], [f.message for f in findings(folder)]
+    if rule.startswith("file-"):
+        assert raised == {rule: 1}
+
+
+def test_an_artifact_of_every_seed_in_the_record_lane(folder):
+    for lane, level in (("record", FAIL), ("open-hardware", NOTE)):
+        edit(folder, lambda v: v.update(lane=lane))  # noqa: B023
+        edit(folder, lambda v: v["seeds"][2].update(artifact=None))
+        assert "not-rescorable" in rules_of(folder, level)
+
+
+def test_a_mean_over_some_seeds_is_none(folder):
+    edit(folder, lambda v: v["seeds"][2].update(eval_seconds=None))
+    assert "mean" in rules_of(folder)
+    edit(folder, top(eval_seconds=None))
+    assert "mean" not in found(folder)
+
+
+# ---- The command
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "records/track_tiny/another/train_gpt.py",
+        "train_gpt.py",
+        "records/other/{name}/train_gpt.py",
+        "/home/me/records/track_tiny/{name}/train_gpt.py",
+        "../{name}/train_gpt.py",
+    ],
+)
+def test_the_command_names_where_the_entry_lies(folder, where):
+    right = f"records/track_tiny/{folder.name}/train_gpt.py"
+    edit(folder, lambda v: v.update(command=v["command"].replace(right, where.format(name=folder.name))))
+    (one,) = findings(folder)
+    assert one.rule == "command" and right in one.message
+
+
+def test_the_readmes_command_names_where_the_entry_lies(folder):
+    readme = folder / "README.md"
+    readme.write_text(readme.read_text().replace(folder.name, "2026-01-01_old"))
+    (one,) = findings(folder)
+    assert one.rule == "command" and "README.md names" in one.message
