@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # The one door to the tools: scripts/golf.sh COMMAND ...; without a command it lists them.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh scripts/golf.sh`
 set -euo pipefail
+unset CDPATH
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -z "${PYTHON:-}" ]; then
     PYTHON=python3

@@ -2,12 +2,23 @@
 # From a fresh clone to a checked submission: installs, trains the starter for a few minutes on the
 # sample text that the clone carries, packs and scores it, and makes a submission folder of it.
 # Call it again at any time: what is there is used again, only the run is new.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh scripts/quickstart.sh`
 set -euo pipefail
+unset CDPATH
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-if [ $# -gt 0 ]; then
-    echo "usage: [TORCH_INDEX_URL=...] [DEVICE=cpu] bash scripts/quickstart.sh" >&2
-    exit 2
-fi
+usage="usage: [TORCH_INDEX_URL=ADDRESS] [DEVICE=cpu] [PYTHON=python3.12] bash scripts/quickstart.sh"
+case "$*" in
+    "") ;;
+    -h | --help)
+        echo "$usage"
+        sed -n '/^# From/,/^# Call/s/^# /  /p' "$root/scripts/quickstart.sh"
+        exit
+        ;;
+    *)
+        echo "$usage" >&2
+        exit 2
+        ;;
+esac
 # shellcheck source=scripts/venv.sh
 . "$root/scripts/venv.sh"
 cd "$root"
@@ -37,8 +48,6 @@ bash scripts/golf.sh new "$run_dir" --out "$run_dir-submission" --track "$track"
 
 # 5. What came out. The range is in the config, beside the values that it belongs to.
 expect=$(sed -n 's/^# expect val_bpb: *//p' configs/quickstart.env)
-echo
-echo "Done: a language model was trained, packed into one small file, and that file was scored."
 PYTHONPATH=scripts "$python" -m golf.report "$run_dir" ${expect:+"$expect"}
 cat <<TEXT
 entry    $run_dir-submission/ (what a pull request would add under records/$track/)

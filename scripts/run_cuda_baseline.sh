@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Trains, packs and scores what an env file describes, on CUDA unless DEVICE says otherwise.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh scripts/run_cuda_baseline.sh`
 set -euo pipefail
+unset CDPATH
 if [ $# -lt 1 ]; then
     cat >&2 <<USAGE
 usage: [NAME=value ...] bash scripts/run_cuda_baseline.sh CONFIG.env

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Trains, packs and scores what an env file describes with the MLX trainer: on the GPU of a Mac with
 # Apple Silicon, elsewhere on the processor.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh scripts/run_mlx_baseline.sh`
 set -euo pipefail
+unset CDPATH
 if [ $# -lt 1 ]; then
     cat >&2 <<USAGE
 usage: [NAME=value ...] bash scripts/run_mlx_baseline.sh CONFIG.env

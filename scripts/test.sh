@@ -1,16 +1,31 @@
 #!/usr/bin/env bash
-# The tests: ruff, shellcheck and pytest's fast tier; --all adds the slow one. Further arguments go
-# to pytest: bash scripts/test.sh tests/test_run.py -k lock
+# The tests: ruff, shellcheck and pytest's fast tier.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh scripts/test.sh`
 set -euo pipefail
+unset CDPATH
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+tier=(-m "not slow")
+case "${1:-}" in
+    -h | --help)
+        cat <<'TEXT'
+usage: bash scripts/test.sh [--all] [PYTEST'S ARGUMENTS]
+  ruff, shellcheck and pytest's fast tests; --all: the slow ones too. .venv is made if need be; system
+  packages that tests use (bubblewrap, g++) are installed where root or sudo allow it.
+  e.g. bash scripts/test.sh tests/test_run.py -k lock
+TEXT
+        exit
+        ;;
+    --all)
+        tier=()
+        shift
+        ;;
+esac
 # shellcheck source=scripts/venv.sh
 . "$root/scripts/venv.sh"
+# shellcheck source=scripts/packages.sh
+. "$root/scripts/packages.sh"
 cd "$root"
-tier=(-m "not slow")
-if [ "${1:-}" = --all ]; then
-    tier=()
-    shift
-fi
+packages_ready
 venv_ready requirements-dev.txt
 "$python" -m ruff check .
 "$root/.venv/bin/shellcheck" -x scripts/*.sh .ci/run

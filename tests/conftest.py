@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,16 @@ def run_script(script, *args, env=None, cwd=None, timeout=120, repo=REPO):
         errors="replace",
         timeout=timeout,
     )
+
+
+def pytest_terminal_summary(terminalreporter):
+    """One loud line for each thing that this machine lacks: how many tests were skipped for it."""
+    reasons = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        _, marked, reason = str(report.longrepr[2]).partition("NOT TESTED: ")
+        reasons[reason] += bool(marked)
+    for reason, count in (+reasons).items():
+        terminalreporter.write_line(f"{count} tests SKIPPED: {reason}", red=True, bold=True)
 
 
 @pytest.fixture(autouse=True)

@@ -209,7 +209,7 @@ def test_quickstart_on_apple_silicon_takes_the_mlx_trainer(tiny_repo):
     env = {"PATH": f"{tools}:{kit.os.environ['PATH']}", "TORCH_INDEX_URL": "x"}
     done = run_script("quickstart.sh", env=env, repo=tiny_repo)
     assert done.returncode == 0, done.stdout + done.stderr
-    (installed,) = (venv / "pip.log").read_text().splitlines()  # TORCH_INDEX_URL is of no use here
+    _, installed = (venv / "pip.log").read_text().splitlines()  # TORCH_INDEX_URL is of no use here
     assert installed.endswith("requirements-mlx.txt")
     assert "change train_gpt_mlx.py" in done.stdout and "run_mlx_baseline.sh configs/" in done.stdout
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import golf
 import pytest
 from conftest import REPO, run_script
 from golf.__main__ import parser as parser_of_all
+from golf.child import for_people
+from golf.report import headline
 
 USAGE = [
     ("run_cuda_baseline.sh", [], "usage: "),
@@ -115,7 +121,7 @@ def bin_path(tmp_path):
     """A PATH with the usual tools and no Python; tests put their own python3 there."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for tool in ("bash", "dirname", "basename", "date", "cat", "sed", "grep", "rm", "git", "uname"):
+    for tool in ("bash", "dirname", "basename", "date", "cat", "sed", "grep", "rm", "git", "uname", "mkdir"):
         if found := shutil.which(tool):
             (folder / tool).symlink_to(found)
     return folder
@@ -159,6 +165,12 @@ def quick_repo(tiny_repo):
     return tiny_repo
 
 
+def installs(repo: Path) -> list[str]:
+    """What pip was told to install, call by call."""
+    calls = (repo / ".venv/bin/pip.log").read_text().splitlines()
+    return [call for call in calls if call.startswith("-m pip install")]
+
+
 def test_quickstart_twice(quick_repo, tmp_path):
     done = run_script("quickstart.sh", cwd=tmp_path, repo=quick_repo)
     assert done.returncode == 0, done.stderr
@@ -172,20 +184,18 @@ def test_quickstart_twice(quick_repo, tmp_path):
         assert words in done.stdout
     for word in ("score ", "bytes ", "seconds ", "files ", "next "):  # each thing once
         assert sum(line.startswith(word) for line in done.stdout.splitlines()) == 1, word
-    pip = quick_repo / ".venv/bin/pip.log"
-    assert len(pip.read_text().splitlines()) == 1 and "torch.txt" not in pip.read_text()
+    assert len(installs(quick_repo)) == 1 and "torch.txt" not in installs(quick_repo)[0]
     first = {p.name for p in (quick_repo / "runs").iterdir()}
     assert len(first) == 2
     done = run_script("quickstart.sh", env={"SEEDS": "1,2"}, repo=quick_repo)
-    assert done.returncode == 0 and len(pip.read_text().splitlines()) == 1
+    assert done.returncode == 0 and len(installs(quick_repo)) == 1
     assert len({p.name for p in (quick_repo / "runs").iterdir()} - first) == 2
 
 
 def test_torch_index_and_changed_requirements(quick_repo):
-    pip = quick_repo / ".venv/bin/pip.log"
     env = {"TORCH_INDEX_URL": "http://localhost:1/cpu"}
     assert run_script("quickstart.sh", env=env, repo=quick_repo).returncode == 0
-    torch, rest = pip.read_text().splitlines()
+    torch, rest = installs(quick_repo)
     assert "--no-deps --index-url http://localhost:1/cpu" in torch and torch.endswith("torch.txt")
     assert "--index-url" not in rest and rest.endswith("requirements-cuda.txt")
     assert (quick_repo / ".venv/torch.txt").read_text() == "torch==9.9\n"
@@ -211,10 +221,332 @@ def test_test_sh_runs_every_check(quick_repo):
     shutil.copyfile(REPO / ".ci/run", quick_repo / ".ci/run")
     env = {"REAL": sys.executable}
     assert run_script("test.sh", "-k", "x", env=env, repo=quick_repo).returncode == 0
-    pip, ruff, shellcheck, pytest_ = calls.read_text().splitlines()
-    assert pip.endswith("requirements-dev.txt") and ruff == "-m ruff check ."
+    asked, pip, ruff, shellcheck, pytest_ = calls.read_text().splitlines()
+    assert asked.startswith("-m pip download") and pip.endswith("requirements-dev.txt")
+    assert ruff == "-m ruff check ."
     assert "scripts/venv.sh" in shellcheck and pytest_ == "-m pytest -m not slow -k x"
     calls.write_text("")
     done = subprocess.run(["bash", str(quick_repo / ".ci/run")], env={**os.environ, **env}, cwd="/")
     assert done.returncode == 0
     assert calls.read_text().splitlines()[-1] == "-m pytest"
+
+
+TYPED = [REPO / ".ci/run", *sorted((REPO / "scripts").glob("*.sh"))]
+TYPED = [path for path in TYPED if path.read_bytes().startswith(b"#!")]
+
+
+@pytest.mark.parametrize("script", TYPED, ids=lambda path: path.name)
+def test_sh_and_posix_mode_are_as_good_as_bash(script, tmp_path):
+    """`sh scripts/x.sh`, where sh is dash or bash, from another folder, with a CDPATH that misleads."""
+    (tmp_path / "scripts").mkdir()
+    env = {**os.environ, "CDPATH": str(tmp_path), "PYTHON": sys.executable}
+    args = [] if script.name == "golf.sh" else ["--help"]  # which prints and does nothing else
+    path = script.relative_to(REPO)
+    expected = None
+    for shell in (["bash"], ["sh"], ["bash", "--posix"]):
+        command = [*shell, str(path), *args]
+        done = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "") and "usage: " in done.stdout, shell
+        expected = expected or done.stdout
+        assert done.stdout == expected, shell
+
+
+def test_a_chosen_python_is_used_or_refused(quick_repo, bin_path):
+    """PYTHON=... that is not there, too old, or another than .venv's: told, never another instead."""
+    wrapper(bin_path / "old", 'case "$*" in *version_info*) exit 1;; *) echo Python 3.8.1;; esac')
+    wrapper(bin_path / "other", 'case "$*" in *version_info\\<*|*"< (3"*) ;; *) echo 3.99;; esac')
+    for python, words in (
+        ("/no/such/python", "PYTHON=/no/such/python: there is no such program"),
+        (str(bin_path / "old"), "is not Python 3.10 or newer (Python 3.8.1)"),
+        (str(bin_path / "other"), "is Python 3.99, but .venv was made with 3."),
+    ):
+        done = run_script("quickstart.sh", env={"PYTHON": python}, repo=quick_repo)
+        assert done.returncode == 1 and words in done.stderr and done.stderr.count("\n") == 1
+        assert done.stdout == "" and not (quick_repo / "runs").exists()
+
+
+@pytest.fixture
+def venv_repo(tiny_repo):
+    """tiny_repo with a base Python whose venvs are folders of links, made by a fake `-m venv`.
+
+    FAKE_VENV=dies: the making ends half way, as by Ctrl-C. made.log counts what was made, pip.log
+    (in .venv/bin) what pip was told; PIP_CODE is what pip answers.
+    """
+    for name in ("cuda", "dev"):
+        (tiny_repo / f"requirements-{name}.txt").write_text("torch==9.9\n")
+    tools = tiny_repo / "tools"
+    tools.mkdir()
+    inner = (
+        f'case "$*" in *"import pip"*) [ -f "$(dirname "$0")/pip" ]; exit;; *ensurepip*) exit 1;; '
+        f'"-m pip"*) echo "$*" >>"$(dirname "$0")/pip.log"; exit "${{PIP_CODE:-0}}";; esac\n'
+        f'exec "{sys.executable}" "$@"'
+    )
+    wrapper(tools / "inner", inner)
+    outer = (
+        'case "$1 $2" in "-m venv") mkdir -p "$3/bin"; cp "$(dirname "$0")/inner" "$3/bin/python"\n'
+        f'echo made >>"{tiny_repo}/made.log"\n'
+        '[ "${FAKE_VENV:-}" = dies ] && kill -9 $PPID; : >"$3/bin/pip"; exit;; esac\n'
+        f'exec "{sys.executable}" "$@"'
+    )
+    wrapper(tools / "python3", outer)
+    return tiny_repo
+
+
+def ready(repo: Path, **env):
+    """venv_ready requirements-cuda.txt in a shell of its own."""
+    text = "set -euo pipefail; root=$PWD; . scripts/venv.sh; venv_ready requirements-cuda.txt"
+    env = {"PATH": f"{repo}/tools:{os.environ['PATH']}", "HOME": str(repo), "TORCH_INDEX_URL": "x", **env}
+    return subprocess.run(["bash", "-c", text], cwd=repo, env=env, capture_output=True, text=True)
+
+
+def made(repo: Path) -> int:
+    return len((repo / "made.log").read_text().splitlines())
+
+
+def test_a_venv_that_was_broken_off_is_made_anew(venv_repo):
+    assert ready(venv_repo, FAKE_VENV="dies").returncode < 0
+    assert not (venv_repo / ".venv/bin/pip").exists()
+    done = ready(venv_repo)
+    assert done.returncode == 0, done.stderr
+    assert made(venv_repo) == 2 and (venv_repo / ".venv/bin/pip").exists()
+    assert ready(venv_repo).returncode == 0 and made(venv_repo) == 2  # whole: used again
+    (venv_repo / ".venv/bin/pip").unlink()  # whatever it lost it by
+    assert ready(venv_repo).returncode == 0 and made(venv_repo) == 3
+
+
+def test_a_failed_installation_is_gone_on_with(venv_repo):
+    done = ready(venv_repo, PIP_CODE="1")
+    assert done.returncode == 1 and "pip could not install torch from TORCH_INDEX_URL" in done.stderr
+    assert (venv_repo / ".venv/.unfinished").exists()
+    assert ready(venv_repo).returncode == 0 and made(venv_repo) == 1  # no package was half there
+    assert not (venv_repo / ".venv/.unfinished").exists()
+
+
+def test_half_a_package_is_noticed(tmp_path):
+    """pip writes RECORD last: without it, or with a file that is short, the package is not whole."""
+    packages = tmp_path / "site"
+    info = packages / "thing-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thing\nVersion: 1\n")
+    (packages / "thing.py").write_text("x = 1\n")
+    wrapper(tmp_path / "python", f'exec "{sys.executable}" -S -c "\nimport sys; sys.path[:] = [p for p in '
+            f"sys.path if p and 'site-packages' not in p] + ['{packages}']\n"
+            'exec(sys.stdin.read())"')  # fmt: skip
+    text = f'root={REPO}; . "$root/scripts/venv.sh"; python="{tmp_path}/python"; venv_packages_are_whole'
+    whole = "thing.py,sha256=x,6\n"
+    for record, code in ((None, 1), (whole, 0), (whole.replace("6", "7"), 1), ("a.py,,\n", 1)):
+        if record is not None:
+            (info / "RECORD").write_text(record)
+        assert subprocess.run(["bash", "-c", text]).returncode == code, record
+
+
+def test_a_moved_or_copied_repository_makes_its_own_venv(venv_repo):
+    assert ready(venv_repo).returncode == 0
+    copy = venv_repo.parent / "a copy"
+    shutil.copytree(venv_repo, copy, symlinks=True)
+    assert ready(copy).returncode == 0 and made(copy) == 2
+    assert (copy / ".venv/.place").read_text().strip() == str(copy.resolve() / ".venv")
+    link = venv_repo.parent / "link"
+    link.symlink_to(venv_repo)
+    assert ready(link).returncode == 0 and made(venv_repo) == 2 - 1  # another way to the same place
+
+
+def test_two_calls_at_once_make_one_venv(venv_repo):
+    inner = venv_repo / "tools/inner"
+    inner.write_text(inner.read_text().replace('"-m pip"*)', '"-m pip"*) sleep 0.3;'))
+    with ThreadPoolExecutor(3) as pool:
+        all_done = list(pool.map(lambda _: ready(venv_repo), range(3)))
+    assert [done.returncode for done in all_done] == [0, 0, 0], [done.stderr for done in all_done]
+    assert made(venv_repo) == 1 and len(installs(venv_repo)) == 2  # torch, the rest
+    assert sum("waiting for another call" in done.stdout for done in all_done) >= 1
+
+
+@pytest.mark.parametrize("proxy", ["http://name:secret@127.0.0.1:9", ""])
+def test_no_network_is_said_at_once_and_names_the_proxy(venv_repo, proxy):
+    """A real pip asks an index that nobody serves; nothing is left that the next call trips over."""
+    inner = venv_repo / "tools/inner"
+    ask = f'"-m pip install"*) exit 1;; "-m pip"*) exec "{sys.executable}" "$@";;'
+    inner.write_text(inner.read_text().replace('"-m pip"*)', f'{ask} "-m nothing"*)'))
+    index = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
+    done = ready(venv_repo, HTTP_PROXY=proxy, **index)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "pip gets no answer from its package index (127.0.0.1:9: Connection refused)" in done.stderr
+    expected = "through the proxy of HTTP_PROXY=http://127.0.0.1:9: correct or unset it"
+    assert (expected if proxy else "no proxy is set") in done.stderr and "secret" not in done.stderr
+    shutil.copyfile(venv_repo / "tools/inner", venv_repo / ".venv/bin/python")
+    inner.write_text(inner.read_text().replace(ask, ""))
+
+
+def test_an_index_that_never_answers_is_given_up(monkeypatch, capsys):
+    reach = load_script("pip_reach")
+    monkeypatch.setattr(reach, "SECONDS", 1)
+    for name in [n for n in os.environ if n.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+        assert reach.main([sys.executable, "--index-url", index]) == 1
+    assert "tried for 1 seconds" in capsys.readouterr().out
+
+
+def load_script(name: str):
+    spec = importlib.util.spec_from_file_location(name, REPO / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("device", "said"), [(False, True), (True, False)])
+def test_without_an_nvidia_device_the_cuda_download_is_told_before_it(venv_repo, tmp_path, device, said):
+    tools = venv_repo / "tools"
+    wrapper(tools / "uname", 'case "$1" in -s) echo Linux;; *) echo x86_64;; esac')
+    if device:
+        wrapper(tools / "nvidia-smi", "exit 0")
+    inner = tools / "inner"
+    no_torch = 'case "$*" in *find_spec*) exit 1;; esac\ncase '
+    inner.write_text(inner.read_text().replace("case ", no_torch, 1))
+    done = ready(venv_repo, TORCH_INDEX_URL="")
+    assert done.returncode == 0, done.stderr
+    has_gpu = device or Path("/proc/driver/nvidia").exists() or Path("/dev/dxg").exists()
+    assert ("TORCH_INDEX_URL=ADDRESS" in done.stdout) == (said and not has_gpu)
+    if said and not has_gpu:
+        assert done.stdout.index("about 3 GB") < done.stdout.index("installing requirements")
+    assert "3 GB" not in ready(venv_repo, TORCH_INDEX_URL="http://x").stdout
+
+
+def test_requirements_txt_names_what_the_trainer_needs():
+    assert "\n-r requirements-cuda.txt\n" in "\n" + (REPO / "requirements.txt").read_text()
+    for name in ("cuda", "mlx"):
+        assert "\n-r requirements-check.txt\n" in (REPO / f"requirements-{name}.txt").read_text()
+    named = (REPO / "requirements-check.txt").read_text().splitlines()
+    packages = tuple(re.split(r"\W", line)[0] for line in named if not line.startswith("#"))
+    assert packages == golf.CHECK_PACKAGES
+
+
+@pytest.mark.parametrize("command", ["check", "compare", "leaderboard"])
+def test_missing_packages_of_the_light_commands_are_lightly_got(command, tmp_path):
+    """In a Python without any package: one line, and the file without PyTorch."""
+    starter = REPO / "records/track_sample_5min/2026-11-22_starter"
+    args = {"check": [starter], "compare": [starter, starter], "leaderboard": []}[command]
+    if command == "leaderboard":
+        shutil.copytree(REPO / "scripts", tmp_path / "scripts")
+        shutil.copytree(REPO / "records", tmp_path / "records")
+        shutil.copyfile(REPO / "README.md", tmp_path / "README.md")
+    wrapper(tmp_path / "bare", f'exec "{sys.executable}" -S -E "$@"')
+    repo = tmp_path if command == "leaderboard" else REPO
+    env = {"PYTHON": str(tmp_path / "bare"), "PYTHONPATH": ""}
+    done = run_script("golf.sh", command, *args, env=env, repo=repo)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f"golf {command}: error: Python package ")
+    assert done.stderr.rstrip().endswith("-m pip install -r requirements-check.txt`")
+
+
+def test_where_to_install_is_right_for_this_python(monkeypatch):
+    monkeypatch.chdir(golf.REPO)
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    makes = "/usr/bin/python3 -m venv .venv && .venv/bin/python"
+    assert f"`{makes} -m pip install -r requirements-cuda.txt`" in str(golf.missing("torch"))
+    monkeypatch.setattr(sys, "prefix", "/a/venv")
+    monkeypatch.setattr(sys, "executable", "/a/venv/bin/python")
+    monkeypatch.chdir("/")
+    text = str(golf.missing("scipy"))
+    assert f"`cd {golf.REPO} && /a/venv/bin/python -m pip install -r requirements-check.txt`" in text
+
+
+@pytest.mark.parametrize("settings", [["core.autocrlf=true"], ["core.eol=crlf", "core.autocrlf=false"]])
+def test_a_windows_clone_holds_the_same_bytes(tmp_path, settings):
+    """Scripts start, and what is hashed is as it was, whatever a git is told of line ends."""
+    here = tmp_path / "here"
+    made_here = (".git", ".venv", "runs", "datasets", "tokenizers", "__pycache__", ".*_cache", ".hypothesis")
+    ignored = shutil.ignore_patterns(*made_here)
+    shutil.copytree(REPO, here, ignore=ignored, symlinks=True)
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@y", "-c", "safe.directory=*"]
+    git += [word for setting in settings for word in ("-c", setting)]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *command], cwd=here, check=True, capture_output=True)
+    subprocess.run([*git, "clone", "-q", str(here), str(tmp_path / "there")], check=True)
+    files = [path.relative_to(here) for path in here.rglob("*") if path.is_file()]
+    files = [path for path in files if path.parts[0] != ".git"]
+    for path in files:
+        if (tmp_path / "there" / path).exists():  # not what .gitignore names
+            assert (tmp_path / "there" / path).read_bytes() == (here / path).read_bytes(), path
+    scripts = [path for path in files if path.suffix == ".sh" or path.name == "run"]
+    assert scripts and all((tmp_path / "there" / path).is_file() for path in scripts)
+    lower = [str(path).lower() for path in files]
+    assert len(set(lower)) == len(lower), "two names that a Mac or Windows takes for one"
+    hashed = "records/track_sample_5min/2026-11-22_starter/train.log"
+    (here / hashed).write_bytes(b"a\r\nb\n")  # nor is it converted on its way in
+    subprocess.run([*git, "commit", "-q", "-am", "y"], cwd=here, check=True, capture_output=True)
+    kept = subprocess.run([*git, "show", f"HEAD:{hashed}"], cwd=here, check=True, capture_output=True)
+    assert kept.stdout == b"a\r\nb\n"
+
+
+def test_what_a_console_shows_of_a_trainers_lines():
+    config = b"config:{" + b", ".join(b"'NAME_%d': %d" % (i, i) for i in range(90)) + b"}\n"
+    noise = b"W1129 cpp_extension.py:178] No CUDA runtime is found, using CUDA_HOME='/usr/local/cuda'\n"
+    shown = for_people(b"run_id:x\n" + noise + config + b"peak_memory_bytes:0\npeak_memory_bytes:05\nend")
+    first, second, third, last = shown.splitlines()
+    assert (first, third, last) == (b"run_id:x", b"peak_memory_bytes:05", b"end")
+    assert second.startswith(b"config:{'NAME_0': 0, ") and second.endswith(b"... (all of it in train.log)")
+    assert len(second) < 150
+
+
+def test_few_steps_are_no_success(tmp_path):
+    def words(**end):
+        line = json.dumps({"event": "train_end", "train_seconds": 150.2, **end})
+        (tmp_path / "metrics.jsonl").write_text(line + "\n")
+        return headline(tmp_path)
+
+    begin = "Only 19 steps in 150 s"
+    assert words(step=19, reason="wallclock_cap").startswith(f"{begin}: this machine was too busy")
+    assert words(step=19, reason="interrupted").startswith(f"{begin}, since training was stopped")
+    assert words(step=20, reason="wallclock_cap").startswith("Done: ")
+    assert words(step=3, reason="iterations").startswith("Done: ")  # as many as were asked for
+
+
+def test_what_the_machine_lacks_is_installed_where_it_may(tiny_repo, bin_path):
+    """packages.sh: as root at once, by sudo without a password, else a line that says what is missing."""
+    for tool in ("env", "tr", "g++", "id"):
+        if found := shutil.which(tool):
+            (bin_path / tool).symlink_to(found)
+    wrapper(bin_path / "python3", "exit 0")
+    wrapper(bin_path / "apt-get", f'echo "$*" >>"{tiny_repo}/calls"; exit "${{APT_CODE:-0}}"')
+    wrapper(bin_path / "uname", "echo Linux")
+    (bin_path / "g++").unlink(missing_ok=True)
+    wrapper(bin_path / "g++", "exit 0")
+    text = f'set -eu; . "{REPO}/scripts/packages.sh"; packages_ready; echo went on'
+    cases = [("0", "exit 1", "0", True), ("7", 'shift; exec "$@"', "0", True), ("7", "exit 1", "0", False),
+             ("0", "exit 1", "100", False)]  # fmt: skip
+    for user, sudo, code, installed in cases:
+        (tiny_repo / "calls").write_text("")
+        (bin_path / "id").unlink()
+        wrapper(bin_path / "id", f"echo {user}")
+        wrapper(bin_path / "sudo", sudo)
+        env = {"PATH": str(bin_path), "APT_CODE": code}
+        how = dict(env=env, cwd=tiny_repo, capture_output=True, text=True)
+        done = subprocess.run(["/bin/bash", "-c", text], **how)
+        assert done.returncode == 0 and "went on" in done.stdout, done.stderr
+        assert ("bubblewrap could not be installed" in done.stderr) != installed
+        calls = (tiny_repo / "calls").read_text()
+        assert ("install" in calls and calls.rstrip().endswith(" bubblewrap")) == installed
+    wrapper(bin_path / "bwrap", "exit 0")
+    done = subprocess.run(["/bin/bash", "-c", text], **how)
+    assert (done.stdout, done.stderr) == ("went on\n", "")
+
+
+def test_skipped_tests_are_counted_in_one_loud_line(tmp_path):
+    (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_terminal_summary\n")
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "@pytest.mark.parametrize('i', range(31))\n"
+        "@pytest.mark.skipif(True, reason='NOT TESTED: no bubblewrap here')\n"
+        "def test_a(i): pass\n"
+        "@pytest.mark.skip(reason='another matter')\n"
+        "def test_b(): pass\n"
+        "def test_c(): pass\n"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{REPO}{os.pathsep}{REPO / 'tests'}"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "."]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("SKIPPED: ") == 1 and "31 tests SKIPPED: no bubblewrap here" in done.stdout

@@ -1,9 +1,11 @@
 """The tools behind scripts/golf.sh: one module a command, plus what they share."""
 
+import shlex
 import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
+CHECK_PACKAGES = ("jsonschema", "scipy", "matplotlib")  # of requirements-check.txt
 
 
 class GolfError(Exception):
@@ -14,12 +16,21 @@ class GolfError(Exception):
         self.code = code
 
 
-def missing(package: str, requirements: str = "requirements-cuda.txt") -> GolfError:
-    """What to say where a Python package cannot be imported; code 2."""
+def missing(package: str, requirements: str | None = None) -> GolfError:
+    """What to say where a Python package cannot be imported; code 2.
+
+    requirements: the file that names it; by itself the light one for what lies in that.
+    """
+    if requirements is None:
+        requirements = "requirements-check.txt" if package in CHECK_PACKAGES else "requirements-cuda.txt"
+    python = Path(sys.executable)
+    where = "" if Path.cwd() == REPO else f"cd {shlex.quote(str(REPO))} && "
+    if sys.prefix == sys.base_prefix:  # a system's own Python takes no packages: make .venv first
+        where += f"{shlex.quote(str(python))} -m venv .venv && "
+        python = REPO / ".venv" / "bin" / "python"
     return GolfError(
-        f"Python package {package} is missing from {sys.executable}; run "
-        f"`{shown(sys.executable)} -m pip install -r {requirements}`, or scripts/quickstart.sh, "
-        "which makes .venv",
+        f"Python package {package} is missing from {sys.executable}; run `{where}"
+        f"{shlex.quote(shown(python))} -m pip install -r {requirements}`",
         2,
     )
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from . import GolfError, bench, check, ci, compare, leaderboard, new, run, score, shown
+from . import GolfError, bench, check, ci, compare, leaderboard, missing, new, run, score, shown
 
 COMMANDS = {
     "run": run,
@@ -67,6 +67,10 @@ def dispatch(argv: list[str] | None) -> int:
         message, code = f"error: {error}", error.code
     except BrokenPipeError:
         raise
+    except ModuleNotFoundError as error:  # compare and leaderboard import what they need late
+        if (error.name or "").partition(".")[0] == "golf":
+            raise
+        message, code = f"error: {missing(error.name or str(error))}", 2
     except OSError as error:  # a disk that is full, a file that may not be read
         where = f"{shown(str(error.filename))}: " if error.filename else ""
         message, code = f"error: {where}{error.strerror or error}", 2

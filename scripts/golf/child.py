@@ -114,7 +114,7 @@ class Watch:
                         selector.unregister(pipe)
                         whole, end, rest[pipe] = part, b"\n" if part else b"", b""
                     if whole or end:
-                        self.write(streams[pipe], whole + end)
+                        self.write(streams[pipe], for_people(whole + end))
                     if pipe is self.process.stderr:
                         errors.extend(whole.decode("utf-8", "replace").splitlines())
                 self.bar.tick()
@@ -146,6 +146,19 @@ class Watch:
                 os.kill(target, signal.SIGTERM)
             except ProcessLookupError:
                 pass
+
+
+def for_people(text: bytes) -> bytes:
+    """The trainer's lines as a console shows them: its long `config:` shortened (train.log has it
+    whole), and without lines that say nothing: no GPU's memory, PyTorch's remark on nvcc without a GPU.
+    """
+    lines = []
+    for line in text.splitlines(keepends=True):
+        if line.startswith(b"config:{") and len(line) > 200:
+            line = line[:110].rpartition(b",")[0] + b", ... (all of it in train.log)\n"
+        if line.strip() != b"peak_memory_bytes:0" and b"No CUDA runtime is found, using" not in line:
+            lines.append(line)
+    return b"".join(lines)
 
 
 def end_with_parent(signum: int):

@@ -30,11 +30,11 @@ def check_trainer(trainer: Path) -> None:
     modules |= {
         n.module for n in body if isinstance(n, ast.ImportFrom) and n.module and not n.level
     }
-    for module in sorted({m.partition(".")[0] for m in modules}):
+    tops = {m.partition(".")[0] for m in modules}
+    for module in sorted(tops):
         beside = (trainer.parent / f"{module}.py", trainer.parent / module)
         if importlib.util.find_spec(module) is None and not any(p.exists() for p in beside):
-            needs = "requirements-mlx.txt" if module == "mlx" else "requirements-cuda.txt"
-            raise missing(module, needs)
+            raise missing(module, f"requirements-{'mlx' if 'mlx' in tops else 'cuda'}.txt")
 
 
 def read_knobs(trainer: Path, env: dict[str, str]) -> dict[str, str]:

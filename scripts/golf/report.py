@@ -1,4 +1,4 @@
-"""What a finished run came to, in a few lines; `python -m golf.report RUN_DIR` prints them."""
+"""What a finished run came to, in a few lines; `python -m golf.report RUN_DIR` is quickstart's end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from . import GolfError, shown
 from .runlog import dig, number, read_run
 
+ENOUGH_STEPS = 20  # fewer, and a model has learned next to nothing
 NOTES = {
     "partial": "fewer targets than the challenge scores",
     "resumed": "went on from a checkpoint",
@@ -46,6 +47,21 @@ def summary(run_dir: Path, expect: str | None = None) -> list[str]:
     return lines
 
 
+def headline(run_dir: Path) -> str:
+    """What a newcomer may think of the run: it worked, or its training was too short to mean much."""
+    end = read_run(run_dir).get("train_end", {})
+    steps, seconds = number(dig(end, "step")), number(dig(end, "train_seconds"))
+    if steps is None or steps >= ENOUGH_STEPS or dig(end, "reason") == "iterations":
+        return "Done: a language model was trained, packed into one small file, and that file was scored."
+    begin = f"Only {steps:.0f} steps" + (f" in {seconds:.0f} s" if seconds else "")
+    if dig(end, "reason") == "interrupted":
+        return f"{begin}, since training was stopped early: the score means little."
+    return (
+        f"{begin}: this machine was too busy or too slow to learn in that time. All parts work, but the\n"
+        "score means little; call this again when it is idle, or with MAX_WALLCLOCK_SECONDS=300 before it."
+    )
+
+
 def in_words(note) -> str:
     kind, _, name = str(note).partition("=")
     if kind == "data":
@@ -79,7 +95,7 @@ def main(argv: list[str]) -> int:
         print("usage: python -m golf.report RUN_DIR [RANGE TO EXPECT]", file=sys.stderr)
         return 2
     try:
-        print("\n".join(summary(Path(argv[0]), *argv[1:])))
+        print("\n".join(["", headline(Path(argv[0])), *summary(Path(argv[0]), *argv[1:])]))
     except (GolfError, OSError) as error:
         print(f"golf report: error: {error}", file=sys.stderr)
         return 1
