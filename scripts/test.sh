@@ -5,8 +5,8 @@ set -euo pipefail
 unset CDPATH
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tier=(-m "not slow")
-case "${1:-}" in
-    -h | --help)
+case " $* " in
+    *" -h "* | *" --help "*)
         cat <<'TEXT'
 usage: bash scripts/test.sh [--all] [PYTEST'S ARGUMENTS]
   ruff, shellcheck and pytest's fast tests; --all: the slow ones too. .venv is made if need be; system
@@ -15,11 +15,11 @@ usage: bash scripts/test.sh [--all] [PYTEST'S ARGUMENTS]
 TEXT
         exit
         ;;
-    --all)
-        tier=()
-        shift
-        ;;
 esac
+if [ "${1:-}" = --all ]; then
+    tier=()
+    shift
+fi
 # shellcheck source=scripts/venv.sh
 . "$root/scripts/venv.sh"
 # shellcheck source=scripts/packages.sh

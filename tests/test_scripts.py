@@ -285,7 +285,7 @@ def venv_repo(tiny_repo):
     outer = (
         'case "$1 $2" in "-m venv") mkdir -p "$3/bin"; cp "$(dirname "$0")/inner" "$3/bin/python"\n'
         f'echo made >>"{tiny_repo}/made.log"\n'
-        '[ "${FAKE_VENV:-}" = dies ] && kill -9 $PPID; : >"$3/bin/pip"; exit;; esac\n'
+        '[ "${FAKE_VENV:-}" = dies ] && kill -9 $PPID && exit; : >"$3/bin/pip"; exit;; esac\n'
         f'exec "{sys.executable}" "$@"'
     )
     wrapper(tools / "python3", outer)
@@ -344,11 +344,11 @@ def test_a_moved_or_copied_repository_makes_its_own_venv(venv_repo):
     assert ready(venv_repo).returncode == 0
     copy = venv_repo.parent / "a copy"
     shutil.copytree(venv_repo, copy, symlinks=True)
-    assert ready(copy).returncode == 0 and made(copy) == 2
+    assert ready(copy).returncode == 0 and made(venv_repo) == 2
     assert (copy / ".venv/.place").read_text().strip() == str(copy.resolve() / ".venv")
     link = venv_repo.parent / "link"
     link.symlink_to(venv_repo)
-    assert ready(link).returncode == 0 and made(venv_repo) == 2 - 1  # another way to the same place
+    assert ready(link).returncode == 0 and made(venv_repo) == 2  # another way to the same place
 
 
 def test_two_calls_at_once_make_one_venv(venv_repo):
@@ -363,7 +363,7 @@ def test_two_calls_at_once_make_one_venv(venv_repo):
 
 @pytest.mark.parametrize("proxy", ["http://name:secret@127.0.0.1:9", ""])
 def test_no_network_is_said_at_once_and_names_the_proxy(venv_repo, proxy):
-    """A real pip asks an index that nobody serves; nothing is left that the next call trips over."""
+    """A real pip asks an index that nobody serves."""
     inner = venv_repo / "tools/inner"
     ask = f'"-m pip install"*) exit 1;; "-m pip"*) exec "{sys.executable}" "$@";;'
     inner.write_text(inner.read_text().replace('"-m pip"*)', f'{ask} "-m nothing"*)'))
@@ -373,8 +373,6 @@ def test_no_network_is_said_at_once_and_names_the_proxy(venv_repo, proxy):
     assert "pip gets no answer from its package index (127.0.0.1:9: Connection refused)" in done.stderr
     expected = "through the proxy of HTTP_PROXY=http://127.0.0.1:9: correct or unset it"
     assert (expected if proxy else "no proxy is set") in done.stderr and "secret" not in done.stderr
-    shutil.copyfile(venv_repo / "tools/inner", venv_repo / ".venv/bin/python")
-    inner.write_text(inner.read_text().replace(ask, ""))
 
 
 def test_an_index_that_never_answers_is_given_up(monkeypatch, capsys):
@@ -506,20 +504,18 @@ def test_few_steps_are_no_success(tmp_path):
 
 def test_what_the_machine_lacks_is_installed_where_it_may(tiny_repo, bin_path):
     """packages.sh: as root at once, by sudo without a password, else a line that says what is missing."""
-    for tool in ("env", "tr", "g++", "id"):
+    for tool in ("env", "tr", "true"):
         if found := shutil.which(tool):
             (bin_path / tool).symlink_to(found)
     wrapper(bin_path / "python3", "exit 0")
     wrapper(bin_path / "apt-get", f'echo "$*" >>"{tiny_repo}/calls"; exit "${{APT_CODE:-0}}"')
     wrapper(bin_path / "uname", "echo Linux")
-    (bin_path / "g++").unlink(missing_ok=True)
     wrapper(bin_path / "g++", "exit 0")
     text = f'set -eu; . "{REPO}/scripts/packages.sh"; packages_ready; echo went on'
     cases = [("0", "exit 1", "0", True), ("7", 'shift; exec "$@"', "0", True), ("7", "exit 1", "0", False),
              ("0", "exit 1", "100", False)]  # fmt: skip
     for user, sudo, code, installed in cases:
         (tiny_repo / "calls").write_text("")
-        (bin_path / "id").unlink()
         wrapper(bin_path / "id", f"echo {user}")
         wrapper(bin_path / "sudo", sudo)
         env = {"PATH": str(bin_path), "APT_CODE": code}

@@ -23,14 +23,16 @@ def missing(package: str, requirements: str | None = None) -> GolfError:
     """
     if requirements is None:
         requirements = "requirements-check.txt" if package in CHECK_PACKAGES else "requirements-cuda.txt"
-    python = Path(sys.executable)
-    where = "" if Path.cwd() == REPO else f"cd {shlex.quote(str(REPO))} && "
+    python, where = sys.executable, ""
     if sys.prefix == sys.base_prefix:  # a system's own Python takes no packages: make .venv first
-        where += f"{shlex.quote(str(python))} -m venv .venv && "
-        python = REPO / ".venv" / "bin" / "python"
+        where, python = f"{shlex.quote(python)} -m venv .venv && ", ".venv/bin/python"
+    if Path.cwd() == REPO:
+        python = shown(python)
+    else:
+        where = f"cd {shlex.quote(str(REPO))} && {where}"
     return GolfError(
         f"Python package {package} is missing from {sys.executable}; run `{where}"
-        f"{shlex.quote(shown(python))} -m pip install -r {requirements}`",
+        f"{shlex.quote(python)} -m pip install -r {requirements}`",
         2,
     )
 
