@@ -423,7 +423,7 @@ def test_requirements_txt_names_what_the_trainer_needs():
 @pytest.mark.parametrize("command", ["check", "compare", "leaderboard"])
 def test_missing_packages_of_the_light_commands_are_lightly_got(command, tmp_path):
     """In a Python without any package: one line, and the file without PyTorch."""
-    starter = REPO / "records/track_sample_5min/2026-11-22_starter"
+    starter = REPO / "tests/fixtures/submissions/bigram"
     args = {"check": [starter], "compare": [starter, starter], "leaderboard": []}[command]
     if command == "leaderboard":
         shutil.copytree(REPO / "scripts", tmp_path / "scripts")
@@ -472,7 +472,7 @@ def test_a_windows_clone_holds_the_same_bytes(tmp_path, settings):
     assert scripts and all((tmp_path / "there" / path).is_file() for path in scripts)
     lower = [str(path).lower() for path in files]
     assert len(set(lower)) == len(lower), "two names that a Mac or Windows takes for one"
-    hashed = "records/track_sample_5min/2026-11-22_starter/train.log"
+    hashed = "tests/fixtures/submissions/bigram/train.log"
     (here / hashed).write_bytes(b"a\r\nb\n")  # nor is it converted on its way in
     subprocess.run([*git, "commit", "-q", "-am", "y"], cwd=here, check=True, capture_output=True)
     kept = subprocess.run([*git, "show", f"HEAD:{hashed}"], cwd=here, check=True, capture_output=True)
