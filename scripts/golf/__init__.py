@@ -44,3 +44,11 @@ def shown(path) -> str:
         if path.is_relative_to(base):
             path = path.relative_to(base)
     return "".join(c if c.isprintable() else "?" for c in str(path))
+
+
+def path_argument(text: str) -> Path:
+    """For argparse: a path with a leading ~ made whole, which a shell leaves alone in --out=~/x."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # nobody's home
+        raise GolfError(f"{text}: there is no such home folder; write the whole path", 2) from None

@@ -6,8 +6,10 @@ import argparse
 import os
 import signal
 import sys
+from contextlib import suppress
 
 from . import GolfError, bench, check, ci, compare, leaderboard, missing, new, run, score, shown
+from .child import handle_stops
 
 COMMANDS = {
     "run": run,
@@ -28,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, module in COMMANDS.items():
-        text = module.__doc__.strip()
+        text = (module.__doc__ or name).strip()  # python -OO strips docstrings
         one = commands.add_parser(
             name,
             help=text.splitlines()[0],
@@ -41,27 +43,51 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    open_missing_streams()
     for stream in (sys.stdout, sys.stderr):  # a file name may hold anything: print it all the same
         stream.reconfigure(errors="backslashreplace")
+    handle_stops(interrupt)
+    code = 0
     try:
-        try:
-            return dispatch(argv)
-        finally:
-            sys.stdout.flush()  # here, where it can still be said what a failure means
+        code = dispatch(argv)
+        sys.stdout.flush()  # here, where it can still be said what a failure means
+        return code
     except BrokenPipeError:  # `golf.sh ... | head`: nobody reads on
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):  # or Python complains when it flushes them at exit
-            os.dup2(nowhere, stream.fileno())
-        return 128 + signal.SIGPIPE
+        code = 128 + signal.SIGPIPE
+    except OSError as error:  # a full disk, a terminal that is gone
+        with suppress(OSError):
+            if not code:
+                print(f"golf: error: the output: {error.strerror}", file=sys.stderr, flush=True)
+        code = code or 2
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):  # or Python complains when it flushes them at exit
+        os.dup2(nowhere, number)
+    return code
+
+
+def interrupt(signum, frame) -> None:
+    """Any signal that asks to stop ends a command as Ctrl-C does, so that it tidies up."""
+    raise KeyboardInterrupt
+
+
+def open_missing_streams() -> None:
+    """Streams that whoever started us has closed (`>&-`) lead nowhere."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
 
 
 def dispatch(argv: list[str] | None) -> int:
-    top = parser()
-    args = top.parse_args(argv)
-    if args.command is None:
-        top.print_help()
-        return 0
+    command = ""
     try:
+        args = parse(argv)
+        if args.command is None:
+            parser().print_help()
+            return 0
+        command = f" {args.command}"
         return args.main(args)
     except GolfError as error:
         message, code = f"error: {error}", error.code
@@ -76,8 +102,20 @@ def dispatch(argv: list[str] | None) -> int:
         message, code = f"error: {where}{error.strerror or error}", 2
     except KeyboardInterrupt:
         message, code = "stopped", 130
-    print(f"golf {args.command}: {message}", file=sys.stderr)
+    print(f"golf{command}: {message}", file=sys.stderr)
     return code
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """As argparse does, but `run CONFIG --trainer T NAME=value` has its settings behind an option."""
+    top = parser()
+    args, rest = top.parse_known_args(argv)
+    if not hasattr(args, "settings") or any(word.startswith("-") for word in rest):
+        if rest:
+            top.error(f"unrecognized arguments: {' '.join(rest)}")
+    elif rest:
+        args.settings += rest
+    return args
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import REPO, GolfError, envfile, floor, preflight, shown
+from . import REPO, GolfError, envfile, floor, path_argument, preflight, shown
 from .runlog import number, parse_json
 
 PARTS = ("train", "score", "optimizer", "data", "startup")
@@ -69,12 +69,12 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "what", nargs="?", default="all", choices=choices, metavar="WHAT", help=", ".join(choices)
     )
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="two, for compare")
-    parser.add_argument("--config", type=Path, metavar="CONFIG.env", help="default: the starter")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write one line a result there")
+    parser.add_argument("files", nargs="*", type=path_argument, metavar="FILE", help="two, for compare")
+    parser.add_argument("--config", type=path_argument, metavar="CONFIG.env", help="default: the starter")
+    parser.add_argument("--json", type=path_argument, metavar="FILE", help="write one line a result there")
     parser.add_argument(
         "--script",
-        type=Path,
+        type=path_argument,
         default=REPO / "train_gpt.py",
         metavar="PATH",
         help="the trainer to time; default: train_gpt.py",

@@ -11,7 +11,17 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from . import GolfError, check_claims, check_code, check_files, check_record, shown, submission, track
+from . import (
+    GolfError,
+    check_claims,
+    check_code,
+    check_files,
+    check_record,
+    path_argument,
+    shown,
+    submission,
+    track,
+)
 from .case import FAIL, HUMAN, NOTE, Case
 from .runlog import dig
 
@@ -19,7 +29,7 @@ RULING = "passing is not a ruling: reviewers still read the idea, the code and t
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a submission's")
+    parser.add_argument("folder", type=path_argument, metavar="FOLDER", help="a submission's")
     parser.add_argument("--track", metavar="NAME", help="for a folder outside records/<track>/")
     parser.add_argument("--json", action="store_true", help="findings as one JSON object")
     parser.add_argument("--record", action="store_true", help="ask the record rule as well")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import re
 import selectors
@@ -12,13 +11,25 @@ import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
-from .runlog import dig, number
+from . import REPO, GolfError
+from .runlog import dig, number, parse_json
 
 OUT_OF_MEMORY = 3
 STOPPED = 130
 TICK_SECONDS = 0.5
+# All ask a run to end well: Ctrl-C, kill or a scheduler, the end of the login, a scheduler's warning.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+ECHO_SECONDS = 0.15  # `timeout` and some shells send a signal twice: closer than this it is one
+
+
+def handle_stops(handler) -> None:
+    """Installs it for all of them; under nohup SIGHUP is ignored, and stays so."""
+    for number_ in STOP_SIGNALS:
+        if number_ != signal.SIGHUP or signal.getsignal(number_) != signal.SIG_IGN:
+            signal.signal(number_, handler)
 
 
 class Watch:
@@ -29,25 +40,29 @@ class Watch:
 
     def __init__(self):
         self.stops = 0
+        self.stopped_at = 0.0
         self.told = False  # whether the child knows
         self.process: subprocess.Popen | None = None
         self.bar: Progress | None = None
-        for number_ in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number_, self.on_signal)
+        handle_stops(self.on_signal)
 
     def say(self, text: str) -> None:
         self.write(sys.stderr, f"golf run: {text}\n".encode())
 
+    def print(self, text: str) -> None:
+        self.write(sys.stdout, f"{text}\n".encode(errors="backslashreplace"))
+
     def write(self, stream, data: bytes) -> None:
-        """Passes bytes on, around the progress bar; a reader that went away ends no run."""
+        """Passes bytes on, around the progress bar; a reader or terminal that is gone ends no run."""
         if self.bar:
             self.bar.clear()
         try:
             stream.flush()
             stream.buffer.write(data)
             stream.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except OSError:  # a closed pipe or terminal, a full disk: what comes is not shown
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         if self.bar:
             self.bar.refresh()
 
@@ -55,18 +70,22 @@ class Watch:
         """Starts the command and waits for its end: its exit code (130: stopped by a signal)."""
         if self.stops:
             return STOPPED
-        by_torchrun = "--standalone" in command
+        by_torchrun = "torch.distributed.run" in command
         self.bar, self.told = Progress(metrics), False
-        self.process = subprocess.Popen(
-            command,
-            env=env,
-            cwd=Path(__file__).resolve().parents[2],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=end_with_parent(signal.SIGTERM if by_torchrun else signal.SIGKILL),
-        )
+        try:
+            self.process = subprocess.Popen(
+                command,
+                env=env,
+                cwd=REPO,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                preexec_fn=end_with_parent(signal.SIGTERM if by_torchrun else signal.SIGKILL),
+            )
+        except OSError as error:  # no memory or no processes left, arguments too long
+            self.bar.close()
+            raise GolfError(f"the trainer cannot be started: {error.strerror}") from None
         try:
             if self.stops:  # a signal that came while it was started
                 self.tell()
@@ -121,31 +140,40 @@ class Watch:
         return list(errors)
 
     def on_signal(self, signum, frame) -> None:
-        self.stops += 1
+        """The first asks the run to end well. Again, a person's signal (Ctrl-C, kill) ends it at once.
+
+        A login that ends may say so several times, and with SIGTERM beside: nothing is lost by that.
+        """
+        now, first = time.monotonic(), not self.stops
+        if not first and (
+            signum not in (signal.SIGINT, signal.SIGTERM) or now - self.stopped_at < ECHO_SECONDS
+        ):
+            return
+        self.stops, self.stopped_at = self.stops + 1, now
         process = self.process
         if process is None or process.returncode is not None:
             return
-        if self.stops > 1:
-            kill_tree(process.pid)
-        else:
+        if first:
             self.tell()
+        else:
+            kill_tree(process.pid)
 
     def tell(self) -> None:
-        """Asks the child, once, to finish its step, pack and score."""
+        """Asks the child, once, to finish its step, save, pack and score."""
         if self.told:
             return
         self.told = True
-        os.write(
-            2, b"golf run: stopping: it packs and scores what it has; again to end it at once\n"
-        )
+        with suppress(OSError):  # the terminal may be what went away
+            os.write(
+                2, b"golf run: stopping: it packs and scores what it has; again to end it at once\n"
+            )
         # torchrun would end its workers 30 seconds after its own signal: they are told themselves.
         command, pid = self.process.args, self.process.pid
-        workers = descendants(pid, levels=1) if "--standalone" in command else []
+        by_torchrun = "torch.distributed.run" in command
+        workers = descendants(pid, levels=1) if by_torchrun else []
         for target in workers or [pid]:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(target, signal.SIGTERM)
-            except ProcessLookupError:
-                pass
 
 
 def for_people(text: bytes) -> bytes:
@@ -174,7 +202,7 @@ def descendants(pid: int, levels: int = 64) -> list[int]:
     parent = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+            fields = stat.read_bytes().rpartition(b")")[2].split()
         except OSError:
             continue
         parent[int(stat.parent.name)] = int(fields[1])
@@ -200,14 +228,15 @@ class Progress:
     """A bar on stderr, where that is a terminal, fed by what the run adds to metrics.jsonl."""
 
     def __init__(self, metrics: Path):
-        self.metrics, self.offset = metrics, metrics.stat().st_size if metrics.exists() else 0
+        self.metrics, self.offset = metrics, size(metrics)
         self.budget = self.iterations = self.step = self.seconds = self.seen = 0.0
         self.phase, self.loss, self.tqdm = "setup", "", None
         if sys.stderr.isatty():
-            from tqdm import tqdm
+            with suppress(ImportError, OSError):  # a bar is nice to have
+                from tqdm import tqdm
 
-            shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
-            self.tqdm = tqdm(total=1.0, desc=self.phase, bar_format=shape, leave=False)
+                shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
+                self.tqdm = tqdm(total=1.0, desc=self.phase, bar_format=shape, leave=False)
 
     def tick(self) -> None:
         if self.tqdm is None:
@@ -216,20 +245,19 @@ class Progress:
             self.take(event)
         self.tqdm.n = max(self.tqdm.n, self.fraction())
         self.tqdm.set_description_str(self.phase, refresh=False)
-        self.tqdm.set_postfix_str(self.loss, refresh=True)
+        self.tqdm.set_postfix_str(self.loss, refresh=False)
+        self.refresh()
 
     def new_events(self) -> list[dict]:
         """Whole lines added since the last call."""
-        if not self.metrics.exists():
-            return []
-        with self.metrics.open("rb") as file:
-            file.seek(self.offset)
-            whole, end, _ = file.read().rpartition(b"\n")
-        self.offset += len(whole) + len(end)
         try:
-            return [json.loads(line) for line in whole.splitlines()]
-        except ValueError:
+            with self.metrics.open("rb") as file:
+                file.seek(self.offset)
+                whole, end, _ = file.read().rpartition(b"\n")
+        except OSError:  # not there yet, or not to be read: the bar stands still
             return []
+        self.offset += len(whole) + len(end)
+        return [parse_json(line) for line in whole.splitlines()]
 
     def take(self, event: dict) -> None:
         kind = dig(event, "event")
@@ -253,13 +281,27 @@ class Progress:
         return min(1.0, max(parts, default=0.0))
 
     def clear(self) -> None:
-        if self.tqdm:
-            self.tqdm.clear()
+        self.draw("clear")
 
     def refresh(self) -> None:
-        if self.tqdm:
-            self.tqdm.refresh()
+        self.draw("refresh")
 
     def close(self) -> None:
-        if self.tqdm:
-            self.tqdm.close()
+        self.draw("close")
+
+    def draw(self, how: str) -> None:
+        """tqdm's method `how`; where the terminal is gone there is no bar any more."""
+        try:
+            if self.tqdm:
+                getattr(self.tqdm, how)()
+        except OSError:
+            self.tqdm.disable = True  # nor at exit
+            self.tqdm = None
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from . import REPO, GolfError, check, shown, track
+from . import REPO, GolfError, check, path_argument, shown, track
 from .runlog import dig, number, parse_json, read_run, seed_runs
 from .submission import (
     IDEA,
@@ -63,8 +63,8 @@ class Run:
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="one for each seed")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to make")
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN_DIR", help="one for each seed")
+    parser.add_argument("--out", type=path_argument, metavar="DIR", help="the folder to make")
     parser.add_argument("--track", metavar="NAME", help="default: by the run's data and targets")
     parser.add_argument(
         "--lane",

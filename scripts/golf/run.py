@@ -1,27 +1,24 @@
 """Train, pack and score as an env file says, watched over.
 
-CONFIG.env holds NAME=value lines (configs/ has some); a variable set in the environment wins over
-the file, and `train_gpt.py --knobs` lists all names. SEEDS=1337,42,2025 runs one seed after another
-into runs/<RUN_ID>-s<seed>; NPROC_PER_NODE=2 uses two devices. Ctrl-C once: the run packs and scores
-what it has; twice: it ends at once.
+CONFIG.env holds NAME=value lines (configs/ has some); a variable set in the environment, or as an
+argument NAME=value, wins over the file, and `train_gpt.py --knobs` lists all names.
+SEEDS=1337,42,2025 runs one seed after another into runs/<RUN_ID>-s<seed>; NPROC_PER_NODE=2 uses two
+devices. Ctrl-C once (or SIGTERM, SIGHUP, SIGUSR1): the run saves, packs and scores what it has;
+Ctrl-C or SIGTERM again: it ends at once, and RESUME=1 goes on from its last checkpoint.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 import shlex
-import shutil
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import REPO, GolfError, envfile, preflight, report, shown
-from .child import OUT_OF_MEMORY, Watch
+from . import REPO, GolfError, envfile, lock, machine, path_argument, preflight, report, shown
+from .child import OUT_OF_MEMORY, STOPPED, Watch
 from .runlog import dig, number, read_run
 
 
@@ -39,15 +36,18 @@ class Job:
     def command(self) -> list[str]:
         if self.world == 1:
             return [sys.executable, str(self.trainer)]
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.world}"]
-        return [sys.executable, *launcher, str(self.trainer)]
+        # By address: whatever this machine is called, a resolver may not know it.
+        meet = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
+        launcher = ["-m", "torch.distributed.run", "--nnodes=1", *meet]
+        return [sys.executable, *launcher, f"--nproc_per_node={self.world}", str(self.trainer)]
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("config", type=Path, metavar="CONFIG.env", help="as configs/quickstart.env")
+    parser.add_argument("config", metavar="CONFIG.env", help="as configs/quickstart.env")
+    parser.add_argument("settings", nargs="*", metavar="NAME=value", help="wins over the file")
     parser.add_argument(
         "--trainer",
-        type=Path,
+        type=path_argument,
         default=REPO / "train_gpt.py",
         metavar="PATH",
         help="the script to run; default: train_gpt.py",
@@ -73,34 +73,51 @@ def name_and_value(text: str) -> tuple[str, str]:
 
 
 def main(args) -> int:
-    trainer = args.trainer.resolve()
-    found = envfile.parse(args.config)
+    trainer, (config, words) = args.trainer.resolve(), config_and_words(args)
+    found = envfile.parse(config)
     preflight.check_trainer(trainer)
     knobs = preflight.read_knobs(trainer, preflight.child_env({}))
-    envfile.refuse_unknown(args.config, found, knobs)
+    envfile.refuse_unknown(config, found, knobs)
+    envfile.set_words(words, knobs)
     for line in envfile.near_misses(knobs):
         print(f"golf run: warning: {line}", file=sys.stderr)
     settings = envfile.settings(found, knobs, dict(args.default))
-    jobs = plan(trainer, settings, args.config.stem)
+    jobs = plan(trainer, settings, config.stem)
     check(jobs, knobs)
+    return run_jobs(jobs, config, summary=not args.no_summary)
+
+
+def config_and_words(args) -> tuple[Path, list[str]]:
+    """The one argument that is a config, and the NAME=value ones, in whatever order they came."""
+    given = [args.config, *args.settings]
+    words = [word for word in given if envfile.ASSIGNMENT.fullmatch(word)]
+    configs = [word for word in given if word not in words]
+    if len(configs) != 1:
+        what = f"{len(configs)} configs ({' '.join(configs)})" if configs else "no config"
+        raise GolfError(f"{what}; give one CONFIG.env, and NAME=value (no spaces around =)", 2)
+    return path_argument(configs[0]), words
+
+
+def run_jobs(jobs: list[Job], config: Path, summary: bool) -> int:
+    """One after another until one fails or is stopped; the worst exit code."""
     watch, done, code = Watch(), [], 0
     for job in jobs:
         done.append((job.seed, job.run_dir))
         if len(jobs) > 1 and finished(job.run_dir):
-            print(f"run      {shown(job.run_dir)} (seed {job.seed}) is finished: kept")
+            watch.print(f"run      {shown(job.run_dir)} (seed {job.seed}) is finished: kept")
             continue
-        with locked(job.run_dir):
-            last = run_job(job, args.config, watch)
+        with lock.locked(job.run_dir):
+            last = run_job(job, config, watch)
         code = max(code, last)
         if last not in (0, 1) or (watch.stops and job is not jobs[-1]):
             code = last or 130
             break
-    if not args.no_summary:
-        tell(done, len(jobs) > 1, code)
+    if summary:
+        tell(watch, done, len(jobs) > 1, code)
     return code
 
 
-def tell(done: list[tuple[str, Path]], several: bool, code: int) -> None:
+def tell(watch: Watch, done: list[tuple[str, Path]], several: bool, code: int) -> None:
     """What the runs came to, and what to do with them."""
     lines = report.seed_table(done) if several else []
     if code == 0:
@@ -108,7 +125,7 @@ def tell(done: list[tuple[str, Path]], several: bool, code: int) -> None:
         folders = " ".join(shlex.quote(shown(folder)) for _, folder in done)
         lines.append(f"next     bash scripts/golf.sh new {folders}")
     if lines:
-        print("\n".join(["", *lines]))
+        watch.print("\n".join(["", *lines]))
 
 
 def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[Job]:
@@ -122,7 +139,7 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[Job]:
     seeds = [s.strip() for s in settings.get("SEEDS", "").split(",") if s.strip()]
     if any(not (s.isascii() and s.isdigit()) for s in seeds) or len(set(seeds)) < len(seeds):
         raise GolfError(f"SEEDS={settings['SEEDS']!r}: different whole numbers, as 1337,42,2025", 2)
-    passed = {k: v for k, v in settings.items() if k not in envfile.KNOWN_NAMES}
+    passed = {k: v for k, v in settings.items() if k not in envfile.OWN_NAMES}
     passed["OUT_DIR"] = str(out_dir)
     if not seeds:
         job_settings = {**passed, "RUN_ID": run_id}
@@ -150,8 +167,7 @@ def check(jobs: list[Job], knobs: dict[str, str]) -> None:
         raise GolfError(text, 2)
     given = {**knobs, **first.settings}
     for job in jobs:
-        if (job.run_dir / ".lock").exists() and (holder := lock_holder(job.run_dir / ".lock")):
-            raise in_use(job.run_dir, holder)
+        lock.refuse_used(job.run_dir)
         resume = job.settings.get("RESUME") == "1"
         preflight.check_run_id(job.settings["RUN_ID"], job.run_dir, resume)
     if given.get("DATA_PATH") and given.get("TOKENIZER_PATH"):
@@ -169,65 +185,33 @@ def check(jobs: list[Job], knobs: dict[str, str]) -> None:
     preflight.check_out_dir(first.run_dir.parent)
 
 
-def lock_holder(path: Path) -> str | None:
-    """The process that holds the lock file, None where nobody does."""
-    with path.open("r") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return file.read().strip() or "unknown"
-    return None
-
-
-def in_use(run_dir: Path, holder: str) -> GolfError:
-    return GolfError(f"{shown(run_dir)} is in use by process {holder}; choose another RUN_ID")
-
-
-@contextmanager
-def locked(run_dir: Path):
-    """Holds run_dir/.lock; a run that left nothing else leaves no folder either."""
-    path = run_dir / ".lock"
-    try:
-        run_dir.mkdir(exist_ok=True)
-        file = path.open("a+")
-    except OSError as error:
-        raise GolfError(f"{shown(run_dir)}: cannot be written ({error.strerror})") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise in_use(run_dir, file.read().strip() or "unknown") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        try:
-            yield
-        finally:
-            if {p.name for p in run_dir.iterdir()} <= {".lock", "supervisor.json"}:
-                shutil.rmtree(run_dir, ignore_errors=True)
-
-
 def write_origin(job: Job, settings: dict[str, str], config: Path) -> None:
     """supervisor.json: what was asked for, from which `golf new` tells how to repeat it."""
     origin = {
         "schema": 1,
         "config": shown(config.resolve()),
+        "trainer": shown(job.trainer),
         "nproc_per_node": job.world,
         "set": dict(sorted(settings.items())),
     }
-    (job.run_dir / "supervisor.json").write_text(json.dumps(origin, indent=1) + "\n")
+    path = job.run_dir / "supervisor.json"
+    try:
+        path.write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise GolfError(
+            f"{shown(path)}: cannot be written ({error.strerror}); free space or set another OUT_DIR"
+        ) from None
 
 
 def run_job(job: Job, config: Path, watch: Watch) -> int:
     """Runs it, again with half the micro-batch each time training runs out of memory; its exit code."""
-    settings, threads = dict(job.settings), {}
-    if job.world > 1 and "OMP_NUM_THREADS" not in os.environ:
-        threads["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // job.world))
+    settings, extra = dict(job.settings), machine.thread_limit(job.world)
+    if job.world > 1:
+        extra |= machine.loopback()
     while True:
         write_origin(job, settings, config)  # each time: a smaller micro-batch is told as it was
-        print(f"run      {shown(job.run_dir)}" + f" (seed {job.seed})" * bool(job.seed), flush=True)
-        env = preflight.child_env({**threads, **settings})
+        watch.print(f"run      {shown(job.run_dir)}" + f" (seed {job.seed})" * bool(job.seed))
+        env = preflight.child_env({**extra, **settings})
         code = watch.run(job.command, env, job.run_dir / "metrics.jsonl")
         if code != OUT_OF_MEMORY or watch.stops:
             break
@@ -252,9 +236,22 @@ def run_job(job: Job, config: Path, watch: Watch) -> int:
             f"out of memory with MICRO_BATCH_TOKENS={used}: starting again with {smaller} "
             f"(what failed: attempt{attempt}.train.log)"
         )
-    if code not in (0, 130):
+    if code == STOPPED:
+        watch.say(how_to_go_on(job.run_dir))
+    elif code:
         watch.say(f"{shown(job.run_dir)} ended with exit code {code}; the reason stands above")
     return code
+
+
+def how_to_go_on(run_dir: Path) -> str:
+    """What a run that was ended at once has left to go on from."""
+    saved = sorted(run_dir.glob("checkpoint*"))
+    if not saved:
+        return f"{shown(run_dir)} was ended before its first checkpoint: there is nothing to go on from"
+    return (
+        f"{shown(run_dir)} was ended; the same command with RUN_ID={run_dir.name} RESUME=1 goes on "
+        f"from {saved[0].name}"
+    )
 
 
 def scored_artifact(job: Job, facts: dict) -> str | None:

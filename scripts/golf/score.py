@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from . import REPO, GolfError, missing, shown
+from . import REPO, GolfError, missing, path_argument, shown
 from .submission import require_folder
 
 NO_SANDBOX = (
@@ -22,9 +22,9 @@ NO_SANDBOX = (
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a submission's")
+    parser.add_argument("folder", type=path_argument, metavar="FOLDER", help="a submission's")
     parser.add_argument("--track", metavar="NAME", help="for a folder outside records/<track>/")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the shards' folder")
+    parser.add_argument("--data", type=path_argument, metavar="DIR", help="the shards' folder")
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda", "mlx"),
@@ -40,7 +40,9 @@ def add_arguments(parser) -> None:
         action="store_true",
         help="2 of the 64 segments, chosen at random, and a short audit",
     )
-    parser.add_argument("--holdout", type=Path, metavar="DIR", help="other validation shards to compare with")
+    parser.add_argument(
+        "--holdout", type=path_argument, metavar="DIR", help="other validation shards to compare with"
+    )
     parser.add_argument(
         "--no-sandbox", action="store_true", help="run its code as yourself; only code you have read"
     )

@@ -1,0 +1,83 @@
+"""What this process may use of the machine: processors, and the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def usable_cpus() -> int:
+    """Processors by affinity and by the container's quota (rounded down), at least 1."""
+    quota = cpu_quota()
+    return min(affinity(), max(1, int(quota))) if quota else affinity()
+
+
+def affinity() -> int:
+    """The processors that the scheduler may put this process on."""
+    try:
+        return len(os.sched_getaffinity(0)) or 1
+    except (AttributeError, OSError):  # macOS has no such call
+        return os.cpu_count() or 1
+
+
+def cpu_quota(root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> float | None:
+    """Processors that the control groups (v2 and v1) above this process allow; None: no limit.
+
+    A group's limit holds for all below it, so the least on the way up counts. In a container the
+    group's own folder may be mounted as the root, hence the root is always looked at.
+    """
+    try:
+        lines = own.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    limits = []
+    for _, controllers, group in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        bases = [root] if not controllers else []
+        if "cpu" in controllers.split(","):
+            bases = [root / "cpu", root / controllers]
+        for base in bases:
+            below = base / group.strip("/")
+            for folder in (below, *below.parents):
+                limits += filter(None, [group_limit(folder)])
+                if folder == base:
+                    break
+    return min(limits, default=None)
+
+
+def group_limit(folder: Path) -> float | None:
+    """A control group's own limit in processors."""
+    shapes = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    for names in shapes:
+        try:
+            words = " ".join((folder / n).read_text(encoding="ascii") for n in names).split()
+            quota, period = map(int, words)
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+        if quota > 0 and period > 0:
+            return quota / period
+    return None
+
+
+def thread_limit(processes: int = 1) -> dict[str, str]:
+    """OMP_NUM_THREADS for each of so many processes, where the libraries' own choice is wrong.
+
+    They go by affinity: right for one process, unless a container's quota allows less. Nothing
+    where OMP_NUM_THREADS is set.
+    """
+    share = max(1, usable_cpus() // processes)
+    if "OMP_NUM_THREADS" in os.environ or share == affinity():
+        return {}
+    return {"OMP_NUM_THREADS": str(share)}
+
+
+def loopback() -> dict[str, str]:
+    """GLOO_SOCKET_IFNAME, so that one machine's ranks need no name for it to find each other."""
+    try:
+        names = [name for _, name in socket.if_nameindex()]
+    except OSError:
+        names = []
+    usual = [name for name in ("lo", "lo0") if name in names]
+    return {"GLOO_SOCKET_IFNAME": usual[0]} if usual and "GLOO_SOCKET_IFNAME" not in os.environ else {}
