@@ -225,7 +225,7 @@ def licence(packages: dict[str, dict[str, bytes]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="where the .deb files are")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "sample_text.jsonl.xz")
     args = parser.parse_args(argv)

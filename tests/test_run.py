@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -16,8 +17,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import run_script
-from golf import GolfError, envfile, preflight, report, run, runlog
+from conftest import REPO, run_script
+from golf import GolfError, envfile, lock, machine, preflight, report, run, runlog
 from golf.child import descendants
 
 
@@ -53,7 +54,7 @@ def one_line(text: str) -> str:
         ("A=1 # not `x`, not $(x)", "1"),
         ("A='1' # not `x`", "1"),
         ("A=a#b", "a#b"),
-        ("A=$HOME/x;rm", "$HOME/x;rm"),
+        ("A=5$;rm", "5$;rm"),
         ("A=1\r", "1"),
         ("  A=1", "1"),
     ],
@@ -65,7 +66,7 @@ def test_env_values(tmp_path, line, value):
 
 
 @pytest.mark.parametrize(
-    "line", ["A = 1", "A", "A='1", 'A="1" 2', "A=$(touch x)", "A='`x`'", "A=`x`", "1A=2"]
+    "line", ["A = 1", "A", "A='1", 'A="1" 2', "A=$(touch x)", "A='`x`'", "A=`x`", "1A=2", "A=x\0y"]
 )
 def test_env_lines_refused_with_file_and_line(tmp_path, line):
     path = tmp_path / "a.env"
@@ -73,6 +74,68 @@ def test_env_lines_refused_with_file_and_line(tmp_path, line):
     with pytest.raises(GolfError, match=r"a\.env:2: ") as error:
         envfile.parse(path)
     assert error.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "value", ["~", "~/x", "'~/x'", "~other/x", "$HOME/x", '"${HOME}/x"', "'$HOME/x'", "/a:~/b", "$RUN_ID"]
+)
+def test_what_only_a_shell_expands_is_refused(tiny_repo, value):
+    """Or a folder that is called ~ is made, and somebody removes it with rm -r ~."""
+    config = write_config(tiny_repo, f"RUN_ID=x\nOUT_DIR={value}\n")
+    done = golf(tiny_repo, config=config, HOME="/home/me")
+    assert done.returncode == 2 and "mine.env:2: ~ and $NAME are not expanded" in one_line(done.stderr)
+    if value.endswith(("HOME/x", "HOME}/x", "HOME/x'", "HOME}/x\"", "'~/x'")) or value == "~/x":
+        assert done.stderr.endswith("write /home/me/x\n")
+    for given in ({"OUT_DIR": value.strip("'\"")}, {}):
+        words = () if given else (f"OUT_DIR={value.strip(chr(39) + chr(34))}",)
+        assert golf(tiny_repo, *words, **given).returncode == 2
+    assert not [path for path in tiny_repo.rglob("*") if set("~$") & set(path.name)]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"A=1\nB=\xe9\n", "not UTF-8 text (byte 6)"),
+        ("A=1\n".encode("utf-16"), "not UTF-8 text"),
+        (b"A=1\n" * (1 << 19), "over 1,048,576 bytes"),
+        (None, "cannot be read (Is a directory)"),
+    ],
+)
+def test_what_is_no_env_file_is_refused_in_a_line(tmp_path, content, words):
+    path = tmp_path / "a.env"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(GolfError, match=re.escape(words)):
+        envfile.parse(path)
+    with pytest.raises(GolfError, match=r"over 1,048,576 bytes"):
+        envfile.parse(Path("/dev/zero"))
+
+
+def test_names_that_libraries_read_are_accepted(tiny_repo):
+    names = """GLOO_SOCKET_IFNAME TOKENIZERS_PARALLELISM UCX_TLS KMP_AFFINITY MKL_NUM_THREADS TMPDIR
+        OPENBLAS_NUM_THREADS TRITON_CACHE_DIR TORCHINDUCTOR_CACHE_DIR LD_LIBRARY_PATH http_proxy
+        AGX_RELAX_CDM_CTXSTORE_TIMEOUT NVIDIA_TF32_OVERRIDE MALLOC_ARENA_MAX PYTHONHASHSEED CC TZ"""
+    for name in names.split():
+        assert envfile.is_known(name, {}), name
+    for name in ("TMPDIRR", "MODEL_DIMM", "LRATE", "PROXY"):
+        assert not envfile.is_known(name, {}), name
+
+
+def test_names_that_our_messages_recommend_are_accepted():
+    """Every NAME=value in a message or a page of this repository can stand in a config."""
+    knobs = preflight.read_knobs(REPO / "train_gpt.py", preflight.child_env({}))
+    knobs |= preflight.read_knobs(REPO / "train_gpt_mlx.py", preflight.child_env({}))
+    paths = [*REPO.glob("scripts/**/*.py"), *REPO.glob("data/*.py"), *REPO.glob("*.py"), REPO / "README.md",
+             *REPO.glob("docs/*.md"), *REPO.glob("data/*.md"), *REPO.glob("configs/*.env")]  # fmt: skip
+    found = set()
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        found |= set(re.findall(r"\b(?:set|export|with|or|unset) `?([A-Z][A-Z0-9]*_[A-Z0-9_]+)=?\b", text))
+        found |= set(re.findall(r"\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)=[\w./-]", text))
+    assert {"TORCH_INDEX_URL", "AGX_RELAX_CDM_CTXSTORE_TIMEOUT", "OUT_DIR", "HF_ENDPOINT"} <= found
+    code = "\n".join(path.read_text(encoding="utf-8") for path in paths if path.suffix == ".py")
+    ours = set(re.findall(r"(?m)^\s*([A-Z][A-Z0-9_]+)\b[^=\n]* = ", code))  # constants
+    strange = {name for name in found - ours if not envfile.is_known(name, knobs)}
+    assert not strange
 
 
 def test_env_file_runs_nothing(tiny_repo):
@@ -105,6 +168,25 @@ def test_environment_wins_and_paths_count_from_where_they_stand(tiny_repo, tmp_p
     assert settings["DATA_PATH"] == "data/datasets/tiny"
 
 
+def test_settings_behind_the_config_do_what_they_do_before_it(tiny_repo):
+    config = write_config(tiny_repo, "RUN_ID=a\nMODEL_DIM=64\n")
+    done = golf(tiny_repo, "MODEL_DIM=32", "--trainer", "train_gpt.py", "RUN_ID=b", config=config, RUN_ID="c")
+    assert done.returncode == 0, done.stderr
+    assert runlog.read_run(tiny_repo / "runs/b")["start"]["config"]["MODEL_DIM"] == 32
+    env = {"RUN_ID": "d"}
+    done = run_script("golf.sh", "run", "MODEL_DIM=16", f"configs/{config}", env=env, repo=tiny_repo)
+    assert done.returncode == 0, done.stderr
+    assert runlog.read_run(tiny_repo / "runs/d")["start"]["config"]["MODEL_DIM"] == 16
+    done = run_script("run_cuda_baseline.sh", f"configs/{config}", "MODEL_DIMM=1", repo=tiny_repo)
+    assert done.returncode == 2 and "'MODEL_DIMM=1': unknown name MODEL_DIMM; did you mean MODEL_DIM?" in (
+        one_line(done.stderr)
+    )
+    for words, said in ((["b.env"], "2 configs"), (["--nonsense"], "unrecognized arguments")):
+        done = golf(tiny_repo, *words)
+        assert done.returncode == 2 and said in done.stderr
+    assert golf(tiny_repo, "--no-summary", "x").returncode == 2
+
+
 def test_a_misspelt_name_in_the_environment_is_told(tiny_repo):
     done = golf(tiny_repo, MODEL_DMI="3", MODEL_DIM="64", SOME_TOOL="x", model_dmi="3")
     assert done.returncode == 0
@@ -120,6 +202,7 @@ def test_a_misspelt_name_in_the_environment_is_told(tiny_repo):
     ("env", "words"),
     [
         ({"DATA_PATH": "nowhere"}, "cached_challenge_fineweb.py --variant sp1024"),
+        ({"DATA_PATH": "nowhere"}, "`python3 data/build_sample_dataset.py`, then configs/quickstart.env"),
         ({"DATA_PATH": "data/sample_x"}, "build_sample_dataset.py"),
         ({"DATA_PATH": "data/fineweb10B_sp8192"}, "--variant sp8192"),
         ({"VAL_DATA_PATH": "nowhere"}, "VAL_DATA_PATH=nowhere: no fineweb_val_*.bin"),
@@ -143,7 +226,9 @@ def test_missing_trainer_package_and_config(tiny_repo):
     assert done.returncode == 2 and "no trainer there" in one_line(done.stderr)
     (tiny_repo / "mine.py").write_text("import no_such_package_here\n")
     done = golf(tiny_repo, "--trainer", "mine.py")
-    assert done.returncode == 2 and "no_such_package_here is missing" in one_line(done.stderr)
+    assert done.returncode == 2 and "imports no_such_package_here, which is no installed" in one_line(
+        done.stderr
+    )
     (tiny_repo / "mine.py").write_text("raise SystemExit('broken')\n")
     done = golf(tiny_repo, "--trainer", "mine.py")
     assert done.returncode == 1 and "--knobs failed: broken" in one_line(done.stderr)
@@ -152,9 +237,39 @@ def test_missing_trainer_package_and_config(tiny_repo):
 
 
 def test_full_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: type("U", (), {"free": 5}))
+    usage = type("U", (), {"free": 5, "total": 9})
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(GolfError, match="0 MiB free"):
         preflight.check_out_dir(tmp_path / "runs")
+    usage.total = usage.free = 0  # a network disk that does not say
+    preflight.check_out_dir(tmp_path / "runs")
+
+
+def check_source(folder, text, **beside):
+    for name, source in beside.items():
+        (folder / f"{name}.py").write_text(source, encoding="utf-8")
+    (folder / "t.py").write_text(text, encoding="utf-8")
+    preflight.check_trainer(folder / "t.py")
+
+
+def test_an_import_that_is_nowhere_is_told_before_training(tmp_path):
+    check_source(tmp_path, "import json, helper\n", helper="import other\n", other="import math\n")
+    check_source(tmp_path, "try:\n    import nowhere\nexcept ImportError:\n    nowhere = None\n")
+    check_source(tmp_path, "def pack():\n    import sentencepiece.x\n")  # a known package, perhaps not needed
+    for source, words in (
+        ("import nowhere\n", "t.py imports nowhere, which is no installed package"),
+        ("def load_scorer():\n    from nowhere.x import y\n", "t.py imports nowhere"),
+        ("import golf\n", "t.py imports golf"),
+        ("import helper\n", "helper.py imports nothing_such"),
+        ("from . import helper\n", r"t.py:1: a script has no package"),
+        ("import folder.part\n", "imports folder, a folder"),
+        ("import helper2\n", "helper2.py: does not parse"),
+        ("\0", "does not parse"),
+    ):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        (tmp_path / "folder" / "__init__.py").touch()
+        with pytest.raises(GolfError, match=words):
+            check_source(tmp_path, source, helper="import nothing_such\n", helper2="def\n")
 
 
 def test_cuda_is_asked_for_where_there_is_none(tmp_path):
@@ -220,15 +335,41 @@ def test_same_run_id_twice(tiny_repo):
 def test_lock(tiny_repo):
     folder = tiny_repo / "runs" / "one"
     folder.mkdir(parents=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.write("4711")
-        lock.flush()
+    with (folder / ".lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(b"4711")
+        file.flush()
         done = golf(tiny_repo, RUN_ID="one")
         assert done.returncode == 1 and "in use by process 4711" in one_line(done.stderr)
-        with pytest.raises(GolfError, match="4711"), run.locked(folder):
+        with pytest.raises(GolfError, match="4711"), lock.locked(folder):
             pass
     assert golf(tiny_repo, RUN_ID="one").returncode == 0
+
+
+@pytest.mark.parametrize("code", ["ENOLCK", "EOPNOTSUPP", "ENOSYS", "EINVAL", "EIO"])
+def test_a_disk_without_file_locks_is_told_and_used(tmp_path, monkeypatch, capfd, code):
+    def flock(file, how):
+        raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)))
+
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    folder = tmp_path / "one"
+    with lock.locked(folder):
+        (folder / "train.log").touch()
+        lock.refuse_used(folder)
+    said = one_line(capfd.readouterr().err)
+    assert f"no file locks in {folder}" in said and "OUT_DIR" in said
+    (folder / "train.log").unlink()
+    with lock.locked(folder):
+        pass
+    assert not folder.exists()
+
+
+def test_a_lock_that_cannot_be_made_names_the_file(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / ".lock").mkdir()
+    with pytest.raises(GolfError, match=r"one/\.lock: cannot be written \(Is a directory\)"):
+        with lock.locked(tmp_path / "one"):
+            pass
 
 
 def test_seeds_end_with_a_table(tiny_repo):
@@ -330,8 +471,12 @@ def test_processes_share_the_cores_unless_told_otherwise(tmp_path, monkeypatch):
             given.append(env["OMP_NUM_THREADS"])
             return 0
 
+        def print(self, text):
+            pass
+
     job = run.Job(tmp_path / "t.py", {}, "", tmp_path, world=2)
-    monkeypatch.setattr(run.os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(machine, "affinity", lambda: 16)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: None)
     for value in (None, "3"):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         if value:
@@ -339,6 +484,49 @@ def test_processes_share_the_cores_unless_told_otherwise(tmp_path, monkeypatch):
         run.run_job(job, tmp_path / "c.env", Watch())
     assert given == ["8", "3"]
     assert "OMP_NUM_THREADS" not in json.loads((tmp_path / "supervisor.json").read_text())["set"]
+
+
+def write_group(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("_", ".", 1)).write_text(text, encoding="utf-8")
+
+
+def test_processors_by_affinity_and_quota(tmp_path, monkeypatch):
+    own, two, one = tmp_path / "own", tmp_path / "v2", tmp_path / "v1"
+    own.write_text("0::/a/b\n", encoding="utf-8")
+    assert machine.cpu_quota(two, own) is None
+    write_group(two / "a" / "b", cpu_max="max 100000\n")
+    assert machine.cpu_quota(two, own) is None
+    write_group(two / "a", cpu_max="350000 100000\n")  # of the group above
+    assert machine.cpu_quota(two, own) == 3.5
+    write_group(two, cpu_max="50000 100000\n")
+    assert machine.cpu_quota(two, own) == 0.5
+    own.write_text("5:memory:/x\n4:cpu,cpuacct:/docker/7\nnonsense\n", encoding="utf-8")
+    write_group(one / "cpu,cpuacct" / "docker", cpu_cfs_quota_us="-1", cpu_cfs_period_us="100000")
+    assert machine.cpu_quota(one, own) is None
+    write_group(one / "cpu", cpu_cfs_quota_us="200000", cpu_cfs_period_us="100000")  # as a container sees it
+    assert machine.cpu_quota(one, own) == 2
+    assert machine.cpu_quota(one, tmp_path / "nowhere") is None
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(machine, "affinity", lambda: 8)
+    for quota, processes, threads in (
+        (None, 1, None), (3.5, 1, "3"), (0.5, 1, "1"), (None, 2, "4"), (3.5, 2, "1"), (64, 16, "1"),
+    ):  # fmt: skip
+        monkeypatch.setattr(machine, "cpu_quota", lambda quota=quota: quota)
+        assert machine.thread_limit(processes).get("OMP_NUM_THREADS") == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert machine.thread_limit(2) == {}
+
+
+def test_ranks_of_one_machine_meet_at_the_loopback_address(tmp_path, monkeypatch):
+    command = " ".join(run.Job(tmp_path / "t.py", {}, "", tmp_path, world=2).command)
+    assert "--rdzv-endpoint=127.0.0.1:0" in command and "--local-addr=127.0.0.1" in command
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    assert machine.loopback() in ({"GLOO_SOCKET_IFNAME": "lo"}, {"GLOO_SOCKET_IFNAME": "lo0"})
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")
+    assert machine.loopback() == {}
 
 
 @pytest.mark.parametrize(
@@ -378,7 +566,7 @@ def gone(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_first_signal_lets_the_run_finish(tiny_repo, number):
     process = start(tiny_repo, SEEDS="")
     process.send_signal(number)
@@ -397,6 +585,93 @@ def test_second_signal_ends_it_at_once(tiny_repo):
     process.communicate(timeout=20)
     assert process.returncode == 130 and gone(child)
     assert "end" not in runlog.read_run(tiny_repo / "runs/one")
+
+
+def test_what_is_left_after_a_run_was_ended_at_once_is_told(tmp_path):
+    assert "nothing to go on from" in run.how_to_go_on(tmp_path)
+    (tmp_path / "checkpoint.pt").touch()
+    assert f"RUN_ID={tmp_path.name} RESUME=1 goes on from checkpoint.pt" in run.how_to_go_on(tmp_path)
+
+
+def test_a_login_that_ends_says_so_more_than_once(tiny_repo):
+    """SIGHUP from the shell and the terminal, SIGTERM beside it, `timeout`'s two: one request."""
+    process = start(tiny_repo, FAKE_STEP_SECONDS="0.5")
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGHUP, signal.SIGUSR1):
+        process.send_signal(number)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0 and b"noted    training was stopped early" in output
+
+
+def test_under_nohup_the_end_of_the_login_is_ignored():
+    code = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from golf.child import handle_stops\n"
+        "handle_stops(print); print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True)
+    assert done.stdout == b"True\n", done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_a_run_is_prepared_ends_it_in_a_line(tiny_repo, number):
+    trainer = tiny_repo / "slow.py"
+    source = "import pathlib, time\npathlib.Path('here').touch()\ntime.sleep(60)\n"
+    trainer.write_text(source, encoding="utf-8")
+    command = ["bash", "scripts/golf.sh", "run", "configs/tiny.env", "--trainer", "slow.py"]
+    env = {**os.environ, "PYTHON": sys.executable}
+    process = subprocess.Popen(command, env=env, cwd=tiny_repo, stderr=subprocess.PIPE)
+    until = time.monotonic() + 20
+    while not (tiny_repo / "here").exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    child = child_of(process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130 and gone(child)
+    assert one_line(errors.decode()) == "golf run: stopped"
+    assert not (tiny_repo / "runs").exists()
+
+
+def test_a_terminal_that_goes_away_ends_no_run(tiny_repo):
+    """Its reads and writes fail with EIO, not EPIPE; the run saves what it has."""
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "PYTHON": sys.executable, "RUN_ID": "one"}
+    env |= {"FAKE_STEPS": "20", "FAKE_STEP_SECONDS": "0.1"}
+    command = ["bash", str(tiny_repo / "scripts/golf.sh"), "run", str(tiny_repo / "configs/tiny.env")]
+    process = subprocess.Popen(command, env=env, stdout=theirs, stderr=theirs, stdin=theirs)
+    os.close(theirs)
+    os.read(ours, 1)
+    os.close(ours)
+    process.wait(timeout=60)
+    assert runlog.read_run(tiny_repo / "runs/one")["end"]["exit_code"] == 0
+    assert process.returncode == 0
+
+
+def test_output_that_cannot_be_written_is_one_line(tiny_repo):
+    env = {**os.environ, "PYTHON": sys.executable}
+
+    def said(command):
+        command = ["bash", "-c", f"bash scripts/golf.sh {command}"]
+        done = subprocess.run(command, env=env, cwd=tiny_repo, capture_output=True, timeout=60)
+        assert b"Traceback" not in done.stderr, done.stderr
+        return done.returncode, done.stderr.decode()
+
+    code, text = said("run configs/tiny.env RUN_ID=one > /dev/full")
+    assert code == 0 and runlog.read_run(tiny_repo / "runs/one")["end"]["exit_code"] == 0
+    code, text = said("compare runs/one runs/one --track track_tiny > /dev/full")
+    assert code == 2 and "No space left on device" in one_line(text)
+    assert said("compare runs/one runs/one --track track_tiny >&-")[0] in (0, 1)
+    assert said("run configs/none.env 2>&-") == (2, "")
+
+
+def test_tools_start_without_docstrings(tiny_repo):
+    """PYTHONOPTIMIZE=2, which some images set, strips them."""
+    for args in ((), ("run", "-h"), ("check", "-h"), ("new", "-h"), ("bench", "-h")):
+        done = run_script("golf.sh", *args, env={"PYTHONOPTIMIZE": "2"}, repo=tiny_repo)
+        assert done.returncode == 0 and "usage" in done.stdout, done.stderr
+    for script in ("build_sample_dataset.py", "build_sample_text.py", "cached_challenge_fineweb.py"):
+        done = run_script(f"data/{script}", "-h", env={"PYTHONOPTIMIZE": "2"})
+        assert done.returncode == 0 and "usage" in done.stdout, done.stderr
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's parent-death signal")

@@ -108,7 +108,7 @@ def read_knobs(trainer: Path, env: dict[str, str]) -> dict[str, str]:
         raise GolfError(f"{shown(trainer)} --knobs failed: {said}")
     knobs = {name: default for name, default, *_ in rows}
     for _, default, meaning in (row[:3] for row in rows):
-        for alias in re.findall(r"\balso ([A-Z][A-Z0-9_]+)", meaning):
+        for alias in re.findall(r"\b(?:also|or) ([A-Z][A-Z0-9_]+)", meaning):
             knobs.setdefault(alias, default)
     return knobs
 
