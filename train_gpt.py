@@ -537,6 +537,7 @@ def parse(blob: bytes):
 	decoder = zlib.decompressobj()
 	payload = decoder.decompress(blob[PREFIX.size :], length + 1)  # no more is held
 	need(len(payload) == length and decoder.eof, "does not unpack to its stated length")
+	need(not decoder.unused_data, "bytes behind its coded part")
 	at = 4 + struct.unpack_from("<I", payload)[0]
 	header = json.loads(payload[4 : min(at, 1 << 22)])  # no more is parsed
 	entries = header["tensors"]

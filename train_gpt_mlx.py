@@ -537,6 +537,7 @@ def parse(blob: bytes):
 	decoder = zlib.decompressobj()
 	payload = decoder.decompress(blob[PREFIX.size :], length + 1)  # no more is held
 	need(len(payload) == length and decoder.eof, "does not unpack to its stated length")
+	need(not decoder.unused_data, "bytes behind its coded part")
 	at = 4 + struct.unpack_from("<I", payload)[0]
 	header = json.loads(payload[4 : min(at, 1 << 22)])  # no more is parsed
 	entries = header["tensors"]
@@ -714,7 +715,7 @@ def load_checkpoint(run):
 	need(not changed, f"{path}: was made with another {', '.join(changed)}", 2)
 	run.model.update(state["model"])
 	run.opt.state.update(state["opt"])
-	run.model.dtype = getattr(mx, state["dtype"].removeprefix("mlx.core."))
+	run.model.dtype = mx.bfloat16 if "bfloat16" in state["dtype"] else mx.float32
 	return state["step"], state["elapsed"]
 
 

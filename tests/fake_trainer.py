@@ -58,8 +58,9 @@ def container(seed: int, size: int) -> bytes:
     """An artifact of `size` bytes in the trainers' format: one matrix of noise."""
     free = size - 160
     while True:
-        header = json.dumps({"config": {}, "tensors": [["noise", [1, free], "int8"]]}).ljust(100)
-        noise = random.Random(seed).randbytes(free + 2)  # and a scale
+        name = "n" * (12 - len(str(free)))  # a header of one length
+        header = json.dumps({"config": {}, "tensors": [[name, [1, free], "int8"]]})
+        noise = random.Random(seed).randbytes(free) + struct.pack("<e", 1.0)  # a scale
         payload = struct.pack("<I", len(header)) + header.encode() + noise
         coded = zlib.compress(payload, 0)
         over = 20 + len(coded) - size

@@ -3,22 +3,62 @@
 The format is defined by the trainer's `Artifact` section (train_gpt.py); a test holds the two
 together on the same bytes. 20 bytes (magic, format, coder, unpacked length, CRC-32 of the rest),
 then the coded payload: uint32 length of a JSON header, the header, raw arrays.
+
+It holds tensors and nothing else: so no byte more than these need, a header in the one form that
+Python's json.dumps writes, known settings with plain values, and no file or text as a tensor.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .check_text import unreadable
+
 PREFIX, MAGIC, FORMAT, ZLIB, MAX_UNPACKED = struct.Struct("<4sHHQI"), b"PGLA", 1, 1, 64 << 20
-MAX_HEADER = 4 << 20  # the starter's has 3,000 bytes; JSON of 64 MiB would take minutes
+MAX_HEADER = 64 << 10  # the starter's has 3,000 bytes
+MAX_TENSORS = 1000  # the starter has 62
 MAX_RANK = 8  # the product of a million sizes would, too
 # Bytes an element of a tensor's arrays: symbols [*shape] and scales [rows], or floats [*shape].
 ITEM_BYTES = {"int8": (1, 2), "fp16": (2,), "fp32": (4,)}
+
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
+NAME_LENGTH = 80
+# What may stand in the configuration without a question: the starters' settings, and common ones.
+CONFIG_KEYS = frozenset("""
+    vocab_size num_layers model_dim num_heads num_kv_heads mlp_mult tie_embeddings rope_base logit_softcap
+    train_seq_len eval_seq_len eval_stride head_dim hidden_dim num_loops num_experts top_k window_size
+    qk_gain_init rope_dims activation norm dropout bias dtype quant_bits block_size n_layer n_head n_embd
+    """.split())
+CONFIG_WORDS = frozenset("""
+    relu relu2 gelu silu swiglu geglu tanh none rms layer float32 float16 bfloat16 int8 auto
+    """.split())
+CONFIG_LIMIT = 64  # settings
+# The first bytes of files, at the start of an array; and longer ones, anywhere.
+STARTS = (
+    b"PK\3\4", b"PK\5\6", b"\x7fELF", b"MZ\x90\0", b"\x1f\x8b\x08", b"BZh9", b"\xfd7zXZ", b"7z\xbc\xaf",
+    b"(\xb5/\xfd", b"\x80\x02}", b"\x80\x02]", b"\x80\x02(", b"\x80\x02c", b"\x80\x03}", b"\x80\x03]",
+    b"\x80\x03(", b"\x80\x03c", b"\x80\x04\x95", b"\x80\x05\x95", b"\x89PNG", b"%PDF", b"SQLite", b"PGLA",
+    b"#!/", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"Rar!", b"\x93NUMPY", b"\x04\x22\x4d\x18",
+)  # fmt: skip
+ANYWHERE = re.compile(
+    rb"PK\x03\x04..[\x00-\x0f]\x00|PK\x01\x02....[\x00-\x0f]\x00|PK\x05\x06\x00\x00\x00\x00"
+    rb"|\x7fELF[\x01\x02][\x01\x02]\x01|\xfd7zXZ\x00|7z\xbc\xaf\x27\x1c|BZh[1-9]1AY&SY"
+    rb"|\x1f\x8b\x08[\x00-\x1f].{4}[\x00\x02\x04]|\x80[\x04\x05]\x95.{6}\x00\x00|\x89PNG\r\n"
+    rb"|\x93NUMPY|SQLite format",
+    re.DOTALL,
+)
+# Text: a run of printable bytes that holds as many blanks as text does, or that is very long.
+PRINTABLE = re.compile(rb"[\t\n\r -~]{120,}")
+WIDE = re.compile(rb"(?:[\t\n\r -~]\x00){60,}")
+LONG_RUN, BLANKS = 1024, 0.06
 
 
 class ArtifactError(ValueError):
@@ -36,6 +76,7 @@ class Artifact:
     config: dict
     tensors: dict[str, tuple[str, tuple[int, ...]]]
     unpacked_bytes: int
+    doubts: tuple[str, ...] = ()  # what a reviewer must see
 
 
 def read(path: Path) -> Artifact:
@@ -48,22 +89,73 @@ def read(path: Path) -> Artifact:
 def parse(blob: bytes) -> Artifact:
     """The artifact in `blob`, which may be anyone's; no more than the stated length is inflated."""
     payload = unpack(blob)
-    try:
-        length = 4 + struct.unpack_from("<I", payload)[0]
-        need(length <= MAX_HEADER, f"its header has {length:,} bytes")
-        header = json.loads(payload[4:length])
-        entries = [read_entry(*entry) for entry in header["tensors"]]
-        config = header["config"]
-    except ArtifactError:
-        raise
-    except (ValueError, TypeError, KeyError, struct.error, RecursionError):
-        raise ArtifactError("its header is not what the format says") from None
+    need(len(payload) >= 4, "has no header")
+    length = 4 + struct.unpack_from("<I", payload)[0]
+    refuse_files(payload[length:])
+    config, entries = read_header(payload[4:length], length)
     tensors = {name: (encoding, shape) for name, shape, encoding in entries}
-    need(isinstance(config, dict), "its configuration is no object")
     need(len(tensors) == len(entries), "a tensor's name stands twice")
     held = length + sum(array_bytes(shape, encoding) for _, shape, encoding in entries)
     need(held == len(payload), f"its tensors take {held:,} bytes, there are {len(payload):,}")
-    return Artifact(config, tensors, len(payload))
+    for name, encoding, array in arrays(payload, length, entries):
+        need(not array.startswith(STARTS) or len(array) < 512, f"tensor {name} begins as a file does")
+        need(finite(array, encoding), f"tensor {name} holds NaN or infinity")
+    found = doubts(config, list(tensors))
+    if len(blob) > 1.05 * len(zlib.compress(payload)) + 100:
+        found.append(f"{len(blob):,} bytes, more than zlib needs: what does the coding hold?")
+    return Artifact(config, tensors, len(payload), tuple(found))
+
+
+def read_header(blob: bytes, length: int) -> tuple[dict, list[tuple[str, tuple[int, ...], str]]]:
+    """Configuration and tensors of a JSON header, which has the form that json.dumps gives it."""
+    need(length <= MAX_HEADER, f"its header has {length:,} bytes, over {MAX_HEADER:,}")
+    try:
+        header = json.loads(blob, parse_constant=refuse_constant)
+        forms = [json.dumps(header, separators=form) for form in ((",", ":"), (", ", ": "))]
+        config, tensors = header["config"], header["tensors"]
+        need(sorted(header) == ["config", "tensors"], "its header has more than config and tensors")
+        need(blob.decode("ascii") in forms, "its header is not as json.dumps writes it, keys once, no spaces")
+        need(isinstance(config, dict) and isinstance(tensors, list), "its header has other types")
+        need(len(tensors) <= MAX_TENSORS, f"{len(tensors):,} tensors, over {MAX_TENSORS:,}")
+        entries = [read_entry(*entry) for entry in tensors]
+    except ArtifactError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ArtifactError("its header is not what the format says") from None
+    read_config(config)
+    return config, entries
+
+
+def refuse_constant(word: str):
+    raise ValueError(word)
+
+
+def read_config(config: dict) -> None:
+    """Settings are few, and each is a number, a truth value or a short word."""
+    need(len(config) <= CONFIG_LIMIT, f"{len(config)} settings, over {CONFIG_LIMIT}")
+    for key, value in config.items():
+        need(NAME.fullmatch(key) and len(key) <= 40, "a setting has no plain name")
+        number = isinstance(value, (bool, int, float)) and abs(value) <= 1e12
+        word = isinstance(value, str) and len(value) <= 32 and value.isprintable()
+        need(number or word, f"setting {key} is no number up to 1e12, no truth value and no short word")
+
+
+def doubts(config: dict, names: list[str]) -> list[str]:
+    """What is sound but for a reviewer: settings that nobody knows, names that hold data."""
+    unknown = [key for key in config if key not in CONFIG_KEYS]
+    words = [key for key, v in config.items() if isinstance(v, str) and v not in CONFIG_WORDS]
+    noise = sum(map(unreadable, [*names, *config]))
+    found = []
+    if unknown:
+        found.append(f"settings that the starters do not have: {', '.join(unknown[:8])}")
+    if words:
+        found.append(f"settings with words of their own: {', '.join(words[:8])}")
+    if noise > NAME_NOISE:
+        found.append(f"{noise} characters of names that no person reads")
+    return found
+
+
+NAME_NOISE = 100  # the starter's names have none
 
 
 def unpack(blob: bytes) -> bytes:
@@ -74,25 +166,83 @@ def unpack(blob: bytes) -> bytes:
     need(length <= MAX_UNPACKED, f"unpacks to {length:,} bytes, over {MAX_UNPACKED:,}")
     need(zlib.crc32(coded) == crc, "wrong CRC-32: damaged, or changed by hand")
     if (version, coder) != (FORMAT, ZLIB):
+        refuse_files(bytes(coded))
         raise ForeignArtifact(f"format {version}, coder {coder}: not this repository's own")
+    payload, rest, whole = inflate(coded, length)
+    need(len(payload) == length and whole, "does not unpack to its stated length")
+    need(not rest, f"{len(rest):,} bytes behind its coded part")
+    need(zero_padded(coded, payload), "the last bits of its coded part are not 0")
+    return payload
+
+
+def inflate(coded, length: int) -> tuple[bytes, bytes, bool]:
+    """What the coded part unpacks to, what stands behind it, and whether it came to its end."""
     decoder = zlib.decompressobj()
     try:
         payload = decoder.decompress(coded, length + 1)
     except zlib.error:
         raise ArtifactError("its coded part does not unpack") from None
-    need(len(payload) == length and decoder.eof, "does not unpack to its stated length")
-    return payload
+    return payload, decoder.unused_data, decoder.eof
+
+
+def zero_padded(coded, payload: bytes) -> bool:
+    """Whether the bits between the last block and the checksum, which nobody reads, are 0.
+
+    If they are, the highest bit that is set belongs to the last block: with it cleared, the coded
+    part must not unpack to the same any more.
+    """
+    last = coded[-5]
+    if not last:
+        return True
+    changed = bytearray(coded)
+    changed[-5] = last & ~(1 << (last.bit_length() - 1))
+    try:
+        return inflate(changed, len(payload)) != (payload, b"", True)
+    except ArtifactError:
+        return True
 
 
 def read_entry(name, shape, encoding) -> tuple[str, tuple[int, ...], str]:
     sizes = isinstance(shape, list) and len(shape) <= MAX_RANK
-    sizes = sizes and all(type(n) is int and 0 <= n <= MAX_UNPACKED for n in shape)
+    sizes = sizes and all(type(n) is int and 0 < n <= MAX_UNPACKED for n in shape)
     need(
         isinstance(name, str) and sizes and isinstance(encoding, str), "a tensor has no such shape"
     )
+    need(NAME.fullmatch(name) and len(name) <= NAME_LENGTH, "a tensor has no plain name")
     if encoding not in ITEM_BYTES:
         raise ForeignArtifact(f"encoding {encoding[:40]!r}: not this repository's own")
     return name, tuple(shape), encoding
+
+
+def refuse_files(block: bytes) -> None:
+    """ArtifactError where bytes that should be numbers hold a file or text."""
+    found = ANYWHERE.search(block)
+    need(not found, "a file lies among its tensors")
+    for match in [*PRINTABLE.finditer(block), *WIDE.finditer(block)]:
+        run = match[0].replace(b"\0", b"")
+        blanks = sum(map(run.count, (b" ", b"\t", b"\n")))
+        need(len(run) < LONG_RUN and blanks < BLANKS * len(run), "text lies among its tensors")
+
+
+def arrays(payload: bytes, at: int, entries: list) -> Iterator[tuple[str, str, memoryview]]:
+    """Name, number format and bytes of each array: all first ones, then all scales."""
+    view = memoryview(payload)
+    for part in (0, 1):
+        for name, shape, encoding in entries:
+            for size in ITEM_BYTES[encoding][part : part + 1]:
+                count = size * math.prod(shape[:1] if part else shape)
+                yield name, {1: "int8", 2: "fp16", 4: "fp32"}[size], bytes(view[at : at + count])
+                at += count
+
+
+def finite(array: bytes, encoding: str) -> bool:
+    """Whether no float has all exponent bits set."""
+    if encoding == "fp16":
+        return not re.search(rb"[\x7c-\x7f\xfc-\xff]", array[1::2])
+    if encoding == "fp32":
+        third = array[2::4]
+        return not any(third[m.start()] >> 7 for m in re.finditer(rb"[\x7f\xff]", array[3::4]))
+    return True
 
 
 def array_bytes(shape: tuple[int, ...], encoding: str) -> int:

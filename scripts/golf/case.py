@@ -73,10 +73,15 @@ RULES = {
     "file-native": "7.3",
     "code-native": "7.3",
     "code-syntax": "7.4",
+    "code-text": "7.4",
+    "code-import": "7.4",
+    "code-unlisted": "7.4",
+    "code-indirect": "7.4",
     "code-exec": "7.4",
     "code-opaque": "7.4",
     "code-network": "7.5",
     "code-process": "7.5",
+    "code-outside": "7.5",
 }
 
 

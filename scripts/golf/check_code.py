@@ -1,49 +1,40 @@
 """Rules about code, read as a syntax tree and never run: what reaches out, hides or reads ahead.
 
-They raise flags for a reviewer. Code that wants to hide from them can; the scorer's sandbox and the
-reviewer are what stops it.
+The list of what is fine is allowed.py; whatever else code reaches (check_reach.py) or holds
+(check_text.py) goes to a reviewer. Code that wants to hide from this can; the scorer's sandbox and
+the reviewer are what stops it.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from . import check_flow
+from . import check_reach, check_text
 from .case import FAIL, HUMAN, Case, quoted
 
 SOURCE_LIMIT, FILES_LIMIT = 1 << 20, 20
-OPAQUE_RUN = 500  # characters without a space in one literal: data or packed code, not text
-OPAQUE_NUMBERS = 300  # numbers in one literal
 LINES_SHOWN = 8
 
-# Rule -> its level, what it means, and the names that raise it: a module stands for all in it.
-NAMES = {
-    "code-network": (HUMAN, "reaches the network", """
-        socket ssl http urllib urllib3 requests httpx aiohttp ftplib smtplib telnetlib xmlrpc
-        websocket websockets paramiko boto3 huggingface_hub datasets wandb gdown kagglehub
-        torch.hub"""),
-    "code-process": (HUMAN, "starts processes", """
-        subprocess multiprocessing pty os.system os.popen os.fork os.forkpty os.posix_spawn
-        os.posix_spawnp os.execl os.execle os.execlp os.execlpe os.execv os.execve os.execvp
-        os.execvpe os.spawnl os.spawnle os.spawnlp os.spawnlpe os.spawnv os.spawnve
-        os.spawnvp os.spawnvpe
-        asyncio.create_subprocess_exec asyncio.create_subprocess_shell torch.multiprocessing
-        concurrent.futures.ProcessPoolExecutor"""),
-    "code-exec": (HUMAN, "runs code that is not in sight", """
-        exec eval compile __import__ globals __builtins__ builtins importlib runpy code codeop imp
-        zipimport types.FunctionType types.CodeType"""),
-    "code-native": (HUMAN, "runs native code", """
-        ctypes cffi _ctypes torch.utils.cpp_extension torch.ops.load_library
-        torch.classes.load_library cupy.RawKernel cupy.RawModule pycuda numpy.ctypeslib
-        mlx.core.fast.metal_kernel"""),
-    "code-pickle": (FAIL, "uses pickles, which run code when read; use the container", """
-        pickle _pickle cPickle dill cloudpickle joblib shelve marshal pandas.read_pickle"""),
-}  # fmt: skip
-BUILTINS = {"exec", "eval", "compile", "__import__", "globals", "__builtins__"}
-FLAGGED = {name: rule for rule, (_, _, names) in NAMES.items() for name in names.split()}
+# Rule -> its level, what the file does, and what to do where that helps.
+REACHES = {
+    "code-network": (HUMAN, "reaches the network"),
+    "code-process": (HUMAN, "starts processes"),
+    "code-exec": (HUMAN, "runs or imports what is not in sight"),
+    "code-native": (HUMAN, "runs native code"),
+    "code-pickle": (FAIL, "reads pickles, which run code when read; torch.load: weights_only=True"),
+    "code-import": (
+        FAIL,
+        "imports what is neither in Python, in the requirements nor in this folder; ship it here with "
+        "the role score, or do without",
+    ),
+    "code-unlisted": (HUMAN, "uses names that are not on the list (scripts/golf/allowed.py)"),
+    "code-indirect": (HUMAN, "reaches names in a way that cannot be followed; write them out"),
+    "code-outside": (HUMAN, "names places or secrets outside the run"),
+}
 
 
 def code(case: Case) -> None:
@@ -54,10 +45,16 @@ def code(case: Case) -> None:
             f"{len(paths)} Python files; put it into {FILES_LIMIT} at most, which people can read"
         )
         case.fail("code-syntax", text)
-    for path in paths[:FILES_LIMIT]:
-        tree = parse(case, path)
-        if tree is not None:
-            check_tree(case, path, tree)
+    trees = {path: parse(case, path) for path in paths[:FILES_LIMIT]}
+    trees = {path: tree for path, tree in trees.items() if tree is not None}
+    folder = check_reach.Folder({module_name(path): tree for path, tree in trees.items()})
+    sums = check_text.Totals()
+    for path, tree in trees.items():
+        check_tree(case, path, tree, folder)
+        sums.add(check_text.totals(case.read(path), tree))
+    for name, (found, most) in sums.over().items():
+        text = f"the code holds {found:,} {check_text.MEANING[name]}, over {most:,} for its size"
+        case.human("code-opaque", f"{text}: data in the guise of code? weights go into the artifact")
 
 
 def parse(case: Case, path: str) -> ast.Module | None:
@@ -68,6 +65,10 @@ def parse(case: Case, path: str) -> ast.Module | None:
         )
         return None
     source = case.read(path)
+    faults = dict(check_text.faults(source))
+    if faults:
+        text = "plain UTF-8, one line under another, nothing invisible, names in ASCII"
+        case.fail("code-text", f"{quoted(path)}: {show(faults)}; write it as {text}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -80,34 +81,26 @@ def parse(case: Case, path: str) -> ast.Module | None:
         return None
 
 
-def check_tree(case: Case, path: str, tree: ast.Module) -> None:
+def module_name(path: str) -> str:
+    """'kit/tables.py' as 'kit.tables'."""
+    return path.removesuffix(".py").replace("/", ".")
+
+
+def check_tree(case: Case, path: str, tree: ast.Module, folder: check_reach.Folder) -> None:
     raised: dict[str, dict[int, str]] = {}
-    for line, name in flagged_names(tree):
-        raised.setdefault(FLAGGED[name], {}).setdefault(line, name)
-    for rule, lines in raised.items():
-        level, meaning, _ = NAMES[rule]
-        case.add(level, rule, f"{quoted(path)} {meaning}: {show(lines)}")
-    loads = {line: "torch.load" for line in unsafe_loads(tree)}
-    if loads:
-        case.fail("code-pickle", f"{quoted(path)} unpickles: {show(loads)}; set weights_only=True")
-    opaque = {node.lineno: "literal" for node in ast.walk(tree) if is_opaque(node)}
-    if opaque:
-        case.human("code-opaque", f"{quoted(path)} holds data or packed code: {show(opaque)}")
-    teaching(case, path, tree)
-    uncounted(case, path, tree, "code-exec" in raised)
-
-
-def teaching(case: Case, path: str, tree: ast.Module) -> None:
     try:
-        lines = {line: "gradient" for line in check_flow.validation_gradients(tree)}
-    except (check_flow.Tangled, RecursionError):
-        case.human(
-            "code-val", f"{quoted(path)} is too tangled to follow validation tokens through it"
-        )
-        return
+        for line, rule, name in check_reach.reached(tree, folder, module_name(path)):
+            raised.setdefault(rule, {}).setdefault(line, name)
+    except RecursionError:
+        raised["code-indirect"] = {1: "nested too deep to be followed"}
+    for rule, lines in raised.items():
+        level, meaning = REACHES[rule]
+        case.add(level, rule, f"{quoted(path)} {meaning}: {show(lines)}")
+    lines = {line: "gradient" for line in validation_gradients(tree)}
     if lines:
         text = "validation tokens may reach an optimizer; only targets already scored may teach"
         case.human("code-val", f"{quoted(path)}: {text}: {show(lines)}")
+    uncounted(case, path, tree, "code-exec" in raised)
 
 
 def show(lines: dict[int, str]) -> str:
@@ -116,71 +109,115 @@ def show(lines: dict[int, str]) -> str:
     return text + f" and {len(lines) - LINES_SHOWN} more" * (len(lines) > LINES_SHOWN)
 
 
-def flagged_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """(line, key of FLAGGED) of each use, through imports under other names."""
-    aliases = dict(imported(tree))
-    for node in ast.walk(tree):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, (ast.Attribute, ast.Name)) and isinstance(node.ctx, ast.Load):
-            names = [dotted(node, aliases)]
-        for name in names:
-            parts = name.split(".")
-            prefixes = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
-            yield from ((node.lineno, prefix) for prefix in prefixes if prefix in FLAGGED)
+# ---- Do validation tokens teach? Names alone are looked at; the scorer's audit proves it
+
+VAL_TEXT = re.compile(r"(.*[/_*])?(val|valid|validation)([/_*.].*)?")
+VAL_NAME = re.compile(
+    r"(.*_)?(val|valid|validation)_(tokens?|data|ids|stream|batch(es)?|loader|shards?|targets?"
+    r"|inputs?|set|seqs?|sequences?|x|y|docs?)",
+    re.IGNORECASE,
+)
+# Take the gradient, or fit, of their arguments or of the object; the makers return such functions.
+GRADIENTS = frozenset("backward grad vjp jacrev lstsq partial_fit".split())
+MAKERS = frozenset("value_and_grad grad grad_and_value".split())
+SCORER = "log_probs"  # the method of a submission that is given the stream
 
 
-def imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """(local name, full name) of what is imported; what a file defines on its own is '.name'."""
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            yield node.name, f".{node.name}"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((a.asname, a.name) for a in node.names if a.asname)
-            yield from ((a.name.split(".")[0],) * 2 for a in node.names if not a.asname)
-        elif isinstance(node, ast.ImportFrom):
-            yield from ((a.asname or a.name, f"{node.module}.{a.name}") for a in node.names)
+def validation_gradients(tree: ast.Module) -> list[int]:
+    """Lines where names that say validation meet a gradient, and gradients that log_probs reaches.
+
+    Followed are assignments within a function, attributes, and functions that return such a thing;
+    what takes gradients teaches, and so does what calls it, by name.
+    """
+    functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    scopes = {f: list(ast.walk(f)) for f in functions}
+    scopes[tree] = list(outside_functions(tree))
+    calls = {scope: [n for n in nodes if isinstance(n, ast.Call)] for scope, nodes in scopes.items()}
+    makers = {t.id for t, v in check_reach.assignments(tree) if called(v) in MAKERS}
+    teachers = {f.name for f in functions if any(teaches(n, makers) for n in calls[f])}
+    scoring, shared = {SCORER}, set()
+    for _ in range(HAND_OVERS):
+        teachers |= {f.name for f in functions if any(called(n) in teachers for n in calls[f])}
+        scoring |= {called(n) for f in functions if f.name in scoring for n in calls[f]}
+        for scope, nodes in scopes.items():
+            shared |= handed_on(scope, nodes, tainted_names(nodes, shared), teachers)
+    lines = {n.lineno for f in functions if f.name in scoring for n in calls[f] if teaches(n, makers)}
+    for scope, nodes in scopes.items():
+        tainted = tainted_names(nodes, shared)
+        for node in calls[scope]:
+            direct = teaches(node, makers)
+            given = [*node.args, *(k.value for k in node.keywords)] + [node.func] * direct
+            if direct or called(node) in teachers:
+                lines |= {node.lineno for part in given if is_tainted(part, tainted)}
+    return sorted(lines)
 
 
-def dotted(node: ast.expr, aliases: dict[str, str]) -> str:
-    """'os.system' of an attribute chain on an imported name; other chains begin with '?'."""
-    parts = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    root = node.id if isinstance(node, ast.Name) else "?"
-    return ".".join([aliases.get(root, root if root in BUILTINS else "?"), *reversed(parts)])
+HAND_OVERS = 5  # from function to function
 
 
-def unsafe_loads(tree: ast.Module) -> Iterator[int]:
-    """Lines that may unpickle: torch.load without weights_only=True, numpy's allow_pickle."""
-    aliases = dict(imported(tree))
-    for node in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
-        if isinstance(node.func, (ast.Attribute, ast.Name)):
-            name = dotted(node.func, aliases)
-            given = {k.arg: getattr(k.value, "value", k.value) for k in node.keywords}
-            unsafe = name == "torch.load" and given.get("weights_only") is not True
-            if unsafe or given.get("allow_pickle", False) is not False:
-                yield node.lineno
+def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+            yield from outside_functions(node)
 
 
-def is_opaque(node: ast.AST) -> bool:
-    """A literal that no person reads."""
-    if isinstance(node, ast.Constant):
-        value = node.value
-        if isinstance(value, (str, bytes)):
-            return max(map(len, value.split()), default=0) >= OPAQUE_RUN
-        return isinstance(value, int) and abs(value) >> 1024 > 0
-    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
-        numbers = [
-            e for e in node.elts if isinstance(e, ast.Constant) and not isinstance(e.value, str)
-        ]
-        return len(numbers) >= OPAQUE_NUMBERS
+def teaches(node: ast.Call, makers: set[str]) -> bool:
+    return called(node) in GRADIENTS | makers or called(node.func) in MAKERS
+
+
+def called(node: ast.AST) -> str:
+    """The last name of what is called, '' where nothing is."""
+    return name_of(node.func) if isinstance(node, ast.Call) else ""
+
+
+def name_of(node: ast.AST) -> str:
+    return getattr(node, "attr", getattr(node, "id", ""))
+
+
+def tainted_names(nodes: list[ast.AST], shared: set[str]) -> set[str]:
+    """Names that hold what a validation shard holds: `shared`, and this function's own."""
+    pairs, tainted = [], set(shared)
+    for node in nodes:
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                sides = [getattr(side, "elts", [side]) for side in (target, node.value)]
+                same = len(sides[0]) == len(sides[1])  # a, b = x, y
+                pairs += zip(*sides) if same else [(target, node.value)]
+        elif isinstance(node, (ast.For, ast.comprehension)):
+            pairs.append((node.target, node.iter))
+        elif called(node) in ("append", "extend") and isinstance(node.func, ast.Attribute):
+            pairs += [(node.func.value, argument) for argument in node.args]
+    for _ in range(HAND_OVERS):
+        for target, value in pairs:
+            if is_tainted(value, tainted):
+                stored = [n for n in getattr(target, "elts", [target])]
+                tainted |= {name_of(n) for n in stored} - {""}
+    return tainted
+
+
+def handed_on(scope: ast.AST, nodes: list[ast.AST], tainted: set[str], teachers: set[str]) -> set[str]:
+    """Of a function's tainted names those that others see: attributes, and itself if it returns one."""
+    found = {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+    returns = [n.value for n in nodes if isinstance(n, ast.Return) and n.value]
+    name = getattr(scope, "name", "")
+    if name not in teachers and any(is_tainted(value, tainted) for value in returns):
+        return found & tainted | {name}
+    return found & tainted
+
+
+def is_tainted(node: ast.AST, tainted: set[str]) -> bool:
+    """Whether an expression has the validation split's name, or a name that took something from it."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and isinstance(part.value, str) and len(part.value) < 80:
+            if VAL_TEXT.fullmatch(part.value) and len(part.value.split()) == 1:
+                return True
+        elif name_of(part) in tainted or VAL_NAME.fullmatch(name_of(part)):
+            return True
     return False
+
+
+# ---- What counts with the script
 
 
 def uncounted(case: Case, path: str, tree: ast.Module, executes: bool) -> None:

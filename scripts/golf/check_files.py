@@ -224,7 +224,9 @@ def artifacts(case: Case) -> None:
 def container(case: Case, path: str) -> None:
     """The artifact is read by this repository's own reader, never by the submission's."""
     try:
-        artifact.read(case.folder / path)
+        found = artifact.read(case.folder / path)
+        for doubt in found.doubts:
+            case.human("artifact-format", f"{quoted(path)}: {doubt}; a reviewer reads what they are for")
     except artifact.ForeignArtifact as error:
         case.human(
             "artifact-format", f"{quoted(path)}: {error}; a reviewer reads the script's decoder"

@@ -1,0 +1,227 @@
+"""A script as text: characters that show something else than they are, and data in the guise of code.
+
+Data may lie in strings, numbers, names, comments or blanks, in one piece or in hundreds. So what is
+judged is what all files of an entry hold together, against what plain trainers hold.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+COLUMNS = 500
+CODING = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
+# Letters and marks that show nothing, or as a blank, though Unicode calls them something else.
+BLANKS = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
+def faults(blob: bytes) -> Iterator[tuple[int, str]]:
+    """(line, what) where the bytes are not plain UTF-8 text, or show something else than they are."""
+    for number, line in enumerate(blob.split(b"\n")[:2], 1):
+        named = CODING.match(line)
+        if named and named[1].lower().replace(b"_", b"-") not in (b"utf-8", b"utf8"):
+            yield number, "names an encoding"
+    try:
+        text = blob.decode("utf-8")
+    except UnicodeDecodeError as error:
+        yield blob[: error.start].count(b"\n") + 1, "not UTF-8"
+        return
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+        if len(line) > COLUMNS:
+            yield number, f"{len(line):,} columns"
+        for character in sorted(set(line)):
+            if not plain(character):
+                yield number, f"U+{ord(character):04X}"
+    yield from foreign_names(text)
+
+
+def plain(character: str) -> bool:
+    """Whether a reader sees the character, and it is what it seems: no control, no mark, no odd blank."""
+    if character.isascii():
+        return character.isprintable() or character == "\t"
+    category = unicodedata.category(character)
+    return category[0] not in "CZ" and not BLANKS.match(character)
+
+
+def foreign_names(text: str) -> Iterator[tuple[int, str]]:
+    """Lines with letters outside ASCII that are in no string and no comment: Python folds them."""
+    if text.isascii():
+        return
+    fields_in_string = re.compile(r"\{[^{}]*[^\x00-\x7f{}][^{}]*\}")
+    for token in tokens(text):
+        string = token.type in (tokenize.STRING, tokenize.COMMENT) or token.type in FSTRING_PARTS
+        inside = token.type == tokenize.STRING and "f" in token.string[:2].lower()
+        if not string and not token.string.isascii():
+            yield token.start[0], "a name that is not ASCII"
+        elif inside and fields_in_string.search(token.string):
+            yield token.start[0], "a name that is not ASCII"
+
+
+FSTRING_PARTS = {
+    getattr(tokenize, name) for name in ("FSTRING_START", "FSTRING_MIDDLE", "FSTRING_END")
+    if hasattr(tokenize, name)
+}  # fmt: skip
+
+
+def tokens(text: str) -> list[tokenize.TokenInfo]:
+    """As far as the text has any."""
+    found = []
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            found.append(token)
+    except (tokenize.TokenError, SyntaxError):
+        pass  # code-syntax says so
+    return found
+
+
+# ---- Data in the guise of code
+
+
+@dataclass
+class Totals:
+    """What the files of an entry hold together; each count has a limit."""
+
+    size: int = 0  # bytes
+    tokens: int = 0
+    strings: int = 0  # characters of string literals that are no docstrings
+    remarks: int = 0  # characters of comments and docstrings
+    unreadable: int = 0  # characters of words that no person reads, blanks at line ends
+    numbers: int = 0  # numeric literals
+    digits: int = 0  # characters of numeric literals
+    elements: int = 0  # numbers and the like in displays and calls of a dozen and more
+    names: int = 0  # characters of different names, each once
+
+    def add(self, other: Totals) -> None:
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+
+    def limits(self) -> dict[str, float]:
+        """The most of each, by the size of the whole: twice what the plain trainers hold, and more."""
+        return {
+            "strings": 2000 + 0.14 * self.size,
+            "remarks": 2000 + 0.4 * self.size,
+            "unreadable": 400,
+            "numbers": 150 + 0.06 * self.tokens,
+            "digits": 300 + 0.12 * self.tokens,
+            "elements": 250,
+            "names": 2000 + 0.3 * self.size,
+        }
+
+    def over(self) -> dict[str, tuple[int, int]]:
+        """Name -> (found, limit) of what is over."""
+        limits = {name: int(limit) for name, limit in self.limits().items()}
+        return {n: (getattr(self, n), most) for n, most in limits.items() if getattr(self, n) > most}
+
+
+MEANING = {
+    "strings": "characters in strings",
+    "remarks": "characters in comments and docstrings",
+    "unreadable": "characters of words that no person reads",
+    "numbers": "numbers",
+    "digits": "digits of numbers",
+    "elements": "numbers in long lists",
+    "names": "characters of different names",
+}
+
+
+def totals(blob: bytes, tree: ast.Module) -> Totals:
+    """What one file holds."""
+    text = blob.decode("utf-8", "replace")
+    found = Totals(size=len(blob))
+    names, strings = set(), []
+    for token in tokens(text):
+        found.tokens += 1
+        if token.type == tokenize.NAME:
+            names.add(token.string)
+        elif token.type == tokenize.NUMBER:
+            found.numbers += 1
+            found.digits += len(token.string)
+        elif token.type == tokenize.COMMENT:
+            found.remarks += len(token.string)
+            strings.append(token.string)
+    documented = remarks(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)):
+            value = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+            strings.append(value)
+            if id(node) in documented:
+                found.remarks += len(value)
+            else:
+                found.strings += len(value)
+    found.names = sum(map(len, names))
+    found.elements = sum(long_displays(tree))
+    blanks = sum(len(m[0]) for m in re.finditer(r"[ \t]+$", text, re.MULTILINE))
+    found.unreadable = blanks + sum(map(unreadable, [*names, *strings]))
+    return found
+
+
+def remarks(tree: ast.Module) -> set[int]:
+    """Ids of string literals that do nothing: docstrings, and others that stand alone."""
+    return {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+
+
+LONG = 12  # elements; a plain trainer's longest list has 7
+
+
+def long_displays(tree: ast.Module) -> Iterator[int]:
+    """Of each outermost list, tuple, set, dict or call: its literals, nested ones too, if they are many."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.List, ast.Tuple, ast.Set, ast.Dict)):
+            count = leaves(node)
+            if count >= LONG:
+                yield count
+                continue
+        elif isinstance(node, ast.Call) and len(node.args) >= LONG:
+            yield len(node.args)
+        waiting += ast.iter_child_nodes(node)
+
+
+def leaves(node: ast.AST) -> int:
+    """Literals but texts, and names, in a display, through nested ones; an empty one is one."""
+    count, waiting = 0, [node]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, (ast.List, ast.Tuple, ast.Set, ast.Dict)):
+            elements = [n for n in ast.iter_child_nodes(part) if isinstance(n, ast.expr)]
+            waiting += elements
+            count += not elements
+        elif not isinstance(getattr(part, "value", None), str):
+            count += isinstance(part, (ast.Constant, ast.Name, ast.UnaryOp))
+    return count
+
+
+WORD = re.compile(r"\S+")
+CHUNK = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
+HARD = re.compile(r"[^aeiouyAEIOUY]{6,}")  # consonants in a row; 'rhythms' has none, 'lengths' five
+
+
+def unreadable(text: str) -> int:
+    """Characters of the words in a text that look like data: base64, hexadecimal digits, noise."""
+    odd = sum(not c.isascii() or not c.isprintable() for c in text.translate(SPACES))
+    return odd + sum(len(word) for word in WORD.findall(text) if len(word) > 7 and is_noise(word))
+
+
+SPACES = dict.fromkeys(map(ord, " \t\r\n"))
+
+
+def is_noise(word: str) -> bool:
+    """Whether most of a word is in pieces too short, or without vowels, to be words joined up."""
+    pieces = CHUNK.findall(word)
+    letters = "".join(pieces)
+    if len(letters) < 0.6 * len(word):
+        return len(word) > 15 and not set(word) <= set("-=*#~_.+/|<>")  # punctuation without end
+    noise = sum(len(p) for p in pieces if len(p) < 3 or p.isdigit() and len(p) > 6 or HARD.search(p))
+    return noise > 0.5 * len(letters)
