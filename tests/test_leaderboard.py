@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import lzma
+import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sentencepiece as spm
-from check_kit import made  # noqa: F401  (a fixture)
+from check_kit import edit, edit_track, made  # noqa: F401  (a fixture)
 from conftest import REPO, run_script
-from golf import leaderboard, track
+from golf import GolfError, check, check_code, leaderboard, track, verified
+from test_github import commit, git
 
 RULES = {
     "name": "track_x",
@@ -36,7 +42,7 @@ def entry(folder, bpb, lane="open-hardware", date="2026-01-01", **more):
     claim = {
         "name": folder, "author": "A", "github_id": "a-b", "date": date, "lane": lane,
         "hardware": "a CPU", "val_bpb": bpb, "bytes_total": 1_900_000, "train_seconds": 299.0,
-        "seeds": [{"val_bpb": x, "val_loss": x} for x in losses], **more,
+        "seeds": [{"val_bpb": x, "val_loss": x, "artifact": "a"} for x in losses], **more,
     }  # fmt: skip
     faults = claim.pop("faults", [])
     return leaderboard.Entry(REPO / "records/track_x" / folder, claim, faults, claim.pop("notes", []))
@@ -51,6 +57,7 @@ def board(monkeypatch, tmp_path):
             folder = tmp_path / "track_x" / e.folder.name
             folder.mkdir(parents=True)
             (folder / "submission.json").write_text("{}")
+            e.folder = folder
         by_name = {e.folder.name: e for e in entries}
         monkeypatch.setattr(track, "RECORDS", tmp_path)
         monkeypatch.setattr(track, "load", lambda name: {**RULES, **rules})
@@ -84,7 +91,7 @@ def test_lanes_rank_apart_and_failing_entries_do_not(board):
 
 
 def test_records_in_the_order_of_their_dates(board):
-    few = {"seeds": [{"val_bpb": 1.0, "val_loss": 1.0}] * 2}
+    few = {"seeds": [{"val_bpb": 1.0, "val_loss": 1.0, "artifact": "a"}] * 2}
     found = board(
         entry("few", 1.0, "record", "2026-01-01", **few),
         entry("first", 2.0, "record", "2026-01-02"),
@@ -112,6 +119,256 @@ def test_the_readme_shows_the_best_of_each_lane_alone(board):
     readme, page = leaderboard.readme_block([found]), leaderboard.page_block(found)
     assert sum("| open-hardware |" in line for line in readme) == leaderboard.README_ROWS
     assert sum("| open-hardware |" in line for line in page) == 12
+
+
+# ---- Forged and broken entries on a real board, in the order that git tells
+
+
+@pytest.fixture
+def real(made, tmp_path, monkeypatch):  # noqa: F811
+    """A repository whose main has one honest entry, `first`; others are added and merged."""
+    monkeypatch.setattr(track, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(check_code, "RULES", ())
+    home = tmp_path / "records/track_tiny"
+    home.mkdir(parents=True)
+    shutil.copy(made[0] / "records/track_tiny/track.json", home)
+    git(tmp_path, "init", "--quiet", "--initial-branch=main", str(tmp_path))
+
+    def add(name, merge=True, better=0.0, **changes):
+        """A copy of the submission with logs of its own, `better` nats a target better."""
+        folder = Path(shutil.copytree(made[1], home / name))
+        worse(folder, better, name)
+        edit(folder, lambda v: v.update(changes))
+        if merge:
+            commit(tmp_path)
+        return folder
+
+    add.home = home
+    add("first")
+    return add
+
+
+def worse(folder, better, mark):
+    """Scores, logs, metrics and artifacts of another run: all that is claimed agrees."""
+    claim = json.loads((folder / "submission.json").read_text())
+    for seed in claim["seeds"]:
+        name = seed["seed"]
+        loss = seed["val_loss"] - better
+        bpb = seed["val_bpb"] * loss / seed["val_loss"]
+        segments = [[nats * loss / seed["val_loss"], size] for nats, size in seed["segments"]]
+        for path in (f"train_seed{name}.log", f"metrics_seed{name}.jsonl"):
+            text = (folder / path).read_text()
+            text = text.replace(f"val_loss:{seed['val_loss']:.8f} val_bpb:{seed['val_bpb']:.8f}",
+                                f"val_loss:{loss:.8f} val_bpb:{bpb:.8f}")  # fmt: skip
+            lines = [json.loads(x) for x in text.splitlines()] if path.endswith("jsonl") else []
+            for event in lines:
+                if event.get("kind") == "sliding":
+                    event.update(val_loss=loss, val_bpb=bpb, segments=segments)
+                if event["event"] == "export":
+                    event["artifact_sha256"] = repack(folder / seed["artifact"], mark)
+            more = "".join(json.dumps(x) + "\n" for x in lines) or f"{text}# {mark}\n"
+            (folder / path).write_text(more)
+        seed.update(val_loss=loss, val_bpb=bpb, segments=segments)
+    shutil.copy(folder / f"train_seed{claim['seeds'][0]['seed']}.log", folder / "train.log")
+    for key in ("val_loss", "val_bpb"):
+        claim[key] = sum(seed[key] for seed in claim["seeds"]) / len(claim["seeds"])
+    for file in claim["files"]:
+        blob = (folder / file["path"]).read_bytes()
+        file.update(bytes=len(blob), sha256=hashlib.sha256(blob).hexdigest())
+    (folder / "submission.json").write_text(json.dumps(claim))
+
+
+def repack(path, mark):
+    """Another artifact of the same size: its noise is of another run."""
+    blob = bytearray(path.read_bytes())
+    coded = zlib.decompress(blob[20:])
+    noise = coded[:-8] + hashlib.sha256(mark.encode()).digest()[:8]
+    new = zlib.compress(noise, 0)
+    path.write_bytes(struct.pack("<4sHHQI", b"PGLA", 1, 1, len(noise), zlib.crc32(new)) + new)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def ranked(board):
+    return [e.folder.name for entries in board.lanes.values() for e in entries]
+
+
+def reasons(board):
+    return {e.folder.name: e.unranked for e in board.unranked}
+
+
+def read(real):
+    return leaderboard.read_board("track_tiny")
+
+
+def without_artifacts(folder, *seeds):
+    def change(v):
+        for seed in v["seeds"]:
+            if seed["seed"] in seeds:
+                (folder / seed["artifact"]).unlink()
+                v["files"] = [f for f in v["files"] if f["path"] != seed["artifact"]]
+                seed["artifact"] = None
+
+    edit(folder, change)
+
+
+def test_an_honest_entry_is_ranked_and_a_better_one_a_record(real):
+    real("better", better=0.1)
+    board = read(real)
+    assert (
+        ranked(board) == ["better", "first"] and records(board) == {"first", "better"} and not board.unranked
+    )
+
+
+@pytest.mark.parametrize("lane", ["record", "open-hardware"])
+@pytest.mark.parametrize("seeds", [(1, 2, 3), (2, 3), (3,)])
+def test_no_artifact_no_rank(real, lane, seeds):
+    """An invented score led the board; one real seed with two invented ones was a record."""
+    folder = real("forged", better=1.0, lane=lane)
+    without_artifacts(folder, *seeds)
+    board = read(real)
+    assert ranked(board) == ["first"] and records(board) == {"first"}
+    assert ("not-rescorable" if lane == "record" else "cannot be scored again") in reasons(board)["forged"]
+    assert "forged" in "\n".join(leaderboard.page_block(board))
+
+
+def test_the_order_of_merging_counts_not_a_claimed_date(real):
+    """A later entry states an earlier date, so that the earlier would be no record."""
+    real("middle", better=0.1, date="2026-11-20")
+    real("late", better=0.2, date="2026-01-02")
+    board = read(real)
+    assert records(board) == {"first", "middle", "late"}
+    real("later", better=0.15, date="2026-01-01")
+    assert records(read(real)) == {"first", "middle", "late"}
+    assert [*leaderboard.merge_order(real.home)] == ["first", "middle", "late", "later"]
+
+
+def test_a_merge_counts_when_it_came_not_when_its_commit_was_made(real, tmp_path):
+    git(tmp_path, "checkout", "--quiet", "-b", "side")
+    real("side", better=0.01)
+    git(tmp_path, "checkout", "--quiet", "main")
+    real("main")
+    git(tmp_path, "merge", "--quiet", "--no-edit", "side")
+    assert [*leaderboard.merge_order(real.home)] == ["first", "main", "side"]
+
+
+def test_a_copy_of_an_entry_has_no_rank(real):
+    folder = shutil.copytree(real.home / "first", real.home / "a_copy")
+    edit(folder, lambda v: v.update(author="M", github_id="m", date="2026-01-01"))
+    board = read(real)
+    assert ranked(board) == ["first"] and "same log or artifact as first" in reasons(board)["a_copy"]
+
+
+def test_an_incomplete_baseline_is_none_to_beat(real):
+    folder = real("base", lane="open-hardware")
+    without_artifacts(folder, 1)
+    edit_track(folder, lambda v: v.update(baseline="base"))
+    assert records(read(real)) == set()
+
+
+LINKS = {
+    "an entry": lambda home, away: (home / "linked").symlink_to(away),
+    "a file": lambda home, away: [
+        (home / "linked").mkdir(),
+        (home / "linked/submission.json").symlink_to(away / "submission.json"),
+    ],
+    "to a pipe": lambda home, away: [
+        (home / "linked").mkdir(),
+        (home / "linked/submission.json").symlink_to("/dev/zero"),
+    ],
+    "a loop": lambda home, away: (home / "linked").symlink_to("linked"),
+    "a track": lambda home, away: (home.parent / "track_linked").symlink_to(home),
+}
+
+
+@pytest.mark.parametrize("make", LINKS.values(), ids=LINKS)
+def test_links_are_not_followed(real, tmp_path, make):
+    away = real("away", merge=False, better=1.0).rename(tmp_path / "away")
+    make(real.home, away)
+    assert ranked(read(real)) == ["first"] and track.names() == ["track_tiny"]
+
+
+BROKEN = {
+    "a pipe": lambda f: [(f / "submission.json").unlink(), os.mkfifo(f / "submission.json")],
+    "a folder": lambda f: [(f / "submission.json").unlink(), (f / "submission.json").mkdir()],
+    "a list": lambda f: (f / "submission.json").write_text("[]"),
+    "nothing": lambda f: (f / "submission.json").write_text(""),
+    "megabytes": lambda f: (f / "submission.json").write_text(" " * (3 << 20)),
+    "a key twice": lambda f: (f / "submission.json").write_text(
+        (f / "submission.json").read_text().replace("{", '{"val_bpb": 0.1, ', 1)
+    ),
+    "utf-16": lambda f: (f / "submission.json").write_bytes(
+        (f / "submission.json").read_text().encode("utf-16")
+    ),
+    "depth": lambda f: (f / "submission.json").write_text("[" * 99999),
+    "null": lambda f: edit(f, lambda v: v.update(seeds=None, files=None, name=None, lane=None)),
+    "numbers": lambda f: edit(f, lambda v: v.update(val_bpb=True, date=7, author=[1])),
+    "an own key": lambda f: edit(f, lambda v: v.update(rank=1)),
+    "a bad name": lambda f: f.rename(f.with_name("](javascript:alert(1)) | x\n# y")),
+    "half a name": lambda f: os.rename(os.fsencode(f), os.fsencode(f) + b"\xff"),
+}
+
+
+@pytest.mark.parametrize("spoil", BROKEN.values(), ids=BROKEN)
+def test_one_broken_entry_never_takes_the_board_down(real, spoil):
+    spoil(real("broken", merge=False, better=1.0))
+    board = read(real)
+    text = "\n".join([*leaderboard.page_block(board), *leaderboard.readme_block([board])])
+    assert ranked(board) == ["first"] and len(board.unranked) == 1
+    assert "javascript:" not in text and "\n# y" not in text and text.encode("utf-8")
+
+
+def test_an_entry_that_the_check_falls_over_is_listed_without_a_rank(real, monkeypatch, capsys):
+    real("odd", better=1.0)
+
+    def fall(folder, rules):
+        if folder.name == "odd":
+            raise RuntimeError("not foreseen")
+        return plain(folder, rules)
+
+    plain = check.check_folder
+    monkeypatch.setattr(check, "check_folder", fall)
+    board = read(real)
+    assert ranked(board) == ["first"] and reasons(board) == {"odd": "fails: unreadable"}
+    assert "RuntimeError" in capsys.readouterr().err
+
+
+def test_an_entry_is_claimed_until_it_was_scored_whole(real, tmp_path, monkeypatch):
+    monkeypatch.setattr(verified, "REPO", tmp_path)
+    folder = real.home / "first"
+    path = tmp_path / "runs/score-first/audit.json"
+
+    def notes():
+        return read(real).lanes["record"][0].notes
+
+    assert notes() == ["claimed"]
+    with pytest.raises(GolfError, match="no report there"):
+        verified.enter(folder)
+    claim = json.loads((folder / "submission.json").read_text())
+    seeds = [
+        {"seed": s["seed"], "claimed": {"val_bpb": s["val_bpb"]}, "official": {"val_bpb": 1.9}}
+        for s in claim["seeds"]
+    ]
+    report = {
+        "mode": "whole",
+        "verdict": "PASS",
+        "sandbox": "bubblewrap",
+        "track": "track_tiny",
+        "seeds": seeds,
+    }
+    path.parent.mkdir(parents=True)
+    unscored = {"seeds": [{**seeds[0], "official": None}, *seeds[1:]]}
+    wrong = ({"mode": "quick"}, {"verdict": "FAIL"}, {"sandbox": "none"}, {"track": "x"}, {"seeds": seeds[1:]})
+    for odd in (*wrong, unscored):
+        path.write_text(json.dumps({**report, **odd}))
+        with pytest.raises(GolfError):
+            verified.enter(folder)
+    path.write_text(json.dumps(report))
+    verified.enter(folder)
+    assert notes() == []
+    edit(folder, lambda v: v.update(blurb="Now it is better."))
+    assert notes() == ["claimed"]
+    (real.home / "verified.json").write_text("[")
+    assert notes() == ["claimed"]
 
 
 # ---- Foreign words

@@ -23,11 +23,10 @@ def against_best(case: Case, is_valid: Callable[[Path, dict], bool]) -> list[str
     if any(finding.level == FAIL for finding in case.findings):
         case.fail("record", "not asked: the folder has findings FAIL; mend them first")
         return []
-    best = best_entry(case, is_valid) or baseline(case)
+    best = best_entry(case, is_valid) or baseline(case, is_valid)
     if best is None:
-        case.human(
-            "record", "the track has no valid record and no baseline to beat; a reviewer decides"
-        )
+        text = "the track has no valid, complete record and no such baseline to beat; a reviewer decides"
+        case.human("record", text)
         return []
     try:
         mine, other = (compare.read_entry(str(folder)) for folder in (case.folder, best))
@@ -45,18 +44,19 @@ def against_best(case: Case, is_valid: Callable[[Path, dict], bool]) -> list[str
 
 
 def best_entry(case: Case, is_valid) -> Path | None:
-    """The other valid entry of the record lane with the lowest mean val_loss."""
+    """The other valid entry of the record lane with the lowest mean val_loss, every seed with artifact."""
     needed, entries = case.track["record_rule"]["min_seeds"], []
     for folder, claim in submission.claims(track.home(case.track, case.folder)):
         seeds, loss = claim.get("seeds"), number(claim.get("val_loss"))
-        enough = isinstance(seeds, list) and len(seeds) >= needed and loss is not None
+        enough = submission.is_complete(claim) and len(seeds) >= needed and loss is not None
         if folder.resolve() != case.folder and claim.get("lane") == "record" and enough:
             entries.append((loss, folder))
     return next((folder for _, folder in sorted(entries) if is_valid(folder, case.track)), None)
 
 
-def baseline(case: Case) -> Path | None:
-    """The entry that track.json names as its baseline."""
-    name = case.track.get("baseline")
-    folder = track.home(case.track, case.folder) / name if name else None
-    return folder if folder and (folder / "submission.json").is_file() else None
+def baseline(case: Case, is_valid) -> Path | None:
+    """The entry that track.json names as its baseline, as far as it can be scored again."""
+    name, home = case.track.get("baseline"), track.home(case.track, case.folder)
+    found = {folder.name: (folder, claim) for folder, claim in submission.claims(home)} if name else {}
+    folder, claim = found.get(name, (None, {}))
+    return folder if submission.is_complete(claim) and is_valid(folder, case.track) else None

@@ -1,8 +1,9 @@
 """Write the leaderboard: tables in README.md and on each track's page, and docs/leaderboard.svg.
 
 All of it comes from records/*/: each track.json, and each submission.json as far as the check finds
-no FAIL; other entries are listed without a rank. --check writes nothing, names what is stale and
-exits 1. Maintainers run it after adding an entry.
+no FAIL and every seed ships its artifact; other entries are listed without a rank, with the reason.
+An entry is 'claimed' until a maintainer has scored it whole (--verified FOLDER). --check writes
+nothing, names what is stale and exits 1. A workflow runs it after a merge.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import statistics
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from . import REPO, GolfError, check, shown, track
+from . import REPO, GolfError, check, shown, submission, track, verified
 from .compare import compare
 
 BEGIN = "<!-- leaderboard: written by scripts/golf.sh leaderboard, which overwrites any edit -->"
@@ -24,7 +28,8 @@ END = "<!-- end of leaderboard -->"
 PICTURE = Path("docs/leaderboard.svg")
 README_ROWS = 10  # a lane; the track's page has all
 RECORD_LANE = "record"
-SHOWN_NOTES = ("not-rescorable", "score-note", "own-tokenizer", "data-unpinned")
+SHOWN_NOTES = ("score-note", "own-tokenizer", "data-unpinned")
+LAST = 1 << 62  # the order of what is not committed yet
 
 
 @dataclass
@@ -36,6 +41,8 @@ class Entry:
     faults: list[str]  # rule ids of the check's FAIL findings; with any, no rank
     notes: list[str]
     record: bool = False  # set a record when it came
+    merged: int = LAST  # its place in the history of main
+    copy_of: str | None = None  # the entry, merged before, whose log or artifact it has
 
     def text(self, name: str, limit: int = 60) -> str:
         value = self.claim.get(name)
@@ -44,6 +51,22 @@ class Entry:
     @property
     def title(self) -> str:
         return self.text("name") if "name" in self.claim else plain(self.folder.name, 60)
+
+    @property
+    def unranked(self) -> str | None:
+        """Why it has no rank."""
+        if self.faults:
+            return f"fails: {', '.join(self.faults)}"
+        if not submission.is_complete(self.claim):
+            without = [s for s in self.claim.get("seeds", []) if not s.get("artifact")]
+            seeds = ", ".join(str(s.get("seed")) for s in without[:9])
+            return f"cannot be scored again: no artifact of seed {seeds}"
+        return f"same log or artifact as {cell(self.copy_of)}, merged before" if self.copy_of else None
+
+    @property
+    def order(self) -> tuple:
+        """As merged; what is not committed yet comes last, by its date."""
+        return self.merged, str(self.claim.get("date")), self.folder.name
 
     @property
     def scores(self) -> list[float]:
@@ -74,9 +97,14 @@ class Board:
 
 def add_arguments(parser) -> None:
     parser.add_argument("--check", action="store_true", help="only say whether all is up to date")
+    parser.add_argument(
+        "--verified", type=Path, metavar="FOLDER", help="first enter that its whole score was taken and held"
+    )
 
 
 def main(args) -> int:
+    if args.verified:
+        verified.enter(args.verified)
     boards = [read_board(name) for name in track.names()]
     pages = {REPO / "README.md": readme_block(boards)}
     pages |= {board.page: page_block(board) for board in boards}
@@ -106,37 +134,79 @@ def main(args) -> int:
 
 
 def read_board(name: str) -> Board:
-    rules, lanes, unranked = track.load(name), {}, []
-    folders = (path.parent for path in (track.RECORDS / name).glob("*/submission.json"))
-    for folder in sorted(f for f in folders if not f.name.startswith(".")):
-        entry = read_entry(folder, rules)
-        if entry.faults:
-            unranked.append(entry)
-        else:
-            lanes.setdefault(entry.claim["lane"], []).append(entry)
-    for entries in lanes.values():
-        entries.sort(key=lambda e: (e.claim["val_bpb"], e.claim["date"], e.folder.name))
+    rules, home = track.load(name), track.RECORDS / name
+    merged, known = merge_order(home), verified.read(home)
+    entries = [read_entry(folder, rules) for folder in submission.entry_folders(home)]
+    for entry in entries:
+        entry.merged = merged.get(entry.folder.name, LAST)
+        if not verified.holds(known, entry.folder):
+            entry.notes = ["claimed", *entry.notes]
+    entries.sort(key=lambda entry: entry.order)
+    mark_copies(entries)
+    lanes: dict[str, list[Entry]] = {}
+    for entry in (e for e in entries if not e.unranked):
+        lanes.setdefault(entry.claim["lane"], []).append(entry)
     mark_records(lanes.get(RECORD_LANE, []), rules)
-    return Board(rules, {lane: lanes[lane] for lane in rules["lanes"] if lane in lanes}, unranked)
+    for ranked in lanes.values():
+        ranked.sort(key=lambda e: (e.claim["val_bpb"], e.order))
+    lanes = {lane: lanes[lane] for lane in rules["lanes"] if lane in lanes}
+    return Board(rules, lanes, [entry for entry in entries if entry.unranked])
 
 
 def read_entry(folder: Path, rules: dict) -> Entry:
-    case = check.check_folder(folder, rules)
+    """What the check says of a folder. Whatever lies there, the board goes on."""
+    try:
+        case = check.check_folder(folder, rules)
+    except GolfError:  # the tool lacks something
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}; listed without a rank"
+        print(f"leaderboard: {shown(folder)}: {why}", file=sys.stderr)
+        return Entry(folder, {}, ["unreadable"], [])
     findings = [(finding.level, finding.rule) for finding in case.findings]
     faults = sorted({rule for level, rule in findings if level == check.FAIL})
     notes = [rule for rule in SHOWN_NOTES if rule in {rule for _, rule in findings}]
     return Entry(folder, case.claim, faults, notes)
 
 
-def mark_records(entries: list[Entry], rules: dict) -> None:
-    """In the order of their dates: each that beats the best before it, as `check --record` asks.
+def merge_order(home: Path) -> dict[str, int]:
+    """Place in the history of main by folder: of the last commit that added its submission.json.
 
-    At first that is the track's baseline; where there is none, the first with enough seeds.
+    A place in the first-parent history, not a date: an author can write any date into a commit.
+    Empty outside a repository.
+    """
+    words = ["git", "-C", str(home), "log", "--first-parent", "-m", "--reverse", "--diff-filter=A"]
+    words += ["--no-renames", "--relative", "--name-only", "--format=%x01", "-z", "--"]
+    words.append(":(glob)*/submission.json")
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, errors="surrogateescape")
+    except OSError:
+        return {}
+    commits = done.stdout.split("\x01") if done.returncode == 0 else []
+    names = ((i, path.strip("\n")) for i, commit in enumerate(commits) for path in commit.split("\0"))
+    return {path.split("/")[0]: i for i, path in names if path.endswith("/submission.json")}
+
+
+def mark_copies(entries: list[Entry]) -> None:
+    """In the order of merging: who has a log or an artifact of an entry before copied it."""
+    owner: dict[str, str] = {}
+    for entry in (e for e in entries if not e.faults):
+        hashes = submission.hashes_of(entry.claim, "log", "artifact")
+        entry.copy_of = next((owner[h] for h in sorted(hashes) if h in owner), None)
+        if entry.copy_of is None:
+            owner.update(dict.fromkeys(hashes, entry.folder.name))
+
+
+def mark_records(entries: list[Entry], rules: dict) -> None:
+    """In the order of merging: each that beats the best before it, as `check --record` asks.
+
+    At first that is the track's baseline; where it names none, the first with enough seeds is one.
     """
     rule = rules["record_rule"]
     best = next((e for e in entries if e.folder.name == rules.get("baseline")), None)
-    enough = (e for e in entries if len(e.losses) >= rule["min_seeds"])
-    for entry in sorted(enough, key=lambda e: (e.claim["date"], e.folder.name)):
+    if best is None and rules.get("baseline"):
+        return  # what is to be beaten cannot be scored again
+    for entry in (e for e in entries if len(e.losses) >= rule["min_seeds"]):
         entry.record = best is None or compare(entry.losses, best.losses, rule).record
         if best is None or statistics.fmean(entry.losses) < statistics.fmean(best.losses):
             best = entry
@@ -183,7 +253,7 @@ def entry_cells(entry: Entry, link: str) -> dict[str, str]:
 
 
 def entry_link(entry: Entry, link: str) -> str:
-    return f"[{cell(entry.title)}]({link}{quote(entry.folder.name)}/)"
+    return f"[{cell(entry.title)}]({link}{quote(os.fsencode(entry.folder.name))}/)"
 
 
 def author(entry: Entry) -> str:
@@ -225,7 +295,7 @@ def page_block(board: Board) -> list[str]:
     lines = [*ranked_table(board, ""), *reference_table(board)]
     if board.unranked:
         rows = [
-            [entry_link(e, ""), author(e), cell(e.text("date")), f"fails: {', '.join(e.faults)}"]
+            [entry_link(e, ""), author(e), cell(e.text("date")), e.unranked]
             for e in board.unranked
         ]
         lines += ["", *table(["not ranked", "by", "date", "why"], rows)]

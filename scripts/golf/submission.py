@@ -121,11 +121,19 @@ def claims(home: Path) -> Iterator[tuple[Path, dict]]:
             continue  # the check of that entry says so
 
 
+def is_complete(claim: dict) -> bool:
+    """Whether every seed ships an artifact, so that anyone can score all of it again."""
+    seeds = claim.get("seeds")
+    if not isinstance(seeds, list) or not seeds:
+        return False
+    return all(isinstance(s, dict) and isinstance(s.get("artifact"), str) and s["artifact"] for s in seeds)
+
+
 def hashes_of(claim: dict, *roles: str) -> set[str]:
-    """The sha256 that a claim lists for its files of these roles."""
+    """The sha256 that a claim lists for its files of these roles; not of empty ones, which are alike."""
     files = claim.get("files")
     listed = [e for e in files if isinstance(e, dict)] if isinstance(files, list) else []
-    return {str(e.get("sha256")) for e in listed if e.get("role") in roles}
+    return {str(e.get("sha256")) for e in listed if e.get("role") in roles and e.get("bytes")}
 
 
 def sha256(path: Path) -> str:

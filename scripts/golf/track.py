@@ -11,7 +11,8 @@ RECORDS = REPO / "records"
 
 
 def names() -> list[str]:
-    return sorted(path.parent.name for path in RECORDS.glob("*/track.json"))
+    paths = [path for path in RECORDS.glob("*/track.json") if path.is_file()]
+    return sorted(p.parent.name for p in paths if not p.is_symlink() and not p.parent.is_symlink())
 
 
 def load(name: str) -> dict:
