@@ -403,8 +403,13 @@ def test_a_record_without_anything_to_beat(folder, record):
     other = shutil.copytree(folder, folder.parent / "first")
     losses(other, 9.0, 9.001, 9.002)
     assert record().level == HUMAN  # it is not valid
+    top(lane="open-hardware")(other)
+    assert record("first").level == HUMAN  # in another lane
     edit_track(folder, lambda v: v.update(baseline="first"))
-    assert record().level == NOTE and "against first" in record().message
+    assert record("first").level == NOTE and "against first" in record("first").message
+    assert record().level == HUMAN  # a baseline has to hold, too
+    edit(other, lambda v: v["seeds"][1].update(artifact=None))
+    assert record("first").level == HUMAN  # and to be such that anyone can score it
     top(lane="open-hardware")(folder)
     assert record().level == FAIL
 

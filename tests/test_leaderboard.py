@@ -357,8 +357,8 @@ def test_an_entry_is_claimed_until_it_was_scored_whole(real, tmp_path, monkeypat
     }
     path.parent.mkdir(parents=True)
     unscored = {"seeds": [{**seeds[0], "official": None}, *seeds[1:]]}
-    wrong = ({"mode": "quick"}, {"verdict": "FAIL"}, {"sandbox": "none"}, {"track": "x"}, {"seeds": seeds[1:]})
-    for odd in (*wrong, unscored):
+    wrong = ({"mode": "quick"}, {"verdict": "FAIL"}, {"sandbox": "none"}, {"track": "x"})
+    for odd in (*wrong, {"seeds": seeds[1:]}, unscored):
         path.write_text(json.dumps({**report, **odd}))
         with pytest.raises(GolfError):
             verified.enter(folder)
