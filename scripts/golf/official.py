@@ -263,7 +263,7 @@ def feed(job: Job, remote: Remote, stream: Stream) -> FirstPass:
     log_probs = np.full(count, np.nan)
     remote.reset()
     progress = Progress(f"scoring {count:,} targets", count, job.again.fed(stream, job.holdout))
-    before, sizes = remote.seconds, iter(FIRST_CALLS)
+    sizes = iter(FIRST_CALLS)
     while at < count:
         end = at + min(next(sizes, remote.max_tokens), remote.max_tokens, count - at)
         rows = remote.log_probs(stream.tokens[at:end])
@@ -275,7 +275,7 @@ def feed(job: Job, remote: Remote, stream: Stream) -> FirstPass:
         progress.tell(at)
     return FirstPass(
         log_probs,
-        seconds=remote.seconds - before,
+        seconds=remote.stream_seconds,  # with loading and reset
         budget_seconds=None if job.quick or job.partial else job.rules["eval_seconds"],
         same_device=job.lane == "record" and job.device == "cuda",
         worst_sum=worst,

@@ -1,0 +1,110 @@
+"""What a sandbox uses, seen from outside in /proc; and its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections import defaultdict
+from dataclasses import dataclass
+
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the processes below another use."""
+
+    tasks: int = 0  # processes, ended ones that nobody has waited for, and threads
+    memory_bytes: int = 0  # theirs alone: memory that they share is in `shared_bytes`
+    shared_bytes: int = 0  # the largest process's part of shared memory
+
+
+def usage(pid: int) -> tuple[Usage, list[int]]:
+    """What the processes below `pid` use, and their ids; nothing where there is no /proc.
+
+    The orphans of a PID namespace belong to its init, which is below bubblewrap: none gets away.
+    """
+    below, threads = defaultdict(list), {}
+    for name in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
+        if fields := stat(int(name)):
+            below[int(fields[1])].append(int(name))
+            threads[int(name)] = max(1, int(fields[17]))  # an ended one has none
+    found = [pid]
+    for parent in found:
+        found += below[parent]
+    sizes = [status_bytes(p) for p in found[1:]]
+    own = sum(size["RssAnon"] + size["RssFile"] + size["VmSwap"] for size in sizes)
+    shared = max((size["RssShmem"] for size in sizes), default=0)
+    return Usage(sum(threads[p] for p in found[1:]), own, shared), found[1:]
+
+
+def stat(pid: int) -> list[bytes] | None:
+    """The fields of /proc/<pid>/stat after its name; None: it ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """What these processes, and children of theirs that they waited for, have computed so far."""
+    fields = filter(None, map(stat, pids))
+    return sum(int(ticks) for f in fields for ticks in f[11:15]) / TICKS_A_SECOND
+
+
+def status_bytes(pid: int) -> defaultdict[str, int]:
+    """The sizes in /proc/<pid>/status; none once it has ended."""
+    return sizes_in(f"/proc/{pid}/status")
+
+
+def sizes_in(path: str) -> defaultdict[str, int]:
+    """The lines `name: number kB` of a file, in bytes; a size that is not there is 0."""
+    sizes: defaultdict[str, int] = defaultdict(int)
+    try:
+        with open(path, errors="replace") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if value.endswith(" kB\n"):
+                    sizes[name] = int(value.split()[0]) << 10
+    except OSError:
+        pass
+    return sizes
+
+
+@dataclass(frozen=True)
+class MachineMemory:
+    """The whole machine's."""
+
+    shared_bytes: int  # files in memory, shared memory: of all processes, and of none
+    left: float  # the part that is still available, 0 to 1
+
+
+def machine_memory() -> MachineMemory:
+    sizes = sizes_in("/proc/meminfo")
+    left = sizes["MemAvailable"] / sizes["MemTotal"] if sizes["MemTotal"] else 1.0
+    return MachineMemory(sizes["Shmem"], left)
+
+
+def end(process: subprocess.Popen) -> None:
+    """Kills the process and all below it, and returns when they are gone."""
+    if process.poll() is None:
+        # The namespace's init goes first: the kernel ends all of the namespace with it, and
+        # bubblewrap, waiting for it, leaves nothing unreaped.
+        below = usage(process.pid)[1]
+        for pid in below:
+            kill(os.kill, pid)
+        try:
+            process.wait(2 if below else 0)
+        except subprocess.TimeoutExpired:
+            kill(os.kill, process.pid)
+    kill(os.killpg, process.pid)  # without a sandbox: what outlived its parent
+    process.wait()
+
+
+def kill(how, pid: int) -> None:
+    try:
+        how(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
