@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
+import json
 import os
+import platform
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import time
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from conftest import REPO
-from golf import official, remote, sandbox, sandbox_usage
+from golf import official, remote, sandbox, sandbox_filter, sandbox_usage
 from golf.feeder import Fault
 from score_kit import HOSTILE, failed, make_submission, make_track, needs_sandbox
 
@@ -170,10 +178,21 @@ def test_nothing_is_written(run, tmp_path):
     assert (tmp_path / "x").exists()
 
 
-def connect(name, tmp_path, **options) -> remote.Remote:
-    folder = make_submission(tmp_path / name, HOSTILE / f"{name}.py")
+def connect(name, tmp_path, artifact=b"-", **options) -> remote.Remote:
+    folder = tmp_path / name
+    if not folder.exists():
+        make_submission(folder, HOSTILE / f"{name}.py", artifact)
     files = {path: folder / path for path in ("train_gpt.py", "plain.py", "final_model_seed1.bin")}
-    return remote.Remote(files, "train_gpt.py", "final_model_seed1.bin", "cpu", 1024, LIMITS, **options)
+    options = dict(limits=LIMITS) | options
+    return remote.Remote(files, "train_gpt.py", "final_model_seed1.bin", "cpu", 1024, **options)
+
+
+def last_words(tmp_path, expression: str) -> str:
+    """What an expression is inside the sandbox."""
+    with pytest.raises(Fault) as fault:
+        connect("lists_itself", tmp_path / str(time.monotonic_ns()), expression.encode())
+    assert fault.value.rule == "raised"
+    return fault.value.message.partition("RuntimeError: ")[2].rstrip("\"'")
 
 
 @needs_sandbox
@@ -213,6 +232,75 @@ def test_environment_is_bare(tmp_path, monkeypatch):
             assert b"secret" not in file.read()
 
 
+# ---- What it shows
+
+
+@needs_sandbox
+def test_only_what_scoring_needs_is_shown(run):
+    library, packages = Path(os.__file__).parent, Path(pytest.__file__).parents[1]
+    paths = ["pydoc_data/topics.py", "test/__init__.py", "idlelib/help.html", "turtledemo/__init__.py"]
+    paths = [library / path for path in paths]
+    paths += [Path(pytest.__file__), Path(hypothesis.__file__), packages / "matplotlib/__init__.py"]
+    paths.append(packages / f"numpy-{np.__version__}.dist-info/METADATA")
+    paths += [packages / "torch/include/torch/script.h", packages / "numpy/doc/ufuncs.py"]
+    paths += map(Path, ["/bin/sh", "/usr/bin/env", "/etc/os-release", "/etc/hostname"])
+    paths += [*Path("/usr/share").glob("*/*")][:50] + [*Path("/usr/share/common-licenses").glob("*")]
+    paths += [*Path("/usr/lib/python3/dist-packages").glob("*.py"), *Path("/usr/include").glob("*.h")]
+    paths += [Path("/proc", name) for name in ("stat", "loadavg", "keys", "key-users", "vmstat", "diskstats")]
+    paths += map(Path, ["/proc/sys/kernel/hostname", "/proc/sys/fs/dentry-state", "/sys/kernel/mm/ksm/run"])
+    there = [path for path in paths if path.is_file()]
+    assert len(there) > 20
+    assert "nothing to read" in failed(run("reads_files", "\n".join(map(str, there)).encode()))["raised"]
+    assert not failed(run("reads_files", str(there[0]).encode(), sandboxed=False))
+
+
+@needs_sandbox
+@pytest.mark.parametrize("module", ["torch", "numpy", "sentencepiece", "mlx.core", "tqdm", "sympy"])
+def test_what_an_entry_may_import(tmp_path, module):
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        pytest.skip(f"NOT TESTED: {module} is not installed")
+    assert last_words(tmp_path, f"__import__('{module}').__name__") == module.partition(".")[0]
+
+
+@needs_sandbox
+def test_what_an_entry_may_not_import(tmp_path):
+    names = "pytest", "matplotlib", "scipy", "pip", "hypothesis", "huggingface_hub", "pydoc_data.topics"
+    assert last_words(tmp_path, f"[n for n in {names} if importlib.util.find_spec(n)]") == "[]"
+
+
+@needs_sandbox
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["/tmp", "/dev/shm"])
+def test_python_may_lie_where_the_sandbox_has_folders_of_its_own(tmp_path, place):
+    """A Python of its own, with numpy alone, below /tmp or /dev/shm."""
+    with tempfile.TemporaryDirectory(dir=place) as home:
+        library = Path(sysconfig.get_path("stdlib"))
+        python = Path(home, "bin", Path(os.path.realpath(sys.executable)).name)
+        ignored = shutil.ignore_patterns("*-packages", "test", "tests", "__pycache__", "idlelib", "ensurepip")
+        shutil.copytree(library, Path(home, "lib", library.name), ignore=ignored)
+        python.parent.mkdir()
+        shutil.copy(os.path.realpath(sys.executable), python)
+        for shared in library.parent.glob("libpython*.so*"):
+            shutil.copy(shared, Path(home, "lib"))
+        site = Path(home, "lib", library.name, "site-packages")
+        for path in Path(np.__file__).parents[1].glob("numpy*"):
+            shutil.copytree(path, site / path.name, ignore=shutil.ignore_patterns("tests"))
+        folder = make_submission(tmp_path / "entry", HOSTILE / "plain.py")
+        code = f"""
+import sys, pathlib
+sys.path.insert(0, {str(REPO / "scripts")!r})
+from golf.remote import Remote
+folder = pathlib.Path({str(folder)!r})
+files = {{path: folder / path for path in ("train_gpt.py", "final_model_seed1.bin")}}
+with Remote(files, "train_gpt.py", "final_model_seed1.bin", "cpu", 1024) as feeder:
+    feeder.reset()
+    print(feeder.log_probs(__import__("numpy").zeros(5, "uint16")).shape, sys.base_prefix)
+"""
+        env = {"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": f"{home}/lib"}
+        done = subprocess.run([python, "-c", code], env=env, capture_output=True, text=True)
+        assert done.stdout == f"(5, 1024) {home}\n", done.stderr
+
+
 def test_data_that_the_sandbox_shows_is_refused(tmp_path):
     assert sandbox.shows(Path(np.__file__).parent / "data")
     for hidden in (tmp_path, Path("/usr/share/data"), Path(np.__file__).parent / "doc/data"):
@@ -226,3 +314,203 @@ def test_without_bubblewrap_the_package_is_named(monkeypatch):
         assert "bubblewrap" in sandbox.why_not()
     finally:
         sandbox.why_not.cache_clear()
+
+
+# ---- What it may ask of the kernel
+
+
+@needs_sandbox
+def test_what_the_filter_refuses(tmp_path):
+    column = sandbox_filter.MACHINES[platform.machine()][0]
+    calls = {name: [n[column]] + [0] * 6 for name, n in sandbox_filter.REFUSED.items()}
+    calls = {name: call for name, call in calls.items() if call[0] is not None}
+    number = dict(keyctl=(250, 219), socket=(41, 198), pair=(53, 199), clone=(56, 220), preadv2=(327, 286))
+    number = {name: numbers[column] for name, numbers in number.items()}
+    families = 0, 2, 10, 16, 17, 38, 40, 45  # of the internet, netlink, packets, AF_ALG, AF_VSOCK
+    calls |= {f"socket{family}": [number["socket"], family, 1, 0] for family in families}
+    calls |= {f"clone{bit:x}": [number["clone"], bit, 0] for bit in (0x20000, 1 << 28, 1 << 30)}
+    calls |= {
+        "keyctl a named keyring": [number["keyctl"], 1, "name"],
+        "keyctl search": [number["keyctl"], 10, -3, "user", "name", 0],
+        "socketpair of AF_TIPC": [number["pair"], 30, 1, 0, 0],
+        "preadv2 that does not wait": [number["preadv2"], 0, 0, 0, 0, 0, 8],
+        "clone3": [435, 0, 0],
+        "a call of tomorrow": [600, 0],
+    }
+    with connect("asks_kernel", tmp_path, json.dumps(calls).encode()) as feeder:
+        feeder.reset()  # it did not raise: everything was refused
+    with pytest.raises(Fault) as fault:  # and it would say so
+        connect("asks_kernel", tmp_path / "granted", b'{"getpid": [%d]}' % (39, 172)[column])
+    assert "not refused: getpid" in fault.value.message
+
+
+@needs_sandbox
+def test_calls_of_another_architecture_end_it(tmp_path):
+    if platform.machine() != "x86_64":
+        pytest.skip(f"NOT TESTED: {platform.machine()} has no second set of calls")
+    with pytest.raises(Fault) as fault:  # getpid of x32
+        connect("asks_kernel", tmp_path, json.dumps({"x32": [0x40000000 + 39]}).encode())
+    assert fault.value.rule == "died"
+
+
+@pytest.mark.parametrize(
+    "machine, header", [("x86_64", "x86_64-linux-gnu/asm/unistd_64.h"), ("aarch64", "asm-generic/unistd.h")]
+)
+def test_numbers_of_calls(machine, header):
+    path, column = Path("/usr/include", header), sandbox_filter.MACHINES[machine][0]
+    if not path.exists():
+        pytest.skip(f"NOT TESTED: no {path} (package linux-libc-dev)")
+    known = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", path.read_text()))
+    wrong = {n: v for n, v in sandbox_filter.REFUSED.items() if n in known and int(known[n]) != v[column]}
+    assert not wrong and len(set(known) & set(sandbox_filter.REFUSED)) > 70
+
+
+@needs_sandbox
+@pytest.mark.parametrize("way", ["session", "user", "files", "times", "shm"])
+def test_a_pass_leaves_no_message(tmp_path, way):
+    for _ in range(2):
+        with connect("leaves_a_message", tmp_path, way.encode()) as feeder:
+            feeder.reset()
+
+
+@needs_sandbox
+def test_root_is_nobody(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED: not run as root")
+    if sandbox.user().uid is None:
+        pytest.skip("NOT TESTED: root may not become another user here")
+    with connect("plain", tmp_path) as feeder:
+        inside = sandbox_usage.usage(feeder.process.pid)[1][-1]
+        status = Path(f"/proc/{inside}/status").read_text()
+    assert re.search(r"^Uid:(\s+65534){4}$", status, re.M) and re.search(r"^Gid:(\s+65534){4}$", status, re.M)
+    assert re.search(r"^CapEff:\s+0+$", status, re.M) and re.search(r"^Groups:\s*$", status, re.M)
+    assert re.search(r"^NoNewPrivs:\s+1$", status, re.M) and re.search(r"^Seccomp:\s+2$", status, re.M)
+
+
+@needs_sandbox
+def test_no_setting_of_the_kernel_is_writable(tmp_path):
+    """As whatever it runs as; and where root can have a user namespace alone."""
+    files = "(d + '/' + f for t in ('/proc', '/sys') for d, _, fs in os.walk(t) for f in fs)"
+    writable = "os.access(f, os.W_OK) and not os.stat(f).st_rdev"  # /dev/null lies over the others
+    expression = f"[f for f in {files} if not f[6:7].isdigit() and {writable}]"
+    assert last_words(tmp_path, expression) == "[]"
+
+
+@needs_sandbox
+def test_root_in_a_namespace_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox, "user", lambda: sandbox.users()[-1])
+    test_no_setting_of_the_kernel_is_writable(tmp_path)
+    with connect("plain", tmp_path) as feeder:
+        feeder.reset()
+        assert feeder.log_probs(np.zeros(5, np.uint16)).shape == (5, 1024)
+
+
+# ---- The exchange
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    "way, rule",
+    [
+        *((way, None) for way in ("append", "nonblocking", "seal", "signals", "floods")),
+        ("empty", "rows-changed"),
+        ("deaf", "protocol"),
+        ("dumb", "died"),
+        ("urgent", "protocol|died"),
+        ("hands_over", "protocol"),
+    ],
+)
+def test_the_exchange_holds(tmp_path, way, rule):
+    limits = dataclasses.replace(LIMITS, call_seconds=10)
+    with connect("breaks_exchange", tmp_path, way.encode(), limits=limits) as feeder:
+        feeder.reset()
+        try:
+            for _ in range(3):
+                assert feeder.log_probs(np.zeros(9, np.uint16)).shape == (9, 1024)
+                time.sleep(0.2)
+            found = None
+        except Fault as fault:
+            found = fault.rule
+    assert re.fullmatch(rule, found) if rule and found else found == rule
+
+
+@needs_sandbox
+def test_what_breaks_the_exchange_is_reported(run, monkeypatch):
+    """No error of the exchange ends the scorer: it is a finding of the report."""
+
+    def broken(*_):
+        raise OSError(27, "File too large")
+
+    monkeypatch.setattr(remote, "write_all", broken)
+    report = run("plain")
+    assert report["verdict"] == "FAIL" and "File too large" in failed(report)["protocol"]
+
+
+# ---- Limits
+
+
+@needs_sandbox
+@pytest.mark.parametrize("way", ["memfd", "file", "deleted", "mapped"])
+def test_memory_in_files_counts(tmp_path, way):
+    limits = dataclasses.replace(LIMITS, memory_bytes=1 << 28)
+    with connect("hoards", tmp_path, way.encode(), limits=limits) as feeder:
+        feeder.reset()
+        with pytest.raises(Fault) as fault:
+            feeder.log_probs(np.zeros(5, np.uint16))
+    assert fault.value.rule == "memory" and feeder.peak_memory_bytes > 1 << 28
+
+
+@needs_sandbox
+def test_limits_hold_while_nobody_waits(tmp_path):
+    limits = dataclasses.replace(LIMITS, memory_bytes=1 << 28)
+    with connect("hoards", tmp_path, b"idle", limits=limits) as feeder:
+        feeder.reset()
+        feeder.log_probs(np.zeros(5, np.uint16))
+        wait_until(lambda: feeder.process.poll() is not None)
+        with pytest.raises(Fault) as fault:
+            feeder.log_probs(np.zeros(5, np.uint16))
+    assert fault.value.rule == "memory" and "while nobody waited for it" in fault.value.message
+
+
+@needs_sandbox
+def test_work_between_calls_counts(tmp_path):
+    spent = {}
+    for name in ("works_between_calls", "plain"):
+        with connect(name, tmp_path) as feeder:
+            feeder.reset()
+            before = feeder.seconds
+            for _ in range(3):
+                feeder.log_probs(np.zeros(5, np.uint16))
+                time.sleep(0.5)
+            spent[name] = feeder.seconds - before
+    assert spent["works_between_calls"] > spent["plain"]
+    assert feeder.seconds >= feeder.stream_seconds > feeder.load_seconds
+
+
+@needs_sandbox
+def test_loading_and_reset_count(tmp_path):
+    with connect("loads_slowly", tmp_path) as feeder:
+        feeder.reset()
+        assert feeder.stream_seconds >= 2 and feeder.load_seconds >= 1
+        feeder.log_probs(np.zeros(5, np.uint16))
+        feeder.reset()
+        assert feeder.stream_seconds >= 2 and feeder.seconds >= 4
+
+
+# ---- Where there is none
+
+
+@pytest.mark.parametrize(
+    "exists, value, words",
+    [
+        ("/.dockerenv", "", "--security-opt seccomp=unconfined"),
+        ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "userns=0, or give bwrap"),
+        ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
+        ("/proc/sys/user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
+        ("/nothing", "", "docs/scoring.md"),
+    ],
+)
+def test_what_to_do_where_namespaces_are_forbidden(monkeypatch, exists, value, words):
+    monkeypatch.setattr(sandbox.Path, "exists", lambda path: str(path) == exists)
+    monkeypatch.setattr(sandbox.Path, "read_text", lambda path: value + "\n")
+    assert words in sandbox.what_to_do()
