@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import sandbox, sandbox_filter, sandbox_usage, sandbox_view
+from . import GolfError, sandbox, sandbox_filter, sandbox_usage, sandbox_view
 from .feeder import Fault
 from .sandbox import Limits
 from .sandbox_watch import TICK_SECONDS, Watch
@@ -36,7 +36,7 @@ class Remote:
     """A submission's scorer in a sandboxed process: a Feeder, to be used in a `with` statement.
 
     `files` are the counted files, path in the submission's folder -> where it lies; they are
-    copied. Every misbehaviour raises Fault and ends the process first.
+    copied. Every misbehaviour raises Fault and ends the process first. GolfError: no sandbox came up.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Remote:
         self.seconds = 0.0  # that it took in all: to load and to answer, and at work in between
         self.stream_seconds = 0.0  # the same, for the current stream
         self.load_seconds = 0.0  # of the current process
-        self.peak_memory_bytes = 0
+        self.peak_of_earlier = 0
         self.start()
 
     def start(self) -> None:
@@ -66,7 +66,7 @@ class Remote:
         with contextlib.ExitStack() as stack:
             self.launch(stack)
             with self.exchange():
-                self.wait("starting", self.limits.load_seconds)
+                self.wait_for_host()
                 self.load_seconds = self.ask(LOAD, 0)[1]
             self.stack = stack.pop_all()
 
@@ -106,6 +106,7 @@ class Remote:
         device = "auto" if self.device == "mlx" else self.device  # MLX chooses by itself
         outer, inside, python, host, uid, tasks = [], folder, [sys.executable, "-B"], HOST_PY, -1, 0
         if self.sandboxed:
+            sandbox_view.read_ahead(sandbox.READ_AHEAD_BYTES)
             outer = sandbox.command(folder, HOST_PY, self.device, filter_fd)
             inside, host = sandbox.FOLDER, sandbox.HOST
             python = [sandbox_view.view().python, "-B", "-s", "-S"]  # nothing but PYTHONPATH's packages
@@ -114,9 +115,21 @@ class Remote:
         paths = (f"{inside}/{path}" for path in self.paths)
         return [*outer, *python, host, control, memory, self.rows_at, tasks, uid, *paths, device]
 
+    def wait_for_host(self) -> None:
+        """Nothing of the submission has run yet: what goes wrong is no fault of its own."""
+        try:
+            self.wait("starting", self.limits.load_seconds)
+        except Fault as fault:
+            raise GolfError(f"the sandbox did not start: {fault.message}", 2) from None
+
     def stop_watching(self) -> None:
         self.watch.stop()
-        self.peak_memory_bytes = max(self.peak_memory_bytes, self.watch.peak_memory_bytes)
+        self.peak_of_earlier = self.peak_memory_bytes
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The most that any of its processes was seen to use."""
+        return max(self.peak_of_earlier, self.watch.peak_memory_bytes)
 
     def __enter__(self) -> Remote:
         return self
