@@ -454,7 +454,7 @@ def test_what_breaks_the_exchange_is_reported(run, monkeypatch):
 
 @needs_sandbox
 def test_a_sandbox_that_does_not_start_is_no_fault_of_the_submission(tmp_path, monkeypatch):
-    monkeypatch.setattr(sandbox, "HOST", "/proc/1/mem")
+    monkeypatch.setattr(remote, "HOST_PY", Path("/nowhere.py"))
     with pytest.raises(GolfError, match="the sandbox did not start: the process ended"):
         connect("plain", tmp_path)
 
