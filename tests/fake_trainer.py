@@ -17,6 +17,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -26,6 +27,8 @@ import zlib
 from pathlib import Path
 
 SCRIPT = Path(__file__).resolve()
+SOURCE = SCRIPT.read_text(encoding="utf-8")
+MODULES = [p for p in sorted(SCRIPT.parent.glob("*.py")) if re.search(rf"(?m)^import {p.stem}$", SOURCE)]
 KNOBS = {
     "RUN_ID": ("fake", "name of the run"),
     "OUT_DIR": ("runs", "the run's files go to OUT_DIR/RUN_ID"),
@@ -79,6 +82,8 @@ class Run:
             self.log = (self.folder / "train.log").open("a" if knobs["RESUME"] == "1" else "x")
             self.metrics = (self.folder / "metrics.jsonl").open("a")
             shutil.copyfile(SCRIPT, self.folder / "train_gpt.py")
+            for path in MODULES:
+                shutil.copyfile(path, self.folder / path.name)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.on_signal)
 
@@ -105,6 +110,7 @@ class Run:
             seed=int(self.knobs["SEED"]),
             script="train_gpt.py",
             script_sha256=sha256(SCRIPT),
+            modules={path.name: sha256(path) for path in MODULES},
             config={k: int(v) if v.isdigit() else v for k, v in self.knobs.items()},
             device="cpu",
             hardware="a fake processor",
@@ -141,6 +147,7 @@ class Run:
     def export(self) -> str:
         blob = container(int(self.knobs["SEED"]), int(fake("ARTIFACT_BYTES", 1000)))
         name, code = "final_model.int8.zlib", SCRIPT.stat().st_size
+        code += sum(path.stat().st_size + len(path.name) for path in MODULES)
         if self.main:
             (self.folder / name).write_bytes(blob)
         total, cap = code + len(blob), int(self.knobs["ARTIFACT_CAP_BYTES"])
@@ -178,7 +185,7 @@ def main() -> int:
         print("\n".join(f"{name}\t{default}\t{text}" for name, (default, text) in KNOBS.items()))
         return 0
     run = Run({name: os.environ.get(name, default) for name, (default, _) in KNOBS.items()})
-    run.line(SCRIPT.read_text())
+    run.line(SOURCE)
     run.start()
     if "FAKE_FAIL" in os.environ:
         print("train_gpt.py: error: the loss is not finite at step 2", file=sys.stderr)

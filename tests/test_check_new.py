@@ -157,7 +157,7 @@ def test_new_refuses_in_one_line(made, tmp_path):
     cases.append((new(repo, bad, "--out", tmp_path / "x"), "was changed after the run"))
     cases.append((new(repo, "runs/r-s1", "runs/r-s1"), "seed 1 is given 2 times"))
     cases.append((new(repo, tmp_path), "no metrics.jsonl"))
-    cases.append((new(repo, "runs/r"), "give its seeds' folders: runs/r-s1 runs/r-s2 runs/r-s3"))
+    cases.append((new(repo, "runs/q"), "give a run's folder, or of runs with SEEDS=... their RUN_ID's"))
     cases.append((new(repo, "runs/r-s1", "--out", folder), "is there already"))
     cases.append((new(repo, "runs/r-s1", "--lane", "fast"), "in lane fast"))
     cases.append(
@@ -229,6 +229,155 @@ def test_new_elsewhere_is_checked_by_the_track_it_names(made):
     assert done.returncode == 0 and last.startswith("PASS") and "passing is not a ruling" in last
     value = json.loads((repo / "runs/r-s2-submission/submission.json").read_text())
     assert value["lane"] == "open-hardware"
+
+
+# ---- In a folder of records/, as people work
+
+
+WORDS = ("--author", "A", "--github-id", "a", "--blurb", "It helps.")
+
+
+def work_in(repo, name, **files):
+    """A folder of the tiny track with a copy of the trainer, changed, a README and whatever else."""
+    folder = repo / "records/track_tiny" / name
+    folder.mkdir()
+    text = (repo / "train_gpt.py").read_text(encoding="utf-8")
+    (folder / "train_gpt.py").write_text(text.replace("import zlib\n", "import zlib\n\nimport helper\n"))
+    (folder / "helper.py").write_text("# a module of its own\n")
+    (folder / "README.md").write_text("# Mine\n\nWider, because I said so.\n")
+    (folder / "notes.txt").write_text("what I tried\n")
+    (folder / ".DS_Store").write_bytes(b"x")
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "helper.pyc").write_bytes(b"x")
+    return folder
+
+
+def run_in(repo, folder, **env):
+    done = run_script(
+        "golf.sh", "run", "configs/tiny.env", "--trainer", folder / "train_gpt.py", env=env, repo=repo
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_new_completes_the_folder_that_the_trainer_ran_from(tiny_repo):
+    folder = work_in(tiny_repo, "2026-01-02_mine")
+    run_in(tiny_repo, folder, RUN_ID="r", SEEDS="10,9")
+    done = new(tiny_repo, "runs/r", *WORDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"made     records/track_tiny/{folder.name}/ from 2 runs" in done.stdout
+    assert (folder / "README.md").read_text() == "# Mine\n\nWider, because I said so.\n"
+    value = json.loads((folder / "submission.json").read_text())
+    assert value["command"] == f"ITERATIONS=3 SEED=9 python3 records/track_tiny/{folder.name}/train_gpt.py"
+    roles = {entry["path"]: entry["role"] for entry in value["files"]}
+    assert roles["helper.py"] == "score" and roles["notes.txt"] == "extra" and roles["README.md"] == "readme"
+    assert not {path for path in roles if "pycache" in path or "DS_Store" in path}
+    code = sum((folder / name).stat().st_size for name in ("train_gpt.py", "helper.py")) + len("helper.py")
+    assert value["bytes_code"] == code  # as the trainer counted, and the check does
+    facts = runlog.read_run(tiny_repo / "runs/r-s9")
+    assert facts["export"]["bytes_code"] == code
+    assert {s["seed"] for s in value["seeds"]} == {9, 10}
+    failed = [line for line in done.stdout.splitlines() if re.match("FAIL (bytes|command|file)", line)]
+    assert not [line for line in failed if "pycache" not in line and "DS_Store" not in line]
+
+
+def test_new_completes_the_folder_that_out_names_and_writes_nothing_over(tiny_repo):
+    folder = work_in(tiny_repo, "2026-01-02_mine")
+    run_in(tiny_repo, folder, RUN_ID="a")
+    (tiny_repo / "runs/a/supervisor.json").unlink()  # the trainer by itself
+    given = ("runs/a", *WORDS, "--out", f"records/track_tiny/{folder.name}")
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    for name, words in (("train_gpt.py", "not the one that ran"), ("helper.py", "helper.py is there already")):
+        (folder / name).write_bytes(before[name] + b"# later\n")
+        done = new(tiny_repo, *given)
+        assert done.returncode == 1 and words in done.stderr and len(done.stderr.splitlines()) == 1
+        (folder / name).write_bytes(before[name])
+        assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+    assert not list(folder.parent.glob(".new-*"))
+    done = new(tiny_repo, *given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    assert before.items() <= made.items() and "final_model_seed1337.int8.zlib" in made
+    assert new(tiny_repo, *given).returncode == 0  # nothing differs
+    done = new(tiny_repo, *given, "--name", "another")
+    assert done.returncode == 1 and "submission.json is there already" in done.stderr
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == made
+
+
+def test_a_module_that_changed_after_the_run_is_told(tiny_repo):
+    folder = work_in(tiny_repo, "2026-01-02_mine")
+    run_in(tiny_repo, folder, RUN_ID="a")
+    (tiny_repo / "runs/a/helper.py").write_text("# another\n")
+    done = new(tiny_repo, "runs/a")
+    assert done.returncode == 1 and "runs/a/helper.py was changed after the run" in done.stderr
+    edit_events(tiny_repo / "runs/a", modules={"../train_gpt.py": "0" * 64})
+    done = new(tiny_repo, "runs/a")
+    assert done.returncode == 1 and "names a module '../train_gpt.py'" in done.stderr
+
+
+def edit_events(folder, **start):
+    path = folder / "metrics.jsonl"
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(e | start if e["event"] == "start" else e) + "\n" for e in events))
+
+
+@pytest.mark.parametrize("trainer", ["/", "../x/train_gpt.py", "a\0b", "records/track_tiny/train_gpt.py", 7])
+def test_only_a_folder_of_records_is_completed(made, trainer):
+    repo, _, _ = made
+    run = new_command.read_finished(repo / "runs/r-s1")
+    path = repo / "runs/r-s1/supervisor.json"
+    text = path.read_text()
+    try:
+        path.write_text(json.dumps({"trainer": trainer}))
+        assert new_command.entry_folder(run) is None
+        for torn in ("", "[]", "{", "\0"):
+            path.write_text(torn)
+            assert run.origin == {} and new_command.entry_folder(run) is None
+    finally:
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        (b"Jos\xe9\n", "Jos\xe9"),
+        ("Jos\xe9\n".encode(), "Jos\xe9"),
+        (b"a\nb\x1b[0m", "ab[0m"),
+        (b"", ""),
+        (None, ""),
+    ],
+)
+def test_git_may_hold_any_name_or_be_absent(monkeypatch, said, name):
+    def run(*_, **__):
+        if said is None:
+            raise FileNotFoundError("git")
+        return subprocess.CompletedProcess([], 0, said)
+
+    monkeypatch.setattr(new_command.subprocess, "run", run)
+    assert new_command.git_config("user.name") == name
+
+
+def test_runs_by_what_people_call_them(tmp_path):
+    for name in ("x-s10", "x-s9", "x-s09a", "x-s", "y"):
+        (tmp_path / name).mkdir()
+    assert runlog.run_folders(tmp_path / "x") == [tmp_path / "x-s9", tmp_path / "x-s10"]
+    assert runlog.run_folders(Path(f"{tmp_path}/y,{tmp_path}/z")) == [tmp_path / "y", tmp_path / "z"]
+    assert runlog.run_folders(tmp_path / "y") == [tmp_path / "y"]
+    assert runlog.run_folders(tmp_path / "none/x") == [tmp_path / "none/x"]
+    (tmp_path / "x").mkdir()
+    assert runlog.run_folders(tmp_path / "x") == [tmp_path / "x"]
+
+
+def test_torn_and_foreign_lines_in_metrics_are_passed_over(tmp_path):
+    start, end = (json.dumps({"event": e, "seed": 1}).encode() for e in ("start", "end"))
+    lines = [b"\xef\xbb\xbf" + start + b"\r", b"", b"\0\0\0", b'{"event": "step', b'{"event": "en' + end]
+    lines += [b"\xff\xfe", b"[]", b"7", b"{" * 5000, b'"start"', b"x" * (3 << 20), end, b'{"event": "st']
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    lines += [b"train_seconds:1.5 tokens:3 steps:2", b"train_sec"]
+    (tmp_path / "train.log").write_bytes(b"\n".join(lines))
+    assert set(runlog.read_run(tmp_path)) == {"start", "end"}
+    assert runlog.final_lines(tmp_path / "train.log")["train"] == [
+        {"train_seconds": 1.5, "tokens": 3.0, "steps": 2.0}
+    ]
 
 
 # ---- Tracks are data: the larger challenge's numbers, from a file alone

@@ -1,12 +1,15 @@
 """Make a submission folder from one finished run, or from several seeds of one config.
 
-It becomes records/<track>/<date>_<name>/ (or --out DIR): the script that really ran, logs, packed
-artifacts, metrics, and submission.json and README.md filled from them. Then it is checked.
+It becomes records/<track>/<date>_<name>/ (or --out DIR): the script that really ran, modules of its
+own, logs, packed artifacts, metrics, and submission.json and README.md filled from them. Where the
+script ran from a folder of records/, or --out names a folder that holds it, that folder is completed:
+what is there is kept. Then it is checked.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -19,7 +22,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from . import REPO, GolfError, check, path_argument, shown, track
-from .runlog import dig, number, parse_json, read_run, seed_runs
+from .runlog import dig, number, parse_json, read_run, run_folders
 from .submission import (
     IDEA,
     MAY_DIFFER,
@@ -33,6 +36,7 @@ from .submission import (
     sha256,
 )
 
+MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.py")
 # Metrics may hold half a surrogate pair: UTF-8 has none, but JSON has its escape.
 TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
 
@@ -49,6 +53,19 @@ class Run:
     @property
     def config(self) -> dict:
         value = self.facts["start"].get("config")
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def modules(self) -> dict[str, str]:
+        """Files beside the script that it imports, with their SHA-256."""
+        value = self.facts["start"].get("modules")
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def origin(self) -> dict:
+        """supervisor.json: what was asked for; empty for a trainer that ran by itself."""
+        path = self.folder / "supervisor.json"
+        value = parse_json(path.read_bytes()) if path.is_file() else None
         return value if isinstance(value, dict) else {}
 
     @property
@@ -78,20 +95,19 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    runs = [read_finished(folder) for folder in args.runs]
+    runs = [read_finished(folder) for place in args.runs for folder in run_folders(place)]
     refuse_mixed(runs)
-    rules = track.load(args.track) if args.track else guess_track(runs, args.lane)
+    worked_in = args.out or entry_folder(runs[0])
+    rules = choose_track(args, runs, worked_in)
     lane = args.lane or guess_lane(rules, runs[0])
     if lane not in rules["lanes"]:
         raise GolfError(f"lane {lane!r}: {rules['name']} has {', '.join(rules['lanes'])}", 2)
     name = args.name or re.sub(r"-s\d+$", "", str(dig(runs[0].facts, "start", "run_id") or ""))
     date = datetime.fromtimestamp(runs[0].facts["start"]["time"], timezone.utc).date().isoformat()
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "submission"
-    out = (args.out or track.RECORDS / rules["name"] / f"{date}_{slug}").resolve()
-    if out.exists():
-        raise GolfError(
-            f"{shown(out)} is there already; choose another --name or --out, or remove it"
-        )
+    out = (worked_in or track.RECORDS / rules["name"] / f"{date}_{slug}").resolve()
+    if os.path.lexists(out):
+        refuse_other_script(out, runs[0])
     words = {
         "author": args.author or git_config("user.name") or PLACEHOLDERS["author"],
         "github_id": args.github_id or git_config("github.user") or PLACEHOLDERS["github_id"],
@@ -106,25 +122,81 @@ def main(args) -> int:
         folder = Path(temporary) / "folder"
         folder.mkdir()
         fill(folder, out, runs, words)
-        folder.rename(out)
+        put(folder, out)
     print(f"made     {shown(out)}/ from {len(runs)} run{'s' * (len(runs) > 1)}")
+    return tell_check(out, rules)
+
+
+def tell_check(out: Path, rules: dict) -> int:
+    """The check's findings; words that a person adds now are no failure of this command."""
     case = check.check_folder(out, rules)
     code = check.report(case, as_json=False)
     left = {finding.rule for finding in case.findings if finding.level == check.FAIL}
-    if left == {"placeholder"}:  # words that a person adds now
+    if left == {"placeholder"}:
         print("next     write what these lines name, then check again: "
               f"scripts/check_submission_folder.sh {shlex.quote(shown(out))}")  # fmt: skip
         return 0
     return code
 
 
+def entry_folder(run: Run) -> Path | None:
+    """records/<track>/<folder>, where the script ran from one; as the supervisor noted it."""
+    noted = run.origin.get("trainer")
+    if not isinstance(noted, str) or "\0" in noted:
+        return None
+    folder = (REPO / noted).parent.resolve()
+    in_a_track = folder.parent.parent == track.RECORDS.resolve()
+    return folder if in_a_track and (folder.parent / "track.json").is_file() else None
+
+
+def choose_track(args, runs: list[Run], worked_in: Path | None) -> dict:
+    if args.track:
+        return track.load(args.track)
+    return (worked_in and track.of_folder(worked_in)) or guess_track(runs, args.lane)
+
+
+def refuse_other_script(out: Path, run: Run) -> None:
+    """A folder that is there is completed only where it holds the script that ran."""
+    script = out / run.script
+    if not script.is_file():
+        why = f"holds no {run.script}"
+    elif script.read_bytes() != (run.folder / run.script).read_bytes():
+        why = f"its {run.script} is not the one that ran"
+    else:
+        return
+    raise GolfError(
+        f"{shown(out)} is there already, and {why}; choose another --name or --out, or remove it"
+    )
+
+
+def put(made: Path, out: Path) -> None:
+    """Moves what was made to its place; into a folder that is there only what it lacks, all or nothing."""
+    if not out.exists():
+        made.rename(out)
+        return
+    new = []
+    for path in sorted(made.iterdir()):
+        there = out / path.name
+        if not os.path.lexists(there):
+            new.append(path)
+        elif not there.is_file() or there.read_bytes() != path.read_bytes():
+            raise GolfError(
+                f"{shown(there)} is there already and is not what this run makes; move it away, "
+                "or choose another --out"
+            )
+    for path in sorted(new, key=lambda path: path.name == "submission.json"):  # it last
+        path.rename(out / path.name)
+
+
 def read_finished(folder: Path) -> Run:
     """The run in `folder`; GolfError where it is none, is unfinished or was changed since."""
     facts = read_run(folder)
     if not facts:
-        seeds = " ".join(shlex.quote(shown(path)) for path in seed_runs(folder))
-        hint = f"give its seeds' folders: {seeds}" if seeds else "give a run's folder"
-        raise GolfError(f"{shown(folder)}: no metrics.jsonl with events there; {hint}", 2)
+        raise GolfError(
+            f"{shown(folder)}: no metrics.jsonl with events there; give a run's folder, or of runs with "
+            "SEEDS=... their RUN_ID's",
+            2,
+        )
     needed = ("start", "train_end", "export", "sliding", "end")
     missing = [name for name in needed if name not in facts]
     code = dig(facts, "end", "exit_code")
@@ -144,20 +216,29 @@ def read_finished(folder: Path) -> Run:
         raise GolfError(
             f"{shown(folder)}: metrics.jsonl lacks seed, time, script or artifact; run it again"
         )
+    run = Run(folder, facts, seed, Path(script).name)
+    odd = [n for n, digest in run.modules.items() if not MODULE.fullmatch(n) or not isinstance(digest, str)]
+    if odd:
+        raise GolfError(f"{shown(folder)}: metrics.jsonl names a module {odd[0][:60]!r}; run it again")
     for name, known in (
         (script, facts["start"].get("script_sha256")),
+        *run.modules.items(),
         (artifact, facts["export"].get("artifact_sha256")),
         ("train.log", None),
         ("metrics.jsonl", None),
     ):
-        path = folder / Path(name).name
-        if path.is_symlink():
-            raise GolfError(f"{shown(path)} is a link to somewhere else; a run writes files")
-        if not path.is_file():
-            raise GolfError(f"{shown(path)} is gone; without it the run cannot be submitted")
-        if known and sha256(path) != known:
-            raise GolfError(f"{shown(path)} was changed after the run; run it again")
-    return Run(folder, facts, seed, Path(script).name)
+        refuse_changed(folder / Path(name).name, known)
+    return run
+
+
+def refuse_changed(path: Path, known: str | None) -> None:
+    """GolfError where a file of a run is gone, a link, or not the one of this SHA-256."""
+    if path.is_symlink():
+        raise GolfError(f"{shown(path)} is a link to somewhere else; a run writes files")
+    if not path.is_file():
+        raise GolfError(f"{shown(path)} is gone; without it the run cannot be submitted")
+    if known and sha256(path) != known:
+        raise GolfError(f"{shown(path)} was changed after the run; run it again")
 
 
 def refuse_mixed(runs: list[Run]) -> None:
@@ -168,7 +249,7 @@ def refuse_mixed(runs: list[Run]) -> None:
             raise GolfError(f"seed {seed} is given {times} times; give one run a seed")
     first, config = runs[0], runs[0].config
     for run in runs[1:]:
-        for what in ("script_sha256", "data"):
+        for what in ("script_sha256", "modules", "data"):
             if run.facts["start"].get(what) != first.facts["start"].get(what):
                 raise GolfError(f"{shown(run.folder)} and {shown(first.folder)} differ in {what}")
         other = run.config
@@ -200,18 +281,25 @@ def guess_lane(rules: dict, run: Run) -> str:
 
 
 def git_config(key: str) -> str:
+    """git's setting, in whatever encoding it was written; nothing without git or the setting."""
     try:
-        done = subprocess.run(["git", "config", key], cwd=REPO, capture_output=True, text=True)
+        said = subprocess.run(["git", "config", key], cwd=REPO, capture_output=True).stdout
     except OSError:
         return ""
-    return done.stdout.strip()
+    try:
+        text = said.decode("utf-8")
+    except UnicodeDecodeError:
+        text = said.decode("latin-1")  # of an old system
+    return "".join(c for c in text.strip() if c.isprintable())
 
 
 def fill(folder: Path, out: Path, runs: list[Run], words: dict) -> None:
-    """Writes the whole submission into `folder`; `out` is where it will stand."""
+    """Writes the whole submission into `folder`; `out` is where it will stand, and what it holds is kept."""
     first = runs[0]
     roles = {first.script: "script", "train.log": "log", "README.md": "readme"}
-    shutil.copyfile(first.folder / first.script, folder / first.script)
+    roles |= dict.fromkeys(first.modules, "score")
+    for name in (first.script, *first.modules):
+        shutil.copyfile(first.folder / name, folder / name)
     copy(first.folder / "train.log", folder / "train.log", "log")
     for run in runs:
         for source, target, role in (
@@ -221,13 +309,40 @@ def fill(folder: Path, out: Path, runs: list[Run], words: dict) -> None:
         ):
             copy(run.folder / source, folder / target, role)
             roles[target] = role
+    value = claim(folder, out, runs, roles, words)
+    if (out / "README.md").is_file():
+        shutil.copyfile(out / "README.md", folder / "README.md")
+    else:
+        (folder / "README.md").write_text(readme(value, first.facts["start"]), **TEXT)
+    places = {path: folder / path for path in roles} | extras(out, roles)
+    for path, place in sorted(places.items()):
+        entry = {"path": path, "role": roles.get(path, "extra"), "bytes": place.stat().st_size}
+        value["files"].append({**entry, "sha256": sha256(place)})
+    (folder / "submission.json").write_text(dump(value), **TEXT)
+
+
+def extras(out: Path, roles: dict[str, str]) -> dict[str, Path]:
+    """What a person has put beside a script in its folder and a submission may hold, by path."""
+    found = {}
+    for path in sorted(out.rglob("*")) if out.is_dir() else []:
+        name = path.relative_to(out)
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts)
+        plain = path.is_file() and not path.is_symlink() and path.suffix != ".py"
+        if plain and not hidden and name.as_posix() not in {*roles, "submission.json"}:
+            found[name.as_posix()] = path
+    return found
+
+
+def claim(folder: Path, out: Path, runs: list[Run], roles: dict[str, str], words: dict) -> dict:
+    """submission.json's object, but for `files`."""
+    first = runs[0]
     listed = [{"path": path, "role": role} for path, role in roles.items()]
     counts = [count_bytes(folder, listed, run.packed_name) for run in runs]
     seeds = [describe_seed(run, count) for run, count in zip(runs, counts)]
     largest = max(counts, key=lambda count: count.total)
     start, data = first.facts["start"], first.facts["start"].get("data") or {}
     env = repeat_env(first)
-    value = {
+    return {
         "schema_version": SCHEMA_VERSION,
         **words,
         "hardware": start.get("hardware"),
@@ -244,18 +359,12 @@ def fill(folder: Path, out: Path, runs: list[Run], words: dict) -> None:
         "data": {name: data.get(name) for name in ("name", "val_sha256", "tokenizer_sha256")},
         "seeds": seeds,
     }
-    (folder / "README.md").write_text(readme(value, start), **TEXT)
-    for path, role in sorted(roles.items()):
-        size = (folder / path).stat().st_size
-        entry = {"path": path, "role": role, "bytes": size, "sha256": sha256(folder / path)}
-        value["files"].append(entry)
-    (folder / "submission.json").write_text(dump(value), **TEXT)
 
 
 def copy(source: Path, target: Path, role: str) -> None:
     """As it is, but a log's paths become relative to the repository: whose home it lies in is private."""
     content = source.read_bytes()
-    target.write_bytes(content.replace(f"{REPO}/".encode(), b"") if role == "log" else content)
+    target.write_bytes(content.replace(os.fsencode(f"{REPO}/"), b"") if role == "log" else content)
 
 
 def describe_seed(run: Run, count: Count) -> dict:
@@ -281,8 +390,7 @@ def describe_seed(run: Run, count: Count) -> dict:
 
 def repeat_env(run: Run) -> dict[str, str]:
     """The variables that make the run again: those that were set, else the whole configuration."""
-    path = run.folder / "supervisor.json"
-    given = dig(parse_json(path.read_bytes()), "set") if path.is_file() else None
+    given = run.origin.get("set")
     values = given if isinstance(given, dict) else run.config
     env = {}
     for name, value in sorted(values.items()):

@@ -190,7 +190,7 @@ def write_origin(job: Job, settings: dict[str, str], config: Path) -> None:
     origin = {
         "schema": 1,
         "config": shown(config.resolve()),
-        "trainer": shown(job.trainer),
+        "trainer": str(job.trainer.relative_to(REPO) if job.trainer.is_relative_to(REPO) else job.trainer),
         "nproc_per_node": job.world,
         "set": dict(sorted(settings.items())),
     }

@@ -94,10 +94,22 @@ def read_run(run_dir: Path) -> dict[str, dict]:
 
 
 def seed_runs(folder: Path) -> list[Path]:
-    """The runs of SEEDS=... with this RUN_ID: the folders <folder>-s<seed>."""
-    name = re.compile(re.escape(folder.name) + r"-s\d+")
-    near = sorted(folder.parent.iterdir()) if folder.parent.is_dir() else []
-    return [path for path in near if name.fullmatch(path.name) and path.is_dir()]
+    """The runs of SEEDS=... with this RUN_ID: the folders <folder>-s<seed>, by the seed's number."""
+    name = re.compile(re.escape(folder.name) + r"-s([0-9]{1,20})")
+    try:
+        near = {path: name.fullmatch(path.name) for path in folder.parent.iterdir()}
+    except OSError:  # no such folder
+        return []
+    return sorted((p for p, m in near.items() if m and p.is_dir()), key=lambda p: int(near[p][1]))
+
+
+def run_folders(place: Path) -> list[Path]:
+    """The runs that a person means by `place`: that folder, several joined by commas, or their seeds."""
+    if place.is_dir():
+        return [place]
+    if "," in str(place):
+        return [Path(part) for part in str(place).split(",") if part]
+    return seed_runs(place) or [place]
 
 
 def final_lines(path: Path) -> dict[str, list[dict]]:
