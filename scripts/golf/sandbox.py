@@ -34,6 +34,7 @@ SYS_HIDDEN_CUDA = ("fs", "kernel", "power", "firmware")
 PASSED_ON = ("LANG", "LC_ALL", "OMP_NUM_THREADS", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 READ_AHEAD_BYTES = PAGE_BYTES * os.sysconf("SC_PHYS_PAGES") // 4  # of what is shown
+PYTHON = [sys.executable, "-I", "-S", "-c"]
 PARTS = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
 
 
@@ -53,6 +54,11 @@ class User:
 
     uid: int | None  # what scorer_host.py becomes; None: it stays what bubblewrap made it
     options: tuple[str, ...]
+
+    @property
+    def trial(self) -> str:
+        """What must work in there, in Python."""
+        return f"import os; os.setgroups([]); os.setresuid(*[{self.uid}] * 3)" if self.uid else "pass"
 
 
 def users() -> list[User]:
@@ -88,7 +94,7 @@ def user() -> User | str:
             file.seek(0)
             tried = subprocess.run(
                 ["bwrap", *PARTS, *candidate.options, "--ro-bind", "/", "/", "--proc", "/proc"]
-                + ["--dev", "/dev", "--seccomp", str(file.fileno()), "true"],
+                + ["--dev", "/dev", "--seccomp", str(file.fileno()), *PYTHON, candidate.trial],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
