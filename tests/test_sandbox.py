@@ -69,6 +69,7 @@ def run(track, tmp_path, monkeypatch):
     "name, rule, words",
     [
         ("forks", "tasks", "over 60 processes and threads while log_probs"),
+        ("leaves_zombies", "tasks", "over 60 processes and threads while log_probs"),
         ("kills", "died", "the process ended while log_probs (exit code 137)"),
         ("exits", "died", "the process ended while log_probs (exit code 0)"),
         ("shrinks_memory", "raised", "PermissionError"),
