@@ -42,6 +42,7 @@ def findings(tmp_path, **sources) -> dict[str, case.Finding]:
 # Rule -> code that it stops, each of a kind of its own.
 NAMED = {
     "code-network": [
+        "from torch.utils.benchmark import Timer\nTimer('torch.hub.load(x)')",
         "import socket", "import urllib.request as u\nu.urlopen(x)", "from http import client",
         "from huggingface_hub import snapshot_download", "import torch\ntorch.hub.load('a', 'b')",
         "def f():\n    import requests", "import torch.hub as h", "from torch.utils import model_zoo",
@@ -122,6 +123,8 @@ NAMED = {
         "t = '{0.gi_frame}'\nt.format(x)", "del getattr",
         "import os\nos.write(7, b'x')", "import os\nos.dup2(1, 7)",
         "import numpy as np\nprint(np.__file__)", "lambda: __builtins_x__",
+        "from torch.utils.benchmark import Timer\nTimer('os.system(x)', setup='import os')",
+        "open(3)",
     ],
     "code-outside": [
         "open('/proc/self/mem')", "open('/pro' + 'c/self/maps')", "from pathlib import Path\nPath('/') / x",
@@ -129,6 +132,7 @@ NAMED = {
         "open('../other/model')", "import os\nos.environ['GITHUB_TOKEN']",
         "import os\nos.environ.get('HF_TOKEN')", "import os\nos.environ['LD_PRELOAD'] = x",
         "import numpy as np\nnp.memmap('/data/x', 'u1')", "x = 'C:\\\\data'", "import os\nos.getenv('CI')",
+        "import torch.distributed as d\nd.init_process_group(init_method='tcp://8.8.8.8:80')",
     ],
     "code-syntax": [
         "x = = 1", "break", "(" * 300, "-" * 100000 + "1", "+".join("1" * 100000),
@@ -250,6 +254,10 @@ HOARDS = {
     "numbers in lines": "".join(f"x{i} = {n}\n" for i, n in enumerate(NUMBERS)),
     "numbers in calls": "".join(f"put({n})\n" for n in NUMBERS),
     "a long number": f"x = {'9' * 400}\n",
+    "calls by name": "".join(f"put_{n % 16}()\n" for n in NUMBERS),
+    "chains of calls": ("x = (y" + "\n".join(f".put_{n % 2}()" for n in NUMBERS[:40]) + ")\n") * 5,
+    "a sum": "x = (" + " +\n".join(f"a{n % 9}" for n in NUMBERS[:300]) + ")\n",
+    "signs": "".join(f"x = {'-' * (n % 9 + 1)}1\n" for n in NUMBERS),
     "truths": lines_of_lists([n > 99 for n in NUMBERS]),
     "empty lists": lines_of_lists([[] if n > 99 else {} for n in NUMBERS]),
     "letters of other scripts": "".join(f"# {chr(0x4E00 + n)}{chr(0x5E00 + n)}\n" for n in NUMBERS),

@@ -363,7 +363,7 @@ DUNDER_METHODS = DUNDERS | frozenset("""
 # Attributes of any object that lead out of it: frames, code, modules, foreign memory.
 LEADING_OUT = frozenset("""
     gi_frame gi_code gi_yieldfrom cr_frame cr_code cr_await ag_frame ag_code tb_frame tb_next f_back
-    f_globals f_locals f_builtins f_code co_code co_consts co_names co_varnames mro ctypes builtins
+    f_globals f_locals f_builtins _flavour f_code co_code co_consts co_names co_varnames mro ctypes builtins
     subprocess importlib pickle marshal posix socket os sys _os _sys _io _ctypes _pickle inspect shutil
     linecache runpy multiprocessing cudart load_library load_module exec_module import_module
     find_spec from_file metal_kernel cuda_kernel

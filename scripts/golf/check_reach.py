@@ -33,7 +33,7 @@ HOPS = 8  # files that hand a name on to each other
 ROOTS = re.compile(
     r"/(proc|sys|dev|etc|home|root|usr|var|tmp|opt|mnt|media|srv|s?bin|lib\w*|boot|run|nix|snap"
     r"|Users|Library|System|Volumes|Applications|private|workspace|content|kaggle)(/|$)"
-    r"|~\w*/|~\w+$|[A-Za-z]:[\\/]|(.*/)?\.\./|.*/\.\.$|file://"
+    r"|~\w*/|~\w+$|[A-Za-z]:[\\/]|(.*/)?\.\./|.*/\.\.$|(file|tcp|https?|ftps?|ssh|s3|gs|hf)://"
 )
 SECRETS = re.compile(
     r"CI|(GITHUB|GITLAB|ACTIONS|RUNNER|AWS|SSH|AZURE|GOOGLE|KAGGLE|LD|DYLD)_\w+|PYTHON[A-Z]+|HOME|USER|PATH|CC|CXX"
@@ -520,8 +520,19 @@ def guard_timer(walk: Walk, node: ast.Call) -> str | None:
         for part in ast.walk(tree):
             if hasattr(part, "lineno"):
                 part.lineno = node.lineno
+            if isinstance(part, (ast.Import, ast.ImportFrom)):
+                return "Timer of an import"
+        known = walk.aliases
+        walk.aliases = {"torch": {"torch"}} | known  # what PyTorch puts there
         walk.visit(tree)
+        walk.aliases = known
     return None
+
+
+def guard_open(walk: Walk, node: ast.Call) -> str | None:
+    """A path; a number is a file that somebody else has opened."""
+    first = node.args[0] if node.args else None
+    return "open of a descriptor" if type(getattr(first, "value", None)) is int else None
 
 
 def guard_write(walk: Walk, node: ast.Call) -> str | None:
@@ -574,6 +585,7 @@ GUARDS = {
     "getattr": guard_attribute,
     "setattr": guard_attribute,
     "type": guard_type,
+    "open": guard_open,
     ".format": guard_format,
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import io
+import itertools
 import re
 import tokenize
 import unicodedata
@@ -95,7 +96,7 @@ class Totals:
     unreadable: int = 0  # characters of words that no person reads, blanks at line ends
     numbers: int = 0  # numeric literals
     digits: int = 0  # characters of numeric literals
-    elements: int = 0  # numbers and the like in displays and calls of a dozen and more
+    elements: int = 0  # numbers and the like in rows of a dozen and more
     names: int = 0  # characters of different names, each once
 
     def add(self, other: Totals) -> None:
@@ -126,7 +127,7 @@ MEANING = {
     "unreadable": "characters of words that no person reads",
     "numbers": "numbers",
     "digits": "digits of numbers",
-    "elements": "numbers in long lists",
+    "elements": "numbers and lines in long rows",
     "names": "characters of different names",
 }
 
@@ -156,7 +157,7 @@ def totals(blob: bytes, tree: ast.Module) -> Totals:
             else:
                 found.strings += len(value)
     found.names = sum(map(len, names))
-    found.elements = sum(long_displays(tree))
+    found.elements = sum(long_rows(tree))
     blanks = sum(len(m[0]) for m in re.finditer(r"[ \t]+$", text, re.MULTILINE))
     found.unreadable = blanks + sum(map(unreadable, [*names, *strings]))
     return found
@@ -172,35 +173,61 @@ def remarks(tree: ast.Module) -> set[int]:
 
 
 LONG = 12  # elements; a plain trainer's longest list has 7
+DISPLAYS = (ast.List, ast.Tuple, ast.Set, ast.Dict)
+JOINED = (*DISPLAYS, ast.BinOp, ast.BoolOp, ast.Compare, ast.UnaryOp)
 
 
-def long_displays(tree: ast.Module) -> Iterator[int]:
-    """Of each outermost list, tuple, set, dict or call: its literals, nested ones too, if they are many."""
+def long_rows(tree: ast.Module) -> Iterator[int]:
+    """Lengths of the rows that could be data, if they are long: elements of a display or an operation,
+    with those nested in it, arguments of a call, links of a chain, lines of one form."""
+    yield from (count for count in lines_of_one_form(tree) if count >= LONG)
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, (ast.List, ast.Tuple, ast.Set, ast.Dict)):
+        count = 0
+        if isinstance(node, JOINED):
             count = leaves(node)
-            if count >= LONG:
-                yield count
-                continue
-        elif isinstance(node, ast.Call) and len(node.args) >= LONG:
-            yield len(node.args)
-        waiting += ast.iter_child_nodes(node)
+        elif isinstance(node, ast.Call):
+            count = max(len(node.args), links(node))
+        if count >= LONG:
+            yield count
+        else:
+            waiting += ast.iter_child_nodes(node)
 
 
 def leaves(node: ast.AST) -> int:
-    """Literals but texts, and names, in a display, through nested ones; an empty one is one."""
+    """Literals but texts, and names, of a display or an operation, through nested ones."""
     count, waiting = 0, [node]
     while waiting:
         part = waiting.pop()
-        if isinstance(part, (ast.List, ast.Tuple, ast.Set, ast.Dict)):
+        if isinstance(part, JOINED):
             elements = [n for n in ast.iter_child_nodes(part) if isinstance(n, ast.expr)]
             waiting += elements
-            count += not elements
+            count += not elements or isinstance(part, ast.UnaryOp)
         elif not isinstance(getattr(part, "value", None), str):
-            count += isinstance(part, (ast.Constant, ast.Name, ast.UnaryOp))
+            count += isinstance(part, (ast.Constant, ast.Name))
     return count
+
+
+def links(node: ast.AST) -> int:
+    """Of a chain of attributes, calls and indices: x.a().b()[c]."""
+    count = 0
+    while isinstance(node, (ast.Attribute, ast.Call, ast.Subscript)):
+        node, count = node.func if isinstance(node, ast.Call) else node.value, count + 1
+    return count
+
+
+def lines_of_one_form(tree: ast.Module) -> Iterator[int]:
+    """How many statements in a row are alike but for names and literals: `add(3)`, `add(7)`, …"""
+    for node in ast.walk(tree):
+        for body in (getattr(node, field, None) for field in ("body", "orelse", "finalbody")):
+            if isinstance(body, list):
+                forms = [form(statement) for statement in body]
+                yield from (len(list(group)) for _, group in itertools.groupby(forms))
+
+
+def form(statement: ast.stmt) -> tuple:
+    return tuple(type(part) for part in itertools.islice(ast.walk(statement), 40))
 
 
 WORD = re.compile(r"\S+")
