@@ -26,36 +26,27 @@ import re
 import shutil
 import struct
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-MANIFEST = "manifest.json"
-CHECKSUMS = ROOT / "checksums.json"
-STAGING = ".incoming"
+MANIFEST, CHECKSUMS, STAGING = "manifest.json", ROOT / "checksums.json", ".incoming"
 DEFAULT_TRAIN_SHARDS = 2
 HEADER_BYTES, SHARD_MAGIC, SHARD_VERSION = 256 * 4, 20240520, 1
 
 TRIES = 5
 BACKOFF_SECONDS = 1.0  # doubles with each try
 LONGEST_WAIT_SECONDS = 300.0  # a hub that asks for more is reported, not waited for
-DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-
-Want = dict[str, Any]  # {"bytes": int, "sha256": str | None, "git_sha1": str | None}
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+# Base classes of what may pass by itself, of httpx (newer clients), requests and urllib3 (older ones).
+PASSING = {"TransportError", "TimeoutException", "ConnectionError", "Timeout", "ChunkedEncodingError",
+           "ProtocolError", "gaierror", "TimeoutError", "IncompleteRead"}
+PROXIES = [name for stem in ("HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY") for name in (stem, stem.lower())]
 
 
 class Fail(Exception):
     """Something a user can act on: printed as one line, exit code 1."""
-
-
-def missing(error: ImportError) -> Fail:
-    return Fail(
-        f"Python package {error.name} is missing from {sys.executable}; run `{sys.executable} "
-        "-m pip install huggingface_hub tqdm`, or scripts/quickstart.sh, which makes .venv"
-    )
 
 
 # ---- what is right: shards, hashes and the record of them ----------------------------------
@@ -75,10 +66,11 @@ def shard_problem(path: Path, size: int) -> str | None:
     return None
 
 
-def inspect(
-    path: Path, want: Want, advance: Callable[[int], object] = lambda count: None
-) -> tuple[str | None, str | None]:
-    """Returns (what is wrong with the file or None, its SHA-256 or None)."""
+def inspect(path: Path, want: dict) -> tuple[str | None, str | None]:
+    """(what is wrong with the file or None, its SHA-256 or None).
+
+    want: bytes, and sha256 or, as the hub has only a git id for its small files, git_sha1.
+    """
     if not path.is_file():
         return "missing", None
     size = path.stat().st_size
@@ -86,61 +78,50 @@ def inspect(
         return f"{size} bytes instead of {want['bytes']}", None
     if path.suffix == ".bin" and (problem := shard_problem(path, size)):
         return problem, None
-    sha256 = hashlib.sha256()
     git_sha1 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    digests = {"sha256": hashlib.sha256(), "git_sha1": git_sha1}
+    kind = "sha256" if want.get("sha256") else "git_sha1"
     with path.open("rb") as file:
         while block := file.read(4 << 20):
-            sha256.update(block)
-            if not want.get("sha256"):  # the hub has only a git id for files outside LFS
-                git_sha1.update(block)
-            advance(len(block))
-    found, kind = (sha256, "sha256") if want.get("sha256") else (git_sha1, "git_sha1")
-    if found.hexdigest() != want[kind]:
-        return f"its {kind} is {found.hexdigest()[:12]}… instead of {want[kind][:12]}…", None
-    return None, sha256.hexdigest()
+            for name in {"sha256", kind}:
+                digests[name].update(block)
+    found = digests[kind].hexdigest()
+    if found != want[kind]:
+        return f"its {kind} is {found[:12]}… instead of {want[kind][:12]}…", None
+    return None, digests["sha256"].hexdigest()
 
 
-class Checksums:
-    """checksums.json: of each file once fetched, its length, its SHA-256 and where it came from."""
-
-    def __init__(self, source: str = "") -> None:
-        self.source = source
-        self.files: dict[str, Want] = {}
-        if CHECKSUMS.is_file():
-            try:
-                files = json.loads(CHECKSUMS.read_text(encoding="utf-8"))["files"]
-                self.files = {n: {k: e[k] for k in ("bytes", "sha256", "source")}
-                              for n, e in files.items()}
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise Fail(f"{CHECKSUMS} is damaged: delete it and fetch again online") from error
-
-    def expected(self, name: str) -> Want | None:
-        want = self.files.get(name)
-        return want if want and want.get("source") == self.source else None
-
-    def put(self, name: str, sha256: str, size: int) -> None:
-        entry = {"bytes": size, "sha256": sha256, "source": self.source}
-        if self.files.get(name) == entry:
-            return
-        self.files[name] = entry
-        record = {"schema_version": 1, "files": dict(sorted(self.files.items()))}
-        draft = staging(CHECKSUMS) / CHECKSUMS.name
-        draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, CHECKSUMS)
+def read_record() -> dict[str, dict]:
+    """checksums.json: of each file once fetched, its bytes, its sha256 and the source it came from."""
+    if not CHECKSUMS.exists():
+        return {}
+    try:
+        files = json.loads(CHECKSUMS.read_bytes())["files"]
+        return {n: {key: e[key] for key in ("bytes", "sha256", "source")} for n, e in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Fail(f"{CHECKSUMS} is damaged: delete it and fetch again online") from error
 
 
-# ---- the hub ------------------------------------------------------------------------------
+def write_record(files: dict[str, dict]) -> None:
+    draft = staging(CHECKSUMS) / CHECKSUMS.name
+    record = {"schema_version": 1, "files": dict(sorted(files.items()))}
+    draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(draft, CHECKSUMS)
 
 
-def chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
+# ---- errors in words -----------------------------------------------------------------------
+
+
+def causes_of(error: BaseException | None) -> list[BaseException]:
+    """The error and what it came from, the client's wrappers first."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
         error = error.__cause__ or error.__context__
+    return found
 
 
-def retry_after(headers: Any) -> float:
+def retry_after(headers) -> float:
     """Seconds that a Retry-After header asks for (a number or a date); 0 where there is none."""
     value = headers.get("Retry-After") or "0"
     with contextlib.suppress(ValueError):
@@ -151,29 +132,75 @@ def retry_after(headers: Any) -> float:
 
 
 def diagnose(error: BaseException) -> tuple[str, float | None]:
-    """Returns (a line for a person, seconds to wait before a retry or None where none can help).
+    """(a line for a person, seconds to wait before a retry or None where none can help).
 
-    The client wraps errors differently from version to version (requests, httpx), so this reads
-    the whole chain of causes and relies on no class of theirs.
+    The client wraps errors differently from version to version, so this reads the whole chain of
+    causes and relies on no class of theirs. What it does not know is reported as it is.
     """
-    causes = list(chain(error))
+    causes = causes_of(error)
     for cause in causes:
-        if "os error 28" in str(cause):  # how the Xet library, which is Rust, says ENOSPC
-            cause = OSError(errno.ENOSPC, "")
-        if isinstance(cause, OSError) and (cause.errno in DISK_ERRNOS or cause.filename):
-            return str(cause) if cause.filename else os.strerror(cause.errno or 0), None
-        response = getattr(cause, "response", None)
-        status = getattr(response, "status_code", None)
-        if status in (401, 403, 404):
-            why = "not found" if status == 404 else "no such repository, or HF_TOKEN is needed"
-            return f"the hub answered {status} ({why})", None
+        status = getattr(getattr(cause, "response", None), "status_code", None)
         if status is not None and status >= 400:
-            wait = retry_after(response.headers)
-            if wait > LONGEST_WAIT_SECONDS:
-                return f"the hub answered {status} and asks for {wait:.0f} s: try later", None
-            return f"the hub answered {status}", wait
-    text = (str(causes[-1]).strip() or type(causes[-1]).__name__).splitlines()[0]
-    return text[:200], 0.0
+            return diagnose_status(status, cause.response.headers)
+        if "os error 28" in str(cause):  # how the Xet library, which is Rust, says ENOSPC
+            return os.strerror(errno.ENOSPC), None
+        if isinstance(cause, OSError) and cause.errno in NO_LOCKS:
+            return (f"no file locks there ({cause.strerror}); fetch on another disk and make "
+                    "data/datasets a link to it, or copy the files"), None
+        if isinstance(cause, OSError) and (cause.filename or cause.errno in DISK):
+            return str(cause) if cause.filename else os.strerror(cause.errno), None
+    text = (str(causes[-1]).strip() or type(causes[-1]).__name__).splitlines()[0][:200]
+    names = {base.__name__ for cause in causes for base in type(cause).__mro__}
+    if "ImportError" in names or "UnsupportedProtocol" in names or re.search("(?i)proxy|socks", text):
+        return f"{text}{proxy_hint()}", None
+    if any("CERTIFICATE_VERIFY_FAILED" in str(cause) for cause in causes):
+        return f"{text}; where a proxy signs anew, set SSL_CERT_FILE to its certificate", None
+    if names & PASSING or any("Consistency check failed" in str(cause) for cause in causes):
+        return text, 0.0
+    return f"{type(causes[-1]).__name__}: {text}", None
+
+
+def diagnose_status(status: int, headers) -> tuple[str, float | None]:
+    if status in (401, 403, 404):
+        why = "not found" if status == 404 else "no such repository, or it needs a valid HF_TOKEN"
+        return f"the hub answered {status} ({why})", None
+    if status == 407:
+        return f"the proxy wants a name and a password{proxy_hint()}", None
+    if status < 500 and status not in (408, 425, 429):
+        return f"the hub answered {status}", None
+    if (wait := retry_after(headers)) > LONGEST_WAIT_SECONDS:
+        return f"the hub answered {status} and asks for {wait:.0f} s: try later", None
+    return f"the hub answered {status}", wait
+
+
+def proxy_hint() -> str:
+    """What to do about the proxies that are set."""
+    names = [name for name in PROXIES if os.environ.get(name)]
+    if any("socks" in os.environ[name] for name in names):
+        socks = f"for a SOCKS proxy run `{sys.executable} -m pip install socksio`, or "
+        return f": {socks}unset {', '.join(names)}"
+    return f": is {', '.join(names)} right?" if names else ""
+
+
+def retrying(what: str, call):
+    """call(), again while its errors may pass. Fail says what it was, in a line that begins with `what`."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return call()
+        except Exception as error:
+            problem, wait = diagnose(error)
+            if wait is None:
+                raise Fail(f"{what}: {problem}") from error
+            if attempt == TRIES:
+                hint = "check the network, or set HF_ENDPOINT to a mirror; repeat to go on"
+                raise Fail(f"{what}: {problem} ({TRIES} tries){proxy_hint()}: {hint}") from error
+            wait = max(wait, BACKOFF_SECONDS * 2 ** (attempt - 1))
+            print(f"{what}: {problem}; again in {wait:.0f} s", file=sys.stderr)
+            time.sleep(wait)
+    return None
+
+
+# ---- the hub ------------------------------------------------------------------------------
 
 
 class Hub:
@@ -193,30 +220,57 @@ class Hub:
         """Loads the client, takes the folder's lock, and pins the revision for this call."""
         if self.revision:
             return
-        # Set before the import, which reads them: one bar is ours, and no second copy in a cache.
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("HF_XET_CHUNK_CACHE_SIZE_BYTES", "0")
+        os.environ.setdefault("HF_XET_CHUNK_CACHE_SIZE_BYTES", "0")  # no second copy in a cache
         try:
             import filelock
-            from huggingface_hub import HfApi, constants, hf_hub_download
+            from huggingface_hub import HfApi, constants, get_token, hf_hub_download
             from huggingface_hub.utils import logging
         except ImportError as error:
-            raise missing(error) from error
+            raise Fail(f"Python package {error.name} is missing from {sys.executable}; run "
+                       f"`{sys.executable} -m pip install huggingface_hub`, or scripts/quickstart.sh, "
+                       "which makes .venv") from error
+        except Exception as error:  # it reads its variables when imported
+            raise Fail(f"huggingface_hub cannot be loaded: {type(error).__name__}: {error}") from error
         if constants.HF_HUB_OFFLINE:
-            raise Fail(
-                "HF_HUB_OFFLINE is set, so nothing is fetched; missing, or not as recorded: "
-                f"{some(wanted)}"
-            )
+            raise Fail("HF_HUB_OFFLINE is set, so nothing is fetched; missing, or not as recorded: "
+                       f"{some(wanted)}")
+        if not re.match("https?://", constants.ENDPOINT):
+            raise Fail(f"HF_ENDPOINT={constants.ENDPOINT}: a URL (https://...) is needed; files that you "
+                       f"have already go into {ROOT}, then --verify")
         logging.set_verbosity_error()  # its warnings are about retries, which are told here
-        self.api, self.download = HfApi(), hf_hub_download
+        self.api, self.download, self.token = HfApi(), hf_hub_download, get_token()
+        lock = filelock.FileLock(staging(ROOT / MANIFEST) / "lock", 0)
         try:
-            self.stack.enter_context(filelock.FileLock(staging(ROOT / MANIFEST) / "lock", 0))
+            self.stack.enter_context(lock)
         except filelock.Timeout as error:
             raise Fail(f"another download into {ROOT} is running: wait for it") from error
+        except NotImplementedError as error:  # how filelock says ENOSYS
+            raise Fail(f"{ROOT}: {diagnose(OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)))[0]}") from error
+        except OSError as error:
+            raise Fail(f"{ROOT}: {diagnose(error)[0]}") from error
         clean_staging(leftovers_only=True)
-        self.revision = self.retrying(
-            f"{self.repo} at {self.api.endpoint}",
-            lambda: self.api.repo_info(self.repo, repo_type="dataset", timeout=30)).sha
+        where = f"{self.repo} at {constants.ENDPOINT}"
+        self.revision = retrying(where, lambda: self.first_call(lambda token: self.api.repo_info(
+            self.repo, repo_type="dataset", timeout=30, token=token))).sha
+
+    def first_call(self, call):
+        """call(token), and where the token is refused without one: the export is public."""
+        if self.token and not (self.token.isascii() and self.token.isprintable()):
+            self.drop_token("holds characters that no token has")
+        try:
+            return call(self.token or False)
+        except Exception as error:
+            refused = any(getattr(getattr(c, "response", None), "status_code", None) in (401, 403)
+                          for c in causes_of(error))
+            if not (refused and self.token):
+                raise
+        self.drop_token("is refused (expired?)")
+        return call(False)
+
+    def drop_token(self, why: str) -> None:
+        print(f"the token in HF_TOKEN (or of `hf auth login`) {why}: goes on without; unset or renew it",
+              file=sys.stderr)
+        self.token = None
 
     def __enter__(self) -> Hub:
         return self
@@ -227,62 +281,37 @@ class Hub:
             clean_staging()
         self.stack.close()
 
-    def retrying(self, what: str, call: Callable[[], Any]) -> Any:
-        for attempt in range(1, TRIES + 1):
-            try:
-                return call()
-            except Exception as error:
-                problem, wait = diagnose(error)
-                if wait is None:
-                    raise Fail(f"{what}: {problem}") from error
-                if attempt == TRIES:
-                    hint = "check the network, or set HF_ENDPOINT to a mirror; repeat to go on"
-                    raise Fail(f"{what}: {problem} ({TRIES} tries): {hint}") from error
-                wait = max(wait, BACKOFF_SECONDS * 2 ** (attempt - 1))
-                print(f"{what}: {problem}; again in {wait:.0f} s", file=sys.stderr)
-                time.sleep(wait)
-
-    def stat(self, names: list[str], optional: Iterable[str] = ()) -> dict[str, Want]:
+    def stat(self, names: list[str], optional: list[str] = ()) -> dict[str, dict]:
         """The hub's length and hash of each file. An optional one that it lacks is left out."""
         self.connect(names)
         wanted, found = [*names, *optional], {}
         for start in range(0, len(wanted), 100):
             paths = [self.remote(name) for name in wanted[start : start + 100]]
-            infos = self.retrying(
-                f"list of files of {self.source}",
-                lambda paths=paths: self.api.get_paths_info(
-                    self.repo, paths, repo_type="dataset", revision=self.revision))
+            infos = retrying(f"list of files of {self.source}", lambda paths=paths: self.api.get_paths_info(
+                self.repo, paths, repo_type="dataset", revision=self.revision, token=self.token or False))
             for info in infos:
                 if hasattr(info, "blob_id"):  # a file, not a folder
-                    found[info.path] = {
-                        "bytes": info.size,
-                        "sha256": info.lfs.sha256 if info.lfs else None,
-                        "git_sha1": None if info.lfs else info.blob_id,
-                    }
+                    lfs = info.lfs.sha256 if info.lfs else None
+                    found[info.path] = {"bytes": info.size, "sha256": lfs, "git_sha1": info.blob_id}
         absent = [name for name in names if self.remote(name) not in found]
         if absent:
             raise Fail(f"{self.source} does not have {some(absent)}: check MATCHED_FINEWEB_*")
         return {n: found[self.remote(n)] for n in wanted if self.remote(n) in found}
 
-    def fetch(self, name: str, want: Want, bar: Any = None) -> str:
+    def fetch(self, name: str, want: dict) -> str:
         """Fetches a file, checks it, and only then puts it in its place. Returns its SHA-256."""
         target = ROOT / name
-        folder = staging(target)
         problem = None
         for _ in range(2):  # a file that arrives wrong twice will do so again
-            with following(bar, folder, want["bytes"]):
-                staged = Path(self.retrying(name, lambda: self.download(
-                    self.repo, self.remote(name), repo_type="dataset",
-                    revision=self.revision, local_dir=folder)))
+            staged = Path(retrying(name, lambda: self.download(
+                self.repo, self.remote(name), repo_type="dataset", revision=self.revision,
+                local_dir=staging(target), token=self.token or False)))
             problem, sha256 = inspect(staged, want)
             if sha256:
                 os.replace(staged, target)
                 return sha256
             staged.unlink(missing_ok=True)  # or the client would take it for done
         raise Fail(f"{name}: fetched twice, and {problem}: the hub or the network alters it")
-
-
-# ---- staging, space and the bar ---------------------------------------------------------------
 
 
 def staging(target: Path) -> Path:
@@ -308,39 +337,14 @@ def clean_staging(leftovers_only: bool = False) -> None:
                 path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def following(bar: Any, folder: Path, size: int) -> Iterator[None]:
-    """Moves the bar with what the client has written: its own bars differ between versions."""
-    if bar is None:
-        yield
-        return
-    start, done = bar.n, threading.Event()
-
-    def follow() -> None:
-        while not done.wait(0.25):
-            written = 0
-            with contextlib.suppress(OSError):
-                written = sum(path.stat().st_size for path in folder.rglob("*.incomplete"))
-            bar.update(start + min(written, size) - bar.n)
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        bar.n = start
-
-
-def require_space(want: dict[str, Want]) -> None:
+def require_space(want: dict[str, dict]) -> None:
     if not want:
         return
     need = sum(entry["bytes"] for entry in want.values())
     folder = staging(ROOT / max(want, key=lambda name: want[name]["bytes"]))
-    free = shutil.disk_usage(folder).free
-    if need > free:
-        raise Fail(f"{megabytes(need)} to fetch, {megabytes(free)} free at {folder.parent}")
+    disk = shutil.disk_usage(folder)
+    if disk.total and need > disk.free:  # some network disks say 0 of 0
+        raise Fail(f"{megabytes(need)} to fetch, {megabytes(disk.free)} free at {folder.parent}")
 
 
 def megabytes(size: int) -> str:
@@ -354,24 +358,24 @@ def some(names: list[str]) -> str:
 # ---- the commands -----------------------------------------------------------------------------
 
 
-def read_manifest() -> dict[str, Any]:
+def read_manifest() -> dict:
     try:
-        manifest = json.loads((ROOT / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((ROOT / MANIFEST).read_bytes())
         for entry in [*manifest["datasets"], *manifest["tokenizers"]]:
             entry["name"]
         return manifest
-    except (ValueError, KeyError, TypeError) as error:
-        raise Fail(f"{ROOT / MANIFEST} is no manifest of the export ({error!r})") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Fail(f"{ROOT / MANIFEST} is no manifest of the export ({error!r:.200})") from error
 
 
-def ready_manifest(dataset: str, skip: bool, hub: Hub, sums: Checksums) -> dict[str, Any]:
+def ready_manifest(dataset: str, skip: bool, hub: Hub, record: dict) -> dict:
     """The local manifest if it is as recorded and lists the dataset, else the hub's."""
-    path, recorded = ROOT / MANIFEST, sums.expected(MANIFEST)
+    path, known = ROOT / MANIFEST, expected(record, MANIFEST, hub)
     if skip:
         if not path.is_file():
             raise Fail(f"--skip-manifest needs {path}, which is not there")
         return read_manifest()
-    if recorded and not inspect(path, recorded)[0]:
+    if known and not inspect(path, known)[0]:
         manifest = read_manifest()
         if any(entry["name"] == dataset for entry in manifest["datasets"]):
             return manifest
@@ -381,13 +385,23 @@ def ready_manifest(dataset: str, skip: bool, hub: Hub, sums: Checksums) -> dict[
         require_space({MANIFEST: want})
         sha256 = hub.fetch(MANIFEST, want)
     manifest = read_manifest()  # before it is recorded: what is none is asked for anew
-    sums.put(MANIFEST, str(sha256), want["bytes"])
+    note(record, MANIFEST, sha256, want, hub)
     return manifest
 
 
-def wanted_files(
-    manifest: dict[str, Any], args: argparse.Namespace, source: str
-) -> tuple[list[str], list[str]]:
+def expected(record: dict, name: str, hub: Hub) -> dict | None:
+    want = record.get(name)
+    return want if want and want["source"] == hub.source else None
+
+
+def note(record: dict, name: str, sha256: str, want: dict, hub: Hub) -> None:
+    entry = {"bytes": want["bytes"], "sha256": sha256, "source": hub.source}
+    if record.get(name) != entry:
+        record[name] = entry
+        write_record(record)
+
+
+def wanted_files(manifest: dict, args: argparse.Namespace, source: str) -> tuple[list[str], list[str]]:
     """Names, relative to the export's root, of the files that must be there and that may be."""
     dataset = f"fineweb10B_{args.variant}"
     try:
@@ -403,6 +417,8 @@ def wanted_files(
         docs = manifest.get("docs_jsonl", "docs_selected.jsonl")
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise Fail(f"{ROOT / MANIFEST}: the entry of {dataset} is not whole ({error!r})") from error
+    if not required:
+        raise Fail(f"{ROOT / MANIFEST}: the entry of {dataset} is not whole (no tokenizer file)")
     if args.train_shards > files_train:
         raise Fail(f"{args.variant} has {files_train} train shards, {args.train_shards} asked for")
     # A manifest comes from elsewhere: it must not name, and so replace, anything else in here.
@@ -412,55 +428,44 @@ def wanted_files(
     for split, count in (("val", files_val), ("train", args.train_shards)):
         required += [f"datasets/{dataset}/fineweb_{split}_{i:06d}.bin" for i in range(count)]
     if args.with_docs:
-        stem = docs.removesuffix(".jsonl")
-        required += [f"{stem}.jsonl", f"{stem}.source_manifest.json"]
+        required += [docs, f"{docs.removesuffix('.jsonl')}.source_manifest.json"]
     return required, optional
 
 
-def check_local(want: dict[str, Want], sums: Checksums, adopt: bool, bar: Any) -> dict[str, str]:
-    """Returns what is wrong, by file. With `adopt`, what is right by the hub's hash is recorded."""
+def check_local(want: dict[str, dict], record: dict, hub: Hub | None) -> dict[str, str]:
+    """What is wrong, by file. With `hub`, what is right by its hashes is recorded."""
     bad = {}
-    bar.reset(total=sum(entry["bytes"] for entry in want.values()))
     for name, entry in want.items():
-        start = bar.n
-        problem, sha256 = inspect(ROOT / name, entry, bar.update)
-        bar.n = start + (0 if problem else entry["bytes"])
+        problem, sha256 = inspect(ROOT / name, entry)
         if problem:
             bad[name] = problem
-        elif adopt:
-            sums.put(name, str(sha256), entry["bytes"])
+        elif hub:
+            note(record, name, sha256, entry, hub)
     return bad
 
 
 def fetch_variant(args: argparse.Namespace, hub: Hub) -> None:
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise missing(error) from error
-    sums = Checksums(hub.source)
-    manifest = ready_manifest(f"fineweb10B_{args.variant}", args.skip_manifest, hub, sums)
+    record = read_record()
+    manifest = ready_manifest(f"fineweb10B_{args.variant}", args.skip_manifest, hub, record)
     required, optional = wanted_files(manifest, args, hub.source)
-    recorded = {name: sums.expected(name) for name in required + optional}
+    recorded = {name: expected(record, name, hub) for name in required + optional}
     want = {name: entry for name, entry in recorded.items() if entry}
     unknown = [name for name in required if name not in want]
-    quiet = 0.1 if sys.stderr.isatty() else 20.0  # a log file gets a line now and then
-    with tqdm(unit="B", unit_scale=True, mininterval=quiet, desc="check") as bar:
-        # The hub is asked only where the record does not suffice: all here means no network at
-        # all. Once asked, it is asked about every file: one call, one revision of the export.
-        bad = {} if unknown else check_local(want, sums, False, bar)
-        if unknown or bad:
-            hub.connect(unknown or list(bad))
-            want = hub.stat(required, optional)
-            bad = check_local(want, sums, True, bar)
-        for name, problem in bad.items():
-            if problem != "missing":
-                bar.write(f"{name}: {problem}: fetched anew", file=sys.stderr)
-        require_space({name: want[name] for name in bad})
-        small_first = sorted(bad, key=lambda name: want[name]["bytes"])
-        for number, name in enumerate(small_first, start=len(want) - len(bad) + 1):
-            bar.set_description(f"{number}/{len(want)} {PurePosixPath(name).name}")
-            sums.put(name, hub.fetch(name, want[name], bar), want[name]["bytes"])
-            bar.update(want[name]["bytes"])
+    # The hub is asked only where the record does not suffice: all here means no network at all.
+    # Once asked, it is asked about every file: one call, one revision of the export.
+    bad = {} if unknown else check_local(want, record, None)
+    if unknown or bad:
+        hub.connect(unknown or list(bad))
+        want = hub.stat(required, optional)
+        bad = check_local(want, record, hub)
+    for name, problem in bad.items():
+        if problem != "missing":
+            print(f"{name}: {problem}: fetched anew", file=sys.stderr)
+    require_space({name: want[name] for name in bad})
+    small_first = sorted(bad, key=lambda name: want[name]["bytes"])
+    for number, name in enumerate(small_first, len(want) - len(bad) + 1):
+        print(f"{number}/{len(want)} {name}, {megabytes(want[name]['bytes'])}", file=sys.stderr, flush=True)
+        note(record, name, hub.fetch(name, want[name]), want[name], hub)
     size = sum(entry["bytes"] for entry in want.values())
     print(f"{len(want)} files, {megabytes(size)}: {len(bad)} fetched, {len(want) - len(bad)} here")
     print(f"DATA_PATH={ROOT / 'datasets' / ('fineweb10B_' + args.variant)}")
@@ -469,12 +474,12 @@ def fetch_variant(args: argparse.Namespace, hub: Hub) -> None:
 
 def verify() -> None:
     """Checks, without the network, every recorded file and every shard that lies here."""
-    sums = Checksums()
+    record = read_record()
     bad, checked, unrecorded = [], 0, 0
     shards = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("datasets/*/fineweb_*.bin")}
-    for name in sorted(shards | {name for name in sums.files if (ROOT / name).is_file()}):
+    for name in sorted(shards | {name for name in record if (ROOT / name).is_file()}):
         path, checked = ROOT / name, checked + 1
-        if want := sums.files.get(name):
+        if want := record.get(name):
             problem = inspect(path, want)[0]
         else:  # a shard that another tool made: only its form can be judged
             problem, unrecorded = shard_problem(path, path.stat().st_size), unrecorded + 1
@@ -485,8 +490,8 @@ def verify() -> None:
         raise Fail(f"nothing to verify: {ROOT} holds no fetched file")
     if bad:
         raise Fail(f"{len(bad)} of {checked} files are bad: {some(bad)}; fetch again to replace")
-    note = f" ({unrecorded} shards without a recorded hash: header and length)" * bool(unrecorded)
-    print(f"{checked} files are right{note}")
+    aside = f" ({unrecorded} shards without a recorded hash: header and length)" * bool(unrecorded)
+    print(f"{checked} files are right{aside}")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

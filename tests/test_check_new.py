@@ -286,7 +286,7 @@ def test_new_completes_the_folder_that_out_names_and_writes_nothing_over(tiny_re
     (tiny_repo / "runs/a/supervisor.json").unlink()  # the trainer by itself
     given = ("runs/a", *WORDS, "--out", f"records/track_tiny/{folder.name}")
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
-    for name, words in (("train_gpt.py", "not the one that ran"), ("helper.py", "helper.py is there already")):
+    for name, words in (("train_gpt.py", "not the one that ran"), ("helper.py", "helper.py is there")):
         (folder / name).write_bytes(before[name] + b"# later\n")
         done = new(tiny_repo, *given)
         assert done.returncode == 1 and words in done.stderr and len(done.stderr.splitlines()) == 1

@@ -77,7 +77,7 @@ class FakeHub(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.requests, self.faults = export(), [], {}
+        self.files, self.requests, self.faults, self.refuses_tokens = export(), [], {}, False
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -123,6 +123,8 @@ class Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.requests.append((self.command, path, self.headers.get("Range")))
+        if self.headers.get("Authorization") and self.server.refuses_tokens:
+            return self.reply(401, b'{"error": "no"}', {"X-Error-Message": "no"})
         fault = None if self.command == "HEAD" else self.fault(path)
         if isinstance(fault, tuple):  # (status, headers)
             return self.reply(fault[0], b"no", fault[1])
@@ -241,8 +243,9 @@ def test_fresh_fetch_then_offline(hub, data, tmp_path):
     hub.faults["val_000000.bin"] = ["half"]
     done = run_script(data, hub.url, home)
     assert done.returncode == 0, done.stderr
-    lines = [line for line in re.split("[\r\n]+", done.stderr) if line]
-    assert all(re.match(r"check: |\d/5 fineweb_|\d/5 [\w.]+: +\d+%", line) for line in lines), lines
+    lines = done.stderr.splitlines()
+    assert [line[:4] for line in lines] == ["1/5 ", "2/5 ", "3/5 ", "4/5 ", "5/5 "]
+    assert lines[2] == f"3/5 {VAL}, 0.0 MB"
     assert here(data) == {"manifest.json", VAL, TRAIN0, TRAIN1, MODEL, VOCAB}
     for name in here(data):
         assert (data / name).read_bytes() == hub.files[name]
@@ -268,7 +271,7 @@ def test_fresh_fetch_then_offline(hub, data, tmp_path):
     assert "HF_HUB_OFFLINE is set, so nothing is fetched" in more.stderr
 
 
-@pytest.mark.parametrize("package", ["tqdm", "huggingface_hub"])
+@pytest.mark.parametrize("package", ["filelock", "huggingface_hub"])
 def test_a_missing_package_is_named_with_two_ways_to_get_it(fetch, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     code, _, err = fetch("1")
@@ -404,6 +407,93 @@ def test_unreachable_hub_is_one_line(fetch, hub, data):
     assert not here(data)
 
 
+@pytest.mark.parametrize(
+    ("token", "words"), [("hf_expired", "is refused (expired?)"), ("hf_\u00e9", "holds characters")]
+)
+def test_a_token_that_is_refused_is_told_and_done_without(fetch, hub, data, monkeypatch, token, words):
+    hub.refuses_tokens = True
+    monkeypatch.setenv("HF_TOKEN", token)
+    code, out, err = fetch("1")
+    assert code == 0 and "4 fetched" in out, err
+    assert "HF_TOKEN" in err and words in err and err.count("goes on without") == 1
+    assert not fetch.sleeps
+
+
+def test_a_repository_that_needs_a_token_says_so(fetch, hub, monkeypatch):
+    hub.faults[f"api/datasets/{REPO}"] = [(401, {})] * 9
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    code, _, err = fetch("1")
+    assert code == 1 and "it needs a valid HF_TOKEN" in error_line(err) and not fetch.sleeps
+
+
+def chained(*errors):
+    """The last of them, raised from the one before, and so on."""
+    for before, error in zip(errors, errors[1:]):
+        error.__cause__ = before
+    return errors[-1]
+
+
+def made(name, base=Exception, **members):
+    return type(name, (base,), members)
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "passes"),
+    [
+        (ImportError("Using SOCKS proxy, but the 'socksio' package is not installed."), "socksio", False),
+        (ValueError("Unknown scheme for proxy URL 'ftp://x'"), "is HTTPS_PROXY, ALL_PROXY right?", False),
+        (made("ProxyError", made("TransportError"))("403 Forbidden by the proxy"), "HTTPS_PROXY", False),
+        (made("ReadTimeout", made("TimeoutException"))("timed out"), "timed out", True),
+        (chained(OSError(111, "Connection refused"), made("ConnectionError", OSError)("x")), "refused", True),
+        (ConnectionResetError(104, "Connection reset by peer"), "reset by peer", True),
+        (made("ConnectError")("[SSL: CERTIFICATE_VERIFY_FAILED] no"), "set SSL_CERT_FILE", False),
+        (OSError("Consistency check failed: file should be of size 3"), "Consistency", True),
+        (KeyError("siblings"), "KeyError: 'siblings'", False),
+        (ValueError("not a valid header"), "ValueError: not a valid header", False),
+        (PermissionError(13, "Permission denied", "/data/x"), "'/data/x'", False),
+        (RuntimeError("Data processing error: No space left on device (os error 28)"), "No space", False),
+        (OSError(errno.ENOLCK, "No locks available"), "no file locks there (No locks", False),
+        (UnicodeEncodeError("ascii", "\u00e9", 0, 1, "no"), "UnicodeEncodeError", False),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(fetch, monkeypatch, error, words, passes):
+    for name in fetch.module.PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "ftp://127.0.0.1:9")
+    text, wait = fetch.module.diagnose(error)
+    assert words in text and "\n" not in text
+    assert (wait is not None) == passes
+
+
+def test_a_socks_proxy_without_its_package_is_told_at_once(fetch, monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    text, wait = fetch.module.diagnose(ImportError("the 'socksio' package is not installed"))
+    assert "pip install socksio`, or unset ALL_PROXY" in text and wait is None
+
+
+@pytest.mark.parametrize("end", ["/mnt/mirror", "file:///mnt/mirror", "hub.example.org"])
+def test_a_mirror_that_is_no_url_is_refused(fetch, monkeypatch, end):
+    monkeypatch.setattr(constants, "ENDPOINT", end)
+    code, _, err = fetch("1")
+    assert code == 1 and f"HF_ENDPOINT={end}: a URL" in error_line(err) and not fetch.sleeps
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_file_locks_is_named(fetch, data, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    code, _, err = fetch("1")
+    assert code == 1 and f"{data}: no file locks there" in error_line(err) and not fetch.sleeps
+
+
+def test_a_client_that_cannot_be_loaded_is_told(data, tmp_path):
+    done = run_script(data, "http://127.0.0.1:9", tmp_path, HF_HUB_DOWNLOAD_TIMEOUT="soon")
+    assert done.returncode == 1 and "huggingface_hub cannot be loaded: ValueError" in error_line(done.stderr)
+
+
 # ---- asked for what is not there -------------------------------------------------------------
 
 
@@ -450,7 +540,8 @@ def test_a_manifest_cannot_name_files_of_others(fetch, hub, data, path):
 
 
 def test_a_manifest_that_is_none(fetch, hub):
-    for text in (b"[]", b'{"datasets": [1], "tokenizers": []}', b'{"datasets": 1, "tokenizers": 2}'):
+    foreign = (b"[]", b"", b"\xff", b"[" * 9999, b'{"datasets": [1], "tokenizers": []}')
+    for text in (*foreign, b'{"datasets": 1, "tokenizers": 2}'):
         hub.files["manifest.json"] = text
         assert "no manifest" in error_line(fetch("--variant", "sp512")[2])
     hub.files["manifest.json"] = export()["manifest.json"]
