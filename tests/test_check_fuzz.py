@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from check_kit import edit, found, write
 from conftest import REPO, run_script
-from golf import case, check, check_code, track
+from golf import case, check, check_code, check_names, strict_json, track
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -83,6 +83,24 @@ def test_mangled_metrics_never_crash(quick, data):
     finally:
         path.write_text(original)
         claim.write_text(listed)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_the_strict_reader_agrees_with_pythons_or_says_why(blob):
+    try:
+        value = strict_json.parse(blob)
+    except strict_json.StrictError as error:
+        assert str(error).isprintable() and len(str(error)) < 200
+    else:
+        assert value == json.loads(blob) or value != value
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=40), st.booleans())
+def test_a_name_that_passes_is_one_file_everywhere(name, is_folder):
+    why = check_names.fault(name or "x", is_folder)
+    assert why is not None or (name or "x").isascii() and check_names.key(name) == name.lower()
 
 
 @pytest.mark.parametrize("text", [

@@ -79,7 +79,8 @@ def test_the_rule_asks_for_the_margin_not_for_zero():
 def test_too_few_seeds_decide_nothing():
     found = compare.compare([2.0, 2.001], [3.0, 3.001, 3.002], RULE)
     assert not found.record and found.p < 0.01
-    assert found.verdict.endswith("2 and 3 seeds, the rule asks for 3 a side")
+    assert "2 and 3 seeds are too few, the rule asks for 3 a side" in found.verdict
+    assert found.verdict.endswith("A is better by 1.000500 nats")
     one = compare.compare([2.0], [3.0], RULE)
     assert not one.record and one.p is None and one.interval is None and one.improvement == 1.0
 
@@ -157,7 +158,10 @@ def test_command_compares_runs_with_a_submission(entries):
     assert value["rule"] == track.load("track_sample_5min")["record_rule"]
     assert run(entries, "base", "runs/idea").returncode == 1
     few = run(entries, "runs/idea-s1", "base")
-    assert few.returncode == 1 and "not decided: 1 and 3 seeds" in few.stdout
+    assert few.returncode == 1 and "not decided: 1 and 3 seeds are too few" in few.stdout
+    assert "as they are, A is better by 0.105000 nats" in few.stdout
+    other = run(entries, "base", "runs/idea-s1")
+    assert other.returncode == 1 and "as they are, A is worse by 0.105000 nats" in other.stdout
 
 
 def test_command_refuses_in_one_line_what_it_cannot_compare(entries):
@@ -185,10 +189,10 @@ def test_command_refuses_in_one_line_what_it_cannot_compare(entries):
         "unknown": "names no known track",
         "dataless": "does not say which data",
         "text": "a seed lacks its number or its val_loss",
-        "nan": "a seed lacks",
+        "nan": "submission.json holds NaN",
         "huge": "claims a val_loss of 1e+308",
         "seedless": "lists no seeds",
-        "list": "lists no seeds",
+        "list": "submission.json is not an object",
         "twice": "seed 1 is there twice",
         "runs/mixed": "differ in data or targets",
         "runs/alike": "seed 1 is there twice",
@@ -203,12 +207,40 @@ def test_command_refuses_in_one_line_what_it_cannot_compare(entries):
     assert done.returncode == 2 and "no track 'track_moon'" in done.stderr
 
 
+def test_two_runs_compare_whatever_they_scored(entries):
+    """Any number of targets, any data, without a record rule: the difference and its interval."""
+    for seed, loss in enumerate((2.5, 2.51, 2.505)):
+        write_run(entries / f"runs/u-s{seed}", seed, loss, targets=7, name="my_corpus")
+        write_run(entries / f"runs/v-s{seed}", seed, loss + 0.1, targets=7, name="my_corpus")
+        write_run(entries / f"runs/w-s{seed}", seed, loss + 0.001, targets=7)
+    done = run(entries, "runs/u", "runs/v")
+    assert done.returncode == 0 and "no record rule: A is better by 0.100000 nats\n" in done.stdout
+    assert "95% confidence interval" in done.stdout and "Welch" not in done.stdout
+    one = run(entries, "runs/u-s0", "runs/v-s1", "--json")
+    value = json.loads(one.stdout)
+    assert one.returncode == 0 and value["rule"] is None and value["improvement"] == pytest.approx(0.11)
+    assert "1 and 1 seeds cannot tell that from chance" in value["verdict"]
+    near = run(entries, "runs/w", "runs/w-s0,runs/w-s2")
+    assert near.returncode == 0 and "may be chance" in near.stdout
+
+
+def test_more_than_two_make_a_table(entries):
+    done = run(entries, "base", "runs/idea-s1", "runs/idea", "runs/idea-s3")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and [x.split()[0] for x in lines[:5]] == [
+        "entry", "runs/idea-s1", "runs/idea", "runs/idea-s3", "base",
+    ]  # fmt: skip
+    assert lines[4].split()[1:5] == ["3", "2.605000", "0.005000", "0.105000"]
+    value = json.loads(run(entries, "base", "runs/idea", "base", "--json").stdout)
+    assert [e["name"] for e in value] == ["runs/idea", "base", "base"]
+    write_run(entries / "runs/less", 1, 2.5, targets=9)
+    odd = run(entries, "base", "runs/idea", "runs/less")
+    assert odd.returncode == 2 and "base and runs/less differ in targets" in odd.stderr
+
+
 def test_runs_on_data_of_no_track_take_the_named_tracks_rule(entries):
     for name in ("x", "y"):
         write_run(entries / f"runs/{name}", 1, 2.5, targets=100, name="my_corpus")
-    asked = run(entries, "runs/x", "runs/y")
-    assert asked.returncode == 2 and " 0 s of training" not in asked.stderr
-    assert "of my_corpus; name the one whose rules to use with --track" in asked.stderr
     done = run(entries, "runs/x", "runs/y", "--track", "track_sample_5min")
     assert done.returncode == 1 and "not decided: 1 and 1 seeds" in done.stdout
 

@@ -1,9 +1,10 @@
-"""Compare two entries by their track's record rule: is A better than B, and by enough?
+"""Compare entries: is A better than B, by how much, and by enough for its track's record rule?
 
-A and B are each a submission folder, a run's folder, several runs joined by commas, or runs/NAME
-for the runs of SEEDS=... (runs/NAME-s<seed>). Scores are taken as the folders state them; `check`
-is what verifies them. Exit code 0: A meets the record rule against B, 1: it does not, or there are
-too few seeds to say, 2: used wrongly or not comparable.
+Each is a submission folder, a run's folder, several runs joined by commas, or runs/NAME for the runs
+of SEEDS=... (runs/NAME-s<seed>). Two are tested seed by seed; more make a table, best first. Scores
+are taken as the folders state them; `check` is what verifies them. What no track scores has no record
+rule: then the difference and its interval are all. Exit code 0: A meets the record rule against B, or
+none applies, 1: it does not, or there are too few seeds to say, 2: used wrongly or not comparable.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import GolfError, shown, track
-from .runlog import dig, number, parse_json, read_run, seed_runs
-from .submission import FIGURE_LIMIT
+from .runlog import dig, number, read_run, seed_runs
+from .strict_json import StrictError
+from .submission import FIGURE_LIMIT, read_claim
 
 HASHES = ("val_sha256", "tokenizer_sha256")
+CONFIDENCE = 0.95  # of the interval where no rule states one
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Entry:
     targets: float
     track: str | None = None  # runs belong to none
     lane: str | None = None
+    bpbs: tuple[float, ...] = ()  # val_bpb of each seed, where all state it
 
     @property
     def losses(self) -> list[float]:
@@ -61,11 +65,10 @@ def compare(a: list[float], b: list[float], rule: dict) -> Comparison:
         p, interval = welch(a, b, margin, 1 - 2 * level)
     enough = min(len(a), len(b)) >= needed
     record = enough and p is not None and p < level
-    better = f"A is {'better' if improvement > 0 else 'worse'} by {abs(improvement):.6f} nats"
-    if abs(improvement) < 5e-7:
-        better = "A scores as B does"
+    better = in_words(improvement)
     if not enough:
-        verdict = f"not decided: {len(a)} and {len(b)} seeds, the rule asks for {needed:g} a side"
+        verdict = f"not decided: {len(a)} and {len(b)} seeds are too few, the rule asks for {needed:g} a side"
+        verdict += f"; as they are, {better}"
     elif p is None:
         verdict = f"not decided: {better}, but no two seeds of a side differ, so nothing is tested"
     elif record:
@@ -74,6 +77,26 @@ def compare(a: list[float], b: list[float], rule: dict) -> Comparison:
         verdict = f"record rule not met: {better}; more than {margin:g} only at p = {p:.2g}"
         verdict += f", needed is p < {level:g}"
     return Comparison(improvement, interval, 1 - 2 * level, p, record, verdict)
+
+
+def in_words(improvement: float) -> str:
+    if abs(improvement) < 5e-7:
+        return "A scores as B does"
+    return f"A is {'better' if improvement > 0 else 'worse'} by {abs(improvement):.6f} nats"
+
+
+def difference(a: list[float], b: list[float]) -> Comparison:
+    """What two sides' seeds say where no record rule applies: the difference, and its interval."""
+    improvement = statistics.fmean(b) - statistics.fmean(a)
+    p = interval = None
+    if min(len(a), len(b)) > 1 and (len(set(a)) > 1 or len(set(b)) > 1):
+        p, interval = welch(a, b, 0.0, CONFIDENCE)
+    verdict = f"no record rule: {in_words(improvement)}"
+    if interval is None:
+        verdict += f"; {len(a)} and {len(b)} seeds cannot tell that from chance, run more"
+    elif interval[0] <= 0 <= interval[1]:
+        verdict += "; the seeds differ by as much, so that may be chance"
+    return Comparison(improvement, interval, CONFIDENCE, p, False, verdict)
 
 
 def welch(a, b, margin: float, confidence: float) -> tuple[float, tuple[float, float]]:
@@ -117,7 +140,10 @@ def read_entry(place: str) -> Entry:
 
 
 def read_submission(folder: Path) -> Entry:
-    claim = parse_json((folder / "submission.json").read_bytes())
+    try:
+        claim = read_claim(folder)
+    except StrictError as error:
+        raise GolfError(f"{shown(folder)}: submission.json {error}", 2) from None
     listed = dig(claim, "seeds")
     if not isinstance(listed, list) or not listed:
         raise GolfError(f"{shown(folder)}: submission.json lists no seeds; see golf.sh new", 2)
@@ -126,7 +152,7 @@ def read_submission(folder: Path) -> Entry:
     rules = track.load(name) if known else track.of_folder(folder)
     if rules is None:
         raise GolfError(f"{shown(folder)}: submission.json names no known track", 2)
-    pairs = [(dig(seed, "seed"), dig(seed, "val_loss")) for seed in listed]
+    pairs = [(dig(s, "seed"), dig(s, "val_loss"), dig(s, "val_bpb")) for s in listed]
     return entry(
         shown(folder), pairs, dig(claim, "data"), rules["targets"], rules["name"],
         str(dig(claim, "lane")),
@@ -141,14 +167,15 @@ def read_runs(name: str, folders: list[Path]) -> Entry:
     measured = [(dig(r, "start", "data"), dig(r, "sliding", "targets")) for _, r in runs]
     if any(one != measured[0] for one in measured):
         raise GolfError(f"{name}: its runs differ in data or targets, so they have no mean", 2)
-    pairs = [(dig(r, "start", "seed"), dig(r, "sliding", "val_loss")) for _, r in runs]
+    scores = [(dig(r, "start", "seed"), dig(r, "sliding")) for _, r in runs]
+    pairs = [(seed, dig(score, "val_loss"), dig(score, "val_bpb")) for seed, score in scores]
     return entry(name, pairs, *measured[0])
 
 
 def entry(name, pairs, data, targets, track_name=None, lane=None) -> Entry:
     """An Entry of what was read from files, where that has what a comparison needs."""
     seeds = {}
-    for seed, loss in pairs:
+    for seed, loss, _ in pairs:
         value = number(loss)
         if not isinstance(seed, int) or isinstance(seed, bool) or value is None:
             raise GolfError(f"{name}: a seed lacks its number or its val_loss", 2)
@@ -159,10 +186,11 @@ def entry(name, pairs, data, targets, track_name=None, lane=None) -> Entry:
         seeds[seed] = value
     if number(targets) is None or not all(isinstance(dig(data, h), str) for h in HASHES):
         raise GolfError(f"{name}: does not say which data and how many targets it scored", 2)
-    return Entry(name, seeds, data, targets, track_name, lane)
+    bpbs = tuple(number(bpb) for _, _, bpb in pairs)
+    return Entry(name, seeds, data, targets, track_name, lane, () if None in bpbs else bpbs)
 
 
-def refuse_incomparable(a: Entry, b: Entry) -> None:
+def refuse_incomparable(a: Entry, b: Entry, names: str = "A and B") -> None:
     for what, values in (
         ("targets", [e.targets for e in (a, b)]),
         ("validation data", [e.data["val_sha256"] for e in (a, b)]),
@@ -170,7 +198,7 @@ def refuse_incomparable(a: Entry, b: Entry) -> None:
     ):
         if values[0] != values[1]:
             mine, other = (str(value)[:12] for value in values)
-            raise GolfError(f"not comparable: A and B differ in {what} ({mine}, {other})", 2)
+            raise GolfError(f"not comparable: {names} differ in {what} ({mine}, {other})", 2)
 
 
 # ---- The command
@@ -179,6 +207,7 @@ def refuse_incomparable(a: Entry, b: Entry) -> None:
 def add_arguments(parser) -> None:
     parser.add_argument("a", metavar="A", help="the new entry")
     parser.add_argument("b", metavar="B", help="the one to beat")
+    parser.add_argument("more", nargs="*", metavar="MORE", help="others, for a table of all")
     parser.add_argument(
         "--track", metavar="NAME", help="whose record rule to use; default: the entries' own track's"
     )
@@ -186,24 +215,52 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    a, b = read_entry(args.a), read_entry(args.b)
+    entries = [read_entry(place) for place in (args.a, args.b, *args.more)]
+    if args.more:
+        return show_table(entries, args.json)
+    a, b = entries
     refuse_incomparable(a, b)
     rules = find_rules(args.track, a, b)
-    found = compare(a.losses, b.losses, rules.get("record_rule"))
+    found = compare(a.losses, b.losses, rules["record_rule"]) if rules else difference(a.losses, b.losses)
     if args.json:
-        value = {"track": rules["name"], "rule": rules["record_rule"], **asdict(found)}
-        print(json.dumps({"a": asdict(a), "b": asdict(b), **value}, indent=1))
+        named = {"track": rules and rules["name"], "rule": rules and rules["record_rule"]}
+        print(json.dumps({"a": asdict(a), "b": asdict(b), **named, **asdict(found)}, indent=1))
     else:
         print("\n".join([*seed_table(a, b), *result(found, rules)]))
-    return int(not found.record)
+    return int(rules is not None and not found.record)
 
 
-def find_rules(name: str | None, a: Entry, b: Entry) -> dict:
+def find_rules(name: str | None, a: Entry, b: Entry) -> dict | None:
+    """The named track, the entries' own, or that of such data and targets; None where there is none."""
     name = name or a.track or b.track
+    if name:
+        return track.load(name)
     try:
-        return track.load(name) if name else track.guess(a.data.get("name"), a.targets)
+        return track.guess(a.data.get("name"), a.targets)
     except GolfError as error:
-        raise GolfError(str(error), 2) from None
+        if error.code == 1:
+            return None
+        raise
+
+
+def show_table(entries: list[Entry], as_json: bool) -> int:
+    """All entries, best first, with what each is behind the best."""
+    for other in entries[1:]:
+        refuse_incomparable(entries[0], other, f"{entries[0].name} and {other.name}")
+    entries = sorted(entries, key=lambda e: statistics.fmean(e.losses))
+    best = statistics.fmean(entries[0].losses)
+    if as_json:
+        print(json.dumps([{**asdict(e), "mean": statistics.fmean(e.losses)} for e in entries], indent=1))
+        return 0
+    width = max(len("entry"), *(len(e.name) for e in entries))
+    print(f"{'entry':<{width}} {'seeds':>5} {'val_loss':>10} {'std':>9} {'behind':>9} {'val_bpb':>9}")
+    for e in entries:
+        mean = statistics.fmean(e.losses)
+        spread = f"{statistics.stdev(e.losses):.6f}" if len(e.losses) > 1 else "-"
+        bpb = f"{statistics.fmean(e.bpbs):.6f}" if e.bpbs else "-"
+        print(f"{e.name:<{width}} {len(e.losses):>5} {mean:>10.6f} {spread:>9} {mean - best:>9.6f} {bpb:>9}")
+    print("val_loss in nats a target, lower is better; compare two alone to test their seeds")
+    return 0
 
 
 def seed_table(a: Entry, b: Entry) -> list[str]:
@@ -223,12 +280,13 @@ def seed_table(a: Entry, b: Entry) -> list[str]:
     return lines
 
 
-def result(found: Comparison, rules: dict) -> list[str]:
-    rule = rules["record_rule"]
+def result(found: Comparison, rules: dict | None) -> list[str]:
     lines = [f"improvement {found.improvement:.6f} nats a target"]
     if found.p is not None:
         low, high = found.interval
         lines[0] += f", {found.confidence:.0%} confidence interval {low:.6f} to {high:.6f}"
+    if found.p is not None and rules:
+        rule = rules["record_rule"]
         lines.append(
             f"Welch test, H0: improvement <= {rule['improvement_nats']:g} nats: p = {found.p:.3g} "
             f"({rules['name']}: p < {rule['p']:g}, {rule['min_seeds']} seeds a side)"
