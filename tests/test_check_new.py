@@ -473,7 +473,7 @@ def test_what_is_not_installed_is_named(folder, capsys, monkeypatch):
     schema.validator.cache_clear()
     assert main(["check", str(folder)]) == 2
     said = capsys.readouterr().err
-    assert "package jsonschema is missing" in said and "scripts/quickstart.sh" in said
+    assert "package jsonschema is missing" in said and "requirements-check.txt" in said
     schema.validator.cache_clear()
 
 
