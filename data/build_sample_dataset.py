@@ -180,7 +180,7 @@ def write(path: Path, content: bytes) -> bool:
 def make(out: Path, retrain: bool) -> list[str]:
     """Build below out; returns the paths that were written (none: all was right already)."""
     documents = read_documents(TEXT)
-    track = json.loads(TRACK.read_text())
+    track = json.loads(TRACK.read_text(encoding="utf-8"))
     if retrain:
         write(out / TOKENIZER, train_tokenizer(documents))
     model = ((out if retrain else HERE) / TOKENIZER).read_bytes()

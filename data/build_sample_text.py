@@ -204,7 +204,7 @@ def read_package(folder: Path, name: str) -> dict[str, bytes]:
     if len(found) != 1:
         raise ValueError(f"{folder} holds {len(found)} files {name}_*.deb; fetch it there by "
                          f"`apt-get download {name}={PACKAGES[name]}`")
-    version = subprocess.run(["dpkg-deb", "-f", found[0], "Version"], capture_output=True, text=True).stdout
+    version = subprocess.run(["dpkg-deb", "-f", found[0], "Version"], capture_output=True).stdout.decode()
     if version.strip() != PACKAGES[name]:
         raise ValueError(f"{found[0]} is version {version.strip() or 'unknown'}; the sample text is made "
                          f"from {name} {PACKAGES[name]}")

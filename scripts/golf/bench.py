@@ -129,7 +129,7 @@ class Results:
         self.path, self.file = path, None
         try:  # before minutes of measuring; what is there is kept until there is a result
             if path:
-                path.open("a").close()
+                path.open("ab").close()
         except OSError as error:
             raise GolfError(f"{shown(path)}: cannot be written ({error.strerror})", 2) from None
 
@@ -138,7 +138,7 @@ class Results:
         self.found.append(result)
         print("\n".join(lines(result)), flush=True)
         if self.path:
-            self.file = self.file or self.path.open("w")
+            self.file = self.file or self.path.open("w", encoding="utf-8")
             print(json.dumps(result), file=self.file, flush=True)
 
     def failed(self, job: Job, what: str, error: Exception) -> None:
@@ -289,7 +289,7 @@ def floor_lines(label: str, k) -> list[str]:
 def read_results(path: Path) -> list[dict]:
     """The results of a --json file."""
     try:
-        found = [parse_json(line) for line in path.read_text(errors="replace").splitlines()]
+        found = [parse_json(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError as error:
         raise GolfError(f"{shown(path)}: cannot be read ({error.strerror})", 2) from None
     found = [r for r in found if isinstance(r, dict) and r.get("schema") == 1 and sound(r)]

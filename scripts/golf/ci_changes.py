@@ -47,7 +47,7 @@ def git(root: Path, *args: str) -> str:
     """What a git command prints. File names may hold any byte."""
     command = ["git", "-C", str(root), *args]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape")
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise GolfError(f"git cannot be run: {error.strerror}", 2) from None
     if done.returncode != 0:

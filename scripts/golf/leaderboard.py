@@ -179,7 +179,7 @@ def merge_order(home: Path) -> dict[str, int]:
     words += ["--no-renames", "--relative", "--name-only", "--format=%x01", "-z", "--"]
     words.append(":(glob)*/submission.json")
     try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="surrogateescape")
+        done = subprocess.run(words, capture_output=True, encoding="utf-8", errors="surrogateescape")
     except OSError:
         return {}
     commits = done.stdout.split("\x01") if done.returncode == 0 else []

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import REPO, GolfError, floor, preflight, runlog, track
+from . import REPO, GolfError, floor, machine, preflight, runlog, track
 
 SAMPLE_SECONDS = 0.1  # one sample takes at least this, so that a synchronisation does not show
 TOKENIZER = REPO / "data" / "sample_1024_bpe.model"
@@ -104,7 +104,9 @@ def device_of(device: torch.device) -> Device:
 
 
 def here() -> Device:
-    """The device that trainers choose where DEVICE says nothing."""
+    """The device that trainers choose where DEVICE says nothing; with a container's quota of threads."""
+    for threads in machine.thread_limit().values():
+        torch.set_num_threads(int(threads))
     return device_of(torch.device("cuda:0" if torch.cuda.is_available() else "cpu"))
 
 
@@ -385,7 +387,7 @@ def first_step(script: Path, settings: dict[str, str], limit: float) -> float:
     with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would fill up and hold it
         process = subprocess.Popen(
             [sys.executable, str(script)],
-            env=preflight.child_env(settings),
+            env=preflight.child_env({**machine.thread_limit(), **settings}),
             stdout=subprocess.DEVNULL,
             stderr=said,
             start_new_session=True,  # so that its compile workers end with it

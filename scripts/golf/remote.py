@@ -79,7 +79,7 @@ class Remote:
         self.control, theirs = socket.socketpair()
         stack.enter_context(self.control)
         self.control.setblocking(False)
-        with theirs, os.fdopen(their_memory), tempfile.TemporaryFile() as filter_file:
+        with theirs, os.fdopen(their_memory, "rb"), tempfile.TemporaryFile() as filter_file:
             handles = [theirs.fileno(), their_memory]
             if self.sandboxed:
                 filter_file.write(sandbox_filter.program())

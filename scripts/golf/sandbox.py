@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from . import sandbox_filter
+from . import machine, sandbox_filter
 from .sandbox_view import View, links, view
 
 HOME, FOLDER, HOST = "/home/scorer", "/submission", "/scorer_host.py"
@@ -97,7 +97,7 @@ def user() -> User | str:
                 + ["--dev", "/dev", "--seccomp", str(file.fileno()), *PYTHON, candidate.trial],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 errors="replace",
                 pass_fds=[file.fileno()],
             )
@@ -137,7 +137,7 @@ def what_to_do() -> str:
     }
     for name, (forbids, allows) in settings.items():
         path = Path("/proc/sys", name)
-        if path.exists() and path.read_text().strip() == forbids:
+        if path.exists() and path.read_text(encoding="utf-8").strip() == forbids:
             profile = ", or give bwrap the AppArmor profile in docs/scoring.md" if "apparmor" in name else ""
             return f"sudo sysctl -w {name.replace('/', '.')}={allows}{profile}"
     return "allow unprivileged user namespaces (docs/scoring.md, The sandbox)"
@@ -146,7 +146,7 @@ def what_to_do() -> str:
 @cache
 def options() -> str:
     """The options that this bubblewrap knows."""
-    return subprocess.run(["bwrap", "--help"], capture_output=True, text=True).stdout
+    return subprocess.run(["bwrap", "--help"], capture_output=True, encoding="utf-8", errors="replace").stdout
 
 
 def shows(path: Path) -> bool:
@@ -230,6 +230,7 @@ def environment() -> dict[str, str]:
 def bare_environment(home: str) -> dict[str, str]:
     """The same without a sandbox. Another home is no reason not to find `pip install --user`'s."""
     env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    env |= machine.thread_limit()  # a container's quota, which the libraries do not see
     env |= {"HOME": home, "USER": "scorer", "TMPDIR": "/tmp", "PATH": "/usr/bin:/bin"}
     env |= {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}  # the same results each time
     packages = site.getusersitepackages()

@@ -63,7 +63,7 @@ def sizes_in(path: str) -> defaultdict[str, int]:
     """The lines `name: number kB` of a file, in bytes; a size that is not there is 0."""
     sizes: defaultdict[str, int] = defaultdict(int)
     try:
-        with open(path, errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 name, _, value = line.partition(":")
                 if value.endswith(" kB\n"):

@@ -73,7 +73,7 @@ def main(args) -> int:
     else:
         print(table(report))
         path.parent.mkdir(exist_ok=True)  # a folder that is refused leaves none
-        path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+        path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         where = f"{report['folder']} on {report['track']}; {shown(path)}"
         print(f"{report['verdict']} {where}; {report['ruling']}")
     return int(report["verdict"] == "FAIL")

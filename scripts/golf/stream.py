@@ -7,6 +7,7 @@ wrong, has no part in its official score. docs/track_spec.md 3 has the rules.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -106,7 +107,7 @@ def read_shards(folder: Path, option: str = "--data") -> tuple[np.ndarray, str]:
 
     option: what names the folder on the command line.
     """
-    paths = sorted(folder.glob("fineweb_val_*.bin"))
+    paths = shard_paths(folder)
     if not paths:
         raise GolfError(
             f"{shown(folder)}: no fineweb_val_*.bin; fetch the data (data/README.md) or name its "
@@ -124,11 +125,23 @@ def read_shards(folder: Path, option: str = "--data") -> tuple[np.ndarray, str]:
     return np.concatenate(parts).astype(np.uint16, copy=False), digest.hexdigest()
 
 
+def shard_paths(folder: Path) -> list[Path]:
+    """The validation shards by their numbers: _2 comes before _10, with and without zeros before it."""
+    start = len("fineweb_val_")
+    numbers = {path: path.stem[start:] for path in folder.glob("fineweb_val_*.bin")}
+    odd = [path for path, number in numbers.items() if not re.fullmatch("[0-9]+", number)]
+    found = sorted((p for p in numbers if p not in odd), key=lambda path: int(numbers[path]))
+    odd += [b for a, b in zip(found, found[1:]) if int(numbers[a]) == int(numbers[b])]
+    if odd:
+        raise GolfError(f"{shown(odd[0])}: no number of its own in its name; rename or remove it", 2)
+    return found
+
+
 def find_tokenizer(folder: Path, name: str) -> Path:
     """The tokenizer beside the dataset, or in data/; TOKENIZER_PATH names another place."""
     given = os.environ.get("TOKENIZER_PATH")
-    places = [Path(given)] if given else [folder.resolve().parents[1] / "tokenizers" / name]
-    places += [] if given else [REPO / "data/tokenizers" / name, REPO / "data" / name]
+    beside = folder.resolve().parent.parent / "tokenizers" / name  # at the root, the root again
+    places = [Path(given)] if given else [beside, REPO / "data/tokenizers" / name, REPO / "data" / name]
     for path in places:
         if path.is_file():
             return path
