@@ -53,6 +53,7 @@ venv_version='import sys; print("%d.%d" % sys.version_info[:2])'
 venv_whole() {
     local venv="$root/.venv"
     [ -x "$python" ] || return 1
+    [ -f "$venv/.place" ] || [ ! -e "$venv/.unfinished" ] || return 1 # the making was broken off
     [ ! -f "$venv/.place" ] || [ "$(cat "$venv/.place")" = "$(cd "$venv" && pwd -P)" ] || return 1
     "$python" -c 'import pip' 2>/dev/null ||
         "$python" -m ensurepip >/dev/null 2>&1 || return 1
