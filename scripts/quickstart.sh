@@ -50,7 +50,8 @@ bash scripts/golf.sh new "$run_dir" --out "$run_dir-submission" --track "$track"
 expect=$(sed -n 's/^# expect val_bpb: *//p' configs/quickstart.env)
 PYTHONPATH=scripts "$python" -m golf.report "$run_dir" ${expect:+"$expect"}
 cat <<TEXT
-entry    $run_dir-submission/ (what a pull request would add under records/$track/)
+entry    $run_dir-submission/ (what a pull request would add under records/$track/; the words that
+         FAIL above asks for are yours to write)
 next     change $trainer or configs/quickstart.env and call this again, or go for the real data:
          .venv/bin/python data/cached_challenge_fineweb.py --variant sp1024 --train-shards 2
          bash scripts/$baseline

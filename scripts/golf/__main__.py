@@ -49,7 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     handle_stops(interrupt)
     code = 0
     try:
-        code = dispatch(argv)
+        try:
+            code = dispatch(argv)
+        except SystemExit as end:  # argparse's, after a help text or an error
+            code = end.code
         sys.stdout.flush()  # here, where it can still be said what a failure means
         return code
     except BrokenPipeError:  # `golf.sh ... | head`: nobody reads on
