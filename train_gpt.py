@@ -3,25 +3,22 @@
 folder and change it. `--knobs` lists its environment variables. Model, recipe and names follow the
 baseline of openai/parameter-golf. Its bytes count against the cap, hence tabs."""
 
+import difflib
+import errno
 import hashlib
 import json
+import logging
 import math
 import os
+import re
 import signal
 import struct
 import sys
 import time
 import zlib
 from collections import namedtuple
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import numpy as np
-import torch
-import torch.distributed as dist
-import torch.nn.functional as F
-from torch import nn
-from torch.utils.benchmark import Timer
 
 SCRIPT = Path(__file__).resolve()
 ROOT = next((p for p in SCRIPT.parents if (p / "data").is_dir()), Path.cwd())
@@ -39,6 +36,40 @@ def need(holds, message, code=1):
 		raise error
 
 
+# What to do about an OSError, by its number.
+ADVICE = {
+	errno.ENOSPC: "free some room there",
+	errno.EACCES: "change its permissions, or name another",
+	errno.ENOENT: "put it back, or name another",
+	errno.EMFILE: "too many for one process: raise `ulimit -n`",
+}
+
+
+def told(error, path=None):
+	"""An OSError as one line: the file, what is wrong, what to do."""
+	advice = ADVICE.get(error.errno, "look at the disk it lies on")
+	return f"{path or error.filename or 'a file'}: {error.strerror or error}; {advice}"
+
+
+@contextmanager
+def file_access(path=None):
+	"""An OSError of what is done inside ends the run in one line."""
+	try:
+		yield
+	except OSError as e:
+		need(0, told(e, path))
+
+
+def say(text, stream):
+	"""Prints at once; a pipe or terminal that went away, or a full disk behind it, ends no run."""
+	with suppress(OSError, ValueError):
+		print(text, file=stream, flush=True)
+
+
+def warn(text):
+	say(f"{SCRIPT.name}: warning: {text}", sys.stderr)
+
+
 # ---- Knobs, k below: a variable's default, meaning, and a number's limits (0 and 1e18) or its choices ----
 
 KNOBS = dict(
@@ -47,7 +78,7 @@ KNOBS = dict(
 	seed=(1337, "weights and batch order"),
 	device=("auto", "auto: cuda, else cpu", "auto", "cuda", "cpu"),
 	compile=("auto", "torch.compile; auto falls back", "auto", "0", "1"),
-	resume=(0, "1: from the checkpoint", 0, 1),
+	resume=("0", "1, auto: go on from RUN_ID's checkpoint, begin where there is none", "0", "1", "auto"),
 	checkpoint_every_seconds=(300.0, "0: when stopped"),
 	eval_only=("", "an artifact to score"),
 	data_path=(f"{ROOT}/data/datasets/{CHALLENGE_DATA}", "folder of the training and validation shards"),
@@ -102,6 +133,12 @@ KNOBS = dict(
 	int8_keep_float_fp32_name_patterns=("", "packed as fp32"),
 )
 Knobs = namedtuple("Knobs", KNOBS)
+PATHS = ("out_dir", "eval_only", "data_path", "val_data_path", "tokenizer_path")
+# What the weights do not depend on: it may change when a run is resumed. The data is compared by its hashes.
+FREE = """run_id out_dir resume checkpoint_every_seconds eval_only device compile data_path val_data_path
+tokenizer_path micro_batch_tokens mlx_max_microbatch_tokens grad_accum_steps mlx_eager_eval
+logit_chunk_tokens warmup_steps train_log_every val_loss_every val_batch_size val_max_tokens eval_seq_len
+eval_stride artifact_cap_bytes quant_bits compressor int8_keep_float_fp32_name_patterns""".split()
 
 
 def read_knobs(env):
@@ -119,6 +156,9 @@ def read_knobs(env):
 		except ValueError:
 			holds = False
 		need(holds, f"{name.upper()}={raw!r}: allowed is {allowed}", 2)
+	for name in PATHS:
+		path = values[name] = os.path.expanduser(values[name])
+		need(path[:1] not in ("~", "$"), f"{name.upper()}={path!r}: not expanded; write the path itself", 2)
 	k = Knobs(**values)
 	need(k.iterations or k.max_wallclock_seconds, "ITERATIONS and MAX_WALLCLOCK_SECONDS are 0: set one", 2)
 	need(k.model_dim % (2 * k.num_heads) == 0, f"NUM_HEADS={k.num_heads}: must divide MODEL_DIM / 2", 2)
@@ -126,6 +166,54 @@ def read_knobs(env):
 	need(k.eval_stride <= k.eval_seq_len, f"EVAL_STRIDE={k.eval_stride}: at most EVAL_SEQ_LEN", 2)
 	need(Path(k.run_id).name == k.run_id != "..", f"RUN_ID={k.run_id!r}: must be a plain name", 2)
 	return k
+
+
+def near_misses(env):
+	"""A line for each variable that nothing reads and that is nearly a knob."""
+	known = [*(name.upper() for name in KNOBS), "TRAIN_MAX_SEQ_LEN", "SEEDS", "NPROC_PER_NODE"]
+	prefixes = ("CUDA_", "OMP_", "HF_", "TORCH", "PYTORCH_", "NCCL_", "MLX_")
+	for name in sorted(env):
+		near = difflib.get_close_matches(name, known, 1, 0.8)
+		if name.isupper() and near and name not in known and not name.startswith(prefixes):
+			yield f"{name} is set and unknown; did you mean {near[0]}?"
+
+
+def on_stop(action):
+	"""What a signal that asks to stop does: Ctrl-C, a scheduler's SIGTERM or SIGUSR1, a closed terminal.
+	A SIGHUP that nohup has switched off stays so."""
+	for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+		if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+			signal.signal(number, action)
+
+
+def leave(text):
+	"""Ends the process from a signal handler."""
+	with suppress(OSError):
+		os.write(2, f"{text}\n".encode("utf-8", "surrogateescape"))
+	os._exit(130)
+
+
+if __name__ == "__main__":  # before the imports that take seconds and may fail
+	for stream in (sys.stdout, sys.stderr):
+		if stream:
+			stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+	if sys.argv[1:]:
+		for name, (default, meaning, *_) in KNOBS.items():
+			say(f"{name.upper()}\t{default}\t{meaning}", sys.stdout)
+		sys.exit()
+	on_stop(lambda *_: leave("stopped before training began; there was nothing to save"))
+
+try:
+	import numpy as np
+	import torch
+	import torch.distributed as dist
+	import torch.nn.functional as F
+	from torch import nn
+except ImportError as e:
+	if __name__ != "__main__":
+		raise
+	sys.exit(f"{SCRIPT.name}: error: {e}; pip install -r requirements-cuda.txt")
+logging.getLogger("torch.utils.cpp_extension").setLevel("ERROR")  # it tells of an nvcc without a GPU
 
 
 def sha256(blob):
@@ -139,17 +227,50 @@ def matches(name, patterns):
 # ---- Data: token shards, a seeded shuffle, the validation stream ----
 
 
+# What to do where no shards are.
+FETCH = """fetch them with `python3 data/cached_challenge_fineweb.py --variant sp1024 --train-shards 2`, or \
+make the sample with `python3 data/build_sample_dataset.py` and set DATA_PATH=data/datasets/sample_sp1024 \
+TOKENIZER_PATH=data/tokenizers/sample_1024_bpe.model"""
+
+
+def find_shards(folder, split):
+	"""The paths of a split's shards by their numbers."""
+	shards, names = {}, []
+	with file_access(folder), suppress(FileNotFoundError, NotADirectoryError):
+		names = sorted(os.listdir(folder))
+	for name in names:
+		if match := re.fullmatch(rf"fineweb_{split}_(.*)\.bin", name):
+			path, known = Path(folder, name), re.fullmatch("[0-9]+", match[1])
+			need(known, f"{path}: no number before .bin, so its place is unknown; rename or remove it")
+			first = shards.setdefault(int(match[1]), path)
+			need(first == path, f"{path}: has the number of {first.name}; remove one of them")
+	need(shards, f"{folder}: no fineweb_{split}_*.bin; set DATA_PATH (or VAL_DATA_PATH), {FETCH}")
+	return [shards[number] for number in sorted(shards)]
+
+
 def open_shards(folder, split):
 	"""Path -> mapped uint16 tokens, behind 256 int32 (magic, 1, count); little-endian."""
-	shards, name = {}, "DATA_PATH" if split == "train" else "DATA_PATH or VAL_DATA_PATH"
-	for path in sorted(Path(folder).glob(f"fineweb_{split}_*.bin")):
-		header, size = np.fromfile(path, "<i4", 256).tolist(), path.stat().st_size
+	shards = {}
+	for path in find_shards(folder, split):
+		with file_access(path):
+			header, size = np.fromfile(path, "<i4", 256).tolist(), path.stat().st_size
 		need(header[:2] == [20240520, 1] and len(header) == 256, f"{path}: not a token shard; fetch it again")
-		told = 1024 + 2 * header[2]
-		need(size == told > 1024, f"{path}: {size} bytes, its header says {told}; fetch it again")
-		shards[path] = np.memmap(path, "<u2", "c", 1024)
-	need(shards, f"{folder}: no fineweb_{split}_*.bin; fetch data (data/README.md) or set {name}")
+		expected = 1024 + 2 * header[2]
+		need(size == expected > 1024, f"{path}: {size} bytes, its header says {expected}; fetch it again")
+		with file_access(path):
+			shards[path] = np.memmap(path, "<u2", "c", 1024)
 	return shards
+
+
+def fingerprint(shards):
+	"""SHA-256 of the shards' lengths and of up to 256 blocks of 4,096 tokens of each, evenly spread."""
+	digest = hashlib.sha256()
+	for tokens in shards:
+		starts = np.linspace(0, max(0, len(tokens) - 4096), min(256, 1 + len(tokens) // 4096), dtype=int)
+		digest.update(struct.pack("<Q", len(tokens)))
+		for start in starts:
+			digest.update(tokens[start : start + 4096])
+	return digest.hexdigest()
 
 
 def check_ids(tokens, folder, vocab_size):
@@ -164,6 +285,7 @@ class TrainData:
 
 	def __init__(self, k, device):
 		self.k, self.device, shards = k, device, open_shards(k.data_path, "train").values()
+		self.facts = dict(train_files=len(shards), train_fingerprint=fingerprint(shards))
 		self.starts = np.cumsum([0, *((len(s) - 1) // k.train_seq_len for s in shards)])
 		self.sequences, self.epoch = int(self.starts[-1]), None
 		need(self.sequences, f"{k.data_path}: no shard holds TRAIN_SEQ_LEN={k.train_seq_len} tokens + 1")
@@ -192,44 +314,85 @@ class TrainData:
 Stream = namedtuple("Stream", "tokens target_bytes hashes")
 
 
-def val_folder(k):
-	return k.val_data_path or k.data_path
-
-
 def read_stream(k):
 	"""The Stream of the first targets of the validation split."""
-	path = val_folder(k)
+	path = k.val_data_path or k.data_path
 	shards = open_shards(path, "val")
 	tokens = np.concatenate(list(shards.values()))
 	held, count = len(tokens) - 1, k.val_max_tokens or len(tokens) - 1
 	need(0 < count <= held, f"{path}: {held} validation targets, VAL_MAX_TOKENS={count} asks for more")
 	tokens = check_ids(tokens[: count + 1], path, k.vocab_size)
-	(size, space, special, unknown), tokenizer_sha256 = piece_table(k)
+	sp, tokenizer_sha256 = load_tokenizer(k)
+	size, lead, special, unknown = piece_table(sp)
 	lost = unknown[tokens].sum()
 	need(not lost, f"{path}: {lost} <unk> in the validation stream, so text was lost; export it again")
-	target_bytes = size[tokens[1:]] + (space[tokens[1:]] & ~special[tokens[:-1]])
-	val_sha256 = sha256(b"".join(shard.read_bytes() for shard in shards))
-	return Stream(tokens, target_bytes, dict(val_sha256=val_sha256, tokenizer_sha256=tokenizer_sha256))
+	token_bytes = size[tokens] + lead[tokens] * ~np.append(True, special[tokens[:-1]])
+	check_bytes(sp, tokens, token_bytes, special[tokens], path)
+	with file_access():
+		val_sha256 = sha256(b"".join(shard.read_bytes() for shard in shards))
+	return Stream(tokens, token_bytes[1:], dict(val_sha256=val_sha256, tokenizer_sha256=tokenizer_sha256))
 
 
-def piece_table(k):
-	"""int64 [4, vocab]: a piece's bytes less a leading space; whether it has one, is control, unknown or
-	unused, is unknown. And the tokenizer's SHA-256."""
+def load_tokenizer(k):
+	"""The SentencePiece processor and its file's SHA-256."""
 	import sentencepiece
 
-	path, table = k.tokenizer_path, []
+	path = k.tokenizer_path
 	try:
 		blob = Path(path).read_bytes()
 		sp = sentencepiece.SentencePieceProcessor(model_proto=blob)
-	except (OSError, RuntimeError):
+	except OSError as e:
+		need(0, f"{told(e, path)}; TOKENIZER_PATH names it")
+	except RuntimeError:
 		need(0, f"{path}: not a SentencePiece model; fetch it or set TOKENIZER_PATH")
 	count = sp.vocab_size()
 	need(count == k.vocab_size, f"{path}: {count} pieces, VOCAB_SIZE={k.vocab_size}; set one right")
-	for i in range(count):
-		text, special = sp.id_to_piece(i), sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i)
-		size = 0 if special else 1 if sp.is_byte(i) else len(text.removeprefix("\u2581").encode())
-		table.append((size, not special and text[0] == "\u2581", special, sp.is_unknown(i)))
-	return np.array(table).T, sha256(blob)
+	return sp, sha256(blob)
+
+
+def piece_table(sp):
+	"""Four arrays [vocab]. Bytes of the text that a piece decodes to at a document's start; how many more
+	elsewhere (a leading space); whether it is no text: control, unknown, unused, or a marker; is unknown."""
+	table, model, pieces = [], sp.serialized_model_proto(), range(sp.vocab_size())
+	special = [
+		sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i) or is_marker(sp.id_to_piece(i), model)
+		for i in pieces
+	]
+	plain = [i for i in pieces if not special[i] and not sp.is_byte(i)]
+	before = next((i for i in plain if sp.decode([i])), None)  # any text
+	for i in pieces:
+		size, lead = 0 if special[i] else 1, 0  # a byte's
+		if not special[i] and not sp.is_byte(i):
+			size = len(sp.decode([i]).encode())
+			lead = len(sp.decode([before, i]).encode()) - len(sp.decode([before]).encode()) - size
+		table.append((size, lead, special[i], sp.is_unknown(i)))
+	size, lead, special, unknown = np.array(table).T
+	return size, lead, special.astype(bool), unknown.astype(bool)
+
+
+def is_marker(piece, model):
+	"""Whether a piece is a user-defined symbol in brackets, as <|endoftext|> or [SEP], which sets documents
+	apart. SentencePiece does not tell; the model's bytes do: name, score, then type 4."""
+	name = piece.encode()
+	if piece[:1] + piece[-1:] not in ("<>", "[]") or len(name) > 127:
+		return False
+	entry = b"\n" + bytes([len(name)]) + re.escape(name) + b"(\x15.{4})?\x18\x04"
+	return re.search(entry, model, re.DOTALL) is not None
+
+
+def check_bytes(sp, tokens, token_bytes, special, path):
+	"""Every document of the stream has as many bytes as its tokens are counted for."""
+	sums, ends = np.append(0, np.cumsum(token_bytes)), np.append(np.flatnonzero(special), len(tokens))
+	wrong, start = 0, 0
+	for end in ends:
+		text, counted = sp.decode(tokens[start:end].tolist()), sums[end] - sums[start]
+		sizes = [len(text.encode())]
+		if end == len(tokens):  # where the stream was cut, a character may be: one U+FFFD for each byte
+			whole = text.rstrip("\ufffd")
+			sizes.append(len(whole.encode()) + len(text) - len(whole))
+		wrong, start = wrong + (counted not in sizes), end + 1
+	need(not wrong, f"{path}: {wrong} of {len(ends)} documents have other bytes than their tokens count for; "
+		"set TOKENIZER_PATH to the tokenizer that made these shards")
 
 
 # ---- Model: pre-norm blocks with RoPE, QK-norm with a gain, grouped KV heads, ReLU^2, U-Net skips, the
@@ -482,6 +645,7 @@ class Budget:
 # first arrays, then all scales: like bytes together pack better ----
 
 PREFIX, MAGIC, FORMAT, ZLIB, MAX_UNPACKED = struct.Struct("<4sHHQI"), b"PGLA", 1, 1, 64 << 20
+MAX_HEADER = 1 << 18  # bytes; 256 layers take 130,000
 # A packed tensor is (encoding, arrays): int8 symbols [rows, cols] and fp16 scales [rows], or floats.
 DTYPES = {"int8": ("i1", "<f2"), "fp16": ("<f2",), "fp32": ("<f4",)}
 
@@ -518,10 +682,14 @@ def pack_tensors(weights, k, step):
 	return {name: tensors[name] for name in order}
 
 
+def encode_header(config, tensors):
+	return json.dumps(dict(config=config, tensors=tensors), separators=(",", ":")).encode()
+
+
 def serialize(config: dict, tensors: dict[str, tuple]):
 	"""An artifact's bytes of a configuration and tensors by name; the inverse of parse."""
 	entries = [[name, arrays[0].shape, encoding] for name, (encoding, arrays) in tensors.items()]
-	header = json.dumps(dict(config=config, tensors=entries), separators=(",", ":")).encode()
+	header = encode_header(config, entries)
 	arrays = [a.tobytes() for i in (0, 1) for _, arrays in tensors.values() for a in arrays[i : i + 1]]
 	payload = struct.pack("<I", len(header)) + header + b"".join(arrays)
 	coded = zlib.compress(payload, 9)
@@ -537,10 +705,12 @@ def parse(blob: bytes):
 	decoder = zlib.decompressobj()
 	payload = decoder.decompress(blob[PREFIX.size :], length + 1)  # no more is held
 	need(len(payload) == length and decoder.eof, "does not unpack to its stated length")
-	need(not decoder.unused_data, "bytes behind its coded part")
+	need(not decoder.unused_data, "bytes after the coded part")
 	at = 4 + struct.unpack_from("<I", payload)[0]
-	header = json.loads(payload[4 : min(at, 1 << 22)])  # no more is parsed
-	entries = header["tensors"]
+	need(at <= MAX_HEADER, f"a header of {at} bytes, over {MAX_HEADER}")
+	header = json.loads(payload[4:at])
+	config, entries = header["config"], header["tensors"]
+	need(payload[4:at] == encode_header(config, entries), "a header that says more than it needs to")
 	tensors = {name: (encoding, []) for name, _, encoding in entries}
 	for i, (name, shape, encoding) in ((i, entry) for i in (0, 1) for entry in entries):
 		for dtype in DTYPES[encoding][i : i + 1]:
@@ -549,7 +719,7 @@ def parse(blob: bytes):
 			tensors[name][1].append(array)
 			at += array.nbytes
 	need(at == length and len(tensors) == len(entries), "bytes left over, or a name twice")
-	return header["config"], tensors
+	return config, tensors
 
 
 def export_artifact(weights, k, code_bytes):
@@ -634,17 +804,19 @@ def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0):
 	return Scorer(model, k.eval_seq_len, k.eval_stride, batch_tokens)
 
 
-def score_stream(scorer, stream, log):
-	"""val_loss in nats a target, val_bpb in bits a byte, [nats, bytes] of 64 parts."""
+def score_stream(scorer, stream, log, stop=None):
+	"""val_loss in nats a target, val_bpb in bits a byte, [nats, bytes] of 64 parts. None: stop was asked."""
 	sizes, chunk, began = stream.target_bytes, scorer.windows * scorer.stride, time.monotonic()
-	count, told, nats = len(sizes), began, np.empty(len(sizes))
+	count, last, nats = len(sizes), began, np.empty(len(sizes))
 	scorer.reset()
 	for at in range(0, count, chunk):
 		targets = stream.tokens[at + 1 : at + chunk + 1].astype(np.int64)
 		rows = scorer.log_probs(stream.tokens[at : at + len(targets)])
 		nats[at : at + chunk] = -rows[np.arange(len(targets)), targets].cpu()
-		if (now := time.monotonic()) > told + 15:
-			told, done = now, at + len(targets)
+		if stop and stop.asked:
+			return None
+		if (now := time.monotonic()) > last + 15:
+			last, done = now, at + len(targets)
 			log.line(f"scoring:{done}/{count} seconds_left:{(now - began) * (count - done) / done:.0f}")
 	parts, total, size = np.arange(count) * 64 // count, float(nats.sum()), int(sizes.sum())
 	segments = np.stack([np.bincount(parts, weights, 64) for weights in (nats, sizes)], 1).tolist()
@@ -657,28 +829,61 @@ def score_stream(scorer, stream, log):
 # ---- Log, checkpoint, stop flag ----
 
 
+class LineFile:
+	"""A file to which whole lines are added. Where one cannot be written, that is said once and the run goes
+	on; later lines are written when there is room again."""
+
+	def __init__(self, path, append):
+		if not append:
+			open(path, "x").close()
+		self.path, self.failing, self.file = path, False, open(path, "ab+", buffering=0)
+		if self.file.seek(0, os.SEEK_END):
+			self.file.seek(-1, os.SEEK_END)
+			if self.file.read(1) != b"\n":
+				self.line("")  # ends a line that was cut off when the run before was
+
+	def line(self, text):
+		left, end = f"{text}\n".encode("utf-8", "surrogateescape"), None
+		try:
+			end = self.file.seek(0, os.SEEK_END)
+			while left:
+				left = left[self.file.write(left) :]
+			self.failing = False
+		except OSError as e:
+			with suppress(OSError):
+				self.file.truncate(end)  # no part of a line stays
+			if not self.failing:
+				warn(f"{told(e, self.path)}; its lines are lost until then, the run goes on")
+			self.failing = True
+
+
 class Log:
 	"""train.log for people, metrics.jsonl for tools; or the console alone."""
 
 	def __init__(self, folder, append=False, console=True):
-		self.files, self.facts, mode = [sys.stdout] * console, None, "a" if append else "x"
+		self.console, self.log, self.facts = console, None, None
+		if not folder:
+			return
 		try:
-			if folder:
-				folder.mkdir(parents=True, exist_ok=True)
-				self.files.append((folder / "train.log").open(mode))
-				self.facts = (folder / "metrics.jsonl").open(mode)
+			folder.mkdir(parents=True, exist_ok=True)
+			self.log = LineFile(folder / "train.log", append)
+			self.facts = LineFile(folder / "metrics.jsonl", append)
 		except OSError as e:  # 'File exists': no run is overwritten
-			need(0, f"{e.filename}: {e.strerror}; change RUN_ID or OUT_DIR, or RESUME=1")
+			need(0, f"{e.filename}: {e.strerror}; change RUN_ID or OUT_DIR, or go on with it by RESUME=1")
 
-	def line(self, text):
-		for file in self.files:
-			print(text, file=file, flush=True)
+	def line(self, text, console=True):
+		if self.console and console:
+			say(re.sub(r"(?m)^(.{180}).{20,}$", r"\1 … (train.log has all)", text), sys.stdout)
+		if self.log:
+			self.log.line(text)
 
 	def fact(self, event, text="", **values):
 		self.line(text or "\n".join(f"{name}:{value}" for name, value in values.items()))
 		if self.facts:
-			record = dict(schema=1, event=event, time=time.time(), **values)
-			print(json.dumps(record), file=self.facts, flush=True)
+			self.facts.line(json.dumps(dict(schema=1, event=event, time=time.time(), **values)))
+
+
+CHECKPOINT = "checkpoint.pt"
 
 
 def replace_file(path, write):
@@ -686,52 +891,81 @@ def replace_file(path, write):
 	part = path.with_suffix(".part")
 	try:
 		write(part)
+		with part.open("rb") as file:
+			os.fsync(file.fileno())  # on the disk before it has the name
 		part.replace(path)
 	finally:
-		part.unlink(missing_ok=True)
+		with suppress(OSError):
+			part.unlink(missing_ok=True)
+
+
+def find_checkpoint(run):
+	"""The file that RESUME goes on from; None to begin."""
+	if run.k.resume == "0":
+		return None
+	need(run.k.run_id, f"RESUME={run.k.resume}: set RUN_ID to the run's name, so that it is found", 2)
+	found = [p for p in sorted(run.folder.glob("checkpoint.*")) if p.suffix != ".part"]
+	if not found or run.folder / CHECKPOINT in found:
+		return run.folder / CHECKPOINT if found else None
+	need(0, f"{found[0]}: is another trainer's; go on with that one, or change RUN_ID")
+
+
+def changes_since(run, knobs, data):
+	"""What the weights depend on and is not as it was: 'NAME was ..., is ...'."""
+	was, now = knobs | data, run.k._asdict() | run.data_facts
+	names = [name for name in now | was if name not in FREE and now.get(name) != was.get(name)]
+	return [f"{n.upper()} was {was.get(n, 'unknown')}, is {now.get(n, 'unknown')}" for n in names]
 
 
 def save_checkpoint(run, step, elapsed):
-	state = dict(knobs=run.k._asdict(), step=step, elapsed=elapsed, model=run.model.state_dict())
-	state |= dict(adam=run.opt.adam.state_dict(), momentum=run.opt.momentum, dtype=run.model.dtype)
+	state = dict(knobs=run.k._asdict(), data=run.data_facts, step=step, elapsed=elapsed)
+	state |= dict(model=run.model.state_dict(), dtype=run.model.dtype)
+	state |= dict(adam=run.opt.adam.state_dict(), momentum=run.opt.momentum)
 	try:
-		replace_file(run.folder / "checkpoint.pt", lambda part: torch.save(state, part))
+		replace_file(run.folder / CHECKPOINT, lambda part: torch.save(state, part))
 	except (OSError, RuntimeError) as e:
 		run.log.line(f"no checkpoint at step {step}, training goes on: {str(e)[:80]!r}")
 
 
 def load_checkpoint(run):
 	"""Loads the state; its step and elapsed training seconds."""
-	path = run.folder / "checkpoint.pt"
+	path = run.checkpoint
 	try:
 		state = torch.load(path, map_location=run.device, weights_only=True)
+		changes = changes_since(run, state["knobs"], state.get("data", {}))
+	except OSError as e:
+		need(0, told(e, path))
 	except Exception as e:  # whatever a damaged file causes
-		need(0, f"{path}: no checkpoint to RESUME ({type(e).__name__}); change RUN_ID")
-	mine, was = run.k._asdict(), state["knobs"]
-	free = "run_id,out_dir,resume,every,micro,val_"  # may change
-	changed = [name.upper() for name in mine if mine[name] != was.get(name) and not matches(name, free)]
-	need(not changed, f"{path}: was made with another {', '.join(changed)}", 2)
-	run.model.load_state_dict(state["model"])
-	run.opt.adam.load_state_dict(state["adam"])
-	run.opt.momentum = state["momentum"]
-	run.model.dtype = run.opt.dtype = state["dtype"]
+		need(0, f"{path}: damaged ({type(e).__name__}); change RUN_ID, or delete it to begin anew")
+	need(not changes, f"{path}: {'; '.join(changes)}; put that back, or change RUN_ID to begin anew", 2)
+	try:
+		run.model.load_state_dict(state["model"])
+		run.opt.adam.load_state_dict(state["adam"])
+		run.opt.momentum = state["momentum"]
+		run.model.dtype = run.opt.dtype = state["dtype"]
+	except (KeyError, ValueError, RuntimeError) as e:
+		need(0, f"{path}: does not fit this script ({str(e)[:80]!r}); go on with the one that made it")
+	for group in run.opt.adam.param_groups:
+		group["capturable"] = False  # as a CUDA graph has it; a CPU cannot
 	return state["step"], state["elapsed"]
 
 
 class StopFlag:
-	"""Set by the first SIGINT or SIGTERM; a second ends the process."""
+	"""The first signal that asks to stop sets it: a run that trains ends after its step, saves, packs and
+	scores. A second Ctrl-C or SIGTERM ends the process; a closing terminal may send SIGHUP twice."""
 
-	asked = False
+	def __init__(self, name):
+		self.name, self.asked, self.training = name, False, True
+		on_stop(self.ask)
 
-	def __init__(self):
-		for number in (signal.SIGINT, signal.SIGTERM):
-			signal.signal(number, self.ask)
-
-	def ask(self, *_):
-		if self.asked:
-			os._exit(130)
+	def ask(self, number, _):
+		if self.asked and number in (signal.SIGINT, signal.SIGTERM):
+			leave(f"stopped at once; RESUME=1 with RUN_ID={self.name} goes on from the last checkpoint")
+		if not self.asked:
+			doing = "finishes the step, saves, packs" if self.training else "training is saved; packs"
+			with suppress(OSError):
+				os.write(2, f"stopping: {doing}, scores; again to stop at once\n".encode())
 		self.asked = True
-		os.write(2, b"stopping: finishes the step, packs, scores; again to stop at once\n")
 
 
 # ---- Run ----
@@ -743,10 +977,27 @@ def pick_device(name):
 	return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda and name != "cpu" else "cpu")
 
 
+def mean_seconds(device, count, action):
+	"""Of `count` calls, after one that does not count."""
+	wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+	action()
+	wait()
+	began = time.perf_counter()
+	for _ in range(count):
+		action()
+	wait()
+	return (time.perf_counter() - began) / count
+
+
 def pick_dtype(device):
-	"""bfloat16 where a trial product is faster so, else float32."""
-	a = torch.ones(2048, 192, device=device)
-	slow, fast = (Timer("a @ a.T", globals=dict(a=t)).timeit(20).mean for t in (a, a.bfloat16()))
+	"""bfloat16 where a trial product is faster so, else float32. A small trial first: bfloat16 can take ten
+	times as long where a CPU has no instructions for it."""
+	for rows, count in (256, 3), (2048, 20):
+		a = torch.ones(rows, 192, device=device)
+		b = a.bfloat16()
+		slow, fast = (mean_seconds(device, count, lambda t=t: t @ t.T) for t in (a, b))
+		if fast > 4 * slow:
+			break
 	return torch.bfloat16 if 1.3 * fast < slow else torch.float32
 
 
@@ -756,17 +1007,27 @@ def fastest_attention(run):
 	kernels = [kinds.FLASH_ATTENTION, kinds.EFFICIENT_ATTENTION, kinds.CUDNN_ATTENTION, kinds.MATH]
 	shape = run.micro, k.num_heads, k.train_seq_len, k.model_dim // k.num_heads
 	q = torch.randn(shape, device=run.device, dtype=run.model.dtype, requires_grad=True)
-	trial = Timer("attend(q, q, q, n).backward(q)", globals=dict(attend=attend, q=q, n=k.train_seq_len))
+	def trial():
+		attend(q, q, q, k.train_seq_len).backward(q)
+
 	for kernel in kernels[:3] * run.cuda:
 		with suppress(RuntimeError), nn.attention.sdpa_kernel(kernel):  # not all work
-			times[kernel] = trial.timeit(9).mean
+			times[kernel] = mean_seconds(run.device, 9, trial)
 			run.log.line(f"attention:{kernel.name} {1000 * times[kernel]:.3f}ms")
 	return min(times, key=times.get, default=kernels)
 
 
+def read_source():
+	"""This script's bytes."""
+	with file_access(SCRIPT):
+		source = SCRIPT.read_bytes()
+	need(source.decode(errors="replace").encode() == source, f"{SCRIPT}: not UTF-8; save it as UTF-8")
+	return source
+
+
 class Run:
 	def __init__(self, k):
-		self.k, self.device, self.stop = k, pick_device(k.device), StopFlag()
+		self.k, self.device, self.source = k, pick_device(k.device), read_source()
 		self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 		unit, self.cuda = self.world * k.train_seq_len, self.device.type == "cuda"
 		self.sequences, rest = divmod(k.train_batch_tokens, unit)  # a step, on this rank
@@ -775,7 +1036,9 @@ class Run:
 			torch.cuda.set_device(self.device)
 			torch.cuda.set_stream(torch.cuda.Stream())  # the default one cannot be captured
 		self.data, self.stream = TrainData(k, self.device), read_stream(k)
+		self.data_facts = self.data.facts | self.stream.hashes
 		self.folder = Path(k.out_dir) / (k.run_id or time.strftime("%Y%m%d-%H%M%S"))
+		self.checkpoint = find_checkpoint(self)
 		dtype = [pick_dtype(self.device)]
 		if self.world > 1:
 			dist.init_process_group("nccl" if self.cuda else "gloo")
@@ -787,11 +1050,11 @@ class Run:
 		usual = torch.cuda.mem_get_info()[1] // (120 * k.num_layers * k.model_dim) if self.cuda else 4096
 		fits = range(1, max(1, (k.micro_batch_tokens or usual) // k.train_seq_len) + 1)
 		self.micro = max(m for m in fits if self.sequences % m == 0)  # sequences a pass
-		self.start = load_checkpoint(self) if k.resume else (0, 0.0)
+		self.start = load_checkpoint(self) if self.checkpoint else (0, 0.0)
 		self.rope, self.reducing = rope_tables(k, k.train_seq_len, self.device, self.model.dtype), []
 		for p in self.model.parameters() if self.world > 1 else []:
 			p.register_post_accumulate_grad_hook(self.reduce)
-		self.log = Log(None if self.rank else self.folder, k.resume, not self.rank)
+		self.log = Log(None if self.rank else self.folder, k.resume != "0", not self.rank)
 		self.attention = fastest_attention(self)
 
 	def reduce(self, p):
@@ -826,21 +1089,30 @@ class Run:
 		self.update = lambda batch: (tokens.copy_(batch), graph.replay(), total)[-1]
 
 
+def shown(value):
+	"""A path as text, whatever the locale made of its bytes."""
+	return os.fsencode(value).decode("utf-8", "backslashreplace") if isinstance(value, str) else value
+
+
 def describe(run):
-	k, source, shards = run.k, SCRIPT.read_text(), run.data.shards
-	knobs = {name.upper(): value for name, value in k._asdict().items()}
+	k, source, shards = run.k, run.source, run.data.shards
+	knobs = {name.upper(): shown(value) for name, value in k._asdict().items()}
 	name = torch.cuda.get_device_name() if run.cuda else f"{os.cpu_count()}-core {os.uname().machine} CPU"
-	print(source, file=run.log.files[-1])
+	run.log.line(source.decode(), console=False)
 	run.log.fact(
-		"start", run_id=run.folder.name, seed=k.seed, resumed=bool(k.resume), script=SCRIPT.name,
-		script_sha256=sha256(source.encode()), device=run.device.type, world_size=run.world,
+		"start", run_id=shown(run.folder.name), seed=k.seed, resumed=bool(run.checkpoint), script=SCRIPT.name,
+		script_sha256=sha256(source), device=run.device.type, world_size=run.world,
 		hardware=name, dtype=str(run.model.dtype)[6:], params=sum(p.numel() for p in run.opt.params),
 		versions=dict(python=sys.version.split()[0], torch=torch.__version__, numpy=np.__version__),
 		train_tokens=sum(map(len, shards)), micro_batch_tokens=run.micro * k.train_seq_len,
-		train_files=len(shards), data=dict(name=Path(val_folder(k)).name, **run.stream.hashes), config=knobs,
+		train_files=len(shards), config=knobs,
+		data=dict(name=shown(Path(k.val_data_path or k.data_path).name), **run.stream.hashes),
 	)
-	(run.folder / "config.json").write_text(json.dumps(knobs))
-	(run.folder / SCRIPT.name).write_text(source)
+	if k.resume != "0" and not run.checkpoint:
+		run.log.line(f"RESUME={k.resume}: no {run.folder / CHECKPOINT} yet, so the run begins")
+	with file_access():
+		(run.folder / "config.json").write_text(json.dumps(knobs), encoding="utf-8")
+		(run.folder / SCRIPT.name).write_bytes(source)
 
 
 def train_step(run, tokens, step, scale):
@@ -875,7 +1147,7 @@ def warm_up(run):
 		steps()
 	run.model.load_state_dict(fresh)
 	run.opt.reset()
-	if k.resume:
+	if run.checkpoint:
 		load_checkpoint(run)
 	if run.cuda and run.world == 1:
 		attempt(run, "CUDA graph", lambda: run.capture(tokens))
@@ -884,6 +1156,7 @@ def warm_up(run):
 
 def train(run, step, elapsed, clock=time.monotonic):
 	"""Until budget, step limit or signal end it; says which."""
+	run.stop = StopFlag(shown(run.folder.name))
 	k, log, first, saved, discarded, loss, scale = run.k, run.log, step, elapsed, None, 0.0, 1.0
 	budget, params = Budget(k, elapsed, clock), [p.detach() for p in run.opt.params]
 	kept = [p.clone() for p in params]
@@ -901,14 +1174,16 @@ def train(run, step, elapsed, clock=time.monotonic):
 			if k.train_log_every and (step <= first + 10 or step % k.train_log_every == 0) or reason:
 				line = f"{at} train_loss:{loss:.4f} {timing}"
 				log.fact("step", line, **facts, train_loss=loss, lr_scale=scale)
-			if not run.rank and k.val_loss_every and (reason or step % k.val_loss_every == 0):
+			due = reason or 0 < k.checkpoint_every_seconds < budget.elapsed - saved
+			if due and not run.rank:
+				save_checkpoint(run, step, saved := budget.elapsed)
+			wanted = k.val_loss_every and (reason or step % k.val_loss_every == 0)
+			if wanted and not run.rank and not run.stop.asked:
+				began = clock()
 				plain = Scorer(run.model, k.train_seq_len, k.train_seq_len, k.val_batch_size)
-				log_score(plain, run.stream, log, "val", at, f" {timing}", 4, **facts)
+				log_score(plain, run.stream, log, "val", at, f" {timing}", 4, run.stop, **facts)
 				run.model.train()
-				budget.mark = clock()  # untimed
-		due = reason == "interrupted" or 0 < k.checkpoint_every_seconds < budget.elapsed - saved
-		if due and not run.rank:
-			save_checkpoint(run, step, saved := budget.elapsed)
+				budget.mark += clock() - began  # untimed
 		if reason:
 			break
 		torch._foreach_copy_(kept, params)  # should this step end late, it is undone
@@ -923,6 +1198,8 @@ def train(run, step, elapsed, clock=time.monotonic):
 			torch._foreach_copy_(params, kept)
 			discarded = step + 1
 			log.line(f"discarded_step:{discarded}")
+	run.stop.training = False
+	need(step > first or reason != "interrupted", "stopped before a step was done; nothing is lost", 130)
 	log.line(f"stopping_early: {reason} train_time:{ms:.0f}ms {at}")
 	line = f"train_seconds:{budget.elapsed:.3f} tokens:{facts['tokens']} steps:{step}"
 	log.fact("train_end", line, **facts, reason=reason, discarded_step=discarded)
@@ -931,11 +1208,14 @@ def train(run, step, elapsed, clock=time.monotonic):
 
 def export(run):
 	"""The artifact's path, the bytes left under the cap."""
-	k, began, code = run.k, time.monotonic(), (run.folder / SCRIPT.name).stat().st_size
+	k, began, code = run.k, time.monotonic(), len(run.source)
 	weights = {name: p.detach().cpu().numpy() for name, p in run.model.named_parameters()}
 	blob, step = export_artifact(weights, k, code)
 	path = run.folder / f"final_model.int{k.quant_bits}.{k.compressor}"
-	replace_file(path, lambda part: part.write_bytes(blob))
+	try:
+		replace_file(path, lambda part: part.write_bytes(blob))
+	except OSError as e:
+		need(0, f"{told(e, path)}; then RESUME=1 goes on from the last checkpoint")
 	run.log.line(f"quantized: step:std/{1 / step:.2f} bits:{k.quant_bits} coder:{k.compressor}")
 	size, cap = len(blob), k.artifact_cap_bytes
 	facts = dict(bytes_total=size + code, bytes_code=code, bytes_model=size, cap=cap)
@@ -946,8 +1226,9 @@ def export(run):
 	return path, room if cap else 0
 
 
-def log_score(scorer, stream, log, event, head, tail="", digits=8, **facts):
-	s = score_stream(scorer, stream, log)
+def log_score(scorer, stream, log, event, head, tail="", digits=8, stop=None, **facts):
+	if not (s := score_stream(scorer, stream, log, stop)):
+		return
 	line = f"{head} val_loss:{s['val_loss']:.{digits}f} val_bpb:{s['val_bpb']:.{digits}f}{tail}"
 	log.fact(event, line, **facts, **s)
 
@@ -955,8 +1236,9 @@ def log_score(scorer, stream, log, event, head, tail="", digits=8, **facts):
 def score_artifact(path, k, stream, log, notes):
 	"""Plain windows, then sliding ones."""
 	sliding = load_scorer(path, k.device, batch_tokens=k.val_batch_size)
-	name, count, length = Path(val_folder(k)).name, len(stream.target_bytes), sliding.model.k.train_seq_len
-	notes += [f"data={name}"] if name != CHALLENGE_DATA else ["partial"] * (count < CHALLENGE_TARGETS)
+	name, count = Path(k.val_data_path or k.data_path).name, len(stream.target_bytes)
+	length = sliding.model.k.train_seq_len
+	notes += [f"data={shown(name)}"] if name != CHALLENGE_DATA else ["partial"] * (count < CHALLENGE_TARGETS)
 	plain = Scorer(sliding.model, length, length, k.val_batch_size)
 	tail = f" seq_len:{sliding.seq_len} stride:{sliding.stride} targets:{count}"
 	tail += " note:" * bool(notes) + ",".join(notes)
@@ -978,31 +1260,41 @@ def run_all(k):
 	if run.rank:
 		return
 	path, room = export(run)
-	notes = ["resumed"] * k.resume + ["interrupted"] * (reason == "interrupted")
+	notes = ["resumed"] * bool(run.checkpoint) + ["interrupted"] * (reason == "interrupted")
 	began = time.monotonic()
 	score_artifact(path, k, run.stream, run.log, notes)
-	facts = dict(peak_memory_bytes=torch.cuda.max_memory_allocated(), exit_code=int(room < 0))
-	run.log.fact("end", setup_seconds=setup_seconds, eval_seconds=time.monotonic() - began, **facts)
+	facts = dict(setup_seconds=setup_seconds, eval_seconds=time.monotonic() - began)
+	facts |= dict(peak_memory_bytes=torch.cuda.max_memory_allocated(), exit_code=int(room < 0))
+	line = "\n".join(f"{name}:{value}" for name, value in facts.items() if value or name == "exit_code")
+	run.log.fact("end", line, **facts)
 	need(room >= 0, f"{-room} bytes over the cap at the coarsest step; shrink the model")
 
 
 def main():
-	if sys.argv[1:]:
-		for name, (default, meaning, *_) in KNOBS.items():
-			print(name.upper(), default, meaning, sep="\t")
-		return 0
 	try:
+		for line in near_misses(os.environ):
+			warn(line)
 		run_all(read_knobs(os.environ))
 		return 0
 	except UserError as e:
 		message, code = e, e.code
+	except OSError as e:
+		message, code = told(e), 1
+	except ImportError as e:
+		message, code = f"{e}; pip install -r requirements-cuda.txt", 1
 	except (RuntimeError, MemoryError) as e:
 		if not matches(repr(e).lower(), "memoryerror,out of memory,alloc"):
 			raise
 		message, code = f"out of memory ({str(e)[:80]!r}); lower MICRO_BATCH_TOKENS or VAL_BATCH_SIZE", 3
-	print(f"{SCRIPT.name}: error: {message}", file=sys.stderr)
+	say(f"{SCRIPT.name}: error: {message}", sys.stderr)
 	return code
 
 
 if __name__ == "__main__":
-	sys.exit(main())
+	exit_code = main()
+	for stream in filter(None, (sys.stdout, sys.stderr)):
+		try:
+			stream.flush()
+		except OSError:  # nobody reads it, and Python would fail on that as it ends
+			os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+	sys.exit(exit_code)

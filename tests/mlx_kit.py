@@ -43,7 +43,7 @@ def twin_of(**changes):
 @contextlib.contextmanager
 def trainer_process(folder: Path, env: dict):
     """As if the trainer were started in `folder` with just these knobs; all is put back after."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in kit.STOP_SIGNALS}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(M.sys, "argv", ["train_gpt_mlx.py"])

@@ -241,7 +241,8 @@ def good_parts():
         blob, _, _ = artifact_of()
         payload = zlib.decompress(blob[20:])
         (length,) = struct.unpack_from("<I", payload)
-        GOOD.update(blob=blob, header=payload[4 : 4 + length], arrays=payload[4 + length :])
+        GOOD.update(blob=blob, size=len(payload))
+        GOOD.update(header=payload[4 : 4 + length], arrays=payload[4 + length :])
     return json.loads(GOOD["header"]), GOOD["arrays"]
 
 
@@ -255,7 +256,7 @@ def with_header(change, arrays=None, **options):
     """A container, sound in itself, whose header was changed."""
     header, good_arrays = good_parts()
     header = change(header) or header
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    text = header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
     arrays = good_arrays if arrays is None else arrays
     return container(struct.pack("<I", len(text)) + text + arrays, **options)
 
@@ -278,7 +279,7 @@ def bomb(stated):
 
 def long_header(header):
     """Valid, but a small file may unpack to lists that fill the memory."""
-    return json.dumps(header).encode()[:-1] + b" " * (1 << 22) + b"}"
+    return json.dumps(header, separators=(",", ":")).encode()[:-1] + b" " * (1 << 22) + b"}"
 
 
 def deep(header):
@@ -297,6 +298,11 @@ def dropped(header):
     header["tensors"].pop(0)
 
 
+def named_twice(header):
+    text = json.dumps(header, separators=(",", ":"))
+    return text.replace('"config":', '"config":"a secret","config":', 1).encode()
+
+
 def twice(header):
     header["tensors"].append(header["tensors"][-1])
 
@@ -307,6 +313,9 @@ HOSTILE = {
     "prefix alone": lambda: GOOD["blob"][:20],
     "cut in half": lambda: GOOD["blob"][: len(GOOD["blob"]) // 2],
     "last byte gone": lambda: GOOD["blob"][:-1],
+    "a byte after what is coded": lambda: container(b"", coded=GOOD["blob"][20:] + b"x", stated=GOOD["size"]),
+    "a header with a space": lambda: with_header(lambda h: json.dumps(h).encode()),
+    "a name of the header twice": lambda: with_header(named_twice),
     "one byte more": lambda: GOOD["blob"] + b"x",
     "a bit flipped": lambda: GOOD["blob"][:500] + bytes([GOOD["blob"][500] ^ 4]) + GOOD["blob"][501:],
     "wrong magic": lambda: container(b"1234", magic=b"PK\3\4"),

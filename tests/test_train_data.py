@@ -137,10 +137,11 @@ def test_bytes_of_single_targets_follow_the_rule(tmp_path, tokenizer):
         assert tokenizer.piece_to_id(text) != UNK
         return tokenizer.piece_to_id(text)
 
-    spaced, space, a, byte = piece("▁the"), piece("▁"), piece("a"), piece("<0xE6>")
+    spaced, space, a = piece("▁the"), piece("▁"), piece("a")
+    three = [piece(f"<0x{byte:02X}>") for byte in "漢".encode()]
     eos = tokenizer.eos_id()
-    tokens = [BOS, spaced, spaced, a, byte, space, BOS, space, a, eos, spaced, 0, a]
-    assert stream_of(tmp_path, tokens).target_bytes.tolist() == [3, 4, 1, 1, 1, 0, 0, 1, 0, 3, 0, 1]
+    tokens = [BOS, spaced, spaced, a, *three, space, BOS, space, a, eos, spaced, 0, a]
+    assert stream_of(tmp_path, tokens).target_bytes.tolist() == [3, 4, 1, 1, 1, 1, 1, 0, 0, 1, 0, 3, 0, 1]
 
 
 def test_the_stream_is_the_first_tokens_across_shards(tmp_path):

@@ -1,6 +1,7 @@
 """The trainer's knobs: every name, every default, and what is said of a value that is wrong."""
 
 import ast
+import subprocess
 import sys
 
 import pytest
@@ -24,7 +25,7 @@ CHECKPOINT_EVERY_SECONDS RESUME EVAL_ONLY
 DEFAULTS = dict(
     VOCAB_SIZE=1024, NUM_LAYERS=6, MODEL_DIM=192, TRAIN_SEQ_LEN=512, EVAL_SEQ_LEN=1024, EVAL_STRIDE=64,
     VAL_MAX_TOKENS=4194304, ARTIFACT_CAP_BYTES=2000000, QUANT_BITS=8, COMPRESSOR="zlib", ITERATIONS=0,
-    MAX_WALLCLOCK_SECONDS=1800, DEVICE="auto", COMPILE="auto", SEED=1337, RESUME=False, EVAL_ONLY="",
+    MAX_WALLCLOCK_SECONDS=1800, DEVICE="auto", COMPILE="auto", SEED=1337, RESUME="0", EVAL_ONLY="",
 )  # fmt: skip
 AUTO = {"DEVICE", "COMPILE", "MICRO_BATCH_TOKENS", "VAL_BATCH_SIZE"}
 
@@ -54,10 +55,12 @@ def test_defaults_are_the_tracks():
 
 
 @pytest.fixture(scope="module", params=["--knobs", "--help"])
-def listed(request, tmp_path_factory):
-    result = run_main(tmp_path_factory.mktemp("knobs"), argv=[request.param])
-    assert result.code == 0 and not result.err
-    return [line.split("\t") for line in result.out.splitlines()]
+def listed(request):
+    """As a process of its own in a Python that has no package: neither PyTorch nor NumPy."""
+    command = [sys.executable, "-S", "-OO", kit.REPO / "train_gpt.py", request.param]
+    done = subprocess.run(command, env=kit.BARE, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
+    return [line.split("\t") for line in done.stdout.splitlines()]
 
 
 def test_knobs_lists_every_name_with_default_and_meaning(listed):
@@ -102,7 +105,7 @@ def test_a_value_reaches_its_knob(name):
 def bad_values(name) -> list[str]:
     f = OF[name]
     kind, low, high, choices = type(f.default), f.low, f.high, f.choices
-    bad = [] if name in AUTO else ["auto"] if kind is not str or choices else []
+    bad = [] if name in AUTO or "auto" in choices else ["auto"] if kind is not str or choices else []
     if choices:
         return [*bad, "", "maybe", choices[0].upper() + "x"]
     if kind is str:

@@ -182,16 +182,16 @@ def test_training_attends_with_the_kernel_that_wins_the_trial(tmp_path):
     """As on CUDA, with times that are made up: the second is fastest, cuDNN's is not for this shape."""
     milliseconds, tried, lines, seen = {"flash": 2.0, "mem_efficient": 1.0}, [], [], []
 
-    def timeit(timer, count):
+    def mean_seconds(device, count, action):
         (kernel,) = enabled()
         tried.append(kernel)
         if kernel not in milliseconds:
             raise RuntimeError("No available kernel")
-        return SimpleNamespace(mean=milliseconds[kernel] / 1000)
+        return milliseconds[kernel] / 1000
 
     with kit.new_run(tmp_path) as (run, patch):
         assert len(run.attention) == 4  # no trial on a CPU: all, as ever
-        patch.setattr(T.Timer, "timeit", timeit)
+        patch.setattr(T, "mean_seconds", mean_seconds)
         run.cuda, run.log = True, SimpleNamespace(line=lines.append)
         run.attention = T.fastest_attention(run)
         assert tried == ["flash", "mem_efficient", "cudnn"]

@@ -13,7 +13,7 @@ TORCH, MLX = (kit.REPO / name for name in ("train_gpt.py", "train_gpt_mlx.py"))
 # What either has alone, and what says the same in the words of another framework; all else is identical.
 TORCH_ALONE = {
     "GPT.compile", "LOSS_TOKENS", "Run.reduce", "Run.update", "Run.capture", "rope_tables", "attempt",
-    "fastest_attention",
+    "fastest_attention", "mean_seconds",
 }  # fmt: skip
 MLX_ALONE = {
     "KNOBS.mlx_max_microbatch_tokens", "KNOBS.grad_accum_steps", "KNOBS.mlx_eager_eval",
@@ -21,7 +21,7 @@ MLX_ALONE = {
     "WATCHDOG", "REMEDIES",
 }  # fmt: skip
 TRANSLATED = {
-    "KNOBS.device", "KNOBS.compile",
+    "KNOBS.device", "KNOBS.compile", "CHECKPOINT",
     "TrainData", "TrainData.__init__", "TrainData.batch",
     "Linear", "Linear.forward", "rotate", "rms_norm", "attend",
     "Attention.__init__", "Attention.forward", "MLP.__init__", "MLP.forward",

@@ -23,7 +23,9 @@ torch.set_num_threads(1)
 REPO = Path(__file__).resolve().parents[1]
 TOKENIZER = REPO / "data" / "sample_1024_bpe.model"
 BOS, UNK, VOCAB = 1, 3, 1024
+PLAIN = 260  # the first piece that is text: those before are special, or bytes
 KNOB_NAMES = [name.upper() for name in T.KNOBS]
+STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
 # One CPU thread, no compile, float32: the conditions under which reruns are bit-equal.
 TINY = dict(
     DEVICE="cpu", COMPILE=0, RUN_ID="run", MAX_WALLCLOCK_SECONDS=0, ITERATIONS=6, WARMUP_STEPS=0,
@@ -53,7 +55,7 @@ def write_shard(path: Path, tokens, magic: int = 20240520, count: int | None = N
 def random_tokens(count: int, seed: int = 0) -> np.ndarray:
     """Text-like enough to learn from: skewed ids, a BOS first and now and then, no <unk>."""
     rng = np.random.default_rng(seed)
-    tokens = (4 + rng.geometric(0.01, count) % (VOCAB - 4)).astype(np.uint16)
+    tokens = (PLAIN + rng.geometric(0.03, count) % (VOCAB - PLAIN)).astype(np.uint16)
     tokens[rng.integers(0, count, count // 50)] = BOS
     tokens[0] = BOS
     return tokens
@@ -94,7 +96,7 @@ def weights_of(model) -> dict[str, np.ndarray]:
 @contextlib.contextmanager
 def trainer_process(folder: Path, env: dict):
     """As if the trainer were started in `folder` with just these knobs; all is put back after."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(T.sys, "argv", ["train_gpt.py"])
