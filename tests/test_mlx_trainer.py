@@ -297,7 +297,7 @@ def test_a_resumed_run_ends_as_the_whole_one(tmp_path):
     assert rest.artifact.read_bytes() == whole.artifact.read_bytes()
     (rest.folder / "checkpoint.safetensors").write_bytes(b"no checkpoint")
     again = run_main(tmp_path, RUN_ID="part", RESUME=1)
-    assert again.code == 1 and "no checkpoint to RESUME" in again.err and again.err.count("\n") == 1
+    assert again.code == 1 and "delete it to begin anew" in again.err and again.err.count("\n") == 1
 
 
 def before_step(action, step):

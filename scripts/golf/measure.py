@@ -194,8 +194,8 @@ def usable_data(settings: dict[str, str], trainer, folder: Path) -> dict[str, st
 
 
 def random_tokens(count: int, vocab: int = 1024) -> np.ndarray:
-    """Ids of the sample tokenizer's plain pieces: those below 4 are special."""
-    return np.random.default_rng(0).integers(4, vocab, count, dtype=np.uint16)
+    """Ids of the sample tokenizer's plain pieces: those below 4 are special, those below 260 bytes."""
+    return np.random.default_rng(0).integers(260, vocab, count, dtype=np.uint16)
 
 
 def write_shard(path: Path, count: int) -> None:
