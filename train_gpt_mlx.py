@@ -956,13 +956,13 @@ class StopFlag:
 		on_stop(self.ask)
 
 	def ask(self, number, _):
-		if self.asked and number in (signal.SIGINT, signal.SIGTERM):
+		again, self.asked = self.asked, True  # first of all: a second signal may come in here
+		if again and number in (signal.SIGINT, signal.SIGTERM):
 			leave(f"stopped at once; RESUME=1 with RUN_ID={self.name} goes on from the last checkpoint")
-		if not self.asked:
+		if not again:
 			doing = "finishes the step, saves, packs" if self.training else "training is saved; packs"
 			with suppress(OSError):
 				os.write(2, f"stopping: {doing}, scores; again to stop at once\n".encode())
-		self.asked = True
 
 
 # ---- Run ----
