@@ -403,6 +403,16 @@ def test_the_starter_with_some_lines_more_is_seen(tmp_path, lines):
 
 
 HOLDS = {
+    "names that are used again": """
+        for step in range(10):
+            if step % val_loss_every == 0:
+                val_loader = load('fineweb_val_*.bin')
+                for _ in range(3):
+                    inputs, targets = next(val_loader)
+                    total += model(inputs, targets)
+            inputs, targets = next(train_loader)
+            model(inputs, targets).backward()
+    """,
     "periodic validation": """
         train_tokens = load('fineweb_train_*.bin')
         val_tokens = load('fineweb_val_*.bin')

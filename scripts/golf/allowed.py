@@ -148,7 +148,7 @@ MODULES = {
     "sentencepiece": "SentencePieceProcessor",
     "tqdm": "tqdm trange",
     "typing_extensions": "Self Literal TypedDict NamedTuple override",
-    # ---- torch; not hub, jit, package, ops, classes, _C, from_file, UntypedStorage, multiprocessing
+    # ---- torch; not hub, jit, package, ops, classes, _C, UntypedStorage, multiprocessing
     "torch": """
         abs acos acosh add addbmm addcdiv addcmul addmm addmv addr all allclose amax amin aminmax angle any
         arange arccos arcsin arctan arctan2 argmax argmin argsort argwhere as_tensor asarray asin asinh
@@ -187,7 +187,7 @@ MODULES = {
         true_divide trunc typename uint16 uint32 uint64 uint8 unbind unflatten unique unique_consecutive
         unravel_index unsqueeze use_deterministic_algorithms vander var var_mean vdot view_as_complex
         view_as_real vmap vsplit vstack where xlogy zeros zeros_like _foreach_* _scaled_mm _int_mm load
-        Tensor Size Generator Stream Event OutOfMemoryError
+        Tensor Size Generator Stream Event Future OutOfMemoryError from_file
         FloatTensor HalfTensor BFloat16Tensor LongTensor IntTensor""",
     "torch._dynamo": "config reset disable mark_dynamic mark_static graph_break",
     "torch._dynamo.config": CONFIG + " compiled_autograd capture_scalar_outputs",
@@ -235,6 +235,7 @@ MODULES = {
     "torch.func": """grad grad_and_value vmap vjp jvp jacrev jacfwd hessian functional_call
         stack_module_state linearize""",
     "torch.library": "custom_op register_fake register_autograd register_kernel triton_op wrap_triton",
+    "torch.futures": "Future collect_all wait_all",
     "torch.linalg": """norm vector_norm matrix_norm svd svdvals qr eig eigh eigvals eigvalsh inv pinv solve
         solve_triangular lstsq det slogdet cholesky matrix_rank matrix_power matrix_exp multi_dot lu
         householder_product cond cross diagonal vecdot""",
@@ -366,7 +367,7 @@ LEADING_OUT = frozenset("""
     f_globals f_locals f_builtins _flavour f_code co_code co_consts co_names co_varnames mro ctypes builtins
     subprocess importlib pickle marshal posix socket os sys _os _sys _io _ctypes _pickle inspect shutil
     linecache runpy multiprocessing cudart load_library load_module exec_module import_module
-    find_spec from_file metal_kernel cuda_kernel
+    find_spec  metal_kernel cuda_kernel
     inline_asm_elementwise format_map add_safe_globals
     """.split())  # fmt: skip
 
@@ -391,7 +392,7 @@ NAMED = {
     "code-native": """
         ctypes cffi _ctypes torch.utils.cpp_extension torch.ops torch.classes torch._C torch.cuda.cudart
         cupy pycuda numpy.ctypeslib mlx.core.fast.metal_kernel mlx.core.fast.cuda_kernel
-        triton.language.inline_asm_elementwise triton.language.extra torch.UntypedStorage torch.from_file
+        triton.language.inline_asm_elementwise triton.language.extra torch.UntypedStorage
         torch.cuda.jiterator mmap""",
     "code-pickle": """
         pickle _pickle cPickle dill cloudpickle joblib shelve marshal pandas.read_pickle copyreg

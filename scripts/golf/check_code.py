@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from . import check_reach, check_text
 from .case import FAIL, HUMAN, Case, quoted
 
-SOURCE_LIMIT, FILES_LIMIT = 1 << 20, 20
+SOURCE_LIMIT, FILES_LIMIT = 256 << 10, 20  # bytes of all files; the longest trainers have 110,000
 LINES_SHOWN = 8
 
 # Rule -> its level, what the file does, and what to do where that helps.
@@ -45,6 +45,10 @@ def code(case: Case) -> None:
             f"{len(paths)} Python files; put it into {FILES_LIMIT} at most, which people can read"
         )
         case.fail("code-syntax", text)
+    size = sum(case.files[path] for path in paths)
+    if size > SOURCE_LIMIT:
+        case.fail("code-syntax", f"{size:,} bytes of Python, over {SOURCE_LIMIT:,}: too long to be read")
+        return
     trees = {path: parse(case, path) for path in paths[:FILES_LIMIT]}
     trees = {path: tree for path, tree in trees.items() if tree is not None}
     folder = check_reach.Folder({module_name(path): tree for path, tree in trees.items()})
@@ -59,11 +63,6 @@ def code(case: Case) -> None:
 
 def parse(case: Case, path: str) -> ast.Module | None:
     """The syntax tree, None with a finding where there is none."""
-    if case.files[path] > SOURCE_LIMIT:
-        case.fail(
-            "code-syntax", f"{quoted(path)} has {case.files[path]:,} bytes, too long to be read"
-        )
-        return None
     source = case.read(path)
     faults = dict(check_text.faults(source))
     if faults:
@@ -140,15 +139,15 @@ def validation_gradients(tree: ast.Module) -> list[int]:
         teachers |= {f.name for f in functions if any(called(n) in teachers for n in calls[f])}
         scoring |= {called(n) for f in functions if f.name in scoring for n in calls[f]}
         for scope, nodes in scopes.items():
-            shared |= handed_on(scope, nodes, tainted_names(nodes, shared), teachers)
+            shared |= handed_on(scope, nodes, Taint(nodes, shared), teachers)
     lines = {n.lineno for f in functions if f.name in scoring for n in calls[f] if teaches(n, makers)}
     for scope, nodes in scopes.items():
-        tainted = tainted_names(nodes, shared)
+        taint = Taint(nodes, shared)
         for node in calls[scope]:
             direct = teaches(node, makers)
             given = [*node.args, *(k.value for k in node.keywords)] + [node.func] * direct
             if direct or called(node) in teachers:
-                lines |= {node.lineno for part in given if is_tainted(part, tainted)}
+                lines |= {node.lineno for part in given if taint.holds(part, node.lineno)}
     return sorted(lines)
 
 
@@ -156,10 +155,12 @@ HAND_OVERS = 5  # from function to function
 
 
 def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
-    for node in ast.iter_child_nodes(tree):
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield node
-            yield from outside_functions(node)
+    waiting = [tree]
+    while waiting:
+        children = ast.iter_child_nodes(waiting.pop())
+        nodes = [n for n in children if not isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        yield from nodes
+        waiting += nodes
 
 
 def teaches(node: ast.Call, makers: set[str]) -> bool:
@@ -175,46 +176,61 @@ def name_of(node: ast.AST) -> str:
     return getattr(node, "attr", getattr(node, "id", ""))
 
 
-def tainted_names(nodes: list[ast.AST], shared: set[str]) -> set[str]:
-    """Names that hold what a validation shard holds: `shared`, and this function's own."""
-    pairs, tainted = [], set(shared)
-    for node in nodes:
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                sides = [getattr(side, "elts", [side]) for side in (target, node.value)]
-                same = len(sides[0]) == len(sides[1])  # a, b = x, y
-                pairs += zip(*sides) if same else [(target, node.value)]
-        elif isinstance(node, (ast.For, ast.comprehension)):
-            pairs.append((node.target, node.iter))
-        elif called(node) in ("append", "extend") and isinstance(node.func, ast.Attribute):
-            pairs += [(node.func.value, argument) for argument in node.args]
-    for _ in range(HAND_OVERS):
-        for target, value in pairs:
-            if is_tainted(value, tainted):
-                stored = [n for n in getattr(target, "elts", [target])]
-                tainted |= {name_of(n) for n in stored} - {""}
-    return tainted
+class Taint:
+    """Which of a function's names hold what a validation shard holds, and from which line on."""
+
+    def __init__(self, nodes: list[ast.AST], shared: set[str]):
+        self.shared = shared  # attributes and functions
+        self.given: dict[str, dict[int, bool]] = {}  # name -> line that gives it a value: tainted?
+        pairs = [pair for node in nodes for pair in hand_overs(node)]
+        for _ in range(HAND_OVERS):
+            for target, value, line in pairs:
+                tainted = self.holds(value, line - 1)
+                for part in getattr(target, "elts", [target]):
+                    if name_of(part):
+                        self.given.setdefault(name_of(part), {})[line] = tainted
+
+    def named(self, name: str, line: int) -> bool:
+        """Whether a name is tainted on a line: by the last value that it was given, if by any."""
+        given = self.given.get(name, {})
+        before = [at for at in given if at <= line]
+        own = given[max(before)] if before else any(given.values())
+        return own or name in self.shared or bool(VAL_NAME.fullmatch(name))
+
+    def holds(self, node: ast.AST, line: int) -> bool:
+        """Whether an expression has the validation split's name, or a tainted one."""
+        for part in ast.walk(node):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str) and len(part.value) < 80:
+                if VAL_TEXT.fullmatch(part.value) and len(part.value.split()) == 1:
+                    return True
+            elif name_of(part) and self.named(name_of(part), line):
+                return True
+        return False
 
 
-def handed_on(scope: ast.AST, nodes: list[ast.AST], tainted: set[str], teachers: set[str]) -> set[str]:
+def hand_overs(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr, int]]:
+    """(target, value, line) where a node gives a value to a name, an attribute or a list."""
+    if isinstance(node, ast.Assign):
+        for target in node.targets:
+            sides = [getattr(side, "elts", [side]) for side in (target, node.value)]
+            same = len(sides[0]) == len(sides[1])  # a, b = x, y
+            pairs = zip(*sides) if same else [(target, node.value)]
+            yield from ((one, value, node.lineno) for one, value in pairs)
+    elif isinstance(node, (ast.For, ast.comprehension)):
+        yield node.target, node.iter, node.target.lineno
+    elif called(node) in ("append", "extend") and isinstance(node.func, ast.Attribute):
+        yield from ((node.func.value, argument, node.lineno) for argument in node.args)
+
+
+def handed_on(scope: ast.AST, nodes: list[ast.AST], taint: Taint, teachers: set[str]) -> set[str]:
     """Of a function's tainted names those that others see: attributes, and itself if it returns one."""
-    found = {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+    stored = {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+    found = {name for name in stored if any(taint.given.get(name, {}).values())}
     returns = [n.value for n in nodes if isinstance(n, ast.Return) and n.value]
     name = getattr(scope, "name", "")
-    if name not in teachers and any(is_tainted(value, tainted) for value in returns):
-        return found & tainted | {name}
-    return found & tainted
-
-
-def is_tainted(node: ast.AST, tainted: set[str]) -> bool:
-    """Whether an expression has the validation split's name, or a name that took something from it."""
-    for part in ast.walk(node):
-        if isinstance(part, ast.Constant) and isinstance(part.value, str) and len(part.value) < 80:
-            if VAL_TEXT.fullmatch(part.value) and len(part.value.split()) == 1:
-                return True
-        elif name_of(part) in tainted or VAL_NAME.fullmatch(name_of(part)):
-            return True
-    return False
+    if name not in teachers and any(taint.holds(value, value.lineno) for value in returns):
+        found.add(name)
+    return found
 
 
 # ---- What counts with the script
