@@ -39,7 +39,9 @@ SECRETS = re.compile(
     r"CI|(GITHUB|GITLAB|ACTIONS|RUNNER|AWS|SSH|AZURE|GOOGLE|KAGGLE|LD|DYLD)_\w+|PYTHON[A-Z]+|HOME|USER|PATH|CC|CXX"
     r"|(HF|GH|WANDB|HUGGINGFACE|HUGGING_FACE_HUB|OPENAI|ANTHROPIC)_(TOKEN|API_KEY)"
 )
-PATH_TAKERS = ("os.", "pathlib.", "glob.", "shutil.", "numpy.fromfile", "numpy.memmap", "torch.from_file", "io.")
+PATH_TAKERS = (
+    "os.", "pathlib.", "glob.", "shutil.", "io.", "numpy.fromfile", "numpy.memmap", "torch.from_file",
+)  # fmt: skip
 
 
 def reached(tree: ast.Module, folder: Folder, module: str) -> Iterator[tuple[int, str, str]]:
