@@ -90,7 +90,7 @@ NAMED = {
         "import flash_attn", "try:\n    import zstandard\nexcept ImportError:\n    pass", "import numpyy",
     ],
     "code-unlisted": [
-        "import sqlite3", "import os\nos.listxattr('x')", "import inspect",
+        "import sqlite3", "import scipy.stats", "import os\nos.listxattr('x')", "import inspect",
         "import sys\nsys._getframe()", "import sys\nsys.settrace(f)", "import gc\ngc.get_referrers(x)",
         "import torch\ntorch.serialization.load('x')", "import torch.utils.data.datapipes",
         "import numpy as np\nnp.load('x')", "import numpy as np\nnp.lib.format.read_array(f)",

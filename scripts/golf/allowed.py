@@ -139,12 +139,7 @@ MODULES = {
         random choice shuffle permutation normal uniform standard_normal exponential poisson beta gamma
         binomial multinomial dirichlet""",
     "numpy.typing": "NDArray ArrayLike DTypeLike",
-    # ---- scipy, in parts
-    "scipy": "",
-    "scipy.special": "softmax log_softmax logsumexp expit logit gammaln digamma erf erfc xlogy entr",
-    "scipy.optimize": "minimize minimize_scalar brentq linear_sum_assignment curve_fit root_scalar nnls",
-    "scipy.sparse": "csr_matrix csc_matrix coo_matrix csr_array csc_array coo_array",
-    "scipy.stats": "norm rankdata entropy",
+    # ---- Other packages that a scorer may import (rule 3.7)
     "sentencepiece": "SentencePieceProcessor",
     "tqdm": "tqdm trange",
     "typing_extensions": "Self Literal TypedDict NamedTuple override",
