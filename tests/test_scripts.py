@@ -388,6 +388,23 @@ def test_an_index_that_never_answers_is_given_up(monkeypatch, capsys):
     assert "tried for 1 seconds" in capsys.readouterr().out
 
 
+def test_a_persons_own_pip_settings_do_not_lead_elsewhere(venv_repo):
+    inner = venv_repo / "tools/inner"
+    says = 'echo "$* user=$PIP_USER ${PIP_TARGET-}${PIP_PREFIX-}."'
+    inner.write_text(inner.read_text().replace('echo "$*"', says))
+    done = ready(venv_repo, PIP_USER="1", PIP_TARGET="/x", PIP_PREFIX="/y")
+    assert done.returncode == 0, done.stderr
+    assert len(installs(venv_repo)) == 2 and all(call.endswith(" user=0 .") for call in installs(venv_repo))
+
+
+def test_the_mlx_script_names_mlx_requirements(tmp_path):
+    wrapper(tmp_path / "bare", f'exec "{sys.executable}" -S -E "$@"')
+    env = {"PYTHON": str(tmp_path / "bare")}
+    done = run_script("run_mlx_baseline.sh", "configs/local_apple_mlx.env", env=env)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.rstrip().endswith("-m pip install -r requirements-mlx.txt`")
+
+
 def load_script(name: str):
     spec = importlib.util.spec_from_file_location(name, REPO / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
