@@ -498,14 +498,10 @@ def test_a_windows_clone_holds_the_same_bytes(tmp_path, settings):
     assert kept.stdout == b"a\r\nb\n"
 
 
-def test_what_a_console_shows_of_a_trainers_lines():
-    config = b"config:{" + b", ".join(b"'NAME_%d': %d" % (i, i) for i in range(90)) + b"}\n"
+def test_a_console_is_spared_lines_that_say_nothing():
     noise = b"W1129 cpp_extension.py:178] No CUDA runtime is found, using CUDA_HOME='/usr/local/cuda'\n"
-    shown = for_people(b"run_id:x\n" + noise + config + b"peak_memory_bytes:0\npeak_memory_bytes:05\nend")
-    first, second, third, last = shown.splitlines()
-    assert (first, third, last) == (b"run_id:x", b"peak_memory_bytes:05", b"end")
-    assert second.startswith(b"config:{'NAME_0': 0, ") and second.endswith(b"... (all of it in train.log)")
-    assert len(second) < 150
+    lines = b"run_id:x\n" + noise + b"peak_memory_bytes:0\npeak_memory_bytes:05\n"
+    assert for_people(lines + b"the end") == b"run_id:x\npeak_memory_bytes:05\nthe end"
 
 
 def test_few_steps_are_no_success(tmp_path):

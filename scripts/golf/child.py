@@ -177,16 +177,10 @@ class Watch:
 
 
 def for_people(text: bytes) -> bytes:
-    """The trainer's lines as a console shows them: its long `config:` shortened (train.log has it
-    whole), and without lines that say nothing: no GPU's memory, PyTorch's remark on nvcc without a GPU.
-    """
-    lines = []
-    for line in text.splitlines(keepends=True):
-        if line.startswith(b"config:{") and len(line) > 200:
-            line = line[:110].rpartition(b",")[0] + b", ... (all of it in train.log)\n"
-        if line.strip() != b"peak_memory_bytes:0" and b"No CUDA runtime is found, using" not in line:
-            lines.append(line)
-    return b"".join(lines)
+    """The trainer's lines without those that say nothing: no GPU's memory, PyTorch's remark on an
+    nvcc without a GPU."""
+    noise = re.compile(rb"peak_memory_bytes:0\n|.*No CUDA runtime is found, using CUDA_HOME=.*\n?")
+    return b"".join(line for line in text.splitlines(keepends=True) if not noise.fullmatch(line))
 
 
 def end_with_parent(signum: int):
