@@ -103,7 +103,7 @@ class Run:
             print(json.dumps(record), file=self.metrics, flush=True)
 
     def start(self) -> None:
-        data = Path(self.knobs["DATA_PATH"])
+        data = Path(self.knobs.get("VAL_DATA_PATH") or self.knobs["DATA_PATH"])
         self.fact(
             "start",
             run_id=self.knobs["RUN_ID"],

@@ -107,7 +107,7 @@ def test_the_command_parses_back_and_repeats_the_run(made):
     for name in ("seed", "script_sha256", "data"):
         assert again[name] == first[name]
     differ = {name for name in again["config"] if again["config"][name] != first["config"][name]}
-    assert differ <= {"RUN_ID", "OUT_DIR"}
+    assert differ <= {"RUN_ID", "OUT_DIR", "VAL_DATA_PATH"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,21 @@ import signal
 import sys
 from contextlib import suppress
 
-from . import GolfError, bench, check, ci, compare, leaderboard, missing, new, run, score, shown
+from . import (
+    GolfError,
+    bench,
+    check,
+    ci,
+    compare,
+    holdout,
+    leaderboard,
+    missing,
+    new,
+    run,
+    score,
+    shown,
+    verify,
+)
 from .child import handle_stops
 
 COMMANDS = {
@@ -16,6 +30,8 @@ COMMANDS = {
     "new": new,
     "check": check,
     "score": score,
+    "holdout": holdout,
+    "verify": verify,
     "compare": compare,
     "leaderboard": leaderboard,
     "bench": bench,

@@ -20,6 +20,7 @@ from pathlib import Path
 from . import REPO, GolfError, envfile, lock, machine, path_argument, preflight, report, shown
 from .child import OUT_OF_MEMORY, STOPPED, Watch
 from .runlog import dig, number, read_run
+from .view import train_shards_alone
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def main(args) -> int:
     settings = envfile.settings(found, knobs, dict(args.default))
     jobs = plan(trainer, settings, config.stem)
     check(jobs, knobs)
-    return run_jobs(jobs, config, summary=not args.no_summary)
+    return run_jobs(jobs, config, knobs, summary=not args.no_summary)
 
 
 def config_and_words(args) -> tuple[Path, list[str]]:
@@ -98,7 +99,7 @@ def config_and_words(args) -> tuple[Path, list[str]]:
     return path_argument(configs[0]), words
 
 
-def run_jobs(jobs: list[Job], config: Path, summary: bool) -> int:
+def run_jobs(jobs: list[Job], config: Path, knobs: dict[str, str], summary: bool) -> int:
     """One after another until one fails or is stopped; the worst exit code."""
     watch, done, code = Watch(), [], 0
     for job in jobs:
@@ -106,8 +107,9 @@ def run_jobs(jobs: list[Job], config: Path, summary: bool) -> int:
         if len(jobs) > 1 and finished(job.run_dir):
             watch.print(f"run      {shown(job.run_dir)} (seed {job.seed}) is finished: kept")
             continue
-        with lock.locked(job.run_dir):
-            last = run_job(job, config, watch)
+        data = train_shards_alone({**knobs, **job.settings}, job.trainer, job.run_dir)
+        with lock.locked(job.run_dir), data as places:
+            last = run_job(job, config, watch, places)
         code = max(code, last)
         if last not in (0, 1) or (watch.stops and job is not jobs[-1]):
             code = last or 130
@@ -203,15 +205,16 @@ def write_origin(job: Job, settings: dict[str, str], config: Path) -> None:
         ) from None
 
 
-def run_job(job: Job, config: Path, watch: Watch) -> int:
-    """Runs it, again with half the micro-batch each time training runs out of memory; its exit code."""
+def run_job(job: Job, config: Path, watch: Watch, places: dict[str, str] | None = None) -> int:
+    """Runs it, again with half the micro-batch each time training runs out of memory; its exit code.
+    places: where the trainer finds its data, instead of where the settings say."""
     settings, extra = dict(job.settings), machine.thread_limit(job.world)
     if job.world > 1:
         extra |= machine.loopback()
     while True:
         write_origin(job, settings, config)  # each time: a smaller micro-batch is told as it was
         watch.print(f"run      {shown(job.run_dir)}" + f" (seed {job.seed})" * bool(job.seed))
-        env = preflight.child_env({**extra, **settings})
+        env = preflight.child_env({**extra, **settings, **(places or {})})
         code = watch.run(job.command, env, job.run_dir / "metrics.jsonl")
         if code != OUT_OF_MEMORY or watch.stops:
             break

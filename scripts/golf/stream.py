@@ -19,6 +19,8 @@ from . import REPO, GolfError, missing, shown
 
 HEADER_BYTES, MAGIC, VERSION = 1024, 20240520, 1
 SPACE = "\u2581"
+PART = 8192  # tokens of a train shard that are drawn together as held-out text
+DRAWN_FROM = 100  # train shards hold at least so many times what is drawn
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,37 @@ def load_more(folder: Path, vocabulary: Vocabulary) -> np.ndarray:
     tokens, _ = read_shards(folder, "--holdout")
     check_ids(tokens, vocabulary, folder)
     return tokens
+
+
+def draw_holdout(folder: Path, vocabulary: Vocabulary, rng, count: int) -> np.ndarray | None:
+    """`count` + 1 tokens, uint16, in parts drawn from the train shards that are in `folder`.
+
+    rng: numpy's Generator. Each part starts with a document. None where there are no train shards,
+    or they hold less than DRAWN_FROM times as much: a model knows well what it saw several times.
+    """
+    shards = [open_shard(path) for path in sorted(folder.glob("fineweb_train_*.bin"))]
+    slots = [(s, at) for s, shard in enumerate(shards) for at in range(0, len(shard) - PART, PART)]
+    wanted = -(-count // PART)
+    if len(slots) < DRAWN_FROM * wanted:
+        return None
+    parts = []
+    for s, at in rng.permutation(slots):
+        part = np.array(shards[s][at : at + PART])
+        begins = np.flatnonzero(vocabulary.special[np.minimum(part, len(vocabulary) - 1)])
+        parts.append(part[begins[0] :] if len(begins) else part[:0])
+        if sum(map(len, parts)) > count:
+            break
+    tokens = np.concatenate(parts)[: count + 1]
+    check_ids(tokens, vocabulary, folder)
+    return tokens
+
+
+def open_shard(path: Path) -> np.ndarray:
+    """A shard's tokens, uint16, mapped: train shards are large. GolfError where it is not whole."""
+    header, size = np.fromfile(path, "<i4", 3).tolist(), path.stat().st_size
+    if len(header) < 3 or header[:2] != [MAGIC, VERSION] or size != HEADER_BYTES + 2 * header[2]:
+        raise GolfError(f"{shown(path)}: not a whole token shard; fetch it again", 2)
+    return np.memmap(path, "<u2", "r", HEADER_BYTES)
 
 
 def read_shards(folder: Path, option: str = "--data") -> tuple[np.ndarray, str]:

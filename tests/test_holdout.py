@@ -1,0 +1,165 @@
+"""Private held-out text: golf holdout, and parts drawn from train shards."""
+
+import json
+import re
+import stat
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPO, run_script
+from golf import GolfError, stream, track
+from golf import holdout_shards as holdout
+from golf.__main__ import main
+
+RULES = track.load("track_sample_5min")
+WORDS = "the quick brown fox jumps over the lazy dog and then it sleeps for a while".split()
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+    return stream.read_tokenizer(REPO / "data" / "sample_1024_bpe.model")[0]
+
+
+@pytest.fixture(autouse=True)
+def tokenizer(monkeypatch):
+    monkeypatch.setenv("TOKENIZER_PATH", str(REPO / "data" / "sample_1024_bpe.model"))
+
+
+def prose(rng, words=60) -> str:
+    return " ".join(rng.choice(WORDS, words)).capitalize() + "."
+
+
+def documents_of(folder: Path, vocabulary) -> list[str]:
+    """The texts of the shard that `golf score --holdout` would read."""
+    tokens = stream.load_more(folder, vocabulary)
+    assert tokens[0] == 1
+    parts = np.split(tokens, np.flatnonzero(tokens == 1))[1:]
+    return [vocabulary.processor.decode(part[1:].tolist()) for part in parts]
+
+
+def test_each_line_of_a_jsonl_is_a_document(tmp_path, vocabulary, capsys):
+    texts = ["One document.", "Another, with a snowman \u2603.", "One document.", "  ", "Last."]
+    source = tmp_path / "text.jsonl"
+    source.write_text("\n\n".join(json.dumps({"text": t}) for t in texts) + "\n")
+    assert main(["holdout", str(source), "--out", str(tmp_path / "private")]) == 0
+    assert sorted(documents_of(tmp_path / "private", vocabulary)) == sorted({texts[0], texts[1], texts[4]})
+    said = capsys.readouterr().out
+    assert "3 documents" in said and "--holdout" in said and "it sees less" in said
+
+
+def test_paragraphs_of_plain_text_are_gathered(tmp_path, vocabulary):
+    rng = np.random.default_rng(1)
+    paragraphs = [prose(rng) for _ in range(100)]
+    (tmp_path / "a.txt").write_text("\ufeff" + "\r\n\r\n".join(paragraphs[:50]), newline="")
+    (tmp_path / "b.txt").write_text("\n \t\n\n".join(paragraphs[50:]))
+    sources = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
+    assert main(["holdout", *sources, "--out", str(tmp_path / "o")]) == 0
+    found = documents_of(tmp_path / "o", vocabulary)
+    assert sum(len(d) >= holdout.DOCUMENT_CHARS for d in found) >= len(found) - 2 and 10 < len(found) < 40
+    assert sorted(" ".join(found).split()) == sorted(" ".join(paragraphs).split())
+    firsts = ["a" if d[:40] in (tmp_path / "a.txt").read_text() else "b" for d in found]
+    assert firsts != sorted(firsts), "the files are mixed"
+
+
+def test_the_shard_is_private_and_the_same_each_time(tmp_path):
+    (tmp_path / "t.txt").write_text(prose(np.random.default_rng(2), 2000))
+    for name in ("one", "two"):
+        assert main(["holdout", str(tmp_path / "t.txt"), "--out", str(tmp_path / "deep" / name)]) == 0
+    one, two = (tmp_path / "deep" / name / holdout.SHARD for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+    assert stat.S_IMODE(one.parent.stat().st_mode) == 0o700
+    assert [p.name for p in (tmp_path / "deep").iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.txt", b"\xff\xfe", "byte 0 is not UTF-8"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', r"a.jsonl:2: not a JSON object"),
+        ("a.jsonl", b"[1]\n", "a.jsonl:1"),
+        ("a.jsonl", b"[" * 100_000, "a.jsonl:1"),
+        ("a.txt", b" \n\n ", "no text"),
+        ("absent.txt", None, "cannot be read"),
+    ],
+)
+def test_bad_text_is_one_line_and_leaves_nothing(name, content, message, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert main(["holdout", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search(message, error)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("where", ["there", "repository", "python"])
+def test_a_place_that_is_not_private_is_refused(where, tmp_path, capsys):
+    (tmp_path / "t.txt").write_text("text")
+    places = {"there": tmp_path, "repository": REPO / "runs" / "x", "python": Path("/usr/lib/x")}
+    out = places[where]
+    assert main(["holdout", str(tmp_path / "t.txt"), "--out", str(out)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and (where == "there" or not out.exists())
+
+
+def test_another_tokenizer_than_the_tracks_is_refused(tmp_path, monkeypatch, capsys):
+    model = tmp_path / "other.model"
+    model.write_bytes((REPO / "data" / "sample_1024_bpe.model").read_bytes() + b"\x00")
+    monkeypatch.setenv("TOKENIZER_PATH", str(model))
+    (tmp_path / "t.txt").write_text("text")
+    assert main(["holdout", str(tmp_path / "t.txt"), "--out", str(tmp_path / "o")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_command_line(tmp_path):
+    (tmp_path / "t.txt").write_text("Some text.")
+    env = {"TOKENIZER_PATH": str(REPO / "data" / "sample_1024_bpe.model")}
+    done = run_script("golf.sh", "holdout", tmp_path / "t.txt", "--out", tmp_path / "o", env=env)
+    assert done.returncode == 0 and (tmp_path / "o" / holdout.SHARD).is_file(), done.stderr
+
+
+# ---- Drawn from train shards
+
+
+def write_shard(path: Path, tokens) -> None:
+    header = struct.pack("<256i", 20240520, 1, len(tokens), *[0] * 253)
+    path.write_bytes(header + np.asarray(tokens, "<u2").tobytes())
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Two train shards in which no two tokens of a document that follow each other repeat elsewhere."""
+    rng = np.random.default_rng(3)
+    for i in range(2):
+        tokens = rng.integers(4, 1024, 60 * stream.PART).astype("<u2")
+        tokens[::300] = 1
+        write_shard(tmp_path / f"fineweb_train_{i:06}.bin", tokens)
+    return tmp_path
+
+
+def test_parts_are_drawn_from_all_shards_and_begin_with_a_document(shards, vocabulary):
+    count = stream.PART  # one part, less what stands before its first document
+    draws = [stream.draw_holdout(shards, vocabulary, np.random.default_rng(s), count) for s in range(12)]
+    assert all(d is not None and len(d) == count + 1 and d[0] == 1 for d in draws)
+    assert len({d[:200].tobytes() for d in draws}) > 8
+    known = [stream.open_shard(p).tobytes() for p in sorted(shards.glob("*.bin"))]
+    where = {next(i for i, k in enumerate(known) if d[:100].tobytes() in k) for d in draws}
+    assert where == {0, 1}
+    again = stream.draw_holdout(shards, vocabulary, np.random.default_rng(0), count)
+    assert (again == draws[0]).all()
+
+
+def test_too_little_to_draw_from_is_none(shards, vocabulary, tmp_path_factory):
+    rng = np.random.default_rng(0)
+    assert stream.draw_holdout(shards, vocabulary, rng, 2 * stream.PART) is None
+    assert stream.draw_holdout(tmp_path_factory.mktemp("empty"), vocabulary, rng, 10) is None
+
+
+@pytest.mark.parametrize("damage", ["short", "header", "empty"])
+def test_a_damaged_train_shard_is_one_line(damage, shards, vocabulary):
+    path = shards / "fineweb_train_000001.bin"
+    content = path.read_bytes()
+    path.write_bytes({"short": content[:-2], "header": b"\0" * 8 + content[8:], "empty": b""}[damage])
+    with pytest.raises(GolfError, match="fineweb_train_000001.bin: not a whole"):
+        stream.draw_holdout(shards, vocabulary, np.random.default_rng(0), 10)
+

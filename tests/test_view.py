@@ -1,0 +1,128 @@
+"""A run's trainer sees the train shards alone; an entry's logs name the data's own folder."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from conftest import run_script
+from golf import view
+
+LOOK = '''
+import pathlib
+data = pathlib.Path(os.environ["DATA_PATH"])
+seen = sorted(p.name for p in data.iterdir())
+near = sorted(p.name for q in data.iterdir() for p in q.resolve().parent.iterdir())
+val = os.environ.get("VAL_DATA_PATH") or str(data)
+print("SAW", seen, near, sorted(p.name for p in pathlib.Path(val).iterdir()))
+'''
+
+
+@pytest.fixture
+def repo(tiny_repo):
+    """The fake trainer says what lies in its data folders before it runs."""
+    script = tiny_repo / "train_gpt.py"
+    text = script.read_text()
+    assert "\ndef main(" in text
+    look = "\nif '--knobs' not in sys.argv:" + LOOK.replace("\n", "\n    ")
+    script.write_text(text.replace("\ndef main(", f"{look}\n\ndef main(", 1))
+    return tiny_repo
+
+
+def golf(repo, *args, **env):
+    done = run_script("golf.sh", *args, env=env, repo=repo)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def new(repo) -> Path:
+    """The entry made of runs/a. What the check still misses is what a person writes."""
+    entry = repo / "records" / "track_tiny" / "entry"
+    said = golf(repo, "new", "runs/a", "--out", entry)
+    failed = [line for line in said.splitlines() if line.startswith(("FAIL ", "NEEDS"))][:-1]
+    assert all(line.startswith("FAIL placeholder") for line in failed), said
+    return entry
+
+
+TRAIN, VAL = ["fineweb_train_000000.bin"], ["fineweb_val_000000.bin"]
+
+
+def test_validation_shards_are_out_of_sight_while_a_run_lasts(repo):
+    said = golf(repo, "run", "configs/tiny.env", RUN_ID="a")
+    assert f"SAW {TRAIN} {TRAIN} {TRAIN + VAL}" in said
+    assert not (repo / "runs" / "a" / view.FOLDER).exists()
+    assert sorted(os.listdir(repo / "data/datasets/tiny")) == TRAIN + VAL
+
+
+def test_logs_name_the_datas_own_folder(repo):
+    golf(repo, "run", "configs/tiny.env", RUN_ID="a", DATA_PATH="data/datasets/tiny")
+    for folder in (repo / "runs" / "a", new(repo)):
+        texts = {p.name: p.read_text() for p in folder.iterdir() if p.suffix in (".json", ".jsonl", ".log")}
+        assert not any(view.FOLDER in text for text in texts.values())
+        metrics = next(text for name, text in texts.items() if name.startswith("metrics"))
+        config = json.loads(metrics.splitlines()[0])["config"]
+        assert config["DATA_PATH"] == "data/datasets/tiny"
+
+
+def test_a_path_is_replaced_in_text_and_json(tmp_path):
+    view.replace_path(tmp_path / "absent", "a", "b")
+    log, odd = tmp_path / "log", '/a "b"/\u00e9'
+    log.write_text(f"{odd}/x {json.dumps(odd)}\n")
+    view.replace_path(log, odd, "data")
+    assert log.read_text() == 'data/x "data"\n' and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("how", ["set", "default"])
+def test_the_folder_is_told_as_it_was_set(how, repo):
+    given = {"DATA_PATH": "data/datasets/tiny"} if how == "set" else {}
+    golf(repo, "run", "configs/tiny.env", RUN_ID="a", **given)
+    claim = json.loads((new(repo) / "submission.json").read_text())
+    assert claim["env"].get("DATA_PATH") == given.get("DATA_PATH") and "VAL_DATA_PATH" not in claim["env"]
+
+def test_a_val_data_path_of_ones_own_stays(repo):
+    (repo / "elsewhere").mkdir()
+    shard = repo / "data/datasets/tiny" / VAL[0]
+    (repo / "elsewhere" / VAL[0]).write_bytes(shard.read_bytes())
+    said = golf(repo, "run", "configs/tiny.env", RUN_ID="a", VAL_DATA_PATH=str(repo / "elsewhere"))
+    assert f"SAW {TRAIN} {TRAIN} {VAL}" in said
+
+
+def test_a_trainer_without_the_knob_is_given_the_folder_as_it_is(repo):
+    script = repo / "train_gpt.py"
+    lines = script.read_text().splitlines(keepends=True)
+    script.write_text("".join(line for line in lines if not line.startswith('    "VAL_DATA_PATH"')))
+    said = golf(repo, "run", "configs/tiny.env", RUN_ID="a", DATA_PATH="data/datasets/tiny")
+    assert f"SAW {TRAIN + VAL}" in said
+
+
+def test_what_a_killed_run_left_is_replaced(repo):
+    left = repo / "runs" / "a" / view.FOLDER / "tiny"
+    left.mkdir(parents=True)
+    (left / "fineweb_train_000099.bin").touch()
+    assert f"SAW {TRAIN} " in golf(repo, "run", "configs/tiny.env", RUN_ID="a")
+
+
+def test_on_another_file_system_links_are_symbolic(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(view.os, "link", refuse)
+    data, run_dir = tmp_path / "data" / "x", tmp_path / "run"
+    data.mkdir(parents=True)
+    for name in TRAIN + VAL:
+        (data / name).write_text(name)
+    given = {"DATA_PATH": str(data), "VAL_DATA_PATH": "", "EVAL_ONLY": ""}
+    with view.train_shards_alone(given, tmp_path / "train_gpt.py", run_dir) as places:
+        (link,) = Path(places["DATA_PATH"]).iterdir()
+        assert link.is_symlink() and link.read_text() == TRAIN[0]
+        assert places["VAL_DATA_PATH"] == str(data)
+    assert not (run_dir / view.FOLDER).exists() and len(list(data.iterdir())) == 2
+
+
+@pytest.mark.parametrize("change", [{"EVAL_ONLY": "x"}, {"DATA_PATH": ""}, {"DATA_PATH": "nowhere"}])
+def test_nothing_is_made_where_nothing_trains(change, tmp_path):
+    for name in TRAIN + VAL:
+        (tmp_path / name).touch()
+    given = {"DATA_PATH": str(tmp_path), "VAL_DATA_PATH": "", "EVAL_ONLY": ""} | change
+    with view.train_shards_alone(given, tmp_path / "train_gpt.py", tmp_path / "run") as places:
+        assert places == {} and not (tmp_path / "run").exists()
