@@ -342,8 +342,10 @@ def load(path: Path):
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """A folder with the sample data where an example can be made as in the repository."""
+    """A folder with the sample data where an example can be made as in the repository; its track has
+    no reference, since scoring that takes the longest."""
     root = tmp_path_factory.mktemp("clone")
+    (root / "track.json").write_text(json.dumps(RULES))
     build = [sys.executable, REPO / "data/build_sample_dataset.py", "--out", root / "data"]
     subprocess.run(build, check=True)
     return root
