@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import stat
 import struct
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPO, run_script
-from golf import GolfError, stream, track
+from golf import GolfError, official, stream, track
 from golf import holdout_shards as holdout
 from golf.__main__ import main
+from score_kit import ECHO, TARGETS, make_submission, make_track, needs_sandbox
 
 RULES = track.load("track_sample_5min")
 WORDS = "the quick brown fox jumps over the lazy dog and then it sleeps for a while".split()
@@ -164,3 +166,55 @@ def test_a_damaged_train_shard_is_one_line(damage, shards, vocabulary):
     with pytest.raises(GolfError, match="fineweb_train_000001.bin: not a whole"):
         stream.draw_holdout(shards, vocabulary, np.random.default_rng(0), 10)
 
+
+
+# ---- What golf score takes
+
+
+def score(tmp_path, lane="open-hardware", **options) -> dict:
+    """The general rules of the echo's score on a small track whose data lie in tmp_path/data."""
+    (tmp_path / "echo.py").write_text(ECHO)
+    folder = make_submission(tmp_path / "entry", tmp_path / "echo.py")
+    told = json.loads((folder / "submission.json").read_text()) | {"lane": lane}
+    (folder / "submission.json").write_text(json.dumps(told))
+    options = dict(track_name=str(tmp_path / "track.json"), data=tmp_path / "data", **options)
+    report = official.score(folder, **options)
+    return {rule["id"]: rule["passed"] for rule in report["rules"]}
+
+
+@pytest.fixture
+def fed(monkeypatch):
+    """What the audit was given as held-out text, in place of an audit."""
+    found = []
+    monkeypatch.setattr(official, "audit_of", lambda job, *_: found.append(job.holdout) or [])
+    return found
+
+
+@needs_sandbox
+@pytest.mark.parametrize("lane, passed", [("record", None), ("open-hardware", True), ("non-record", True)])
+def test_public_text_alone_needs_a_person_in_the_record_lane(lane, passed, tmp_path, fed):
+    make_track(tmp_path)
+    assert score(tmp_path, lane)["holdout-public"] is passed
+    assert len(fed[0]) == TARGETS
+
+
+@needs_sandbox
+def test_private_shards_are_no_public_text(tmp_path, fed):
+    make_track(tmp_path)
+    (tmp_path / "t.txt").write_text("\n\n".join(prose(np.random.default_rng(i)) for i in range(50)))
+    assert main(["holdout", str(tmp_path / "t.txt"), "--out", str(tmp_path / "private")]) == 0
+    assert "holdout-public" not in score(tmp_path, "record", holdout=tmp_path / "private")
+    assert fed[0].tokens.tobytes() == (tmp_path / "private" / holdout.SHARD).read_bytes()[1024:]
+
+
+@needs_sandbox
+def test_parts_of_train_shards_are_drawn_where_there_are_enough(tmp_path, fed):
+    make_track(tmp_path)
+    tokens = np.random.default_rng(3).integers(4, 1024, 101 * stream.PART).astype("<u2")
+    tokens[::300] = 1
+    write_shard(tmp_path / "data" / "fineweb_train_000000.bin", tokens)
+    for _ in range(2):
+        assert "holdout-public" not in score(tmp_path, "record")
+        shutil.rmtree(tmp_path / "entry")
+    assert len(fed[0]) == TARGETS and fed[0].tokens.tobytes() != fed[1].tokens.tobytes()
+    assert all(text.tokens[:300].tobytes() in tokens.tobytes() for text in fed)

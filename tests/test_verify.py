@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -266,8 +267,9 @@ def test_fewer_train_shards_than_the_entry_had_are_one_line(tmp_path, data):
 # ---- The rule
 
 
-def seeds(*pairs, steps=(100, 100), failed=()):
-    return [verify.Seed(i, a, b, steps[1], steps[0], 10.0, failed) for i, (a, b) in enumerate(pairs)]
+def seeds(*pairs, steps=(100, 100), in_time=False, failed=()):
+    more = dict(claimed_steps=steps[1], steps=steps[0], seconds=10.0, in_time=in_time, failed=failed)
+    return [verify.Seed(seed=i, claimed=a, retrained=b, **more) for i, (a, b) in enumerate(pairs)]
 
 
 RULES = track.load("track_sample_5min") | dict(reference=None)
@@ -296,6 +298,13 @@ def test_the_rule(worse, steps, passed):
     assert ("--steps" in rule.figure) is (passed is None and None not in steps)
 
 
+@pytest.mark.parametrize("worse, passed", [(0.012, True), (0.013, False)])
+def test_speed_is_no_excuse_where_the_clock_ended_neither_training(worse, passed):
+    pairs = [(v["val_bpb"], v["val_bpb"] + worse) for v in THREE["seeds"]]
+    (rule,) = verify.judge(RULES, THREE, seeds(*pairs, steps=(None, None), in_time=True))
+    assert rule.passed is passed and "before the clock" in rule.figure
+
+
 def test_one_seed_is_allowed_more_and_a_claimed_spread_buys_little():
     (one,) = verify.judge(RULES, THREE, seeds((2.0, 2.02)))
     assert one.passed is True  # 0.0212 of one
@@ -319,9 +328,9 @@ def test_a_retrained_artifact_that_fails_the_audit_fails():
 
 def test_a_late_artifact_needs_a_person(tmp_path, data):
     made = plan(tmp_path, data, "")
-    (late,) = verify.clock([made], [verify.Seed(5, 2, 2, 1, 1, 306.0, ())], by_steps=False)
-    (right,) = verify.clock([made], [verify.Seed(5, 2, 2, 1, 1, 304.0, ())], by_steps=False)
-    assert (late.passed, right.passed) == (None, True)
+    (seed,) = seeds((2.0, 2.0))
+    found = [verify.clock([made], [replace(seed, seconds=s)], by_steps=False)[0] for s in (306, 304)]
+    assert [rule.passed for rule in found] == [None, True]
 
 
 def test_weights_beside_the_script_need_a_person(tmp_path, data):

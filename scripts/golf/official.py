@@ -62,6 +62,7 @@ class Job:
     rules: dict  # track.json
     stream: Stream
     holdout: Stream | None
+    public: bool  # whether anybody can have the held-out text beforehand
     device: str
     lane: str | None
     quick: bool
@@ -98,8 +99,10 @@ def score(
     rules = track.load(track_name) if track_name else track.of_folder(folder) or of_claim(claim)
     device = pick_device(device, folder)
     source = streams.load(rules, data)
-    guard(sandboxed, data or streams.default_folder(rules))
+    guard(sandboxed, data or streams.default_folder(rules), *filter(None, [holdout]))
     stream = pick_targets(rules, source, targets)
+    rng = np.random.default_rng()  # of the system's entropy: nobody can foresee it
+    held_out, public = hold_out(source, stream, holdout, data or streams.default_folder(rules), rng)
     entries = pick_seeds(read_entries(folder, claim, device), seed, quick)
     preflight.check_trainer(folder / entries[0].script)  # what is missing here is no fault of it
     vocab = len(source.vocabulary)
@@ -111,14 +114,15 @@ def score(
     job = Job(
         rules=rules,
         stream=stream,
-        holdout=hold_out(source, stream, holdout),
+        holdout=held_out,
+        public=public,
         device=device,
         lane=claim.get("lane") if isinstance(claim.get("lane"), str) else None,
         quick=quick,
         start=start,
         sandboxed=sandboxed,
         control=Control(rules, folder, device, vocab, start),
-        rng=np.random.default_rng(),  # of the system's entropy: nobody can foresee it
+        rng=rng,
     )
     results = [score_entry(job, entry) for entry in entries]
     general = general_rules(job, source, claim, results)
@@ -153,14 +157,14 @@ def pick_device(name: str, folder: Path) -> str:
     return "cuda" if name == "auto" else name
 
 
-def guard(sandboxed: bool, data: Path) -> None:
-    """GolfError unless a sandbox can be had, and hides data and home, or none is wanted."""
+def guard(sandboxed: bool, *texts: Path) -> None:
+    """GolfError unless a sandbox can be had, and hides these texts and home, or none is wanted."""
     if not sandboxed:
         say(NO_SANDBOX)
     elif sandbox.why_not():
         raise GolfError(f"{sandbox.why_not()}. --no-sandbox runs its code as yourself", 2)
     else:
-        for path in (data, Path.home()):
+        for path in (*texts, Path.home()):
             if sandbox.shows(path):
                 raise GolfError(f"{shown(path)}: lies where the sandbox shows Python; move either", 2)
 
@@ -177,12 +181,19 @@ def pick_targets(rules: dict, source: streams.Source, asked: int | None) -> Stre
     return stream
 
 
-def hold_out(source: streams.Source, stream: Stream, folder: Path | None) -> Stream | None:
-    """As many targets that the submission is not scored on: of `folder`, or the shard's next."""
+def hold_out(
+    source: streams.Source, stream: Stream, folder: Path | None, data: Path, rng: np.random.Generator
+) -> tuple[Stream | None, bool]:
+    """Text that the submission is not scored on, as much as the audit feeds, and whether it is public:
+    private shards; parts of the train shards, drawn now; else what follows in the validation shard."""
+    count, vocabulary = min(len(stream), FULL.held_out), source.vocabulary
     if folder:
-        return Stream(streams.load_more(folder, source.vocabulary), source.vocabulary).part(0, len(stream))
+        return Stream(streams.load_more(folder, vocabulary), vocabulary).part(0, len(stream)), False
+    drawn = streams.draw_holdout(data, vocabulary, rng, count)
+    if drawn is not None:
+        return Stream(drawn, vocabulary), False
     rest = source.stream(len(stream), len(stream))
-    return rest if len(rest) else None
+    return rest if len(rest) else None, True
 
 
 def pick_seeds(entries: list[Entry], seed: int | None, quick: bool) -> list[Entry]:
@@ -361,6 +372,10 @@ def general_rules(job: Job, source: streams.Source, claim: dict, results: list[R
             rules.append(
                 AuditRule("data-unpinned", None, f"{name} {value[:12]}, {told}", "the track pins none yet")
             )
+    if job.public:
+        figure = "public text alone: that an entry knows it by heart cannot be excluded"
+        passed = None if job.lane == "record" else True
+        rules.append(AuditRule("holdout-public", passed, figure, "score it with --holdout (golf.sh holdout)"))
     if not job.sandboxed:
         rules.append(AuditRule("sandbox", None, "none", "scored without a sandbox: read its code first"))
     scores = [result.official["val_bpb"] for result in results if result.official]

@@ -20,6 +20,7 @@ from .runlog import dig, number
 
 SIGMAS = 3  # of the seeds' spread that a retrained mean may be worse by
 LEAST_SPREAD, MOST_SPREAD, USUAL_SPREAD = 0.002, 0.01, 0.005  # bits a byte
+BY_ITSELF = 0.8  # of the budget: a training that took less was not ended by the clock
 SAME_STEPS = (0.95, 1.1)  # retrained steps / claimed: outside, machines were not equally fast
 ENV_BYTES = 4096  # a configuration is short; text or weights in it are not
 GRACE_SECONDS = 1800.0  # and four times what scoring took: then a training is ended
@@ -45,7 +46,8 @@ class Seed:
     retrained: float
     claimed_steps: float | None
     steps: float | None
-    seconds: float  # until the artifact was there
+    seconds: float  # until the artifact was there, by our clock
+    in_time: bool  # neither the claimed training nor this one was ended by the clock
     failed: tuple[str, ...]  # the official scorer's rules that failed
 
 
@@ -224,9 +226,16 @@ def score_again(folder: Path, claim: dict, rules: dict, plan, trained, data: Pat
     failed = tuple(rule["id"] for rule in result["rules"] if rule["passed"] is False)
     if result["official"] is None:
         raise GolfError(f"seed {entry.seed}: what was trained cannot be scored ({', '.join(failed)})")
-    claimed, steps = number(entry.claim.get("val_bpb")), number(log_of(folder, entry).get("steps"))
+    claimed_seconds = number(entry.claim.get("train_seconds"))
     return Seed(
-        entry.seed, claimed, result["official"]["val_bpb"], steps, trained.steps, trained.seconds, failed
+        seed=entry.seed,
+        claimed=number(entry.claim.get("val_bpb")),
+        retrained=result["official"]["val_bpb"],
+        claimed_steps=number(log_of(folder, entry).get("steps")),
+        steps=trained.steps,
+        seconds=trained.seconds,
+        in_time=claimed_seconds < BY_ITSELF * plan.budget and trained.seconds < plan.budget,
+        failed=failed,
     )
 
 
@@ -261,7 +270,9 @@ def judge(rules: dict, claim: dict, seeds: list[Seed]) -> list[Rule]:
         f"claimed {claimed:.4f}, retrained {got:.4f} bits a byte: {got - claimed:+.4f}, {allowed:.4f} "
         f"allowed ({SIGMAS} x {spread:.4f} x sqrt(2/{len(seeds)}), by {whose})"
     )
-    if ratio is None:
+    if all(seed.in_time for seed in seeds):
+        ratio, speed = 1.0, "both ended before the clock"
+    elif ratio is None:
         speed = "the steps are not told, so the speed of this machine is not known"
     else:
         speed = f"{ratio:.2f} times the steps that are claimed"
