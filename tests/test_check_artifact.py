@@ -230,6 +230,12 @@ def test_a_tensor_is_no_file_and_no_text(block, encoding):
         artifact.parse(packed({}, tensor(block, encoding)))
 
 
+def test_scales_that_look_like_letters_are_numbers():
+    """As after few steps: hundreds of rows whose float16 scales are nearly the same, 'r;q;G<'."""
+    scales = np.random.default_rng(1).choice(np.frombuffer(b"r;q;G<H<{;p;", "<f2"), 600)
+    artifact.parse(packed({}, tensor(scales.tobytes(), "fp16")))
+
+
 def test_files_are_looked_for_across_tensors_and_behind_foreign_coders():
     zipped = archive()
     zipped += bytes(len(zipped) % 2)
