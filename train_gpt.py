@@ -7,6 +7,7 @@ import difflib
 import errno
 import hashlib
 import json
+import locale
 import logging
 import math
 import os
@@ -194,6 +195,8 @@ def leave(text):
 
 
 if __name__ == "__main__":  # before the imports that take seconds and may fail
+	with suppress(locale.Error):
+		locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # libraries read their files by the locale
 	for stream in (sys.stdout, sys.stderr):
 		if stream:
 			stream.reconfigure(encoding="utf-8", errors="surrogateescape")

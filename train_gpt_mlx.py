@@ -8,6 +8,7 @@ import difflib
 import errno
 import hashlib
 import json
+import locale
 import math
 import os
 import re
@@ -198,6 +199,8 @@ def leave(text):
 
 
 if __name__ == "__main__":  # before the imports that take seconds and may fail
+	with suppress(locale.Error):
+		locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # libraries read their files by the locale
 	for stream in (sys.stdout, sys.stderr):
 		if stream:
 			stream.reconfigure(encoding="utf-8", errors="surrogateescape")

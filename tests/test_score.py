@@ -82,6 +82,13 @@ def test_bytes_of_kinds_of_pieces():
     class Processor:
         pieces = ["<unk>", "<s>", "<0x41>", "\u2581", "\u2581the", "é", "<unused>"]
 
+        def serialized_model_proto(self):
+            return b""  # no user-defined symbols
+
+        def decode(self, lists):
+            texts = ("".join(self.pieces[i] for i in ids) for ids in lists)
+            return [text.removeprefix("\u2581").replace("\u2581", " ") for text in texts]
+
         def vocab_size(self):
             return len(self.pieces)
 

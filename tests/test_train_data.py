@@ -1,13 +1,17 @@
 """The trainer's data: order of the batches, shards, the validation stream and its bytes."""
 
+import errno
+import io
 import json
 import lzma
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import sentencepiece
 import torch
 import trainer_kit as kit
+from golf import stream as golf_stream
 from trainer_kit import BOS, TOKENIZER, UNK, knobs, make_data, random_tokens, run_main, write_shard
 
 import train_gpt as T
@@ -144,6 +148,96 @@ def test_bytes_of_single_targets_follow_the_rule(tmp_path, tokenizer):
     assert stream_of(tmp_path, tokens).target_bytes.tolist() == [3, 4, 1, 1, 1, 1, 1, 0, 0, 1, 0, 3, 0, 1]
 
 
+SETTINGS = {
+    "as usual": dict(),
+    "no space before": dict(add_dummy_prefix=False),
+    "spaces kept": dict(remove_extra_whitespaces=False, allow_whitespace_only_pieces=True),
+    "spaces kept, none before": dict(remove_extra_whitespaces=False, add_dummy_prefix=False),
+    "spaces behind": dict(treat_whitespace_as_suffix=True),
+    "words together": dict(split_by_whitespace=False),
+    "no byte pieces": dict(byte_fallback=False, character_coverage=1.0),
+    "normalized": dict(normalization_rule_name="nmt_nfkc"),
+    "unigram": dict(model_type="unigram"),
+    "symbols of text": dict(user_defined_symbols=["\n", "\n\n", "  ", "\u2581\u2581", "number", "\u2581is"]),
+}
+MARKS = {"<|endoftext|>": True, "<sep>": True, "[SEP]": True, "end": False}
+
+
+def trained_tokenizer(folder, texts, **options):
+    """A tokenizer of these settings; (processor, path)."""
+    model = io.BytesIO()
+    usual = dict(model_type="bpe", vocab_size=420, byte_fallback=True, normalization_rule_name="identity")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_writer=model, minloglevel=2, **{**usual, **options}
+    )
+    (folder / "tok.model").write_bytes(model.getvalue())
+    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()), folder / "tok.model"
+
+
+NUMBERS = [f"The number {i} is  less\tthan é 漢字 {i + 1}.\n\nNext:   {i}" for i in range(300)]
+
+
+@pytest.mark.parametrize("options", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("mark", [None, "<|endoftext|>"], ids=["BOS", "symbol"])
+def test_bytes_are_those_of_the_text_whatever_the_tokenizer(options, mark, tmp_path):
+    """Documents set apart by a BOS or by a symbol; the trainer's own count and the scorer's."""
+    symbols = [*options.get("user_defined_symbols", []), *([mark] if mark else [])]
+    tokenizer, path = trained_tokenizer(tmp_path, NUMBERS, **{**options, "user_defined_symbols": symbols})
+    first = tokenizer.piece_to_id(mark) if mark else tokenizer.bos_id()
+    encoded = [tokenizer.encode(text) for text in [*NUMBERS[:40], " x", "a b", "The"]]
+    tokens = [token for ids in encoded for token in (first, *ids)]
+    text_bytes = sum(len(tokenizer.decode(ids).encode()) for ids in encoded)
+    stream = stream_of(tmp_path, tokens, TOKENIZER_PATH=path, VOCAB_SIZE=tokenizer.vocab_size())
+    assert stream.target_bytes.sum() == text_bytes
+    scorers = golf_stream.Stream(np.array(tokens), golf_stream.vocabulary_of(tokenizer))
+    assert (scorers.target_bytes == stream.target_bytes).all()
+
+
+@pytest.mark.parametrize("name, is_mark", MARKS.items())
+def test_a_symbol_in_brackets_is_no_text_if_the_user_defined_it(name, is_mark, tmp_path):
+    texts = [f"{text} {name} {name}" for text in NUMBERS]
+    for symbols, expected in (([name], is_mark), ([], False)):
+        tokenizer, _ = trained_tokenizer(tmp_path, texts, user_defined_symbols=symbols)
+        special = dict(zip(map(tokenizer.id_to_piece, range(420)), T.piece_table(tokenizer)[2]))
+        assert special.get(name, False) == expected, symbols
+
+
+def test_a_stream_whose_text_has_other_bytes_is_refused(tmp_path):
+    """A byte piece alone is U+FFFD when it is decoded: three bytes, counted as one."""
+    write_shard(tmp_path / "fineweb_val_000000.bin", [BOS, 300, 234, 300, BOS, 300, 301, BOS, 300])
+    with pytest.raises(T.UserError, match=r"1 of \d documents have other bytes.*TOKENIZER_PATH"):
+        T.read_stream(knobs(DATA_PATH=tmp_path, VAL_MAX_TOKENS=0))
+
+
+def test_a_stream_may_be_cut_within_a_character(tmp_path, tokenizer):
+    three = [tokenizer.piece_to_id(f"<0x{byte:02X}>") for byte in "漢".encode()]
+    for cut in (1, 2, 3):
+        write_shard(tmp_path / "fineweb_val_000000.bin", [BOS, 300, *three[:cut]])
+        stream = T.read_stream(knobs(DATA_PATH=tmp_path, VAL_MAX_TOKENS=0))
+        assert stream.target_bytes[1:].tolist() == [1] * cut
+
+
+def test_shards_follow_their_numbers(tmp_path):
+    tokens = random_tokens(1200)
+    for i, part in enumerate(np.array_split(tokens, 12)):
+        write_shard(tmp_path / (f"fineweb_val_{i}.bin" if i != 3 else "fineweb_val_000003.bin"), part)
+    assert (T.read_stream(knobs(DATA_PATH=tmp_path, VAL_MAX_TOKENS=0)).tokens == tokens).all()
+    assert [p.stem for p in T.find_shards(tmp_path, "val")][-2:] == ["fineweb_val_10", "fineweb_val_11"]
+
+
+@pytest.mark.parametrize("name, words", [
+    ("fineweb_val_03.bin", "has the number of fineweb_val_000003.bin"), ("fineweb_val_.bin", "no number"),
+    ("fineweb_val_x.bin", "no number"), ("fineweb_val_3 (1).bin", "no number"),
+    ("fineweb_val_-1.bin", "no number"), ("fineweb_val_\u0663.bin", "no number"),
+])  # fmt: skip
+def test_shards_without_a_number_of_their_own_are_refused(name, words, tmp_path):
+    write_shard(tmp_path / "fineweb_val_000003.bin", random_tokens(100))
+    write_shard(tmp_path / name, random_tokens(100))
+    with pytest.raises(T.UserError, match=words):
+        T.find_shards(tmp_path, "val")
+    assert len(T.find_shards(make_data(tmp_path), "train")) == 2
+
+
 def test_the_stream_is_the_first_tokens_across_shards(tmp_path):
     tokens = random_tokens(300)
     for i, part in enumerate((tokens[:120], tokens[120:250], tokens[250:])):
@@ -241,8 +335,47 @@ def short_shards(data):
         write_shard(path, random_tokens(16))
 
 
+def link_to_nothing(data):
+    (data / "fineweb_train_000002.bin").symlink_to("/nowhere/x.bin")
+
+
+def a_folder(data):
+    (data / "fineweb_train_000002.bin").mkdir()
+
+
+def mapped_badly(data):
+    """As a disk does that cannot map files."""
+    def memmap(path, *_):
+        raise OSError(errno.ENODEV, "No such device")
+
+    return {"np": SimpleNamespace(**{**vars(np), "memmap": memmap})}
+
+
+def unreadable(data):
+    """As another user's shard, which root may read all the same."""
+    def fromfile(path, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    return {"np": SimpleNamespace(**{**vars(np), "fromfile": fromfile})}
+
+
+def too_many(data):
+    def memmap(path, *_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    return {"np": SimpleNamespace(**{**vars(np), "memmap": memmap})}
+
+
 BAD_DATA = {
-    no_shards: ("data", "fineweb_train_*.bin", "DATA_PATH"),
+    link_to_nothing: ("fineweb_train_000002.bin", "No such file", "put it back"),
+    a_folder: ("fineweb_train_000002.bin", "Is a directory"),
+    mapped_badly: ("fineweb_train_000000.bin", "No such device"),
+    unreadable: ("fineweb_train_000000.bin", "Permission denied", "change its permissions"),
+    too_many: ("fineweb_train_000000.bin", "ulimit -n"),
+    no_shards: (
+        "data", "fineweb_train_*.bin", "DATA_PATH=data/datasets/sample_sp1024",
+        "python3 data/cached_challenge_fineweb.py --variant sp1024", "python3 data/build_sample_dataset.py",
+    ),
     no_validation: ("data", "fineweb_val_*.bin"),
     truncated: ("fineweb_train_000001.bin", "2822 bytes", "2824"),
     too_long: ("fineweb_val_000000.bin", "2226 bytes", "2224"),
@@ -259,8 +392,9 @@ BAD_DATA = {
 
 @pytest.mark.parametrize("damage", BAD_DATA, ids=lambda damage: damage.__name__)
 def test_bad_data_is_refused_before_training(damage, tmp_path):
-    damage(make_data(tmp_path / "data"))
-    kit.assert_refused(run_main(tmp_path), *BAD_DATA[damage])
+    patches = damage(make_data(tmp_path / "data"))
+    patches = patches if isinstance(patches, dict) else None
+    kit.assert_refused(run_main(tmp_path, patches), *BAD_DATA[damage])
 
 
 def test_a_high_id_in_training_data_stops_the_run(tmp_path):

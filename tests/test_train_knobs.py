@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trainer_kit as kit
@@ -164,6 +165,37 @@ class NoCuda:
 
     def __getattr__(self, name):
         return getattr(kit.torch, name)
+
+
+HOME = Path("~").expanduser()
+
+
+@pytest.mark.parametrize("name", T.PATHS)
+def test_a_home_folder_is_found(name):
+    assert getattr(T.read_knobs({name.upper(): "~/golf"}), name) == str(HOME / "golf")
+    assert getattr(T.read_knobs({name.upper(): "a/~/b$c"}), name) == "a/~/b$c"
+    for value in ("$HOME/golf", "${HOME}/golf", "~nobody-of-this-name/x"):
+        with pytest.raises(T.UserError, match=f"{name.upper()}=.*write the path itself") as error:
+            T.read_knobs({name.upper(): value})
+        assert error.value.code == 2
+
+
+def test_a_variable_that_is_nearly_a_knob_is_told(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MATRIX_LRR", "model_dmi", "SEEDS", "OMP_NUM_THREADS", "LANGUAGE", "TRAIN_MAX_SEQ_LEN"):
+            patch.setenv(name, "1")
+        result = run_main(tmp_path, ITERATIONS=1, TRAIN_SEQ_LEN=16)
+    assert result.code == 0
+    assert result.err == "train_gpt.py: warning: MATRIX_LRR is set and unknown; did you mean MATRIX_LR?\n"
+
+
+@pytest.mark.parametrize("name", ["train_gpt.py", "train_gpt_mlx.py"])
+def test_a_package_that_is_missing_is_one_line(name):
+    command = [sys.executable, "-S", kit.REPO / name]
+    done = subprocess.run(command, env=kit.BARE, capture_output=True, text=True)
+    needs = {"train_gpt.py": "requirements-cuda.txt", "train_gpt_mlx.py": "requirements-mlx.txt"}[name]
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"{name}: error: No module named ") and needs in done.stderr
 
 
 def test_upstreams_second_name_of_the_sequence_length():

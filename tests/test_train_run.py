@@ -1,6 +1,8 @@
 """Whole tiny runs of the trainer: what they log, how they end, how they go on, what they refuse."""
 
+import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -743,6 +745,208 @@ def test_a_full_disk_at_the_checkpoint_is_one_line_and_training_goes_on(tmp_path
     assert result.code == 0 and not result.err
     assert result.log.count("\nno checkpoint at step 3, training goes on: ") == 1
     assert not list(result.folder.glob("*.part")), "the artifact wants the room"
+
+
+class Full(io.FileIO):
+    """A file on a disk that is full while `Full.now` holds; half of what is written fits before."""
+
+    now = False
+
+    def write(self, data):
+        if not Full.now:
+            return super().write(data)
+        if len(data) > 1:
+            return super().write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_log_on_a_full_disk_ends_no_run_and_goes_on_when_there_is_room(tmp_path):
+    def fill(run):
+        Full.now = True
+
+    def free(run):
+        Full.now = False
+
+    real = T.LineFile.__init__
+
+    def init(self, path, append):
+        real(self, path, append)
+        self.file = Full(path, "ab+")
+
+    step = kit.before_step(fill, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(T, "train_step", step)
+        step = kit.before_step(free, 4)
+        patch.setattr(T.LineFile, "__init__", init)
+        result = run_main(tmp_path, {"train_step": step})
+    assert result.code == 0
+    warnings = result.err.splitlines()
+    assert len(warnings) == 2 and all("No space left on device; free some room" in line for line in warnings)
+    assert {path for line in warnings for path in ("train.log", "metrics.jsonl") if path in line} == {
+        "train.log", "metrics.jsonl",
+    }  # fmt: skip
+    assert [m["step"] for m in result.events("step")] == [1, 2, 5, 6], "no half line is left"
+    assert [int(s) for s in re.findall(r"^step:(\d)/6 train_loss", result.log, re.M)] == [1, 2, 5, 6]
+    assert [int(s) for s in re.findall(r"^step:(\d)/6 train_loss", result.out, re.M)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_full_disk_at_the_artifact_is_one_line(tmp_path):
+    def replace(path, write):
+        if path.name.startswith("final_model"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return real(path, write)
+
+    real = T.replace_file
+    result = run_main(tmp_path, {"replace_file": replace})
+    assert result.code == 1
+    kit.assert_one_line(result.err, "final_model.int8.zlib", "No space left", "RESUME=1 goes on")
+    assert result.checkpoint["step"] == 6
+    again = run_main(tmp_path, RESUME=1)
+    assert again.code == 0 and [m["step"] for m in again.events("step")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_whatever_else_cannot_be_read_or_written_is_one_line(tmp_path):
+    def fail(run):
+        raise OSError(errno.EIO, "Input/output error", "/mnt/disk/x")
+
+    result = run_main(tmp_path, {"train_step": kit.before_step(fail, 1)})
+    assert result.code == 1
+    kit.assert_one_line(result.err, "/mnt/disk/x: Input/output error")
+
+
+def trainer(folder, *python, **changes):
+    """The command and environment of a trainer as a process of its own."""
+    env = {**kit.BARE, **kit.run_settings(folder, changes)}
+    return [sys.executable, *python, kit.REPO / "train_gpt.py"], env
+
+
+def test_a_console_that_nobody_reads_ends_no_run(tmp_path):
+    command, env = trainer(tmp_path)
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait(120) == 0
+    assert "final_sliding_window_exact" in (tmp_path / "runs" / "run" / "train.log").read_text()
+
+
+def test_a_console_on_a_full_disk_ends_no_run(tmp_path):
+    command, env = trainer(tmp_path)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, env=env, stdout=full, stderr=full)
+    assert done.returncode == 0
+    assert "final_sliding_window_exact" in (tmp_path / "runs" / "run" / "train.log").read_text()
+
+
+def test_in_any_locale_and_without_docstrings_files_are_utf8(tmp_path):
+    folder = tmp_path / "für"
+    folder.mkdir()
+    command, env = trainer(folder, "-OO", RUN_ID="größe")
+    env |= dict(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    done = subprocess.run(command, env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert "run_id:größe\n".encode() in done.stdout
+    run = folder / "runs" / "größe"
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert events[0]["run_id"] == "größe" and events[0]["config"]["DATA_PATH"] == str(folder / "data")
+    assert json.loads((run / "config.json").read_text("utf-8"))["RUN_ID"] == "größe"
+    assert f"'DATA_PATH': '{folder / 'data'}'" in (run / "train.log").read_text("utf-8")
+
+
+def test_a_script_that_is_not_utf8_is_refused(tmp_path):
+    script = tmp_path / "train_gpt.py"
+    script.write_bytes(b"# coding: latin-1\n# \xfc\n" + T.SCRIPT.read_bytes())
+    result = run_main(tmp_path, {"SCRIPT": script})
+    kit.assert_refused(result, script, "not UTF-8")
+
+
+@pytest.mark.parametrize("number", kit.STOP_SIGNALS)
+def test_a_signal_before_training_ends_the_run_at_once(number, tmp_path):
+    """While it warms up: nothing is trained, so nothing is packed."""
+    code = (
+        "import runpy, sys, time, torch\n"
+        "torch.nn.Embedding.__init__ = lambda *_: print('here', flush=True) or time.sleep(60)\n"
+        f"runpy.run_path({str(kit.REPO / 'train_gpt.py')!r}, run_name='__main__')"
+    )
+    _, env = trainer(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "here\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "stopped before training began; there was nothing to save\n"
+    assert not list(tmp_path.glob("runs/run/final_model*"))
+
+
+def test_a_signal_that_comes_before_a_step_is_done_packs_nothing(tmp_path):
+    class Asked(T.StopFlag):
+        def __init__(self, name):
+            super().__init__(name)
+            self.asked = True
+
+    result = run_main(tmp_path, {"StopFlag": Asked})
+    assert result.code == 130
+    kit.assert_one_line(result.err, "stopped before a step was done")
+    assert not list(result.folder.glob("final_model*")) and not list(result.folder.glob("checkpoint*"))
+
+
+def test_a_signal_while_it_packs_or_scores_loses_nothing(tmp_path):
+    real = T.export_artifact
+
+    def export_artifact(*args):
+        assert (tmp_path / "runs" / "run" / "checkpoint.pt").exists()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args)
+
+    result = run_main(tmp_path, {"export_artifact": export_artifact})
+    assert result.code == 0 and len(result.events("score")) == 2
+    assert result.events("train_end")[0]["reason"] == "iterations"
+
+
+def test_a_stop_cuts_periodic_validation_short_and_saves(tmp_path):
+    real = T.score_stream
+
+    def score_stream(scorer, stream, log, stop=None):
+        if stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        return real(scorer, stream, log, stop)
+
+    result = run_main(tmp_path, {"score_stream": score_stream}, VAL_LOSS_EVERY=2, ITERATIONS=100)
+    assert result.code == 0 and not result.events("val")
+    assert result.checkpoint["step"] == result.events("train_end")[0]["step"] == 3
+
+
+def test_nohup_holds(tmp_path):
+    """SIGHUP that was ignored at the start stays so."""
+    code = (
+        "import runpy, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        f"runpy.run_path({str(kit.REPO / 'train_gpt.py')!r}, run_name='__main__')"
+    )
+    _, env = trainer(tmp_path, ITERATIONS=40, TRAIN_LOG_EVERY=1)
+    process = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("step:1/"):
+            process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0
+    assert '"reason": "iterations"' in (tmp_path / "runs" / "run" / "metrics.jsonl").read_text()
+
+
+def test_a_type_that_is_hopeless_is_tried_for_a_moment(monkeypatch):
+    """On a CPU without bfloat16's instructions a large product takes a second."""
+    tried = []
+
+    def mean_seconds(device, count, action):
+        product = action()
+        tried.append((product.dtype, len(product)))
+        return 1.0 if product.dtype == torch.bfloat16 else 0.1
+
+    monkeypatch.setattr(T, "mean_seconds", mean_seconds)
+    assert T.pick_dtype(torch.device("cpu")) == torch.float32
+    assert tried == [(torch.float32, 256), (torch.bfloat16, 256)]
+    monkeypatch.setattr(T, "mean_seconds", lambda d, c, a: 0.1 if a().dtype == torch.bfloat16 else 0.3)
+    assert T.pick_dtype(torch.device("cpu")) == torch.bfloat16
 
 
 # ---- Other processes ----

@@ -70,6 +70,7 @@ MODULES = {
     "io": "BytesIO StringIO",
     "itertools": "*",
     "json": "dumps loads dump load JSONDecodeError",
+    "locale": "setlocale LC_CTYPE Error",
     "logging": "getLogger basicConfig debug info warning error DEBUG INFO WARNING ERROR StreamHandler",
     "lzma": """compress decompress LZMACompressor LZMADecompressor FORMAT_RAW FORMAT_XZ FORMAT_ALONE
         FILTER_LZMA1 FILTER_LZMA2 FILTER_DELTA PRESET_EXTREME PRESET_DEFAULT CHECK_NONE LZMAError

@@ -18,7 +18,6 @@ import numpy as np
 from . import REPO, GolfError, missing, shown
 
 HEADER_BYTES, MAGIC, VERSION = 1024, 20240520, 1
-SPACE = "\u2581"
 PART = 8192  # tokens of a train shard that are drawn together as held-out text
 DRAWN_FROM = 100  # train shards hold at least so many times what is drawn
 
@@ -28,9 +27,9 @@ class Vocabulary:
     """A SentencePiece tokenizer and what counting bytes needs of its pieces, arrays of [vocab]."""
 
     processor: object  # sentencepiece.SentencePieceProcessor
-    size: np.ndarray  # int64: UTF-8 bytes without a leading space
-    space: np.ndarray  # bool: begins with a space
-    special: np.ndarray  # bool: control, unknown or unused, all of 0 bytes
+    size: np.ndarray  # int64: UTF-8 bytes of the text it decodes to at a document's start
+    space: np.ndarray  # bool: one byte more elsewhere, a space that the tokenizer drops there
+    special: np.ndarray  # bool: control, unknown, unused or a marker, all of 0 bytes
     unknown: np.ndarray  # bool
 
     def __len__(self) -> int:
@@ -196,16 +195,34 @@ def read_tokenizer(path: Path) -> tuple[Vocabulary, str]:
 
 
 def vocabulary_of(processor) -> Vocabulary:
-    table = []
-    for i in range(processor.vocab_size()):
-        text, unknown = processor.id_to_piece(i), processor.is_unknown(i)
-        special = processor.is_control(i) or processor.is_unused(i) or unknown
-        byte = processor.is_byte(i)
-        size = 0 if special else 1 if byte else len(text.removeprefix(SPACE).encode())
-        space = not special and not byte and text.startswith(SPACE)
-        table.append((size, space, special, unknown))
-    size, *flags = (np.array(column) for column in zip(*table))
-    return Vocabulary(processor, size.astype(np.int64), *flags)
+    """Counts what the pieces decode to, alone and behind another, not what they are called."""
+    ids, model = range(processor.vocab_size()), processor.serialized_model_proto()
+    unknown = [processor.is_unknown(i) for i in ids]
+    special = [
+        unknown[i]
+        or processor.is_control(i)
+        or processor.is_unused(i)
+        or marks(processor.id_to_piece(i), model)
+        for i in ids
+    ]
+    text = [i for i in ids if not special[i] and not processor.is_byte(i)]
+    size = np.array([0 if s else 1 for s in special], np.int64)  # a byte piece is one byte
+    space = np.zeros(len(ids), bool)
+    if text:
+        alone = [len(t.encode()) for t in processor.decode([[i] for i in text])]
+        front = text[int(np.argmax(alone))]
+        behind = [len(t.encode()) - max(alone) for t in processor.decode([[front, i] for i in text])]
+        size[text], space[text] = alone, np.array(behind) > alone
+    return Vocabulary(processor, size, space, np.array(special), np.array(unknown))
+
+
+def marks(name: str, model: bytes) -> bool:
+    """Whether the piece is a user-defined symbol in brackets (<|endoftext|>, [SEP]): no text, but what
+    sets documents apart. Type 4 behind name and score in the model's bytes says so."""
+    if len(name.encode()) > 127 or (name[:1], name[-1:]) not in (("<", ">"), ("[", "]")):
+        return False
+    field = b"\n" + bytes([len(name.encode())]) + re.escape(name.encode())
+    return bool(re.search(field + rb"(?:\x15....)?\x18\x04", model, re.DOTALL))
 
 
 def check_ids(tokens: np.ndarray, vocabulary: Vocabulary, folder: Path) -> None:
