@@ -1028,6 +1028,7 @@ def read_source():
 class Run:
 	def __init__(self, k):
 		self.k, self.device, self.source = k, pick_device(k.device), read_source()
+		self.modules = own_modules()
 		self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 		unit, self.cuda = self.world * k.train_seq_len, self.device.type == "cuda"
 		self.sequences, rest = divmod(k.train_batch_tokens, unit)  # a step, on this rank
@@ -1094,6 +1095,20 @@ def shown(value):
 	return os.fsencode(value).decode("utf-8", "backslashreplace") if isinstance(value, str) else value
 
 
+def own_modules():
+	"""Name -> bytes of the modules beside the script that it and they import. They count as it does."""
+	found, waiting = {}, [SCRIPT]
+	for path in waiting:
+		with file_access(path):
+			found[path.name] = path.read_bytes()
+		pairs = re.findall(rb"\bfrom\s+(\w+)\s+import\b|\bimport\s+([\w., ]+)", found[path.name])
+		names = [name.decode() for pair in pairs for part in pair for name in re.findall(rb"\w+", part)]
+		beside = [SCRIPT.with_name(f"{name}.py") for name in names]
+		waiting += [module for module in dict.fromkeys(beside) if module.is_file() and module not in waiting]
+	del found[SCRIPT.name]
+	return found
+
+
 def describe(run):
 	k, source, shards = run.k, run.source, run.data.shards
 	knobs = {name.upper(): shown(value) for name, value in k._asdict().items()}
@@ -1101,7 +1116,8 @@ def describe(run):
 	run.log.line(source.decode(), console=False)
 	run.log.fact(
 		"start", run_id=shown(run.folder.name), seed=k.seed, resumed=bool(run.checkpoint), script=SCRIPT.name,
-		script_sha256=sha256(source), device=run.device.type, world_size=run.world,
+		script_sha256=sha256(source), modules={name: sha256(blob) for name, blob in run.modules.items()},
+		device=run.device.type, world_size=run.world,
 		hardware=name, dtype=str(run.model.dtype)[6:], params=sum(p.numel() for p in run.opt.params),
 		versions=dict(python=sys.version.split()[0], torch=torch.__version__, numpy=np.__version__),
 		train_tokens=sum(map(len, shards)), micro_batch_tokens=run.micro * k.train_seq_len,
@@ -1112,7 +1128,8 @@ def describe(run):
 		run.log.line(f"RESUME={k.resume}: no {run.folder / CHECKPOINT} yet, so the run begins")
 	with file_access():
 		(run.folder / "config.json").write_text(json.dumps(knobs), encoding="utf-8")
-		(run.folder / SCRIPT.name).write_bytes(source)
+		for name, blob in {**run.modules, SCRIPT.name: source}.items():
+			(run.folder / name).write_bytes(blob)
 
 
 def train_step(run, tokens, step, scale):
@@ -1209,6 +1226,7 @@ def train(run, step, elapsed, clock=time.monotonic):
 def export(run):
 	"""The artifact's path, the bytes left under the cap."""
 	k, began, code = run.k, time.monotonic(), len(run.source)
+	code += sum(len(name.encode()) + len(blob) for name, blob in run.modules.items())
 	weights = {name: p.detach().cpu().numpy() for name, p in run.model.named_parameters()}
 	blob, step = export_artifact(weights, k, code)
 	path = run.folder / f"final_model.int{k.quant_bits}.{k.compressor}"

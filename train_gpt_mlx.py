@@ -1012,6 +1012,7 @@ class Run:
 	def __init__(self, k):
 		mx.set_default_device(pick_device(k.device))
 		self.k, self.source, cpu = k, read_source(), mx.default_device() == mx.cpu
+		self.modules = own_modules()
 		if cpu:  # MLX would finish one stream's pass before it begins the other's; read at the first eval
 			os.environ.setdefault("MLX_BFS_MAX_WIDTH", "100000")
 		self.sequences, rest = divmod(k.train_batch_tokens, k.train_seq_len)  # a step
@@ -1036,6 +1037,20 @@ def shown(value):
 	return os.fsencode(value).decode("utf-8", "backslashreplace") if isinstance(value, str) else value
 
 
+def own_modules():
+	"""Name -> bytes of the modules beside the script that it and they import. They count as it does."""
+	found, waiting = {}, [SCRIPT]
+	for path in waiting:
+		with file_access(path):
+			found[path.name] = path.read_bytes()
+		pairs = re.findall(rb"\bfrom\s+(\w+)\s+import\b|\bimport\s+([\w., ]+)", found[path.name])
+		names = [name.decode() for pair in pairs for part in pair for name in re.findall(rb"\w+", part)]
+		beside = [SCRIPT.with_name(f"{name}.py") for name in names]
+		waiting += [module for module in dict.fromkeys(beside) if module.is_file() and module not in waiting]
+	del found[SCRIPT.name]
+	return found
+
+
 def describe(run):
 	k, source, cpu, shards = run.k, run.source, mx.default_device() == mx.cpu, run.data.shards
 	knobs = {name.upper(): shown(value) for name, value in k._asdict().items()}
@@ -1044,7 +1059,8 @@ def describe(run):
 	run.log.line(source.decode(), console=False)
 	run.log.fact(
 		"start", run_id=shown(run.folder.name), seed=k.seed, resumed=bool(run.checkpoint), script=SCRIPT.name,
-		script_sha256=sha256(source), device="cpu" if cpu else "gpu", world_size=1,
+		script_sha256=sha256(source), modules={name: sha256(blob) for name, blob in run.modules.items()},
+		device="cpu" if cpu else "gpu", world_size=1,
 		hardware=name, dtype=str(run.model.dtype).removeprefix("mlx.core."), params=params,
 		versions=dict(python=sys.version.split()[0], mlx=mx.__version__, numpy=np.__version__),
 		train_tokens=sum(map(len, shards)), micro_batch_tokens=run.micro * k.train_seq_len,
@@ -1055,7 +1071,8 @@ def describe(run):
 		run.log.line(f"RESUME={k.resume}: no {run.folder / CHECKPOINT} yet, so the run begins")
 	with file_access():
 		(run.folder / "config.json").write_text(json.dumps(knobs), encoding="utf-8")
-		(run.folder / SCRIPT.name).write_bytes(source)
+		for name, blob in {**run.modules, SCRIPT.name: source}.items():
+			(run.folder / name).write_bytes(blob)
 
 
 def train_step(run, tokens, step, scale):
@@ -1158,6 +1175,7 @@ def train(run, step, elapsed, clock=time.monotonic):
 def export(run):
 	"""The artifact's path, the bytes left under the cap."""
 	k, began, code = run.k, time.monotonic(), len(run.source)
+	code += sum(len(name.encode()) + len(blob) for name, blob in run.modules.items())
 	weights = {name: np.array(p) for name, p in tree_flatten(run.model.parameters())}
 	blob, step = export_artifact(weights, k, code)
 	path = run.folder / f"final_model.int{k.quant_bits}.{k.compressor}"

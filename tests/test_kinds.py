@@ -12,7 +12,7 @@ import pytest
 from conftest import REPO
 from golf import GolfError, machine, sandbox, stream
 
-SOURCES = [*REPO.glob("scripts/golf/*.py"), *REPO.glob("data/*.py")]
+SOURCES = [*REPO.glob("scripts/golf/*.py"), *REPO.glob("data/*.py"), *REPO.glob("train_gpt*.py")]
 NO_TEXT = {("os", "open"), ("tarfile", "open")}
 TEXT_CALLS = {"open", "fdopen", "NamedTemporaryFile", "TemporaryFile", "read_text", "write_text", "run"}
 TEXT_CALLS |= {"Popen"}

@@ -196,6 +196,20 @@ def test_the_script_that_ran_is_counted_though_it_was_edited_meanwhile(tmp_path)
     assert ran.stat().st_size < export["bytes_code"] == (result.folder / "train_gpt.py").stat().st_size
 
 
+def test_modules_of_its_own_are_kept_and_counted_with_their_names(tmp_path):
+    ran = tmp_path / "train_gpt.py"
+    ran.write_bytes(T.SCRIPT.read_bytes().replace(b"import zlib", b"import zlib, one as uno", 1))
+    for name, text in (("one", "from two import x\n"), ("two", "import train_gpt, one\nx = 1\n"), ("three", "")):
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    result = run_main(tmp_path, {"SCRIPT": ran})
+    kept = [ran, tmp_path / "one.py", tmp_path / "two.py"]
+    (start,), (export,) = result.events("start"), result.events("export")
+    assert start["modules"] == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in kept[1:]}
+    assert all((result.folder / path.name).read_bytes() == path.read_bytes() for path in kept)
+    assert not (result.folder / "three.py").exists()
+    assert export["bytes_code"] == sum(path.stat().st_size for path in kept) + len("one.py" + "two.py")
+
+
 def test_the_size_line_counts_the_files(finished):
     (export,) = finished.events("export")
     model, code = finished.artifact.stat().st_size, T.SCRIPT.stat().st_size
