@@ -835,7 +835,7 @@ class LineFile:
 
 	def __init__(self, path, append):
 		if not append:
-			open(path, "x").close()
+			open(path, "xb").close()
 		self.path, self.failing, self.file = path, False, open(path, "ab+", buffering=0)
 		if self.file.seek(0, os.SEEK_END):
 			self.file.seek(-1, os.SEEK_END)

@@ -199,11 +199,12 @@ def test_the_script_that_ran_is_counted_though_it_was_edited_meanwhile(tmp_path)
 def test_modules_of_its_own_are_kept_and_counted_with_their_names(tmp_path):
     ran = tmp_path / "train_gpt.py"
     ran.write_bytes(T.SCRIPT.read_bytes().replace(b"import zlib", b"import zlib, one as uno", 1))
-    for name, text in (("one", "from two import x\n"), ("two", "import train_gpt, one\nx = 1\n"), ("three", "")):
+    texts = {"one": "from two import x\n", "two": "import train_gpt, one\nx = 1\n", "three": ""}
+    for name, text in texts.items():
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     result = run_main(tmp_path, {"SCRIPT": ran})
     kept = [ran, tmp_path / "one.py", tmp_path / "two.py"]
-    (start,), (export,) = result.events("start"), result.events("export")
+    (start,), (export,) = map(result.events, ("start", "export"))
     assert start["modules"] == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in kept[1:]}
     assert all((result.folder / path.name).read_bytes() == path.read_bytes() for path in kept)
     assert not (result.folder / "three.py").exists()

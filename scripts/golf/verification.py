@@ -220,7 +220,7 @@ def score_again(folder: Path, claim: dict, rules: dict, plan, trained, data: Pat
         files = [{**f, "sha256": submission.sha256(place / f["path"])} for f in listed]
         told = dict(lane=claim.get("lane"), track=claim.get("track"), files=files)
         told["seeds"] = [dict(seed=entry.seed, artifact=entry.artifact)]
-        (place / "submission.json").write_text(json.dumps(told))
+        (place / "submission.json").write_text(json.dumps(told), encoding="utf-8")
         report = score(place, track_name=track_path(folder, rules), data=data, device=plan.device)
     (result,) = report["seeds"]
     failed = tuple(rule["id"] for rule in result["rules"] if rule["passed"] is False)

@@ -36,7 +36,7 @@ def main(args) -> int:
     report = verify(
         args.folder, out, seed=args.seed, device=args.device, data=args.data, by_steps=args.steps
     )
-    (out / "verify.json").write_text(json.dumps(report, indent=1) + "\n")
+    (out / "verify.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print("\n".join(table(report)))
     print(f"{report['verdict']} {report['folder']} retrained; {shown(out)}/verify.json; {check.RULING}")
     return int(report["verdict"] == "FAIL")
