@@ -25,6 +25,7 @@ fi
 # shellcheck source=scripts/packages.sh
 . "$root/scripts/packages.sh"
 cd "$root"
+venv_check_choice
 packages_ready
 venv_ready requirements-dev.txt
 "$python" -m ruff check .

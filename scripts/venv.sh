@@ -1,7 +1,9 @@
 # shellcheck shell=bash
 # Sourced by quickstart.sh and test.sh: the virtual environment that they share.
-# Needs $root, the repository. venv_ready REQUIREMENTS sets $python.
+# Needs $root, the repository; sets $python. venv_ready REQUIREMENTS is what callers want of it.
 : "${root:?set root to the repository before sourcing venv.sh}"
+python="$root/.venv/bin/python"
+venv_reached= # set once the package index has answered
 
 venv_fail() {
     echo "$(basename "$0"): error: $*" >&2
@@ -79,6 +81,7 @@ venv_make() {
     version=$("$base" -c "$venv_version")
     "$base" -c 'import ensurepip, venv' 2>/dev/null ||
         venv_fail "python$version cannot make virtual environments; on Debian or Ubuntu: sudo apt install python$version-venv"
+    ! "$base" -c 'import pip' 2>/dev/null || venv_reach "$base" || venv_fail "$venv_lost"
     echo "making   .venv with $("$base" -V)"
     # .unfinished goes when all is installed. Where it stayed, the next call looks closer.
     { rm -rf "$venv" && mkdir "$venv" && : >"$venv/.unfinished" && "$base" -m venv "$venv"; } ||
@@ -120,6 +123,12 @@ except OSError:
 PY
 }
 
+# venv_reach PYTHON: whether its pip gets an answer from the index that it is set up with.
+venv_reach() {
+    [ -z "$venv_reached" ] || return 0
+    venv_lost=$("$1" "$root/scripts/pip_reach.py" "$1") && venv_reached=1
+}
+
 venv_pip_install() {
     local quiet=(-q)
     [ -t 1 ] && quiet=()
@@ -143,8 +152,8 @@ venv_install() {
     export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USER=0
     unset PIP_TARGET PIP_PREFIX # a person's own settings would install elsewhere
     : >"$root/.venv/.unfinished"
-    if ! lost=$("$python" "$root/scripts/pip_reach.py" "$python"); then # perhaps all is there already
-        "$python" -m pip install -q --no-index -r "$root/$1" >/dev/null 2>&1 || venv_fail "$lost"
+    if ! venv_reach "$python"; then # perhaps all is there already
+        "$python" -m pip install -q --no-index -r "$root/$1" >/dev/null 2>&1 || venv_fail "$venv_lost"
     fi
     [ "$1" = requirements-mlx.txt ] || venv_tell_of_cuda
     echo "installing $1 into .venv (minutes, the first time)"
@@ -164,7 +173,6 @@ venv_install() {
 # venv_ready requirements-x.txt: makes .venv if need be and installs what the file names, unless the
 # stamp says that this was done. TORCH_INDEX_URL, where set, is where torch alone comes from.
 venv_ready() {
-    python="$root/.venv/bin/python"
     venv_check_choice
     venv_whole && venv_installed "$1" && return
     venv_lock

@@ -288,6 +288,7 @@ def venv_repo(tiny_repo):
         'case "$1 $2" in "-m venv") mkdir -p "$3/bin"; cp "$(dirname "$0")/inner" "$3/bin/python"\n'
         f'echo made >>"{tiny_repo}/made.log"\n'
         ': >"$3/bin/pip"; [ "${FAKE_VENV:-}" = dies ] && kill -9 $PPID; exit 0;; esac\n'
+        'case "$*" in *"import pip"*) exit "${BASE_PIP:-1}";; esac\n'
         f'exec "{sys.executable}" "$@"'
     )
     wrapper(tools / "python3", outer)
@@ -375,6 +376,9 @@ def test_no_network_is_said_at_once_and_names_the_proxy(venv_repo, proxy):
     assert "pip gets no answer from its package index (127.0.0.1:9: Connection refused)" in done.stderr
     expected = "through the proxy of HTTP_PROXY=http://127.0.0.1:9: correct or unset it"
     assert (expected if proxy else "no proxy is set") in done.stderr and "secret" not in done.stderr
+    shutil.rmtree(venv_repo / ".venv")  # where the base Python has pip, that is asked, before .venv is made
+    again = ready(venv_repo, HTTP_PROXY=proxy, BASE_PIP="0", **index)
+    assert (again.returncode, again.stderr) == (1, done.stderr) and not (venv_repo / ".venv").exists()
 
 
 def test_an_index_that_never_answers_is_given_up(monkeypatch, capsys):
