@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from golf import stream, track
-from golf.audit import FULL, FirstPass, audit, feed, target_log_probs
+from golf.audit import FULL, audit, draw_uniform, in_time
 from golf.audit_reference import bigram_log_probs
+from golf.passes import Pass, Text, feed
 
 REPO = Path(__file__).resolve().parents[1]
 EXAMPLES = REPO / "tests" / "fixtures" / "submissions"
@@ -52,53 +53,61 @@ class Local:
 
     def __init__(self, script: Path, artifact: Path = ARTIFACT):
         self.script, self.artifact, self.calls = script, artifact, []
+        self.seconds = 0.0
 
     def reset(self) -> None:
+        began = time.monotonic()
         self.scorer = load_script(self.script).load_scorer(self.artifact, "cpu")
         self.scorer.reset()
         self.calls.append([])
+        self.seconds += time.monotonic() - began
 
     def log_probs(self, tokens: np.ndarray) -> np.ndarray:
         assert 0 < len(tokens) <= self.max_tokens
         self.calls[-1].append(len(tokens))
-        return np.array(self.scorer.log_probs(tokens.copy()), np.float32)
+        began = time.monotonic()
+        rows = np.array(self.scorer.log_probs(tokens.copy()), np.float32)
+        self.seconds += time.monotonic() - began
+        return rows
 
 
-def first_pass(feeder, text: stream.Stream, **facts) -> FirstPass:
-    """The official pass, as score.py makes it: in calls as long as may be."""
-    feeder.reset()
-    began, found = time.monotonic(), []
-    for at in range(0, len(text), feeder.max_tokens):
-        tokens = text.tokens[at : min(at + feeder.max_tokens, len(text))]
-        targets = text.tokens[at + 1 : at + 1 + len(tokens)]
-        found.append(target_log_probs(feeder.log_probs(tokens), targets)[0])
-    return FirstPass(np.concatenate(found), time.monotonic() - began, **facts)
+def text_of(source, scored: int, held_out: int = 0, start: int = 0) -> Text:
+    """The sample stream's first targets, and held-out text after those of the track."""
+    other = source.stream(TRACK["targets"], held_out + 4000).tokens
+    begin = int(np.flatnonzero(source.vocabulary.special[other])[0])
+    tokens = other[begin : begin + held_out + 1] if held_out else other[:0]
+    return Text((source.stream(start, scored),), tokens)
 
 
-def bigram(inputs, targets):
+def first_pass(feeder, text: Text, seed=0, cuts=200) -> Pass:
+    """The official pass, as golf score makes it."""
+    return feed(feeder, text, draw_uniform(np.random.default_rng([seed, 1]), text, size_of(cuts)))
+
+
+def size_of(cuts: int):
+    return replace(FULL, cuts=cuts, targets_a_cut=1 << 40)
+
+
+def bigram(text: Text) -> np.ndarray:
     """The control of tracks that name none."""
-    return bigram_log_probs(inputs, targets, 1024)
+    return bigram_log_probs(text.inputs, text.targets, 1024)
 
 
 def control(feeder):
     """Another submission as the control."""
-
-    def reference(inputs, targets):
-        feeder.reset()
-        return feed(feeder, inputs, targets)[0]
-
-    return reference
+    return lambda text: feed(feeder, text).log_probs
 
 
-def audited(feeder, text, holdout=None, seed=0, facts=(), **options) -> dict:
+def audited(feeder, text, seed=0, cuts=200, budget=None, **options) -> dict:
     """The rules of a first pass and an audit, by id."""
-    first = first_pass(feeder, text, **dict(facts))
-    return audit_rules(feeder, text, first, seed, holdout=holdout, **options)
+    first = first_pass(feeder, text, seed, cuts)
+    rules = {"in-time": in_time(first.seconds, budget, True)}
+    return rules | audit_rules(feeder, text, first, seed, cuts, **options)
 
 
-def audit_rules(feeder, text, first, seed=0, cuts=400, **options) -> dict:
+def audit_rules(feeder, text, first, seed=0, cuts=200, **options) -> dict:
     """The rules of an audit after this first pass, by id."""
-    options = dict(reference=bigram, size=replace(FULL, cuts=cuts), log=lambda _: None) | options
+    options = dict(reference=bigram, size=size_of(cuts), log=lambda _: None) | options
     rules = audit(feeder, text, first, np.random.default_rng(seed), **options)
     assert len({rule.id for rule in rules}) == len(rules)
     return {rule.id: rule for rule in rules}

@@ -1,7 +1,8 @@
-"""Whether a score is honest: the stream is fed again, in ways that nobody could foresee.
+"""Whether a score is honest: the stream and held-out text are fed again, cut at other places.
 
-The last row of a call is given before its target is known: it is blind. docs/submission_interface.md
-has the rules, what each of them finds and how surely, and what none of them sees.
+A row that is the last of a call cannot know its target; fed again within a call it could. Honest rows
+are the same either way. docs/submission_interface.md has the rules, what each of them finds and how
+surely, and what none of them sees.
 """
 
 from __future__ import annotations
@@ -9,207 +10,173 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from .audit_reference import compare_texts
+from .audit_reference import SIGMAS, Gap, compare_texts
 from .audit_tokenizer import tokenizer
 from .feeder import AuditRule, Fault, Feeder
-from .stream import Stream
+from .passes import SUM_TOLERANCE, Pass, Text, feed
 
-SUM_TOLERANCE = 1e-3  # nats: how far a row's log-sum-exp may be from 0
 MEAN_TOLERANCE = 1e-4  # bits a byte: how far two passes may differ in the mean
 ROW_TOLERANCE = 1e-3  # nats: how far two scores of a target may, where arithmetic is not noisy
 ROW_CAP = 0.3  # nats: and where it is (bfloat16), at most
+NOISE_QUANTILE = 0.9  # of the rows: what differs in fewer of them is no noise of arithmetic
+NOISE_FACTOR = 10.0  # a row of noisy arithmetic is this often the quantile off, at most
 NOISE_CAP = 0.03  # nats: root mean square difference of two passes
 NOISE_SIGMAS = 4.0  # standard errors of noise that a mean may be off
 CONFIDENCE = 0.95
-LUCK = math.log(1e6)  # nats: a causal model beats the bound on shuffled tokens so far with 1e-6
 SURE_DOCUMENTS = 20  # of fewer, standard errors are too rough to accuse anyone who is not far off
-NEAR_ROWS = 128  # before a replaced suffix
+TAILS = (0.9, 0.99, 0.999)  # quantiles of the lead over the control
+TAIL_SIGMAS = 3.5  # as there are several of them
 LOWEST = -50.0  # nats: what counts for a target of probability 0
 
-Reference = Callable[[np.ndarray, np.ndarray], np.ndarray]  # inputs, targets -> log-probabilities
-
-
-@dataclass(frozen=True)
-class FirstPass:
-    """What the official pass found, which the audit puts to the test."""
-
-    log_probs: np.ndarray  # float64 [N]: natural log of the probability of each target
-    seconds: float = 0.0  # that the submission took, by the parent's clock
-    budget_seconds: float | None = None  # the track's; None: it has none
-    same_device: bool = True  # whether it ran on a device of the lane's class
-    worst_sum: float = 0.0  # nats: the largest |log-sum-exp| of a row
+Reference = Callable[[Text], np.ndarray]  # -> the log-probability of each target
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is fed again."""
+    """How much is fed beside the stream. A cut costs a scorer of windows another window."""
 
-    cuts: int
-    targets: int  # of the stream, from its beginning
-    held_out: int  # targets
-    trials: int  # with a replaced suffix
-    trial_targets: int = 1024  # before it, at most; and in it
+    cuts: int  # of each of the two passes, at least
+    held_out: int  # targets, at most
+    targets_a_cut: int  # more cuts where the text is longer
+    most_cuts: int
 
-    def fed(self, stream: Stream, holdout: Stream | None) -> int:
-        """How many targets the submission is asked for again, at most."""
-        held_out = min(self.held_out, len(holdout)) if holdout else 0
-        return min(self.targets, len(stream)) + held_out + 2 * self.trials * self.trial_targets
+    def cuts_of(self, count: int) -> int:
+        """How many cuts each pass has, of so many targets."""
+        return min(max(self.cuts, min(count // self.targets_a_cut, self.most_cuts)), count // 4)
 
 
-FULL = Size(cuts=2_100, targets=1 << 40, held_out=1 << 18, trials=8)  # the stream to its end
-QUICK = Size(cuts=200, targets=8_192, held_out=8_192, trials=2)
+FULL = Size(cuts=160, held_out=1 << 15, targets_a_cut=1024, most_cuts=4096)
+QUICK = Size(cuts=64, held_out=8_192, targets_a_cut=2048, most_cuts=128)
 
 
 def audit(
     feeder: Feeder,
-    stream: Stream,
-    first_pass: FirstPass,
+    text: Text,
+    first: Pass,
     rng: np.random.Generator,
     *,
     reference: Reference,
-    holdout: Stream | None = None,
     size: Size = FULL,
     log: Callable[[str], None] = print,
+    tell: Callable[[int], None] = lambda at: None,
 ) -> list[AuditRule]:
     """Every rule's outcome. A submission's misbehaviour ends the audit and is a finding too.
 
-    rng: seeded from what the submission cannot know. reference: another model, which says how
-    likely each target was, natural logarithms, float64 [n]; it is asked once, for what is fed
-    again and held-out text after it. holdout: text of the same kind that no one tuned on.
+    first: the official pass, which was cut at uniform places. rng: seeded from what the submission
+    cannot know. reference: another model, which says how likely each target was, natural logarithms,
+    float64 [n].
     """
-    case = Case(feeder, stream, first_pass, rng, reference, holdout, size, log)
-    rules = [complete(case), in_time(case), tokenizer(stream)]
+    rules = [complete(text, first), *map(tokenizer, text.parts[:1])]
+    control = np.maximum(reference(text), LOWEST)
+    worst_sum = first.worst_sum
     try:
-        rules += second_pass(case)
-        rules += suffix_trials(case)
+        cuts = draw_cuts(rng, first, control, size.cuts_of(len(text)))
+        log(f"audit: {len(text):,} targets again, {text.scored:,} of them scored; {len(cuts):,} cuts")
+        second = feed(feeder, text, cuts, tell)
+        worst_sum = max(worst_sum, second.worst_sum)
+        pair = Pair(text, first, second, control)
+        rules += [deterministic(pair), causal(pair)]
     except Fault as fault:
         rules.append(AuditRule(fault.rule, False, "the audit ended", fault.message))
+    rules += [rule(text, first, control) for rule in (at_first_sight, held_out, tails)]
     if all(rule.id != "normalised" for rule in rules):
-        rules.append(normalised(case))
+        rules.append(normalised(worst_sum))
     return rules
 
 
-@dataclass
-class Case:
-    """A submission under audit, and the feeding of it."""
-
-    feeder: Feeder
-    stream: Stream
-    first_pass: FirstPass
-    rng: np.random.Generator
-    reference: Reference
-    holdout: Stream | None
-    size: Size
-    log: Callable[[str], None]
-    worst_sum: float = 0.0  # nats: the largest |log-sum-exp| of what is fed here
-    again: Again | None = None  # once the second pass is over
-
-    def feed(self, tokens: np.ndarray, targets: np.ndarray, cuts=()) -> np.ndarray:
-        """The log-probability of each target, float64 [n], where calls end at the cuts, at the end
-        and where they must."""
-        log_probs, worst = feed(self.feeder, tokens, targets, cuts)
-        self.worst_sum = max(self.worst_sum, worst)
-        return log_probs
+def draw_uniform(rng: np.random.Generator, text: Text, size: Size) -> np.ndarray:
+    """Where the official pass is cut: all places alike."""
+    return rng.choice(len(text), size.cuts_of(len(text)), replace=False)
 
 
-def feed(feeder: Feeder, tokens, targets, cuts=(), tell=lambda at: None) -> tuple[np.ndarray, float]:
-    """The log-probability of each target, float64 [n], and the largest |log-sum-exp| of a row.
-    tell: is told after each call how many targets are scored."""
-    log_probs, at, worst = np.empty(len(targets)), 0, 0.0
-    for stop in call_ends(len(targets), feeder.max_tokens, cuts) + 1:
-        rows = feeder.log_probs(tokens[at:stop])
-        log_probs[at:stop], off = target_log_probs(rows, targets[at:stop])
-        worst, at = max(worst, off), stop
-        tell(at)
-    return log_probs, worst
+def draw_cuts(rng: np.random.Generator, first: Pass, control: np.ndarray, cuts: int) -> np.ndarray:
+    """Where the second pass is cut: rows that were not blind in the first, in proportion to what they
+    would have gained if they peeked."""
+    weights = np.where(first.blind, 1e-30, suspicion(first.log_probs - control, control) + 1e-9)
+    # the largest log weights plus Gumbel noise: sampling in proportion without replacement
+    keys = np.log(weights) + rng.gumbel(size=len(weights))
+    return np.argsort(-keys)[:cuts]
 
 
-def call_ends(count: int, longest: int, cuts=()) -> np.ndarray:
-    """Ascending places of each call's last row."""
-    forced = np.append(np.arange(longest - 1, count, longest), count - 1)
-    return np.union1d(forced, np.asarray(cuts, np.int64)) if count else forced[:0]
-
-
-def target_log_probs(rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
-    """Each target's log-probability, float64 [n], less its row's log-sum-exp; the largest of these.
-
-    rows: float32 [n, vocab]. Raises Fault where a row does not sum to one.
-    """
-    with np.errstate(divide="ignore", over="ignore"):
-        sums = np.log(np.exp(rows).sum(axis=1, dtype=np.float64))
-    worst = float(np.abs(sums).max())
-    if not worst <= SUM_TOLERANCE:
-        told = f"a row sums to {np.exp(min(sums[np.abs(sums).argmax()], 700.0)):.6g}"
-        raise Fault("normalised", f"{told}; every row must sum to 1 within {SUM_TOLERANCE:g} nats")
-    return rows[np.arange(len(rows)), targets].astype(np.float64) - sums, worst
+def suspicion(lead: np.ndarray, control: np.ndarray) -> np.ndarray:
+    """Nats that each row may have gained by peeking, if honest rows are as good as the control's give
+    or take what models differ by: more, the harder the target. The lead itself where that is large."""
+    usual = float(np.median(np.abs(lead) / np.maximum(-control, 0.1)))
+    scale = usual * -control + 1e-6
+    return scale * np.logaddexp(0, np.minimum(lead / scale, 700))
 
 
 # ---- What the first pass shows by itself
 
 
-def complete(case: Case) -> AuditRule:
-    log_probs, count = case.first_pass.log_probs, len(case.stream)
-    scored = int(np.isfinite(log_probs).sum())
-    whole = len(log_probs) == count and scored == count
+def complete(text: Text, first: Pass) -> AuditRule:
+    scored = int(np.isfinite(first.log_probs[: text.scored]).sum())
+    whole = len(first.log_probs) == len(text) and scored == text.scored
     meaning = "each target is scored once, in order; the scorer holds the stream, not the submission"
-    return AuditRule("complete", whole, f"{scored:,} of {count:,} targets fed", meaning)
+    return AuditRule("complete", whole, f"{scored:,} of {text.scored:,} targets fed", meaning)
 
 
-def in_time(case: Case) -> AuditRule:
-    first = case.first_pass
-    figure = f"{first.seconds:.1f} s"
-    if first.budget_seconds is None:
+def in_time(seconds: float, budget: float | None, same_device: bool) -> AuditRule:
+    """budget: the track's, seconds; None: it has none. same_device: as the lane's."""
+    figure = f"{seconds:.1f} s"
+    if budget is None:
         return AuditRule("in-time", True, figure, "the track sets no limit")
-    within = first.seconds <= first.budget_seconds
-    figure += f" of {first.budget_seconds:g} s"
-    if first.same_device:
-        return AuditRule("in-time", within, figure, "measured from outside, without loading")
+    within = seconds <= budget
+    figure += f" of {budget:g} s"
+    if same_device:
+        return AuditRule("in-time", within, figure, "measured from outside, loading and reset included")
     meaning = "not a device of the lane's class: says little of the time on that"
     return AuditRule("in-time", None, figure, meaning)
 
 
-def normalised(case: Case) -> AuditRule:
-    worst = max(case.worst_sum, case.first_pass.worst_sum)
+def normalised(worst: float) -> AuditRule:
     figure = f"largest |log-sum-exp| {worst:.2g} nats, {SUM_TOLERANCE:g} allowed"
     meaning = "every row of every pass; it is taken off before the target's probability is read"
     return AuditRule("normalised", worst <= SUM_TOLERANCE, figure, meaning)
 
 
-# ---- The second pass: the stream with other cuts, and held-out text right after it
+# ---- Two passes, cut at different places
 
 
 @dataclass(frozen=True)
-class Again:
-    """The stream's first targets, fed twice."""
+class Pair:
+    """One text, fed twice."""
 
-    first: np.ndarray  # float64 [count]: the targets' log-probabilities in the first pass
-    second: np.ndarray  # and now
-    seen: np.ndarray  # bool [count]: not the last row of a call of the second pass
-    uniform: np.ndarray  # places of blind rows, all places alike
-    proportional: np.ndarray  # places of blind rows, drawn by the lead over the control
-    bpb_nats: float  # nats a target that make one bit a byte
+    text: Text
+    first: Pass
+    second: Pass
+    control: np.ndarray  # float64 [n]
 
-    @property
+    @cached_property
     def apart(self) -> np.ndarray:
-        return difference(self.first, self.second)
+        """First less second where neither was blind, nats."""
+        both = ~self.first.blind & ~self.second.blind
+        return difference(self.first.log_probs, self.second.log_probs)[both]
 
-    @property
+    @cached_property
     def noise(self) -> float:
-        """Root mean square difference of the passes on rows that are not blind, nats."""
-        return float(np.sqrt(np.mean(self.apart[self.seen] ** 2)))
+        """How far rows are off that are not blind, nats: root mean square."""
+        return float(np.sqrt(np.mean(self.apart**2)))
 
-    @property
+    @cached_property
     def row_allowed(self) -> float:
-        """How far a blind row may be off: the contract's, or three times what noise does to others."""
-        return float(np.clip(3 * np.abs(self.apart[self.seen]).max(), ROW_TOLERANCE, ROW_CAP))
+        """How far any row may be off: the contract's, or what noise does that is in most rows."""
+        usual = float(np.quantile(np.abs(self.apart), NOISE_QUANTILE))
+        return min(max(NOISE_FACTOR * usual, ROW_TOLERANCE), ROW_CAP)
+
+    def gains(self, blind: Pass, seen: Pass) -> np.ndarray:
+        """How much better rows were that could know their target than when they were blind, nats."""
+        where = blind.blind & ~seen.blind
+        return difference(seen.log_probs, blind.log_probs)[where]
 
     def mean_allowed(self, apart: np.ndarray) -> float:
         """How far the mean of these differences may be off, nats."""
-        error = min(float(apart.std()), NOISE_CAP) / math.sqrt(len(apart))
-        return MEAN_TOLERANCE * self.bpb_nats + NOISE_SIGMAS * error
+        error = min(float(apart.std()), NOISE_CAP) / math.sqrt(max(len(apart), 1))
+        return MEAN_TOLERANCE * self.text.nats_of_a_bit + NOISE_SIGMAS * error
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -218,102 +185,96 @@ def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.nan_to_num(a - b, nan=0.0, posinf=99.0, neginf=-99.0)
 
 
-def second_pass(case: Case) -> list[AuditRule]:
-    """Feeds the stream's beginning again, with cuts of this moment, then held-out text."""
-    part, text = case.stream.part(0, case.size.targets), held_out_tokens(case)
-    first = case.first_pass.log_probs[: len(part)]
-    inputs = np.concatenate((part.tokens[:-1], text[:-1]))
-    targets = np.concatenate((part.tokens[1:], text[1:]))
-    reference = np.maximum(case.reference(inputs, targets), LOWEST)
-    uniform, proportional = draw_cuts(case.rng, first - reference[: len(part)], case.size.cuts)
-    cuts = np.concatenate((uniform, proportional))
-    rest = len(targets) - len(part)
-    case.log(f"audit: {len(part):,} targets again with {len(cuts):,} cuts, {rest:,} held out")
-    case.feeder.reset()
-    second = case.feed(part.tokens[:-1], part.tokens[1:], cuts)
-    other = case.feed(text[:-1], text[1:])
-    seen = np.ones(len(part), bool)
-    seen[call_ends(len(part), case.feeder.max_tokens, cuts)] = False
-    bpb_nats = math.log(2) * float(part.target_bytes.mean())
-    case.again = Again(first, second, seen, uniform, proportional, bpb_nats)
-    return [
-        deterministic(case.again),
-        causal(case.again),
-        held_out(part, first, text, other, reference),
-    ]
-
-
-def held_out_tokens(case: Case) -> np.ndarray:
-    """uint16 [h + 1] from the first beginning of a document on; empty where there are none."""
-    if case.holdout is None:
-        return np.zeros(0, np.uint16)
-    tokens = case.holdout.tokens
-    begins = np.flatnonzero(case.stream.vocabulary.special[tokens])
-    start = begins[0] if len(begins) else 0
-    return tokens[start : start + case.size.held_out + 1]
-
-
-def draw_cuts(rng, lead: np.ndarray, cuts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct places: half uniform, half in proportion to the lead (nats), where there is one."""
-    cuts = min(cuts, len(lead) // 2)
-    uniform = rng.choice(len(lead), cuts - cuts // 2, replace=False)
-    weights = np.where(lead > ROW_TOLERANCE, lead, 1e-9)  # where there is none, uniform too
-    weights[uniform] = 1e-30
-    # the largest log weights plus Gumbel noise: sampling in proportion without replacement
-    keys = np.log(weights) + rng.gumbel(size=len(weights))
-    return uniform, np.argsort(-keys)[: cuts // 2]
-
-
-def deterministic(again: Again) -> AuditRule:
-    apart = again.apart[again.seen]
-    mean, noise = float(apart.mean()), again.noise
-    passed = noise <= NOISE_CAP and abs(mean) <= again.mean_allowed(apart)
-    figure = f"mean {mean / again.bpb_nats:+.1e} bits a byte, rms {noise:.1e} nats, {len(apart):,} rows"
+def deterministic(pair: Pair) -> AuditRule:
+    apart, noise, allowed = pair.apart, pair.noise, pair.row_allowed
+    mean, off = float(apart.mean()), int((np.abs(apart) > allowed).sum())
+    passed = not off and noise <= NOISE_CAP and abs(mean) <= pair.mean_allowed(apart)
+    figure = (
+        f"{off} of {len(apart):,} rows off, most {np.abs(apart).max():.1e} nats of {allowed:.0e}; "
+        f"mean {mean / pair.text.nats_of_a_bit:+.1e} bits a byte, rms {noise:.1e} nats"
+    )
     meaning = "two passes in new processes, cut elsewhere, agree"
     if not passed:
         meaning = "two passes disagree: rows depend on chance, or on where calls end"
     return AuditRule("deterministic", bool(passed), figure, meaning)
 
 
-def causal(again: Again) -> AuditRule:
-    cuts = np.concatenate((again.uniform, again.proportional))
-    off, allowed = np.abs(again.apart[cuts]), again.row_allowed
-    anywhere = again.apart[again.uniform]
-    moved, mean = int((off > allowed).sum()), float(anywhere.mean())
-    passed = not moved and abs(mean) <= again.mean_allowed(anywhere)
+def causal(pair: Pair) -> AuditRule:
+    uniform = pair.gains(pair.first, pair.second)
+    gains = np.concatenate((uniform, pair.gains(pair.second, pair.first)))
+    allowed, mean = pair.row_allowed, float(uniform.mean())
+    moved = int((np.abs(gains) > allowed).sum())
+    passed = not moved and abs(mean) <= pair.mean_allowed(uniform)
     figure = (
-        f"{moved} of {len(cuts):,} blind rows moved, most {off.max():.1e} nats of {allowed:.0e}, mean "
-        f"{mean:+.1e}; finds peeking at 1 target in {smallest_share(len(anywhere)):,} anywhere, 1 in "
-        f"{smallest_share(len(cuts)):,} where it leads as on average"
+        f"{moved} of {len(gains):,} blind rows moved, most {np.abs(gains).max():.1e} nats of "
+        f"{allowed:.0e}, mean {mean:+.1e}; finds 1 peek in {smallest_share(len(uniform)):,} anywhere"
     )
     meaning = "rows were as good before the next token was known"
     if not passed:
-        better = "better" if mean > 0 else "different"
-        meaning = f"the first pass is {better} where it had the next token already: it peeks"
+        better = "better" if gains.sum() > 0 else "different"
+        meaning = f"rows are {better} where the call holds the next token already: it peeks"
     return AuditRule("causal", bool(passed), figure, meaning)
 
 
 def smallest_share(draws: int) -> int:
     """n such that peeking at 1 target in n is hit by one of so many draws with CONFIDENCE."""
-    return int(1 / (1 - (1 - CONFIDENCE) ** (1 / draws)))
+    return int(1 / (1 - (1 - CONFIDENCE) ** (1 / max(draws, 1))))
 
 
-def held_out(part: Stream, first, text, other, reference) -> AuditRule:
-    """The stream's beginning, which has been fed no later than the other text: a scorer that learns
-    has learnt no less by then. first, other: the log-probabilities of part.tokens[1:] and text[1:];
-    reference: of both."""
+# ---- The first pass beside the control model
+
+
+def at_first_sight(text: Text, first: Pass, control: np.ndarray) -> AuditRule:
+    """Blind rows of the first pass, whose targets no process had seen before, against the others.
+    Coarse, but nothing that one process tells another can deceive it."""
+    lead = np.maximum(first.log_probs, LOWEST) - slope_of(first, control) * control
+    blind, seen = lead[first.blind], lead[~first.blind]
+    gap = float(seen.mean() - blind.mean())
+    allowed = NOISE_SIGMAS * float(lead.std()) / math.sqrt(len(blind))
+    figure = f"{gap:+.3f} nats better where the call holds the target, {allowed:.3f} allowed"
+    meaning = "as good where no process could have seen the target"
+    if gap > allowed:
+        meaning = "worse where no process could have seen the target: it peeks, and processes talk"
+    return AuditRule("first-sight", gap <= allowed, figure, meaning)
+
+
+def slope_of(first: Pass, control: np.ndarray) -> float:
+    """By how much log-probabilities follow the control's."""
+    a, b = np.maximum(first.log_probs, LOWEST), control - control.mean()
+    return float((a * b).sum() / max((b * b).sum(), 1e-12))
+
+
+def held_out(text: Text, first: Pass, control: np.ndarray) -> AuditRule:
+    """The stream, which was fed no later than the other text: a scorer that learns has learnt no less
+    by then."""
+    gap = gap_of(text, np.maximum(first.log_probs, LOWEST), control)
     meaning = "as far ahead of the control model on other text"
-    if len(text) < 2:
-        return AuditRule("held-out", None, "no text", "name held-out text with --holdout")
-    inputs = np.concatenate((part.tokens[:-1], text[:-1]))
-    begins = part.vocabulary.special[inputs]
-    on_stream = np.arange(len(inputs)) < len(first)
-    model = np.maximum(np.concatenate((first, other)), LOWEST)
-    gap = compare_texts(model, reference, np.cumsum(begins), on_stream)
+    return gap_rule("held-out", gap, "nats better on the stream", meaning)
+
+
+def tails(text: Text, first: Pass, control: np.ndarray) -> AuditRule:
+    """The largest leads alone: what is stored of few targets is far ahead there."""
+    lead = np.maximum(first.log_probs, LOWEST) - control
+    worst, which = None, 0.0
+    for quantile in TAILS:
+        over = np.maximum(lead - np.quantile(lead, quantile), 0)
+        gap = gap_of(text, over, np.minimum(control - np.quantile(control, 1 - quantile), 0), TAIL_SIGMAS)
+        if gap and (worst is None or gap.difference / gap.allowed > worst.difference / worst.allowed):
+            worst, which = gap, quantile
+    unit = f"nats more lead over the {100 * which:g} % quantile"
+    return gap_rule("tails", worst, unit, "no more large leads than on other text")
+
+
+def gap_of(text: Text, model: np.ndarray, control: np.ndarray, sigmas: float = SIGMAS) -> Gap | None:
+    on_stream = np.arange(len(text)) < text.scored
+    return compare_texts(model, control, text.documents, on_stream, sigmas)
+
+
+def gap_rule(rule: str, gap: Gap | None, unit: str, meaning: str) -> AuditRule:
     if gap is None:
-        return AuditRule("held-out", None, "too few documents", "needs a longer stream or --holdout")
+        return AuditRule(rule, None, "too few documents", "needs a longer stream, or text by --holdout")
     figure = (
-        f"{gap.difference:+.3f} nats better on the stream, error {gap.error:.3f}, {gap.allowed:.3f} "
+        f"{gap.difference:+.4f} {unit}, error {gap.error:.4f}, {gap.allowed:.4f} "
         f"allowed; {gap.documents[0]} and {gap.documents[1]} documents"
     )
     passed = gap.difference <= gap.allowed
@@ -321,61 +282,4 @@ def held_out(part: Stream, first, text, other, reference) -> AuditRule:
         meaning = "better on the stream than on other text of its kind: it holds the stream"
         if min(gap.documents) < SURE_DOCUMENTS and gap.difference < 2 * gap.allowed:
             passed, meaning = None, "perhaps chance, as documents are few: score without --quick"
-    return AuditRule("held-out", None if passed is None else bool(passed), figure, meaning)
-
-
-# ---- The beginning again, with other text after an unforeseen place
-
-
-def suffix_trials(case: Case) -> list[AuditRule]:
-    """Each in a new process and in one call: some of the stream, then its next tokens, shuffled."""
-    moved, largest, most, nats, bound, targets = 0, 0.0, 0.0, 0.0, 0.0, 0
-    case.log(f"audit: {case.size.trials} beginnings with a replaced suffix")
-    for _ in range(case.size.trials):
-        first, second, tail, log_probs = suffix_trial(case)
-        off = np.abs(difference(first, second))
-        allowed = max(case.again.row_allowed, noise_allowed(off[:-NEAR_ROWS]))
-        moved, largest = moved + int((off > allowed).sum()), max(largest, off.max())
-        most = max(most, allowed)
-        nats, targets = nats - log_probs.sum(), targets + len(tail)
-        bound += shuffled_bound(tail)
-    rows = f"{moved} rows moved, most {largest:.1e} nats of {most:.0e}"
-    meaning = "rows do not change when what comes after them in the same call does"
-    if moved:
-        meaning = "rows change with what comes after them in the same call: it looks ahead"
-    suffix = AuditRule("suffix-proof", not moved, f"{case.size.trials} suffixes, {rows}", meaning)
-    per_target = f"{nats / targets:.2f} nats a target, at least {bound / targets:.2f} for any model"
-    text = f"{-case.again.first.mean():.2f} on the text"
-    passed, meaning = nats > bound - LUCK, "shuffled tokens are as hard as they are for any model"
-    if not passed:
-        meaning = "better on shuffled tokens than any model can be that does not know them"
-    return [suffix, AuditRule("shuffled", bool(passed), f"{per_target}; {text}", meaning)]
-
-
-def noise_allowed(off: np.ndarray) -> float:
-    """Nats that a row near the suffix may be off, by what happens to rows far from it: a process may
-    compute in another type than the one before. 0 where that is more than noise."""
-    noisy = len(off) and math.sqrt(np.mean(off**2)) <= NOISE_CAP
-    return min(3 * float(off.max()), ROW_CAP) if noisy else 0.0
-
-
-def suffix_trial(case: Case):
-    """(first pass, now) log-probabilities before the replaced suffix; the suffix's targets and
-    their log-probabilities."""
-    most, first = case.size.trial_targets, case.again.first
-    before = int(case.rng.integers(1, min(most, len(first) // 2)))  # inputs that are the stream's
-    stop = min(before + most, len(first))
-    tokens = case.stream.tokens[:stop].copy()
-    tokens[before:] = case.rng.permutation(tokens[before:])
-    targets = np.append(tokens[1:], 0)
-    targets[before - 1] = case.stream.tokens[before]  # the true one: this row is the nearest
-    case.feeder.reset()
-    log_probs = case.feed(tokens, targets)
-    return first[:before], log_probs[:before], tokens[before + 1 :], log_probs[before:-1]
-
-
-def shuffled_bound(tokens: np.ndarray) -> float:
-    """Nats that shuffled tokens cost at least, in the mean, whoever does not see what comes: the
-    logarithm of the number of orders, known multiset or not."""
-    counts = np.bincount(tokens)
-    return math.lgamma(len(tokens) + 1) - sum(math.lgamma(n + 1) for n in counts[counts > 1])
+    return AuditRule(rule, None if passed is None else bool(passed), figure, meaning)

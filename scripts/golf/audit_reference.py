@@ -35,11 +35,11 @@ class Gap:
 
     difference: float  # positive: better on the first text
     error: float  # its standard error
-    allowed: float  # SIGMAS of them, more where the documents are few, and NO_GAP at least
+    allowed: float  # so many of them as asked, more where the documents are few, and NO_GAP at least
     documents: tuple[int, int]
 
 
-def compare_texts(model, reference, documents, first: np.ndarray) -> Gap | None:
+def compare_texts(model, reference, documents, first: np.ndarray, sigmas: float = SIGMAS) -> Gap | None:
     """A model's log-probabilities on the targets where `first`, against those on the others.
 
     model, reference: float64 [n]; documents: int64 [n], the number of each target's document;
@@ -58,8 +58,8 @@ def compare_texts(model, reference, documents, first: np.ndarray) -> Gap | None:
     total = sum(variances)
     parts = sum(v**2 / (side.effective - 1) for v, side in zip(variances, sides))
     freedom = total**2 / parts if parts > 0 else math.inf  # Welch-Satterthwaite
-    # Student's t at the probability of SIGMAS normal deviations (Cornish-Fisher expansion).
-    z = SIGMAS
+    # Student's t at the probability of so many normal deviations (Cornish-Fisher expansion).
+    z = sigmas
     factor = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
     error = math.sqrt(total)
     allowed = max(factor * error, NO_GAP)

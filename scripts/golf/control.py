@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from . import GolfError, preflight, track
-from .audit import feed
 from .audit_reference import bigram_log_probs
 from .entry import Entry, read_claim, read_entries
 from .feeder import AuditRule, Fault
+from .passes import Pass, Text, feed
 from .progress import Progress, say
 from .remote import Remote
+from .submission import sha256
 
 BIGRAM = "a bigram model, counted over the audited text"
 
@@ -47,24 +48,26 @@ class Control:
             except GolfError as error:
                 self.give_up(str(error))
 
-    def __call__(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """uint16 [n], and what follows each: float64 [n], natural logarithms of probabilities."""
-        asked = np.stack((inputs, targets))
-        if not np.array_equal(asked, self.asked):
-            self.asked, self.answer = asked, self.score(inputs, targets)
+    def __call__(self, text: Text) -> np.ndarray:
+        """float64 [n]: natural logarithms of the probabilities of the text's targets."""
+        if text is not self.asked:
+            self.asked, self.answer = text, self.score(text)
         return self.answer
 
-    def score(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    def score(self, text: Text) -> np.ndarray:
         if self.entry:
-            say(f"audit: {len(inputs):,} targets by the control, {self.name}")
+            say(f"audit: {len(text):,} targets by the control, {self.name}")
             try:
                 with self.start(self.entry, self.device) as remote:
-                    remote.reset()
-                    progress = Progress("the control", len(inputs))
-                    return feed(remote, inputs, targets, tell=progress.tell)[0]
+                    return feed(remote, text, tell=Progress("the control", len(text)).tell).log_probs
             except Fault as fault:
                 self.give_up(fault.message)
-        return bigram_log_probs(inputs, targets, self.vocab)
+        return bigram_log_probs(text.inputs, text.targets, self.vocab)
+
+    def recall(self, entry: Entry, text: Text, passed: Pass) -> None:
+        """An entry with the reference's own files has just been fed this text: that is the answer."""
+        if self.entry and contents(entry) == contents(self.entry):
+            self.asked, self.answer = text, passed.log_probs
 
     def give_up(self, why: str) -> None:
         self.entry, self.trouble = None, f"the track's reference {self.name} cannot be used: {why}"
@@ -77,3 +80,8 @@ class Control:
             return AuditRule("control", True, figure, "the track's reference entry, run as a submission is")
         sentence = self.trouble or "the track names no reference"
         return AuditRule("control", None if self.trouble else True, BIGRAM, sentence)
+
+
+def contents(entry: Entry) -> dict[str, str]:
+    """The SHA-256 of each counted file."""
+    return {path: sha256(source) for path, source in entry.files.items()}

@@ -22,6 +22,8 @@ class Feeder(Protocol):
 
     max_tokens: int  # of one call; the feeder does not split calls, since cuts are what audits vary
 
+    seconds: float  # that it has taken so far, to load, reset and answer
+
     def reset(self) -> None:
         """Begins a stream in a new process, which knows nothing of earlier ones. Raises Fault."""
 

@@ -8,22 +8,24 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from . import GolfError, preflight, sandbox, shown, submission, track
 from . import stream as streams
-from .audit import FULL, QUICK, FirstPass, Size, audit, target_log_probs
+from .audit import FULL, QUICK, Size, audit, draw_uniform, in_time
 from .check import RULING
 from .control import Control
 from .entry import MLX, TORCH, Entry, objects, read_claim, read_entries
 from .feeder import AuditRule, Fault
+from .passes import Pass, Text, feed
 from .progress import FIRST_CALLS, Progress, say
 from .remote import Remote
 from .runlog import dig, number
 from .sandbox import Limits
-from .score import NO_SANDBOX
+from .score import DUE, NO_SANDBOX
 from .stream import Stream
 
 SCHEMA_VERSION = 1
@@ -31,7 +33,7 @@ SEGMENTS = submission.SEGMENTS
 SCORE_TOLERANCE = 0.0005  # bits a byte: a claim better by more is refused, on any device
 SEGMENT_TOLERANCE = 0.004  # the same of one segment: noise of 1/64 of the targets is 8 times as much
 QUICK_SEGMENTS = 2
-QUICK_TARGETS = 1 << 17  # --quick feeds streams of up to so many targets from their start
+QUICK_TARGETS = 1 << 17  # --quick feeds streams of up to so many targets whole
 QUICK_CONTEXT = 2048  # and else its segments alone, after so many tokens before them
 CUDA_SIGNS = ("/dev/nvidiactl", "/dev/dxg")  # dxg: WSL2
 
@@ -46,7 +48,7 @@ class Result:
     official: dict | None = None  # val_loss, val_bpb, segments; None where no whole score was taken
     rules: list[AuditRule] = field(default_factory=list)
     targets: int = 0  # compared with the claim
-    fed: int = 0  # in the official pass, or passes
+    fed: int = 0  # of the stream, in the official pass
     load_seconds: float = 0.0
     score_seconds: float = 0.0
     peak_memory_bytes: int = 0
@@ -76,9 +78,51 @@ class Job:
         return len(self.stream) != self.rules["targets"]
 
     @property
-    def again(self) -> Size:
-        """What the audit feeds."""
+    def whole(self) -> bool:
+        """Whether all targets are fed, not some segments."""
+        return not self.quick or len(self.stream) <= QUICK_TARGETS
+
+    @property
+    def size(self) -> Size:
+        """How much the audit feeds."""
         return QUICK if self.quick else FULL
+
+    def edges(self, segment: int) -> tuple[int, int]:
+        """A segment's first target, and the one after its last."""
+        count = len(self.stream)
+        return -(-segment * count // SEGMENTS), -(-(segment + 1) * count // SEGMENTS)
+
+    @cached_property
+    def segments(self) -> list[int]:
+        """Those that are compared: all, or of a long stream with --quick two, drawn now."""
+        if self.whole:
+            return list(range(SEGMENTS))
+        return sorted(self.rng.choice(SEGMENTS, QUICK_SEGMENTS, replace=False).tolist())
+
+    @cached_property
+    def parts(self) -> list[tuple[int, int]]:
+        """The targets that are fed, each part in a new process: the stream, or each segment after
+        some context."""
+        if self.whole:
+            return [(0, len(self.stream))]
+        parts = []
+        for start, stop in map(self.edges, self.segments):
+            if parts and parts[-1][1] == start:
+                parts[-1] = parts[-1][0], stop
+            else:
+                parts.append((max(0, start - QUICK_CONTEXT), stop))
+        return parts
+
+    @cached_property
+    def text(self) -> Text:
+        """What every pass feeds: the parts, and held-out text from a document's beginning on."""
+        parts = tuple(self.stream.part(*part) for part in self.parts)
+        if self.holdout is None:
+            return Text(parts)
+        tokens = self.holdout.tokens
+        begins = np.flatnonzero(self.stream.vocabulary.special[tokens])
+        start = begins[0] if len(begins) else 0
+        return Text(parts, tokens[start : start + self.size.held_out + 1])
 
 
 def score(
@@ -211,7 +255,8 @@ def pick_seeds(entries: list[Entry], seed: int | None, quick: bool) -> list[Entr
 
 
 def score_entry(job: Job, entry: Entry) -> Result:
-    """Feeds the stream, compares with the claim, audits; a Fault is a finding and ends it."""
+    """Feeds the stream, compares with the claim, audits. A Fault is a finding and ends it, and so is
+    whatever else goes wrong meanwhile: a submission that breaks the scorer gets no better report."""
     claimed = {name: number(entry.claim.get(name)) for name in ("val_loss", "val_bpb")}
     result = Result(entry.seed, entry.bytes_total, claimed)
     cap = job.rules["cap_bytes"]
@@ -222,84 +267,65 @@ def score_entry(job: Job, entry: Entry) -> Result:
     try:
         with job.start(entry, job.device) as remote:
             result.load_seconds = remote.load_seconds
-            (score_quick if job.quick else score_whole)(job, entry, remote, result)
+            score_stream(job, entry, remote, result)
     except Fault as fault:
         result.add(fault.rule, False, "ended", fault.message)
+    except Exception as error:
+        told = f"the scorer could not go on: {type(error).__name__}: {ascii(str(error))[:200]}"
+        result.add("scorer", False, "ended", f"{told}; if no fault of the submission's, score again")
     if remote:
         result.peak_memory_bytes = remote.peak_memory_bytes
     return result
 
 
-def score_whole(job: Job, entry: Entry, remote: Remote, result: Result) -> None:
-    passed = feed(job, remote, job.stream)
-    result.targets, result.fed, result.score_seconds = len(job.stream), len(job.stream), passed.seconds
-    result.official = official_score(job.stream, passed.log_probs)
-    compare_score(job, result)
-    claimed = claimed_segments(entry)
+def score_stream(job: Job, entry: Entry, remote: Remote, result: Result) -> None:
+    """The official pass, what it says of the claims, and the audit."""
+    text = job.text
+    first = first_pass(job, remote)
+    result.fed, result.score_seconds = text.scored, first.seconds
+    log_probs = np.full(len(job.stream), np.nan)  # of the targets that were fed
+    for (start, stop), at in zip(job.parts, text.begins):
+        log_probs[start:stop] = first.log_probs[at : at + stop - start]
+    found = score_of_segments(job.stream, log_probs, job.segments)
+    result.targets = sum(stop - start for start, stop in map(job.edges, job.segments))
+    if job.whole:
+        result.official = official_score(job.stream, log_probs, found)
+        compare_score(job, result)
     if not job.partial:
-        compare_segments(result, claimed, result.official["segments"], range(SEGMENTS), exact=True)
-    result.rules += audit_of(job, remote, job.stream, passed)
-
-
-def score_quick(job: Job, entry: Entry, remote: Remote, result: Result) -> None:
-    """Two segments against their claims. A short stream is fed from its start, as for a whole score;
-    of a long one each segment is fed alone, after some context: the same but for scorers that
-    learn, or look further back."""
-    chosen = sorted(job.rng.choice(SEGMENTS, QUICK_SEGMENTS, replace=False).tolist())
-    count, exact, found = len(job.stream), len(job.stream) <= QUICK_TARGETS, {}
-    edges = {s: (-(-s * count // SEGMENTS), -(-(s + 1) * count // SEGMENTS)) for s in chosen}
-    last = edges[chosen[-1]][1]
-    for s, (start, stop) in edges.items():
-        if not exact or not found:  # one pass from the start holds both
-            first, end = (0, last) if exact else (max(0, start - QUICK_CONTEXT), stop)
-            part = job.stream.part(first, end)
-            passed = feed(job, remote, part)
-            result.fed += len(part)
-        scored = passed.log_probs[start - first : stop - first]
-        found[s] = [-float(scored.sum()), int(job.stream.target_bytes[start:stop].sum())]
-        result.targets += stop - start
-    result.score_seconds = remote.seconds
-    compare_segments(result, claimed_segments(entry), found, chosen, exact)
-    result.rules += audit_of(job, remote, part, passed)
-
-
-def audit_of(job: Job, remote: Remote, stream: Stream, passed: FirstPass) -> list[AuditRule]:
-    options = dict(reference=job.control, holdout=job.holdout, size=job.again, log=say)
-    return audit(remote, stream, passed, job.rng, **options)
-
-
-def feed(job: Job, remote: Remote, stream: Stream) -> FirstPass:
-    """Feeds a stream once, and takes each target's log-probability."""
-    count, at, worst = len(stream), 0, 0.0
-    log_probs = np.full(count, np.nan)
-    remote.reset()
-    progress = Progress(f"scoring {count:,} targets", count, job.again.fed(stream, job.holdout))
-    sizes = iter(FIRST_CALLS)
-    while at < count:
-        end = at + min(next(sizes, remote.max_tokens), remote.max_tokens, count - at)
-        rows = remote.log_probs(stream.tokens[at:end])
-        log_probs[at:end], off = target_log_probs(rows, stream.tokens[at + 1 : end + 1])
-        if not np.isfinite(log_probs[at:end]).all():
-            first = at + int((~np.isfinite(log_probs[at:end])).argmax())
-            raise Fault("finite", f"target {first} was given no probability: an infinite score")
-        worst, at = max(worst, off), end
-        progress.tell(at)
-    return FirstPass(
-        log_probs,
-        seconds=remote.stream_seconds,  # with loading and reset
-        budget_seconds=None if job.quick or job.partial else job.rules["eval_seconds"],
-        same_device=job.lane == "record" and job.device == "cuda",
-        worst_sum=worst,
+        compare_segments(result, claimed_segments(entry), found, job.whole)
+    budget = None if job.partial or not job.whole else job.rules["eval_seconds"]
+    result.rules.append(in_time(first.seconds, budget, job.lane == "record" and job.device == "cuda"))
+    job.control.recall(entry, text, first)
+    tell = Progress("the audit", len(text)).tell
+    result.rules += audit(
+        remote, text, first, job.rng, reference=job.control, size=job.size, log=say, tell=tell
     )
 
 
-def official_score(stream: Stream, log_probs: np.ndarray) -> dict:
+def first_pass(job: Job, remote: Remote) -> Pass:
+    """Feeds the text once. It is cut as often as in the audit's pass."""
+    text = job.text
+    progress = Progress(f"scoring {text.scored:,} targets", len(text), len(text))
+    cuts = np.concatenate((np.cumsum(FIRST_CALLS) - 1, draw_uniform(job.rng, text, job.size)))
+    first = feed(remote, text, cuts, progress.tell)
+    lost = np.flatnonzero(~np.isfinite(first.log_probs[: text.scored]))
+    if len(lost):
+        raise Fault("finite", f"target {lost[0]} was given no probability: an infinite score")
+    return first
+
+
+def score_of_segments(stream: Stream, log_probs: np.ndarray, chosen: list[int]) -> dict[int, list]:
+    """[nats, bytes] of each chosen segment."""
+    parts = np.arange(len(stream)) * SEGMENTS // len(stream)
+    sums = (np.bincount(parts, w, SEGMENTS).tolist() for w in (-log_probs, stream.target_bytes))
+    pairs = [[n, int(b)] for n, b in zip(*sums)]
+    return {s: pairs[s] for s in chosen}
+
+
+def official_score(stream: Stream, log_probs: np.ndarray, segments: dict[int, list]) -> dict:
     """val_loss in nats a target, val_bpb in bits a byte, and the segments' [nats, bytes]."""
     count, nats, size = len(stream), -float(log_probs.sum()), int(stream.target_bytes.sum())
-    parts = np.arange(count) * SEGMENTS // count
-    sums = (np.bincount(parts, w, SEGMENTS).tolist() for w in (-log_probs, stream.target_bytes))
-    segments = [[n, int(b)] for n, b in zip(*sums)]
-    return dict(val_loss=nats / count, val_bpb=bits_a_byte(nats, size), segments=segments)
+    return dict(val_loss=nats / count, val_bpb=bits_a_byte(nats, size), segments=list(segments.values()))
 
 
 def bits_a_byte(nats: float, size: int) -> float:
@@ -339,18 +365,18 @@ def claimed_segments(entry: Entry) -> list[list[float]] | None:
     return pairs if right else None
 
 
-def compare_segments(result: Result, claimed, found, chosen, exact: bool) -> None:
-    """Each chosen segment's claim; `found` maps a segment to its [nats, bytes]."""
-    which = f"{len(chosen)} of {SEGMENTS} segments"
+def compare_segments(result: Result, claimed, found: dict[int, list], exact: bool) -> None:
+    """Each fed segment's claim; `found` maps a segment to its [nats, bytes]."""
+    which = f"{len(found)} of {SEGMENTS} segments"
     if claimed is None:
         result.add("segments", None, which, "it claims no segments to compare with")
         return
-    wrong = [s for s in chosen if claimed[s][1] != found[s][1]]
+    wrong = [s for s in found if claimed[s][1] != found[s][1]]
     if wrong:
         told = f"segment {wrong[0]}: {claimed[wrong[0]][1]} bytes claimed, {found[wrong[0]][1]} there"
         result.add("segments", False, told, "the bytes of the targets are not a matter of the model")
         return
-    better = {s: bits_a_byte(found[s][0] - claimed[s][0], found[s][1]) for s in chosen}
+    better = {s: bits_a_byte(found[s][0] - claimed[s][0], found[s][1]) for s in found}
     worst = max(better, key=better.get)
     right = better[worst] <= SEGMENT_TOLERANCE
     sentence = f"a claim may be at most {SEGMENT_TOLERANCE:g} better than the official number"
@@ -378,14 +404,49 @@ def general_rules(job: Job, source: streams.Source, claim: dict, results: list[R
         rules.append(AuditRule("holdout-public", passed, figure, "score it with --holdout (golf.sh holdout)"))
     if not job.sandboxed:
         rules.append(AuditRule("sandbox", None, "none", "scored without a sandbox: read its code first"))
-    scores = [result.official["val_bpb"] for result in results if result.official]
-    claimed = number(claim.get("val_bpb"))
-    if len(scores) == len(objects(claim, "seeds")) > 1 and not job.partial and claimed is not None:
-        official = submission.mean(scores)
-        figure = f"claimed {claimed:.6f}, official {official:.6f} bits a byte"
-        right = official - claimed <= SCORE_TOLERANCE
-        rules.append(AuditRule("claim-mean", right, figure, f"the mean of {len(scores)} seeds"))
+    rules += claim_mean(job, claim, results)
+    seeds = objects(claim, "seeds")
+    if len(results) < len(seeds):
+        shipped = sum(seed.get("artifact") is not None for seed in seeds)
+        told = f"{len(results)} of {len(seeds)} seeds scored"
+        sentence = "the others' scores are claims"
+        if shipped < len(seeds):
+            sentence += f"; {len(seeds) - shipped} ship no artifact, so nobody can score them"
+        # which of those that could be scored are is the caller's choice; `whole-score-due` says so too
+        rules.append(AuditRule("seeds", None if shipped < len(seeds) else True, told, sentence))
+    if job.quick or len(results) < len(seeds) or job.partial:
+        rules.append(AuditRule(DUE, True, "not whole", whole_score_due(job, len(results), len(seeds))))
     return rules
+
+
+def whole_score_due(job: Job, scored: int, seeds: int) -> str:
+    """What this score cannot show."""
+    lacks = []
+    if scored < seeds:
+        lacks.append(f"{seeds - scored} of {seeds} seeds")
+    if not job.whole:
+        lacks.append(f"{SEGMENTS - QUICK_SEGMENTS} of {SEGMENTS} segments of each seed")
+    if job.partial:
+        lacks.append("the targets after these")
+    if job.quick:
+        lacks.append("rarer peeking, and less text known by heart, than its figures tell")
+    due = "score again without --quick, --seed and --targets: this shows nothing of "
+    return due + ", ".join(lacks)
+
+
+def claim_mean(job: Job, claim: dict, results: list[Result]) -> list[AuditRule]:
+    """The claimed mean, against official scores where there are some and claims where there are none."""
+    scores = {result.seed: result.official["val_bpb"] for result in results if result.official}
+    seeds, claimed = objects(claim, "seeds"), number(claim.get("val_bpb"))
+    values = [scores.get(seed.get("seed"), number(seed.get("val_bpb"))) for seed in seeds]
+    if job.partial or not scores or not values:
+        return []
+    told = f"the mean of {len(values)} seeds, {len(scores)} of them scored"
+    if claimed is None or None in values:
+        return [AuditRule("claim-mean", None, "none to compare", f"{told}; a val_bpb is missing")]
+    official = submission.mean(values)
+    figure = f"claimed {claimed:.6f}, official {official:.6f} bits a byte"
+    return [AuditRule("claim-mean", official - claimed <= SCORE_TOLERANCE, figure, told)]
 
 
 # ---- The report
