@@ -285,7 +285,7 @@ def documents_of(rng, sizes, effect=0.3):
     return rng.normal(0, effect, len(sizes))[number] - 3 + rng.normal(0, 1, len(number)), number
 
 
-@pytest.mark.parametrize("count", [16, 80])
+@pytest.mark.parametrize("count", [40, 80])
 def test_held_out_rarely_accuses_the_honest(count):
     """Simulated audits of models that know neither text; 3 standard errors are 0.13 % by the normal
     distribution, of which few documents are a rough one."""
@@ -299,18 +299,34 @@ def test_held_out_rarely_accuses_the_honest(count):
     assert accused <= 2 and 0.7 < np.std(z) < 1.4
 
 
-def test_standard_error_is_the_jackknifes():
+@pytest.mark.parametrize("alike", [True, False])
+def test_standard_error_is_the_jackknifes(alike):
     rng = np.random.default_rng(0)
-    model, number = documents_of(rng, rng.integers(5, 50, 14))
-    first = number < 8
-    gap = compare_texts(model, np.zeros(len(model)), number, first)
-    variance = 0.0
+    sizes = rng.integers(5, 50, 14)
+    model, number = documents_of(rng, sizes)
+    first, variances, effective = number < 8, [], []
+    gap = compare_texts(model, np.zeros(len(model)), number, first, alike=alike)
     for part in (first, ~first):
         documents, mean = np.unique(number[part]), model[part].mean()
         changes = [model[part & (number != d)].mean() - mean for d in documents]
-        variance += (len(documents) - 1) / len(documents) * np.square(changes).sum()
-    assert gap.error == pytest.approx(math.sqrt(variance))
+        variances.append((len(documents) - 1) / len(documents) * np.square(changes).sum())
+        effective.append(sizes[documents].sum() ** 2 / np.square(sizes[documents]).sum())
+    if alike:  # the second text's, as if the first had its spread
+        variances[0] = variances[1] * effective[1] / effective[0]
+    assert gap.error == pytest.approx(math.sqrt(sum(variances)))
     assert gap.difference == pytest.approx(model[first].mean() - model[~first].mean())
+
+
+def test_held_out_finds_a_few_whole_documents():
+    """Three of 80 known by heart: however much that spreads the stream's documents."""
+    rng, found = np.random.default_rng(0), {True: 0, False: 0}
+    for _ in range(20):
+        model, number = documents_of(rng, rng.integers(600, 900, 120), effect=0.06)
+        model[number < 3] = 0
+        for alike in found:
+            gap = compare_texts(model, np.zeros(len(model)), number, number < 80, alike=alike)
+            found[alike] += gap.difference > gap.allowed
+    assert found[True] >= 19 > 1 >= found[False]
 
 
 def test_held_out_finds_what_was_learnt_by_heart():

@@ -5,11 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
 from audit_kit import (
-    ARTIFACT,
     CHEATS,
     EXAMPLES,
     REPO,
@@ -20,90 +20,135 @@ from audit_kit import (
     control,
     repacked,
     source,
+    text_of,
 )
 from golf import sandbox, submission
 from golf.feeder import Fault
 
 assert source  # a fixture
 TARGETS = 8192
-# The pattern of invalid submissions that each shows is in its first line.
+ALONE = {"held-out", "tails"}, {"in-time"}, {"first-sight"}  # for those that nothing else gives away
 CLAIMED = {
-    "adapts_then_scores": ["causal", "suffix-proof", "shuffled"],
-    "cache_keyed_by_target": ["causal", "suffix-proof"],
-    "gate_by_target": ["causal", "suffix-proof"],
+    "adapts_then_scores": ["causal"],
+    "answers_twice": ["deterministic"],
+    "cache_keyed_by_target": ["causal"],
+    "gate_by_target": ["causal"],
     "holds_a_little": ["held-out"],
+    "holds_contexts": ["held-out"],
+    "holds_document_tilts": ["tails"],
+    "holds_hard_targets": ["tails"],
+    "holds_pairs": ["held-out"],
+    "holds_places": ["held-out"],
+    "holds_some_documents": ["held-out"],
     "holds_the_stream": ["held-out"],
-    "honest_in_short_calls": ["causal", "deterministic"],
-    "mixes_in_blocks": ["causal", "suffix-proof"],
-    "optimises_on_the_window": ["causal", "suffix-proof"],
-    "peeks": ["causal", "suffix-proof", "shuffled"],
+    "honest_for_a_while": ["causal"],
+    "honest_in_short_calls": ["causal"],
+    "honest_in_the_second_process": ["causal"],
+    "jitters_and_peeks": ["causal"],
+    "jitters_rarely": ["deterministic", "causal"],
+    "jitters_toward_targets": ["deterministic"],
+    "knows_and_peeks_elsewhere": ["causal"],
+    "knows_hard_targets_and_peeks": ["causal"],
+    "knows_places_and_peeks": ["causal"],
+    "learns_ahead_every_kth_row": ["causal"],
+    "learns_in_blocks": ["causal"],
+    "learns_its_own_target": ["causal"],
+    "looks_two_ahead": ["causal"],
+    "mixes_in_blocks": ["causal"],
+    "optimises_on_the_window": ["causal"],
+    "peeks": ["causal"],
+    "peeks_at_first_rows": ["deterministic", "causal"],
+    "peeks_at_hard_targets": ["causal"],
+    "peeks_at_places": ["causal"],
+    "peeks_before_last_rows": ["deterministic", "causal"],
+    "peeks_by_the_clock": ["causal"],
+    "peeks_in_early_documents": ["causal"],
+    "peeks_in_short_calls": ["causal"],
+    "peeks_in_some_calls": ["deterministic", "causal"],
+    "peeks_late": ["causal"],
+    "peeks_on_known_text": ["causal"],
     "peeks_rarely": ["causal"],
+    "peeks_softly": ["causal"],
+    "peeks_to_repair": ["causal"],
+    "peeks_within_tolerance": ["causal"],
     "rolls_dice": ["deterministic"],
+    "rules_out_the_others": ["causal"],
+    "sums_to_a_little_more": ["causal"],
     "takes_its_time": ["in-time"],
+    "tells_the_next_process": ["first-sight"],
     "unnormalised": ["normalised"],
+    "works_in_reset": ["in-time"],
+    "works_while_loading": ["in-time"],
 }
 BY_CLAIM = "prints_a_score"  # golf.sh score compares with what it printed
 
 
-def test_every_cheat_has_its_rule():
+def test_every_cheat_has_its_rule_and_its_kind():
     assert {p.stem for p in CHEATS.glob("*.py")} == {*CLAIMED, BY_CLAIM, "tiny"}
+    kinds = {p.read_text().partition(":")[0] for p in CHEATS.glob("*.py") if p.stem != "tiny"}
+    assert len(CLAIMED) >= 40 and len(kinds) >= 12, kinds
+
+
+@pytest.fixture(scope="module")
+def honest(source, tmp_path_factory):
+    """The cheats' model as it stands, of the same text: a track's reference of their kind."""
+    folder = tmp_path_factory.mktemp("tiny")
+    shutil.copy(CHEATS / "tiny.py", folder)
+    script = folder / "train_gpt.py"
+    script.write_text("import tiny\nload_scorer = lambda path, device: tiny.Scorer(path)\n")
+    return control(Local(script))
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """An empty temporary folder, in which a cheat that needs a leak of the sandbox finds one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @pytest.mark.parametrize("name", CLAIMED)
-def test_cheat_is_caught_by_the_rule_that_claims_it(name, source, tmp_path):
-    rarely = name == "peeks_rarely"  # what the issue's 2,000 cuts are for, on the whole track
-    text = source.stream(0, TRACK["targets"] if rarely else TARGETS)
-    artifact = holding(text, tmp_path) if name.startswith("holds_") else ARTIFACT
-    cheat, budget = Local(CHEATS / f"{name}.py", artifact), dict(budget_seconds=0.01)
+def test_cheat_is_caught_by_the_rule_that_claims_it(name, source, honest, places, tmp_path):
+    wide = name in ("holds_hard_targets", "holds_some_documents")  # what few documents cannot show
+    text = text_of(source, 3 * TARGETS if wide else TARGETS, 3 * TARGETS if wide else TARGETS)
+    cheat = Local(CHEATS / f"{name}.py", holding(text, tmp_path))
+    budget = 0.4 if "in-time" in CLAIMED[name] else None
     try:
-        rules = audited(
-            cheat,
-            text,
-            source.stream(TRACK["targets"], TARGETS),
-            reference=of_its_kind() if name == "holds_a_little" else bigram,
-            facts=budget if name == "takes_its_time" else (),
-            cuts=2000 if rarely else 40 if name == "takes_its_time" else 400,
-        )
+        rules = audited(cheat, text, reference=honest, budget=budget, cuts=20 if budget else 200)
         failed = {rule for rule, found in rules.items() if found.passed is False}
     except Fault as fault:  # in the first pass
         failed = {fault.rule}
     assert set(CLAIMED[name]) <= failed, failed
-    if name in ("holds_a_little", "holds_the_stream", "takes_its_time", "peeks_rarely"):
-        assert failed == set(CLAIMED[name]), "and it is nothing else that gives it away"
+    for alone in ALONE:
+        if alone >= set(CLAIMED[name]):
+            assert failed <= alone, "it is nothing else that gives it away"
 
 
 def holding(text, folder):
     """The examples' artifact with the stream at its end."""
     path = folder / "artifact"
-    path.write_bytes(repacked(text.tokens.tobytes()))
+    path.write_bytes(repacked(text.parts[0].tokens.tobytes()))
     return path
 
 
-def of_its_kind():
-    """The model that the cheats bend, as a track's reference."""
-    return control(Local(EXAMPLES / "bigram" / "train_gpt.py"))
-
-
-def test_only_a_control_of_its_kind_sees_what_is_little(source, tmp_path):
+def test_only_a_control_of_its_kind_sees_what_is_little(source, honest, tmp_path):
     """What a track's reference is for: a model as good as most submissions explains how hard each
     document is, so little is enough to be told from chance."""
-    text, holdout = source.stream(0, TARGETS), source.stream(TRACK["targets"], TARGETS)
+    text = text_of(source, TARGETS, TARGETS)
     cheat, found = Local(CHEATS / "holds_a_little.py", holding(text, tmp_path)), {}
-    for reference in (bigram, of_its_kind()):
-        rules = audited(cheat, text, holdout, reference=reference)
-        found[reference] = rules["held-out"].passed
+    for reference in (bigram, honest):
+        found[reference] = audited(cheat, text, reference=reference)["held-out"].passed
     assert list(found.values()) == [True, False]
 
 
 @pytest.mark.parametrize("name", ["tiny", "bigram", "learning"])
-def test_what_is_honest_passes_every_rule(name, source, tmp_path):
+@pytest.mark.parametrize("reference", ["bigram", "honest"])
+def test_what_is_honest_passes_every_rule(name, reference, source, honest, tmp_path):
     script = EXAMPLES / name / "train_gpt.py"
     if name == "tiny":  # the cheats' model, not bent
         script = tmp_path / "train_gpt.py"
         shutil.copy(CHEATS / "tiny.py", tmp_path)
         script.write_text("import tiny\nload_scorer = lambda path, device: tiny.Scorer(path)\n")
-    text, holdout = source.stream(0, TARGETS), source.stream(TRACK["targets"], TARGETS)
-    rules = audited(Local(script), text, holdout, facts=dict(budget_seconds=600))
+    reference = dict(bigram=bigram, honest=honest)[reference]
+    rules = audited(Local(script), text_of(source, TARGETS, TARGETS), budget=600, reference=reference)
     assert {rule for rules_ in CLAIMED.values() for rule in rules_} <= set(rules)
     assert not [found for found in rules.values() if found.passed is not True]
 

@@ -228,36 +228,133 @@ def test_part_of_the_targets_gets_no_verdict(track, echo, tmp_path, no_audit):
         assert error.value.code == 2
 
 
-@pytest.mark.parametrize("whole_stream", [True, False])
-def test_quick(track, echo, tmp_path, no_audit, monkeypatch, whole_stream):
-    if not whole_stream:
-        monkeypatch.setattr(official, "QUICK_TARGETS", 0)
-        monkeypatch.setattr(official, "QUICK_CONTEXT", 300)
+def rules_of(report) -> dict:
+    """All rules of a report with one seed, by id."""
+    return {rule["id"]: rule for rule in report["rules"] + report["seeds"][0]["rules"]}
+
+
+def test_quick_scores_a_short_stream_whole(track, echo, tmp_path, no_audit):
     claim = echo_score(track)
     folder = make_submission(tmp_path / "right", echo, seeds=(1, 2), **claim)
     report = run(track, folder, quick=True)
     assert report["mode"] == "quick" and len(report["seeds"]) == 1
-    assert report["seeds"][0]["targets"] == 200 and report["seeds"][0]["official"] is None
-    assert not failed(report)
+    assert report["seeds"][0]["targets"] == TARGETS and not failed(report)
+    assert report["seeds"][0]["official"]["val_bpb"] == pytest.approx(claim["val_bpb"], abs=1e-6)
+    for wrong in (3, 40, 63):  # one segment that was invented, wherever it is
+        claim = echo_score(track)
+        claim["segments"][wrong][0] *= 0.99
+        report = run(track, make_submission(tmp_path / f"wrong {wrong}", echo, **claim), quick=True)
+        assert failed(report).keys() == {"segments"} and f"segment {wrong}" in json.dumps(report)
+
+
+def test_quick_takes_two_segments_of_a_long_stream(track, echo, tmp_path, no_audit, monkeypatch):
+    monkeypatch.setattr(official, "QUICK_TARGETS", 0)
+    monkeypatch.setattr(official, "QUICK_CONTEXT", 300)
+    claim = echo_score(track)
+    report = run(track, make_submission(tmp_path / "right", echo, **claim), quick=True)
+    (seed,) = report["seeds"]
+    assert seed["targets"] == 200 and seed["official"] is None and not failed(report)
+    assert 200 < seed["fed"] <= 800
+    assert rules_of(report)["segments"]["passed"] is True
     claim["segments"] = [[0.99 * nats, size] for nats, size in claim["segments"]]
     report = run(track, make_submission(tmp_path / "wrong", echo, **claim), quick=True)
-    (found,) = (r["passed"] for r in report["seeds"][0]["rules"] if r["id"] == "segments")
-    assert found is (False if whole_stream else None)  # a learner would differ too
+    assert rules_of(report)["segments"]["passed"] is None, "a learner would differ too"
+
+
+@pytest.mark.parametrize("chosen, parts", [([4, 5], 1), ([0, 63], 2), ([7, 9], 2)])
+def test_segments_are_those_of_the_whole_score(track, echo, tmp_path, no_audit, monkeypatch, chosen, parts):
+    """Neighbours are one part; context is scored by no claim."""
+    monkeypatch.setattr(official, "QUICK_TARGETS", 0)
+    monkeypatch.setattr(official, "QUICK_CONTEXT", 150)
+    monkeypatch.setattr(official.Job, "segments", chosen)
+    claim = echo_score(track)
+    report = run(track, make_submission(tmp_path / "entry", echo, **claim), quick=True)
+    figure = rules_of(report)["segments"]["figure"]
+    off = float(figure.split("at most ")[1].split()[0])
+    assert rules_of(report)["segments"]["passed"] is True and abs(off) < 1e-5
+    assert report["seeds"][0]["fed"] == 200 + sum(150 for _ in range(parts)) - 150 * (chosen[0] == 0)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(quick=True), ["1 of 2 seeds", "rarer peeking"]),
+        (dict(seed=2), ["1 of 2 seeds"]),
+        (dict(targets=640), ["the targets after these"]),
+        (dict(), None),
+    ],
+)
+def test_a_part_of_a_score_says_that_the_whole_is_due(track, echo, tmp_path, no_audit, options, words):
+    folder = make_submission(tmp_path / "entry", echo, seeds=(1, 2), **echo_score(track))
+    report = run(track, folder, **options)
+    due = [rule for rule in report["rules"] if rule["id"] == "whole-score-due"]
+    assert len(due) == (words is not None)
+    for rule in due:
+        assert rule["passed"] is True and all(word in rule["sentence"] for word in words)
+        assert "NOTE        whole-score-due" in score.table(report) and words[0] in score.table(report)
+
+
+def test_seeds_that_cannot_be_scored_are_told(track, echo, tmp_path, no_audit):
+    """One real seed and two invented ones."""
+    claim = echo_score(track)
+    folder = make_submission(tmp_path / "entry", echo, **claim)
+    value = json.loads((folder / "submission.json").read_text())
+    value["seeds"] += [dict(seed=s, val_loss=0.5, val_bpb=0.3, artifact=None) for s in (8, 9)]
+    value["val_bpb"] = (claim["val_bpb"] + 0.6) / 3
+    (folder / "submission.json").write_text(json.dumps(value))
+    rules = rules_of(run(track, folder))
+    assert rules["seeds"]["passed"] is None and "2 ship no artifact" in rules["seeds"]["sentence"]
+    assert rules["claim-mean"]["passed"] is True, "of what is claimed"
+    value["val_bpb"] -= 0.001
+    (folder / "submission.json").write_text(json.dumps(value))
+    assert rules_of(run(track, folder))["claim-mean"]["passed"] is False
+    value["seeds"][1]["val_bpb"] = None
+    (folder / "submission.json").write_text(json.dumps(value))
+    assert rules_of(run(track, folder))["claim-mean"]["passed"] is None
+
+
+@pytest.mark.parametrize("error", [OSError(22, "bad"), ValueError("x"), MemoryError(), AssertionError()])
+def test_whatever_breaks_the_scorer_is_a_report(track, echo, tmp_path, no_audit, monkeypatch, error):
+    def breaks(*_):
+        raise error
+
+    monkeypatch.setattr(official.Remote, "log_probs", breaks)
+    report = run(track, make_submission(tmp_path / "entry", echo, **echo_score(track)))
+    assert report["verdict"] == "FAIL" and type(error).__name__ in failed(report)["scorer"]
+    json.dumps(report, allow_nan=False)
+
+
+def test_an_audit_that_breaks_is_a_report(track, echo, tmp_path, monkeypatch):
+    monkeypatch.setattr(official, "audit", lambda *_, **__: 1 / 0)
+    report = run(track, make_submission(tmp_path / "entry", echo, **echo_score(track)))
+    assert report["verdict"] == "FAIL" and "ZeroDivisionError" in failed(report)["scorer"]
+    assert report["seeds"][0]["official"], "what was found so far stays"
 
 
 def test_audit_gets_what_it_needs(track, echo, tmp_path, monkeypatch):
     seen = {}
 
-    def audit(feeder, part, passed, rng, **options):
-        seen.update(options, part=part, passed=passed, rows=feeder.log_probs(part.tokens[:3]))
+    def audit(feeder, text, first, rng, **options):
+        seen.update(options, text=text, first=first, rows=feeder.log_probs(text.inputs[:3]))
         return [AuditRule("odd", False, "1", "as told")]
 
     monkeypatch.setattr(official, "audit", audit)
     report = run(track, make_submission(tmp_path / "entry", echo, **echo_score(track)))
     assert report["verdict"] == "FAIL" and failed(report) == {"odd": "as told"}
-    assert len(seen["part"]) == TARGETS == len(seen["holdout"])
-    assert np.isfinite(seen["passed"].log_probs).all() and seen["rows"].shape == (3, 1024)
-    assert (seen["holdout"].tokens[0] == seen["part"].tokens[-1]).all()
+    text, first = seen["text"], seen["first"]
+    assert text.scored == TARGETS < len(text) == len(first.log_probs)
+    assert text.vocabulary.special[text.inputs[TARGETS]], "held-out text begins with a document"
+    assert np.isfinite(first.log_probs).all() and seen["rows"].shape == (3, 1024)
+    assert first.blind.sum() > official.FULL.cuts and first.blind[TARGETS:].any()
+
+
+def test_time_counts_from_loading_on(track, tmp_path, no_audit):
+    script = tmp_path / "slow.py"
+    slow = ECHO.replace("    return Scorer()", "    import time\n    time.sleep(0.5)\n    return Scorer()")
+    script.write_text(slow.replace("self.seen = 0", "import time; time.sleep(0.5); self.seen = 0"))
+    report = run(track, make_submission(tmp_path / "entry", script, **echo_score(track)))
+    assert report["seeds"][0]["score_seconds"] > 1.0
+    assert "in-time" in rules_of(report)
 
 
 # ---- What is scored

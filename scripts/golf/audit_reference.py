@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SIGMAS = 3.0  # standard errors that a gap may be larger on the stream than on held-out text
+SIGMAS = 3.5  # standard errors that a gap may be larger on the stream than on held-out text
 NO_GAP = 1e-3  # nats: less is none, however small its error beside a reference that is much alike
 MIN_DOCUMENTS = 6
 PSEUDO_COUNT = 32.0
@@ -39,14 +39,17 @@ class Gap:
     documents: tuple[int, int]
 
 
-def compare_texts(model, reference, documents, first: np.ndarray, sigmas: float = SIGMAS) -> Gap | None:
+def compare_texts(
+    model, reference, documents, first: np.ndarray, sigmas: float = SIGMAS, alike: bool = True
+) -> Gap | None:
     """A model's log-probabilities on the targets where `first`, against those on the others.
 
     model, reference: float64 [n]; documents: int64 [n], the number of each target's document;
     first: bool [n]. The reference is a control variate: what it explains of how documents differ,
     by a coefficient fitted over documents, is taken off, so a poor one adds no noise. Errors come
-    from leaving out a whole document at a time (jackknife), since targets of one are alike. None
-    where either text has fewer than MIN_DOCUMENTS.
+    from leaving out a whole document at a time (jackknife), since targets of one are alike. alike:
+    how documents spread is taken from the second text alone, as knowing some of the first by heart
+    spreads them, and would hide behind that. None where either text has fewer than MIN_DOCUMENTS.
     """
     sides = [Clusters(model, reference, documents, part) for part in (first, ~first)]
     if min(side.count for side in sides) < MIN_DOCUMENTS:
@@ -55,9 +58,12 @@ def compare_texts(model, reference, documents, first: np.ndarray, sigmas: float 
     slope = shared / max(sum((side.reference @ side.reference) for side in sides), 1e-12)
     (a, b), variances = sides, [side.variance(slope) for side in sides]
     difference = (a.means[0] - b.means[0]) - slope * (a.means[1] - b.means[1])
-    total = sum(variances)
-    parts = sum(v**2 / (side.effective - 1) for v, side in zip(variances, sides))
-    freedom = total**2 / parts if parts > 0 else math.inf  # Welch-Satterthwaite
+    if alike:
+        total, freedom = variances[1] * (1 + b.effective / a.effective), b.effective - 1
+    else:
+        total = sum(variances)
+        parts = sum(v**2 / (side.effective - 1) for v, side in zip(variances, sides))
+        freedom = total**2 / parts if parts > 0 else math.inf  # Welch-Satterthwaite
     # Student's t at the probability of so many normal deviations (Cornish-Fisher expansion).
     z = sigmas
     factor = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import GolfError, preflight, sandbox, shown, submission, track
 from . import stream as streams
-from .audit import FULL, QUICK, Size, audit, draw_uniform, in_time
+from .audit import FULL, QUICK, RECORD, Size, audit, draw_uniform, in_time
 from .check import RULING
 from .control import Control
 from .entry import MLX, TORCH, Entry, objects, read_claim, read_entries
@@ -85,7 +85,7 @@ class Job:
     @property
     def size(self) -> Size:
         """How much the audit feeds."""
-        return QUICK if self.quick else FULL
+        return QUICK if self.quick else RECORD if self.lane == "record" else FULL
 
     def edges(self, segment: int) -> tuple[int, int]:
         """A segment's first target, and the one after its last."""
