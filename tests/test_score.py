@@ -445,7 +445,7 @@ def test_a_holdout_that_is_not_there_is_named_by_its_option(track, tmp_path):
 def test_missing_package_is_no_finding(track, tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import a_package_that_nobody_has\n")
-    with pytest.raises(GolfError, match="a_package_that_nobody_has is missing"):
+    with pytest.raises(GolfError, match="imports a_package_that_nobody_has, which is no installed package"):
         run(track, make_submission(tmp_path / "entry", script))
 
 

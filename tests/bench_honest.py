@@ -1,0 +1,127 @@
+"""Twenty honest entries, whole-scored: how many findings each has that is no PASS. No test, as it takes
+half an hour of two cores; docs/benchmarks.md has figures.
+
+    DATA=data/datasets/sample_sp1024 PYTHONPATH=scripts python3 tests/bench_honest.py OUT
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from golf import official
+from golf.control import Control
+from golf.submission import sha256
+
+REPO, OUT, DATA = (
+    Path(__file__).resolve().parents[1],
+    Path(sys.argv[1]).resolve(),
+    Path(os.environ["DATA"]).resolve(),
+)
+TRACK = "track_sample_5min"
+CLAIMS = "claim", "segments", "claim-mean"
+COMMON = dict(ITERATIONS=80, WARMUP_STEPS=0, TRAIN_BATCH_TOKENS=4096, DEVICE="cpu", OMP_NUM_THREADS=1)
+SHAPES = {
+    "narrow": dict(
+        NUM_LAYERS=2, MODEL_DIM=64, NUM_HEADS=2, NUM_KV_HEADS=1, TRAIN_SEQ_LEN=128, EVAL_STRIDE=64
+    ),
+    "deep": dict(NUM_LAYERS=6, MODEL_DIM=64, NUM_HEADS=2, NUM_KV_HEADS=2, TRAIN_SEQ_LEN=128, EVAL_STRIDE=128),
+    "wide": dict(NUM_LAYERS=2, MODEL_DIM=192, NUM_HEADS=6, NUM_KV_HEADS=3, TRAIN_SEQ_LEN=64, EVAL_STRIDE=32),
+    "untied": dict(
+        NUM_LAYERS=3, MODEL_DIM=96, NUM_HEADS=3, NUM_KV_HEADS=3, TRAIN_SEQ_LEN=256, TIE_EMBEDDINGS=0
+    ),
+}
+
+
+class Once(Control):
+    """The control of one track answers alike whichever entry asks: it is asked once for each text."""
+
+    answers: dict = {}
+
+    def score(self, text):
+        key = text.targets.tobytes(), self.entry is not None
+        if key not in self.answers:
+            self.answers[key] = super().score(text)
+        return self.answers[key]
+
+
+def trained(name: str, seed: int) -> Path:
+    """A run of a small shape, entered as people do it."""
+    entry = OUT / f"{name}-{seed}"
+    knobs = (
+        COMMON | SHAPES[name] | dict(SEED=seed, RUN_ID=entry.name + "-run", OUT_DIR=OUT / f"{entry.name}-run")
+    )
+    knobs |= dict(EVAL_SEQ_LEN=SHAPES[name]["TRAIN_SEQ_LEN"], DATA_PATH=DATA)
+    knobs |= dict(EVAL_STRIDE=SHAPES[name].get("EVAL_STRIDE", 128))
+    env = os.environ | {key: str(value) for key, value in knobs.items()} | dict(PYTHON=sys.executable)
+    golf = ["bash", REPO / "scripts/golf.sh"]
+    data = ["--track", TRACK, "--data", DATA]
+    for words in (["run", REPO / "configs/quickstart.env"], ["new", knobs["OUT_DIR"], "--out", entry, *data]):
+        done = subprocess.run(list(map(str, [*golf, *words])), env=env, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{entry.name}: {words[0]}: {done.stdout[-500:]}{done.stderr[-500:]}")
+    return entry
+
+
+def changed(source: Path, name: str, *edits: tuple[str, str]) -> Path:
+    """A folder with other words in its script; what it claims is the other script's, so it counts not."""
+    folder = OUT / name
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    text = (folder / "train_gpt.py").read_text()
+    for old, new in edits:
+        assert old in text, (name, old)
+        text = text.replace(old, new)
+    (folder / "train_gpt.py").write_text(text)
+    claim = json.loads((folder / "submission.json").read_text())
+    for file in claim["files"]:
+        file["sha256"] = sha256(folder / file["path"])
+    (folder / "submission.json").write_text(json.dumps(claim))
+    (folder / "changed").touch()
+    return folder
+
+
+def entries():
+    examples, starter = (
+        REPO / "tests/fixtures/submissions",
+        next((REPO / "records" / TRACK).glob("*_starter")),
+    )
+    for seed in json.loads((starter / "submission.json").read_text())["seeds"]:
+        yield starter, seed["seed"]
+    bf16 = 'torch.bfloat16 if device.type == "cuda" else torch.float32', "torch.bfloat16"
+    for name in SHAPES:
+        for seed in (1, 2, 3):
+            yield trained(name, seed), None
+    yield changed(OUT / "narrow-1", "narrow-bfloat16", bf16), None
+    yield changed(OUT / "deep-1", "deep-bfloat16", bf16), None
+    for name in ("bigram", "learning"):
+        yield examples / name, None
+    yield (
+        changed(
+            examples / "learning",
+            "learns-slowly",
+            ("WEIGHT, MEMORY = 8.0, 2000", "WEIGHT, MEMORY = 4.0, 9000"),
+        ),
+        None,
+    )
+
+
+def main():
+    official.Control = Once
+    OUT.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for folder, seed in entries():
+        report = official.score(folder, track_name=TRACK, data=DATA, device="cpu", seed=seed)
+        rules = report["rules"] + [rule for found in report["seeds"] for rule in found["rules"]]
+        others = CLAIMS if (folder / "changed").exists() else ()
+        bad = [rule for rule in rules if rule["passed"] is not True and rule["id"] not in others]
+        bpb = np.mean([found["official"]["val_bpb"] for found in report["seeds"]])
+        print(f"{folder.name} {seed or ''}: {bpb:.4f}", *(bad or ["nothing"]), sep="\n  ", flush=True)
+        count += 1
+    print(f"{count} entries")
+
+
+if __name__ == "__main__":
+    main()
