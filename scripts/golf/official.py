@@ -122,7 +122,8 @@ class Job:
         tokens = self.holdout.tokens
         begins = np.flatnonzero(self.stream.vocabulary.special[tokens])
         start = begins[0] if len(begins) else 0
-        return Text(parts, tokens[start : start + self.size.held_out + 1])
+        most = min(self.size.held_out, len(self.stream))
+        return Text(parts, tokens[start : start + most + 1])
 
 
 def score(
@@ -155,6 +156,8 @@ def score(
         paths = entry.files, entry.script, entry.artifact
         return Remote(*paths, device, vocab, limits, sandboxed)
 
+    rng = np.random.default_rng()  # of the system's entropy: nobody can foresee it
+    held_out, held_out_from = hold_out(source, stream, holdout, data or streams.default_folder(rules), rng)
     job = Job(
         rules=rules,
         stream=stream,
@@ -230,7 +233,7 @@ def hold_out(
 ) -> tuple[Stream | None, bool]:
     """Text that the submission is not scored on, as much as the audit feeds, and whether it is public:
     private shards; parts of the train shards, drawn now; else what follows in the validation shard."""
-    count, vocabulary = min(len(stream), FULL.held_out), source.vocabulary
+    count, vocabulary = min(len(stream), RECORD.held_out), source.vocabulary
     if folder:
         return Stream(streams.load_more(folder, vocabulary), vocabulary).part(0, len(stream)), False
     drawn = streams.draw_holdout(data, vocabulary, rng, count)
