@@ -22,14 +22,15 @@ from .passes import SUM_TOLERANCE, Pass, Text, feed
 MEAN_TOLERANCE = 1e-4  # bits a byte: how far two passes may differ in the mean
 ROW_TOLERANCE = 1e-3  # nats: how far two scores of a target may, where arithmetic is not noisy
 ROW_CAP = 0.3  # nats: and where it is (bfloat16), at most
-NOISE_QUANTILE = 0.9  # of the rows: what differs in fewer of them is no noise of arithmetic
-NOISE_FACTOR = 10.0  # a row of noisy arithmetic is this often the quantile off, at most
+NOISE_QUANTILE = 0.98  # of the rows: what differs in fewer of them is no noise of arithmetic
+NOISE_FACTOR = 5.0  # a row of noisy arithmetic is this often the quantile off, at most
 NOISE_CAP = 0.01  # nats: root mean square difference of two passes
 NOISE_SIGMAS = 4.0  # standard errors of noise that a mean may be off
 CONFIDENCE = 0.95
 SURE_DOCUMENTS = 20  # of fewer, standard errors are too rough to accuse anyone who is not far off
 TAILS = (0.9, 0.99, 0.999)  # quantiles of the lead over the control
 TAIL_SIGMAS = 4.5  # as there are several of them
+MOST_HELD_OUT = 1 << 18
 LOWEST = -50.0  # nats: what counts for a target of probability 0
 
 Reference = Callable[[Text], np.ndarray]  # -> the log-probability of each target
@@ -40,9 +41,13 @@ class Size:
     """How much is fed beside the stream. A cut costs a scorer of windows another window."""
 
     cuts: int  # of each of the two passes, at least
-    held_out: int  # targets, at most
+    held_out: int  # targets, or a sixteenth of the stream where that is more; as many as it has at most
     targets_a_cut: int  # more cuts where the text is longer
     most_cuts: int
+
+    def held_out_of(self, scored: int) -> int:
+        """How many held-out targets go with so many of the stream."""
+        return min(max(self.held_out, min(scored // 16, MOST_HELD_OUT)), scored)
 
     def cuts_of(self, count: int) -> int:
         """How many cuts each pass has, of so many targets."""
@@ -51,7 +56,7 @@ class Size:
 
 # A cut costs the starter another window, 0.1 s on two CPU cores: what is entered as a record pays for more.
 FULL = Size(cuts=160, held_out=1 << 15, targets_a_cut=1024, most_cuts=4096)
-RECORD = Size(cuts=1_050, held_out=1 << 18, targets_a_cut=1024, most_cuts=4096)
+RECORD = Size(cuts=1_050, held_out=MOST_HELD_OUT, targets_a_cut=1024, most_cuts=4096)
 QUICK = Size(cuts=64, held_out=8_192, targets_a_cut=2048, most_cuts=128)
 
 

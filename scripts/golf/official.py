@@ -15,7 +15,7 @@ import numpy as np
 
 from . import GolfError, preflight, sandbox, shown, submission, track
 from . import stream as streams
-from .audit import FULL, QUICK, RECORD, Size, audit, draw_uniform, in_time
+from .audit import FULL, MOST_HELD_OUT, QUICK, RECORD, Size, audit, draw_uniform, in_time
 from .check import RULING
 from .control import Control
 from .entry import MLX, TORCH, Entry, objects, read_claim, read_entries
@@ -122,7 +122,7 @@ class Job:
         tokens = self.holdout.tokens
         begins = np.flatnonzero(self.stream.vocabulary.special[tokens])
         start = begins[0] if len(begins) else 0
-        most = min(self.size.held_out, len(self.stream))
+        most = self.size.held_out_of(sum(map(len, parts)))
         return Text(parts, tokens[start : start + most + 1])
 
 
@@ -156,8 +156,6 @@ def score(
         paths = entry.files, entry.script, entry.artifact
         return Remote(*paths, device, vocab, limits, sandboxed)
 
-    rng = np.random.default_rng()  # of the system's entropy: nobody can foresee it
-    held_out, held_out_from = hold_out(source, stream, holdout, data or streams.default_folder(rules), rng)
     job = Job(
         rules=rules,
         stream=stream,
@@ -233,7 +231,7 @@ def hold_out(
 ) -> tuple[Stream | None, bool]:
     """Text that the submission is not scored on, as much as the audit feeds, and whether it is public:
     private shards; parts of the train shards, drawn now; else what follows in the validation shard."""
-    count, vocabulary = min(len(stream), RECORD.held_out), source.vocabulary
+    count, vocabulary = min(len(stream), MOST_HELD_OUT), source.vocabulary
     if folder:
         return Stream(streams.load_more(folder, vocabulary), vocabulary).part(0, len(stream)), False
     drawn = streams.draw_holdout(data, vocabulary, rng, count)
