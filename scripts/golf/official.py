@@ -306,7 +306,7 @@ def score_stream(job: Job, entry: Entry, remote: Remote, result: Result) -> None
 def first_pass(job: Job, remote: Remote) -> Pass:
     """Feeds the text once. It is cut as often as in the audit's pass."""
     text = job.text
-    progress = Progress(f"scoring {text.scored:,} targets", len(text), len(text))
+    progress = Progress(f"feeding {len(text):,} targets", len(text), len(text))
     cuts = np.concatenate((np.cumsum(FIRST_CALLS) - 1, draw_uniform(job.rng, text, job.size)))
     first = feed(remote, text, cuts, progress.tell)
     lost = np.flatnonzero(~np.isfinite(first.log_probs[: text.scored]))
