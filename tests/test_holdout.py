@@ -214,8 +214,8 @@ def test_parts_of_train_shards_are_drawn_where_there_are_enough(tmp_path, fed):
     tokens = np.random.default_rng(3).integers(4, 1024, 101 * stream.PART).astype("<u2")
     tokens[::300] = 1
     write_shard(tmp_path / "data" / "fineweb_train_000000.bin", tokens)
-    for _ in range(2):
+    for _ in range(3):
         assert "holdout-public" not in score(tmp_path, "record")
         shutil.rmtree(tmp_path / "entry")
-    assert len(fed[0]) == TARGETS + 1 and fed[0].tobytes() != fed[1].tobytes()
+    assert len(fed[0]) == TARGETS + 1 and len({text.tobytes() for text in fed}) > 1
     assert all(text[:300].tobytes() in tokens.tobytes() for text in fed)
