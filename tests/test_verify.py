@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPO
-from golf import GolfError, retrain, track
+from conftest import REPO, run_script
+from golf import GolfError, retrain, submission, track
 from golf import verification as verify
 from golf import verify as command
 from golf.entry import Entry
@@ -254,14 +254,31 @@ def test_a_cpus_entry_is_retrained_on_a_cpu(tmp_path):
 def test_fewer_train_shards_than_the_entry_had_are_one_line(tmp_path, data):
     entry = plan(tmp_path, data, "").entry
     assert len(verify.train_shards(tmp_path, data, entry)) == 2
-    for count in (1, 3):
+    for count in (-1, 1, 3):
         event = {"event": "start", "train_files": count}
         (tmp_path / "metrics_seed5.jsonl").write_text(json.dumps(event) + "\n")
-        if count == 1:
+        if count < 3:
             (one,) = verify.train_shards(tmp_path, data, entry)
             assert one.name == "fineweb_train_000000.bin"
     with pytest.raises(GolfError, match="2 train shards; the entry had 3"):
         verify.train_shards(tmp_path, data, entry)
+
+
+@pytest.mark.parametrize("text, count", [("4096", 4096), ("", 0), ("-1", 0), ("9" * 30, 0), ("x", 0)])
+def test_the_stand_in_is_as_long_as_a_run_asks(text, count):
+    assert verify.targets_asked({"VAL_MAX_TOKENS": text}) == count and verify.targets_asked({}) == 0
+
+
+@needs_sandbox
+def test_shards_may_be_links_to_files_of_other_names(tmp_path, data):
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for i, path in enumerate(sorted(data.glob("fineweb_train_*.bin"))):
+        path.rename(blobs / f"{i}abc")
+        path.symlink_to(blobs / f"{i}abc")
+    script = "hand_in(sorted(p.name for p in Path(os.environ['DATA_PATH']).iterdir()))"
+    names = ["fineweb_train_000000.bin", "fineweb_train_000001.bin", "fineweb_val_000000.bin"]
+    assert train(tmp_path, data, script)[1] == names
 
 
 # ---- The rule
@@ -389,3 +406,35 @@ def test_an_entry_that_trains_on_what_it_is_scored_on_fails(glob, code, clone, m
     (seed,) = report["seeds"]
     assert (seed["retrained"] - seed["claimed"] > 0.05) is bool(code)
     assert report["verdict"] == ("FAIL" if code else "PASS"), capsys.readouterr().out
+
+
+@needs_sandbox
+@pytest.mark.slow
+def test_a_small_run_of_the_starter_comes_to_its_claim_again(clone, monkeypatch, tmp_path):
+    """The trainer as it is runs in the sandbox, finds all it needs and ends as its log says."""
+    knobs = dict(NUM_LAYERS=2, MODEL_DIM=64, NUM_HEADS=2, NUM_KV_HEADS=1, ITERATIONS=12, COMPILE=0)
+    knobs |= dict(TRAIN_BATCH_TOKENS=1024, VAL_MAX_TOKENS=65536, EVAL_STRIDE=512, DEVICE="cpu")
+    knobs |= dict(RUN_ID="small", OUT_DIR=tmp_path, DATA_PATH=clone / "data/datasets/sample_sp1024")
+    knobs |= dict(TOKENIZER_PATH=clone / "data/tokenizers/sample_1024_bpe.model", OMP_NUM_THREADS=1)
+    done = run_script(
+        "golf.sh", "run", "configs/quickstart.env", env={k: str(v) for k, v in knobs.items()}, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    folder = clone / "small"
+    words = ("--author", "a", "--github-id", "b", "--blurb", "c", "--track", clone)
+    done = run_script("golf.sh", "new", tmp_path / "small", "--out", folder, *words)
+    assert folder.is_dir(), done.stdout + done.stderr
+    readme = (folder / "README.md").read_text().replace(submission.IDEA, "Small, so that a test is short.")
+    (folder / "README.md").write_text(readme)
+    told = json.loads((folder / "submission.json").read_text())
+    for file in told["files"]:
+        path = folder / file["path"]
+        file |= dict(bytes=path.stat().st_size, sha256=submission.sha256(path))
+    (folder / "submission.json").write_text(json.dumps(told))
+    monkeypatch.setattr(command, "REPO", tmp_path)
+    args = Namespace(folder=folder, seed=None, device="auto", data=knobs["DATA_PATH"], steps=True)
+    assert command.main(args) == 0
+    report = json.loads((tmp_path / "runs" / "verify-small" / "verify.json").read_text())
+    (seed,) = report["seeds"]
+    assert seed["steps"] == seed["claimed_steps"] == 12 and report["verdict"] == "PASS"
+    assert seed["retrained"] == pytest.approx(seed["claimed"], abs=0.01)

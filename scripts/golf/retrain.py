@@ -208,7 +208,7 @@ def sandboxed(plan: Plan, folders: tuple[Path, Path, Path]) -> list[str]:
     args += ["--ro-bind", str(code), CODE, "--bind", str(work), WORK]
     datasets = f"{DATA}/datasets/{plan.data_name}"
     for path in plan.shards:
-        args += ["--ro-bind", str(path), f"{datasets}/{path.name}"]
+        args += ["--ro-bind", str(path.resolve()), f"{datasets}/{path.name}"]
     args += ["--ro-bind", str(data / "stand_in.bin"), f"{datasets}/fineweb_val_000000.bin"]
-    args += ["--ro-bind", str(plan.tokenizer), f"{DATA}/tokenizers/{plan.tokenizer.name}"]
+    args += ["--ro-bind", str(plan.tokenizer.resolve()), f"{DATA}/tokenizers/{plan.tokenizer.name}"]
     return [*args, "--remount-ro", "/", "--chdir", WORK, "--"]

@@ -151,7 +151,7 @@ def make_plan(
         world=world,
         device=device,
         shards=train_shards(folder, data, entry),
-        stand_in=max(rules["targets"], int(env.get("VAL_MAX_TOKENS") or 0)) + 1,
+        stand_in=max(rules["targets"], targets_asked(env)) + 1,
         tokenizer=tokenizer,
         data_name=rules["data"]["name"],
         budget=budget,
@@ -177,14 +177,20 @@ def configuration(folder: Path, claim: dict, entry: Entry) -> tuple[dict[str, st
     return {n: v for n, v in env.items() if n not in PLACES}, world, words[place + 1 :]
 
 
+def targets_asked(env: dict[str, str]) -> int:
+    """Validation targets that the entry's run scored; 0 where it does not say."""
+    text = env.get("VAL_MAX_TOKENS", "")
+    return int(text) if re.fullmatch(r"[0-9]{1,8}", text) else 0
+
+
 def train_shards(folder: Path, data: Path, entry: Entry) -> list[Path]:
     """The first train shards, as many as the entry had."""
-    found = [path.resolve() for path in sorted(data.glob("fineweb_train_*.bin"))]
+    found = sorted(data.glob("fineweb_train_*.bin"))
     metrics = folder / f"metrics_seed{entry.seed}.jsonl"
     start = runlog.read_metrics(metrics).get("start", [{}])[-1] if metrics.is_file() else {}
-    wanted = int(number(dig(start, "train_files")) or len(found))
-    if not found or len(found) < wanted:
-        text = f"{len(found)} train shards; the entry had {wanted or 'some'}; fetch them (data/README.md)"
+    wanted = max(1, int(number(dig(start, "train_files")) or len(found)))
+    if len(found) < wanted:
+        text = f"{len(found)} train shards; the entry had {wanted}; fetch them (data/README.md)"
         raise GolfError(f"{shown(data)}: {text}", 2)
     return found[:wanted]
 
