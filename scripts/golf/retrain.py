@@ -77,7 +77,8 @@ def train(plan: Plan, folder: Path) -> Trained:
         code_of, seconds = run(plan, (code, work, data), log, name)
         found = sorted(path for path in work.rglob(name) if path.is_file() and not path.is_symlink())
         if len(found) != 1:
-            last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
+            printed = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            last = (printed or ["it printed nothing"])[-1]
             what = "no" if not found else f"{len(found)} files"
             raise GolfError(
                 f"seed {plan.entry.seed}: training left {what} {name} (exit code {code_of}); its last words: "
