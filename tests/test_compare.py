@@ -252,3 +252,15 @@ def test_scipy_is_not_needed_to_load_the_tools():
 
     code = "import sys, golf.__main__; sys.exit(bool({'scipy', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO / "scripts").returncode == 0
+
+
+@pytest.mark.parametrize("losses", [[1.0, 1.0, 1.0 + 1e-15], [1.0, 1.0 + 1e-8, 1.0]])
+def test_rounding_is_no_spread(losses):
+    found = compare.compare(losses, [2.0, 2.0, 2.0], RULE)
+    assert not found.record and found.p is None
+
+
+@pytest.mark.parametrize("loss", [-1e-9, -5, 1e13])
+def test_a_loss_that_none_can_have(loss):
+    with pytest.raises(GolfError, match="claims a val_loss"):
+        compare.entry("x", [(1, loss, 1.0)], {"val_sha256": "a", "tokenizer_sha256": "b"}, 5)

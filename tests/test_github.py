@@ -271,6 +271,8 @@ SCENARIOS = {
     ),
     "a name for a device": ("file-name", True, lambda p: index(p, f"{X}/aux.log")),
     "a name that is another's in capitals": ("file-name", True, lambda p: index(p, f"{X}/TRAIN.log")),
+    "a name of the track's own": ("file-name", False, lambda p: p.add("verified.json")),
+    "attributes by a short name": ("settings", False, lambda p: index(p, "GITATT~1")),
     "two entries": ("one-folder", True, lambda p: shutil.copytree(p.root / X, p.track / "y")),
     "an entry of a track in capitals": ("track", False, lambda p: index(p, "records/TRACK_TINY/x/README.md")),
 }
@@ -302,6 +304,8 @@ def first_entry(pull):
         if path.suffix in (".log", ".jsonl", ".zlib"):
             path.write_bytes(path.read_bytes() + b"\n")
     value = json.loads((folder / "submission.json").read_text())
+    for seed in value["seeds"]:
+        seed["segments"] = [[1.1 * nats, size] for nats, size in seed["segments"]]
     for file in value["files"]:
         file["sha256"] = hashlib.sha256((folder / file["path"]).read_bytes()).hexdigest()
     (folder / "submission.json").write_text(json.dumps(value))
@@ -355,6 +359,35 @@ def test_a_checkout_that_is_not_the_commit(pull, inside, capsys):
     assert "checkout" in {rule for rule, _ in remarks(capsys.readouterr().out)}
 
 
+def test_a_commit_is_what_it_is_whatever_replaces_it(pull, inside, capsys):
+    pull.add("x")
+    inside()
+    before = git(pull.root, "rev-parse", "HEAD")
+    (pull.root / "train_gpt.py").write_text("more\n")
+    commit(pull.root)
+    git(pull.root, "replace", "HEAD", before)
+    assert ci.check_change("main", pull.root) == 1
+    assert ("outside", "train_gpt.py") in remarks(capsys.readouterr().out)
+
+
+def test_a_file_that_the_checkout_lacks(pull, inside, capsys):
+    pull.add("x")
+    inside()
+    git(pull.root, "update-index", "--add", "--cacheinfo", f"100644,{blob(pull)},{X}/more.py")
+    git(pull.root, "commit", "--quiet", "-m", "x")
+    assert ci.check_change("main", pull.root) == 1
+    assert ("checkout", f"{X}/more.py") in remarks(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("count", [600, 3000])
+def test_many_files_are_a_few_lines(pull, inside, capsys, count):
+    folder = pull.add("x")
+    for i in range(count):
+        (folder / f"{'f' * 50}{i}.log").write_text("x")
+    code, out = inside()
+    assert code == 1 and "file-count" in {rule for rule, _ in remarks(out)} and len(out.splitlines()) < 700
+
+
 # ---- Who
 
 
@@ -367,6 +400,11 @@ WHO = {
     "a look-alike": ("athor", "7", {"github_id": "аthor"}, True),
     "another's name": ("mallory", "8", {"github_id": "mallory", "author": "a. thor"}, True),
     "another's login as name": ("mallory", "8", {"github_id": "mallory", "author": "ATHOR"}, True),
+    "another's name without dots": ("mallory", "8", {"github_id": "mallory", "author": "AThor!"}, True),
+    "another's name in Cyrillic": ("mallory", "8", {"github_id": "mallory", "author": "А. Thоr"}, True),
+    "another's name with accents": ("mallory", "8", {"github_id": "mallory", "author": "Á. Thör"}, True),
+    "another's name in digits": ("mallory", "8", {"github_id": "mallory", "author": "A. Th0r"}, True),
+    "a name in other letters": ("mallory", "8", {"github_id": "mallory", "author": "李 Á."}, False),
     "a name of one's own": ("mallory", "8", {"github_id": "mallory", "author": "M. Allory"}, False),
     "a command": ("athor", "7", {"github_id": "::error::x"}, True),
 }  # fmt: skip
@@ -478,6 +516,7 @@ def test_score_annotates_what_the_audit_found(scored, capsys):
         (0, b"[]"),
         (0, b'{"seeds": 3, "rules": []}'),
         (0, b'{"seeds": [], "rules": [], "verdict": "PASS"}'),
+        (0, b'{"seeds": [7, {"targets": true}], "rules": [], "verdict": "PASS"}'),
         (0, b'{"seeds": [{"targets": 0, "rules": []}], "rules": [], "verdict": "PASS"}'),
     ],
 )
@@ -485,6 +524,11 @@ def test_what_was_not_scored_is_not_green(scored, capsys, code, stdout):
     assert scored(code, stdout) == 1
     out = capsys.readouterr().out
     assert "::error" in out and "title=not-scored" in out and "PASS" not in out
+
+
+@pytest.mark.parametrize("verdict", ["", None, "PASSED", "UNKNOWN", ["PASS"]])
+def test_a_verdict_that_is_none_is_not_green(scored, capsys, verdict):
+    assert scored(0, json.dumps({**REPORT, "verdict": verdict}).encode()) == 1
 
 
 def test_score_says_why_it_did_not(scored, capsys):

@@ -258,6 +258,13 @@ def test_a_copy_of_an_entry_has_no_rank(real):
     assert ranked(board) == ["first"] and "same log or artifact as first" in reasons(board)["a_copy"]
 
 
+def test_weights_packed_anew_have_no_rank(real):
+    """Other bytes in every file, the same run: its scores tell."""
+    real("repacked", better=1e-6)
+    board = read(real)
+    assert ranked(board) == ["first"] and "same log or artifact" in reasons(board)["repacked"]
+
+
 def test_an_incomplete_baseline_is_none_to_beat(real):
     folder = real("base", lane="open-hardware")
     without_artifacts(folder, 1)

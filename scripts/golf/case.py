@@ -175,7 +175,8 @@ class Case:
     @property
     def code_altered(self) -> bool:
         """Whether a file that always counts is missing or not as listed: then no sum fits."""
-        roles = {e.get("path"): e.get("role") for e in self.entries("files") if isinstance(e, dict)}
+        entries = [e for e in self.entries("files") if isinstance(dig(e, "path"), str)]
+        roles = {e["path"]: e.get("role") for e in entries}
         return any(roles.get(path) in submission.CODE_ROLES for path in self.told)
 
     def sha256(self, path: str) -> str:

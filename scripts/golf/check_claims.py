@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import PurePosixPath
 
 from . import REPO, schema, submission
-from .case import LIST_LIMIT, Case, quoted, seed_name
+from .case import FAIL, HUMAN, LIST_LIMIT, Case, quoted, seed_name
 from .runlog import dig, final_lines, number, read_metrics
 from .strict_json import StrictError
 
@@ -18,6 +18,14 @@ DATE = re.compile(r"20\d\d-\d\d-\d\d", re.ASCII)
 
 SCRIPT_PATH = re.compile(rb"records/[A-Za-z0-9._/+-]{1,200}/train_gpt(?:_mlx)?\.py")
 COMMAND_SHAPE = "NAME=value ... python3 SCRIPT"
+RUNNER = re.compile(r"python3?|torchrun --standalone --nproc_per_node=\d{1,3}", re.ASCII)
+ACTIVE = re.compile(r"[;&|<>$`()\n\r]")  # in a shell, where no quotes stand around it
+# Variables by which a shell, Python or the loader runs or imports what they name.
+STARTING = re.compile(
+    r"PYTHON(?!HASHSEED|UNBUFFERED).*|(LD|DYLD|GIT)_.*|PATH|HOME|ENV|BASH_.*|IFS|SHELL.*|PS4|PROMPT_COMMAND"
+)
+# What the events of a record's metrics must say, besides the figures that are claimed.
+SAID = {"start": ("hardware", "script_sha256", "config"), "export": ("artifact_sha256",)}
 SPOILT = ("resumed", "interrupted", "partial")
 FINAL_LINES = {
     "sliding": "final_sliding_window_exact",
@@ -52,11 +60,28 @@ def check_shape(case: Case) -> None:
             case.fail("seed-twice", f"seed {seed} is listed {times} times; list each once")
     for name, words in submission.PLACEHOLDERS.items():
         value = case.claim.get(name)
-        if isinstance(value, str) and value.strip().casefold() in (words, *submission.UNWRITTEN):
+        unwritten = isinstance(value, str) and submission.is_unwritten(value, words)
+        if unwritten and not (name == "github_id" and value == "-"):  # who has no account
             text = f"{name} still says {quoted(value)}; edit submission.json and README.md"
             case.fail("placeholder", text)
-    readme = case.read("README.md", submission.JSON_LIMIT) if case.has("README.md") else b""
-    if submission.IDEA.encode() in readme:
+
+
+def readme(case: Case) -> None:
+    """Text, which says something."""
+    if not case.has("README.md"):
+        return  # file-required says so
+    if (size := case.files["README.md"]) > submission.JSON_LIMIT:
+        case.fail("file-large", f"README.md has {size:,} bytes; put pictures beside it, with the role extra")
+        return
+    try:
+        text = case.read("README.md", submission.JSON_LIMIT).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        case.fail("file-role", f"README.md is not UTF-8 at byte {error.start}; save it as UTF-8 text")
+        return
+    if "\0" in text:
+        case.fail("file-role", "README.md holds NUL bytes; save it as UTF-8 text")
+    words, idea = (submission.plain_words(one) for one in (text, submission.IDEA))
+    if not {*words} - {*submission.LATER, *submission.UNWRITTEN} or " ".join(idea) in " ".join(words):
         case.fail("placeholder", "README.md says nothing of the idea yet; write what is new, why")
 
 
@@ -132,13 +157,25 @@ def hardware(case: Case) -> None:
         name, claimed = start.get("hardware"), case.claim.get("hardware")
         if isinstance(name, str) and isinstance(claimed, str) and name != claimed:
             case.differs("hardware", "hardware", quoted(claimed), quoted(name), f"in {where}")
-        if wanted and any(start.get(key) != wanted[key] for key in ("device", "world_size")):
+        asked_for = wanted and [wanted["device"], wanted["world_size"]]
+        if wanted and not same_values([start.get("device"), start.get("world_size")], asked_for):
             asked = f"device {wanted['device']}, world_size {wanted['world_size']}"
             case.fail("hardware", f"{where}: the record lane asks for {asked}; choose another lane")
-        elif wanted and not any(part in str(name) for part in wanted["names"]):
+        elif wanted and not any(is_model(name, model) for model in wanted["names"]):
             case.human(
                 "hardware", f"{where}: is {quoted(name)} of the class of {wanted['names'][0]}?"
             )
+
+
+def same_values(one: list, other: list) -> bool:
+    """Equality for which true is not 1."""
+    return one == other and [*map(type, one)] == [*map(type, other)]
+
+
+def is_model(name, model: str) -> bool:
+    """Whether a GPU's name is that model's: an RTX 4090 D or a laptop's is another."""
+    maker = r"(NVIDIA )?(GeForce )?"
+    return isinstance(name, str) and bool(re.fullmatch(maker + re.escape(model), name))
 
 
 # ---- Each seed's figures against its log and metrics
@@ -201,6 +238,9 @@ def check_log(case: Case, seed: dict, log: str) -> None:
         if line:  # else log-lines says so
             figure = (seed_name(seed), name)
             same(case, rule, f"{log}: {name}", seed.get(name), line[name], "in the log", tolerance, figure)
+    if size and case.has(seed.get("artifact")) and not case.is_told(seed["artifact"]):
+        packed = case.files[seed["artifact"]]
+        same(case, "bytes", f"{log}: model", packed, size["bytes_model"], "in the log")
     check_notes(case, sliding.get("note"), log)
     if sliding:
         check_targets(case, sliding["targets"], log)
@@ -208,18 +248,12 @@ def check_log(case: Case, seed: dict, log: str) -> None:
 
 
 def check_metrics(case: Case, seed: dict, metrics: str) -> None:
-    events = runs(case)[metrics]
-    for kind in ("start", "sliding"):
-        count = len(events.get(kind, []))
-        if count == 0:
-            case.fail(
-                "metrics", f"{metrics} has no {kind} event; ship the finished run's metrics.jsonl"
-            )
-        elif count > 1:
-            case.add(
-                case.strictly(), "metrics", f"{metrics} has {count} {kind} events; one run has 1"
-            )
-    facts = {kind: listed[-1] for kind, listed in events.items()}
+    check_events(case, runs(case)[metrics], metrics)
+    facts = {kind: listed[-1] for kind, listed in runs(case)[metrics].items()}
+    if case.has(seed.get("artifact")) and not case.is_told(seed["artifact"]):
+        packed = case.files[seed["artifact"]]
+        same(case, "bytes", f"{metrics}: bytes_model", packed, dig(facts, "export", "bytes_model"), "there")
+    facts["config"] = {"seed": config(facts.get("start", {})).get("SEED", seed.get("seed"))}
     facts["export"] = with_score_files(case, seed, facts.get("export", {}))
     for rule, name, event, tolerance in (
         ("score", "val_loss", "sliding", 1e-8),
@@ -228,6 +262,7 @@ def check_metrics(case: Case, seed: dict, metrics: str) -> None:
         ("time", "train_seconds", "train_end", 1e-6),
         ("time", "eval_seconds", "end", 1e-6),
         ("seed", "seed", "start", 0),
+        ("seed", "seed", "config", 0),
     ):
         figure = (seed_name(seed), name)
         if figure not in case.disputed:  # by the log
@@ -236,7 +271,8 @@ def check_metrics(case: Case, seed: dict, metrics: str) -> None:
     for event, name in (("train_end", "train"), ("export", "export"), ("end", "eval")):
         check_budget(case, f"{name}_seconds", dig(facts, event, f"{name}_seconds"), metrics)
     notes = dig(facts, "sliding", "notes")
-    resumed = ["resumed"] * (dig(facts, "start", "resumed") is True)
+    resumed = ["resumed"] * (dig(facts, "start", "resumed") not in (None, False))
+    resumed += ["interrupted"] * (dig(facts, "end", "exit_code") not in (None, 0))
     check_notes(case, [*(notes if isinstance(notes, list) else []), *resumed], metrics)
     if "sliding" in facts:
         check_targets(case, facts["sliding"].get("targets"), metrics)
@@ -245,6 +281,20 @@ def check_metrics(case: Case, seed: dict, metrics: str) -> None:
     for name in ("name", "val_sha256", "tokenizer_sha256"):
         if "start" in facts and dig(facts, "start", "data", name) != dig(case.claim, "data", name):
             case.fail("data", f"{metrics}: the run's {name} of data is another; state the run's")
+
+
+def check_events(case: Case, events: dict[str, list[dict]], metrics: str) -> None:
+    """One run has one event of each kind, and in the record lane each says what others rest on."""
+    for kind in ("start", "train_end", "export", "sliding", "end"):
+        count = len(events.get(kind, []))
+        if count == 0 and kind in ("start", "sliding"):
+            case.fail("metrics", f"{metrics} has no {kind} event; ship the finished run's metrics.jsonl")
+        elif count > 1:
+            case.add(case.strictly(), "metrics", f"{metrics} has {count} {kind} events; one run has 1")
+    for kind, names in SAID.items() if case.ranked else ():
+        last = events.get(kind, [{}])[-1]
+        for name in (n for n in names if not last.get(n)):
+            case.fail("metrics", f"{metrics}: its {kind} event has no {name}; ship what the run wrote")
 
 
 def with_score_files(case: Case, seed: dict, facts: dict) -> dict:
@@ -277,8 +327,8 @@ def same(
 def check_budget(case: Case, name: str, value, who: str) -> None:
     """Within the track's seconds, no tolerance; null in the track is no budget."""
     seconds, budget = number(value), number(case.track.get(name))
-    if seconds is not None and seconds < 0:
-        case.fail("time", f"{who}: {name} {seconds:.3f} is negative; ship what was measured")
+    if seconds is not None and (seconds < 0 or seconds == 0 and name == "train_seconds"):
+        case.fail("time", f"{who}: {name} {seconds:.3f} is no time that passed; ship what was measured")
     elif seconds is not None and budget is not None and seconds > budget:
         case.fail(
             "time-budget", f"{who}: {name} {seconds:.3f} is over the track's {budget:g}; do less"
@@ -305,7 +355,7 @@ def check_segments(case: Case, seed: dict, who: str) -> None:
     """SEGMENTS x [nats, bytes] that add up to the claimed val_loss and val_bpb."""
     segments = seed.get("segments")
     if segments is None:
-        case.note("segments", f"{who}: no segments, so no part can be verified alone")
+        case.add(case.strictly(), "segments", f"{who}: no segments, so no part can be verified alone")
         return
     pairs = [s for s in segments if isinstance(s, list)] if isinstance(segments, list) else []
     values = [number(value) for pair in pairs for value in pair]
@@ -352,7 +402,10 @@ def means(case: Case) -> None:
 
 
 def seeds_alike(case: Case) -> None:
-    """All seeds share script, data and configuration."""
+    """All seeds share script, data and configuration, and the bytes of each part of the text."""
+    sizes = {tuple(size for _, size in found) for seed in case.seeds() if (found := submission.parts(seed))}
+    if len(sizes) > 1:
+        case.fail("segments", "the seeds differ in the bytes of their segments, which are of the same text")
     starts = {path: events["start"][-1] for path, events in runs(case).items() if "start" in events}
     for path, start in list(starts.items())[1:]:
         first_path, first = next(iter(starts.items()))
@@ -383,6 +436,11 @@ def logs_once(case: Case) -> None:
             case.fail(
                 "log-first", f"train.log is not {quoted(first)}, the first seed's; copy that one"
             )
+    for one, other in itertools.combinations(seeds, 2):
+        if submission.same_run(one, other):
+            text = f"{seed_name(one)} and {seed_name(other)} score alike in every segment"
+            level = FAIL if case.ranked else HUMAN
+            case.add(level, "log-twice", f"{text}; each seed is a run of its own")
     for kind in (lambda s: s.get("log"), metrics_name, lambda s: s.get("artifact")):
         owner = {}
         for seed in (s for s in seeds if case.has(kind(s))):
@@ -394,8 +452,10 @@ def logs_once(case: Case) -> None:
                 case.fail("log-twice", f"{text}; each seed is a run of its own")
     names = [name for s in seeds for name in (s.get("log"), s.get("artifact")) if case.has(name)]
     mine = {case.sha256(name): name for name in names}
-    for folder, hashes in published(case):
+    for folder, claim in published(case):
+        hashes = submission.hashes_of(claim, "log", "artifact")
         shared = sorted(mine[sha256] for sha256 in set(mine) & hashes)
+        shared += [seed_name(seed) for seed in seeds if submission.has_run(claim, seed)] if not shared else []
         if shared:
             # not FAIL: a copy must not unrank the entry that it was made from; board and ci know
             # which was first
@@ -405,21 +465,23 @@ def logs_once(case: Case) -> None:
 
 
 def published(case: Case):
-    """(name, hashes of its logs and artifacts) of the other entries, for a folder among them."""
+    """(name, submission.json) of the other entries, for a folder among them."""
     home = case.folder.parent
     for folder, claim in submission.claims(home) if (home / "track.json").is_file() else []:
         if folder != case.folder:
-            yield folder.name, submission.hashes_of(claim, "log", "artifact")
+            yield folder.name, claim
 
 
 def same_files(case: Case) -> None:
     """The script and the artifacts are those of the runs, and the logs begin with the script."""
     others: dict[str, list[str]] = {}  # script -> the files that show another
+    scripts = [entry["path"] for entry in case.listed() if entry["role"] == "script"]
     for seed in case.seeds():
         events = runs(case).get(metrics_name(seed), {})
         facts = {kind: listed[-1] for kind, listed in events.items()}
         script, ran = dig(facts, "start", "script"), dig(facts, "start", "script_sha256")
         packed, path = dig(facts, "export", "artifact_sha256"), seed.get("artifact")
+        script = script if script in scripts else next(iter(scripts), None)
         if differs_from(case, script, ran):
             others.setdefault(script, []).append(metrics_name(seed))
         if differs_from(case, path, packed):
@@ -454,6 +516,7 @@ def repeatable(case: Case) -> None:
     env, text = case.claim.get("env"), case.claim.get("command")
     env = dict(itertools.islice(env.items(), LIST_LIMIT)) if isinstance(env, dict) else {}
     if isinstance(text, str) and text:
+        check_shell(case, text, env)
         check_command(case, text, env)
     for where, events in runs(case).items():
         ran = config(events.get("start", [{}])[-1])
@@ -462,6 +525,19 @@ def repeatable(case: Case) -> None:
                 f"env has {quoted(name)}={quoted(env[name])}, the run in {where} had another value"
             )
             case.fail("env", f"{text}; state the run's")
+
+
+def check_shell(case: Case, text: str, env: dict) -> None:
+    """FAIL for what a shell would do besides running the script, since people paste commands."""
+    try:
+        given, words = submission.parse_command(text)
+    except ValueError:
+        given, words = {}, []
+    if ACTIVE.search(text) and submission.command_line(given, words) != text:
+        text = f"command holds what a shell acts on; write {COMMAND_SHAPE}, odd values in quotes"
+        case.fail("command", text)
+    for name in sorted({n for n in (*env, *given) if STARTING.fullmatch(n)}):
+        case.fail("env", f"{quoted(name)} changes how programs start; leave it out")
 
 
 def check_command(case: Case, text: str, env: dict) -> None:
@@ -474,8 +550,13 @@ def check_command(case: Case, text: str, env: dict) -> None:
     if not any(word.endswith(path) for word in words for path in scripts):
         case.note("command", f"command does not run the folder's script; write {COMMAND_SHAPE}")
         return
-    for name in (n for n in env if given.get(n) != env[n]):
+    for name in [n for n in {**env, **given} if given.get(n) != env.get(n) and n != "SEED"][:LIST_LIMIT]:
         case.note("command", f"command does not set {quoted(name)} as env does; make them agree")
+    first = next(iter(case.seeds()), {}).get("seed")
+    if given.get("SEED") != str(first):
+        case.note("command", f"command does not set SEED to the first seed, {quoted(first)}")
+    if not RUNNER.fullmatch(" ".join(words[:-1])):
+        case.note("command", f"command runs more than the script; write {COMMAND_SHAPE}")
     right = [f"{place}/{script}" for place in places(case) for script in scripts]
     if not any(str(PurePosixPath(word)) in right for word in words):
         case.note("command", f"command runs another path than {quoted(right[0], 120)}; name that")
@@ -503,5 +584,5 @@ def same_value(text, value) -> bool:
 
 
 RULES = (
-    date, place, hardware, figures, means, seeds_alike, logs_once, same_files, repeatable,
+    readme, date, place, hardware, figures, means, seeds_alike, logs_once, same_files, repeatable,
 )  # fmt: skip

@@ -161,7 +161,7 @@ def roles(case: Case) -> None:
     for path, role in ((entry["path"], entry["role"]) for entry in case.listed()):
         fits = {
             "readme": path == "README.md",
-            "log": path.endswith((".log", ".jsonl")),
+            "log": path.endswith((".log", ".jsonl")) and b"\0" not in case.read(path, 1 << 16),
             "artifact": path in artifacts,
             "val": path.endswith(".bin") and case.claim.get("lane") == "non-record",
             "extra": not path.endswith(".py"),

@@ -16,11 +16,12 @@ import re
 import secrets
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 from . import REPO, GolfError, check, check_names, check_record, ci_changes, ci_summary, submission, track
 from .ci_changes import Change, Remark, fail, git
-from .runlog import dig, parse_json
+from .runlog import dig, number, parse_json
 from .strict_json import StrictError
 
 COMMANDS = {check.FAIL: "error", check.HUMAN: "warning", check.NOTE: "notice"}
@@ -112,7 +113,7 @@ def author(folder: Path, place: str) -> list[Remark]:
         claim = submission.read_claim(folder)
     except StrictError:
         return []  # `json` says so
-    stated, name = same_name(claim.get("github_id")), same_name(claim.get("author"))
+    stated = same_name(claim.get("github_id"))
     login, number = opener()
     if not login or not number:
         if os.environ.get("GITHUB_ACTIONS") == "true":
@@ -123,9 +124,10 @@ def author(folder: Path, place: str) -> list[Remark]:
         return [fail("author", f"{text}; state your own, or have its author open it", place)]
     for other in (c for t in track.names() for _, c in submission.claims(track.RECORDS / t)):
         owner = same_name(other.get("github_id"))
-        if owner not in (stated, login, number) and name in (owner, same_name(other.get("author"))):
-            text = f"author {ascii(claim.get('author'))[:60]} is the name of {ascii(owner)[:60]}'s entries"
-            return [fail("author", f"{text}; state your own", place)]
+        names = (looks(owner), looks(other.get("author")))
+        if owner not in (stated, login, number) and looks(claim.get("author")) in names:
+            text = f"author {ascii(claim.get('author'))[:60]} reads as the name of entries by"
+            return [fail("author", f"{text} {ascii(owner)[:60]}; state your own", place)]
     return []
 
 
@@ -141,6 +143,16 @@ def opener() -> tuple[str, str]:
 
 def same_name(value) -> str:
     return " ".join(ci_changes.key(value).split()) if isinstance(value, str) else ""
+
+
+# Letters and digits that look like Latin ones: Cyrillic, Greek, and what people type for them.
+LOOKS = str.maketrans("авекмнорстухіјѕԁӏαβεικνορτυχω01|", "abekmhopctyxijsdlabeiknoptuxwoll")
+
+
+def looks(value) -> str:
+    """The same for names that a reader takes for one: without accents, spaces and punctuation."""
+    text = unicodedata.normalize("NFKD", same_name(value)).translate(LOOKS).replace("i", "l")
+    return "".join(c for c in text if c.isalnum()) or same_name(value)
 
 
 def set_outputs(**values: str) -> None:
@@ -171,7 +183,7 @@ def score(folder: Path) -> int:
     if why := sandbox.why_not():
         return not_scored(folder, place, why)
     code, report = run_score(folder)
-    if report is None or not sum(seed.get("targets", 0) for seed in report["seeds"]):
+    if report is None or not any(was_scored(seed) for seed in report["seeds"]):
         return not_scored(folder, place, "the score ended without a result; the log above says why")
     for rule in report_rules(report):
         text = f"{rule['figure']}: {rule['sentence']}"
@@ -180,7 +192,7 @@ def score(folder: Path) -> int:
         else:
             level = check.HUMAN if rule["passed"] is None else check.FAIL
             print(annotation(Remark(level, rule["id"], text, place)))
-    failed = code != 0 or report["verdict"] == check.FAIL
+    failed = code != 0 or dig(report, "verdict") not in ("PASS", check.HUMAN)
     if not failed:
         print(annotation(Remark(check.NOTE, "quick", WHOLE_IS_DUE, place)))
     verdict = check.FAIL if failed else report["verdict"]
@@ -223,6 +235,11 @@ def run_score(folder: Path) -> tuple[int, dict | None]:
     report = parse_json(done.stdout)
     whole = isinstance(dig(report, "seeds"), list) and isinstance(dig(report, "rules"), list)
     return done.returncode, report if whole else None
+
+
+def was_scored(seed) -> bool:
+    """Whether any targets of this seed were compared."""
+    return (number(dig(seed, "targets")) or 0) > 0
 
 
 def report_rules(report: dict) -> list[dict]:

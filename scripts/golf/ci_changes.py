@@ -20,6 +20,8 @@ PLAIN = "100644"
 MODES = {"120000": "a link", "160000": "a submodule", "100755": "executable"}
 # What changes how git checks out other files, or what runs here; maintainers change these by hand.
 SETTINGS = (".gitattributes", ".gitmodules", ".github")
+SHORT_SETTINGS = re.compile(r"git(att|mod|hub)~\d+")  # the same by Windows' short names
+TRACKS_OWN = ("track.json", "verified.json", "readme.md")  # beside the entries
 ENTRY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -43,11 +45,12 @@ class Remark:
     path: str
 
 
-def git(root: Path, *args: str) -> str:
-    """What a git command prints. File names may hold any byte."""
-    command = ["git", "-C", str(root), *args]
+def git(root: Path, *args: str, given: str = "") -> str:
+    """What a git command prints, `given` on its input. File names may hold any byte."""
+    command = ["git", "--no-replace-objects", "-C", str(root), *args]
+    words = {"encoding": "utf-8", "errors": "surrogateescape"}
     try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="surrogateescape")
+        done = subprocess.run(command, input=given, capture_output=True, **words)
     except OSError as error:
         raise GolfError(f"git cannot be run: {error.strerror}", 2) from None
     if done.returncode != 0:
@@ -60,7 +63,8 @@ def git(root: Path, *args: str) -> str:
 def read_changes(root: Path, base: str) -> list[Change]:
     """Every path that HEAD adds, changes or removes since it parted from `base`."""
     fork = git(root, "merge-base", base, "HEAD").strip()
-    fields = git(root, "diff", "--raw", "--no-renames", "--no-abbrev", "-z", fork, "HEAD").split("\0")
+    words = ("--raw", "--no-renames", "--no-abbrev", "--ignore-submodules=none", "-z")
+    fields = git(root, "diff", *words, fork, "HEAD").split("\0")
     changes = []
     for facts, path in zip(fields[::2], fields[1::2]):
         _, mode, _, blob, status = facts.lstrip(":").split(" ")
@@ -122,7 +126,8 @@ def modes(changes: list[Change], entries: list[str]) -> Iterable[Remark]:
 
 def settings(changes: list[Change]) -> Iterable[Remark]:
     for change in changes:
-        if {key(part) for part in parts_of(change.path)} & {*SETTINGS}:
+        parts = {key(part) for part in parts_of(change.path)}
+        if parts & {*SETTINGS} or any(map(SHORT_SETTINGS.fullmatch, parts)):
             text = "sets how git or the workflows work; maintainers read that and merge it by hand"
             yield fail("settings", text, change.path)
 
@@ -148,6 +153,9 @@ def place(root: Path, base: str, entry: str) -> Iterable[Remark]:
         text = "the folder's name needs letters, digits, dots, - and _ alone, 64 at most; rename it"
         yield fail("file-name", text, entry)
         return
+    if key(name) in TRACKS_OWN:
+        yield fail("file-name", "the track's folder has a file of this name; choose another", entry)
+        return
     if track_name not in track.names():
         yield fail("track", f"there is no such track; there are: {', '.join(track.names())}", entry)
         return
@@ -169,11 +177,14 @@ def not_added(changes: list[Change], entry: str) -> Iterable[Remark]:
 def unlike_checkout(root: Path, changes: list[Change], entry: str) -> Iterable[Remark]:
     """The files that are checked are the commit's: no attribute or filter has changed them."""
     mine = [c for c in changes if entry_of(c.path) == entry and c.mode in (PLAIN, "100755")]
-    mine = [c for c in mine if (root / c.path).is_file() and not (root / c.path).is_symlink()]
-    if not mine or any("\n" in c.path for c in mine):  # which file-name refuses
+    here = [c for c in mine if (root / c.path).is_file() and not (root / c.path).is_symlink()]
+    for change in [c for c in mine if c not in here][:SHOWN]:
+        yield fail("checkout", "is in the commit and not in its checkout; leave it out", change.path)
+    if any("\n" in c.path for c in here):  # which file-name refuses
         return
-    found = git(root, "hash-object", "--no-filters", "--", *(str(root / c.path) for c in mine[:500])).split()
-    for change, blob in zip(mine, found):
+    paths = "".join(f"{root / c.path}\n" for c in here)
+    found = git(root, "hash-object", "--no-filters", "--stdin-paths", given=paths).split()
+    for change, blob in zip(here, found):
         if blob != change.blob:
             text = "differs from the commit once checked out; remove git attributes"
             yield fail("checkout", text, change.path)

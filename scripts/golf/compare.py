@@ -21,6 +21,7 @@ from .submission import FIGURE_LIMIT, read_claim
 
 HASHES = ("val_sha256", "tokenizer_sha256")
 CONFIDENCE = 0.95  # of the interval where no rule states one
+SPREAD_FLOOR = 1e-6  # nats; what seeds differ by below this is rounding, and tests nothing
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def compare(a: list[float], b: list[float], rule: dict) -> Comparison:
     margin, level, needed = read_rule(rule)
     improvement = statistics.fmean(b) - statistics.fmean(a)
     p = interval = None
-    if min(len(a), len(b)) > 1 and (len(set(a)) > 1 or len(set(b)) > 1):
+    if min(len(a), len(b)) > 1 and max(spread(a), spread(b)) >= SPREAD_FLOOR:
         p, interval = welch(a, b, margin, 1 - 2 * level)
     enough = min(len(a), len(b)) >= needed
     record = enough and p is not None and p < level
@@ -89,7 +90,7 @@ def difference(a: list[float], b: list[float]) -> Comparison:
     """What two sides' seeds say where no record rule applies: the difference, and its interval."""
     improvement = statistics.fmean(b) - statistics.fmean(a)
     p = interval = None
-    if min(len(a), len(b)) > 1 and (len(set(a)) > 1 or len(set(b)) > 1):
+    if min(len(a), len(b)) > 1 and max(spread(a), spread(b)) >= SPREAD_FLOOR:
         p, interval = welch(a, b, 0.0, CONFIDENCE)
     verdict = f"no record rule: {in_words(improvement)}"
     if interval is None:
@@ -97,6 +98,10 @@ def difference(a: list[float], b: list[float]) -> Comparison:
     elif interval[0] <= 0 <= interval[1]:
         verdict += "; the seeds differ by as much, so that may be chance"
     return Comparison(improvement, interval, CONFIDENCE, p, False, verdict)
+
+
+def spread(losses: list[float]) -> float:
+    return max(losses) - min(losses)
 
 
 def welch(a, b, margin: float, confidence: float) -> tuple[float, tuple[float, float]]:
@@ -179,7 +184,7 @@ def entry(name, pairs, data, targets, track_name=None, lane=None) -> Entry:
         value = number(loss)
         if not isinstance(seed, int) or isinstance(seed, bool) or value is None:
             raise GolfError(f"{name}: a seed lacks its number or its val_loss", 2)
-        if abs(value) > FIGURE_LIMIT:
+        if not 0 <= value <= FIGURE_LIMIT:
             raise GolfError(f"{name}: seed {seed} claims a val_loss of {value:g}", 2)
         if seed in seeds:
             raise GolfError(f"{name}: seed {seed} is there twice; give each seed once", 2)

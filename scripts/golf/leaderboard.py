@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -188,13 +189,18 @@ def merge_order(home: Path) -> dict[str, int]:
 
 
 def mark_copies(entries: list[Entry]) -> None:
-    """In the order of merging: who has a log or an artifact of an entry before copied it."""
+    """In the order of merging: who has a log, an artifact or a run of an entry before copied it."""
     owner: dict[str, str] = {}
+    own: list[Entry] = []
     for entry in (e for e in entries if not e.faults):
         hashes = submission.hashes_of(entry.claim, "log", "artifact")
         entry.copy_of = next((owner[h] for h in sorted(hashes) if h in owner), None)
         if entry.copy_of is None:
+            pairs = itertools.product(own, entry.claim["seeds"])
+            entry.copy_of = next((e.folder.name for e, s in pairs if submission.has_run(e.claim, s)), None)
+        if entry.copy_of is None:
             owner.update(dict.fromkeys(hashes, entry.folder.name))
+            own.append(entry)
 
 
 def mark_records(entries: list[Entry], rules: dict) -> None:

@@ -56,11 +56,18 @@ def dig(value, *keys):
 
 
 def parse_json(text: str | bytes):
-    """The JSON value, or None: also for what nests too deep or holds a number too long to read."""
+    """The JSON value, or None: also for what nests too deep, holds a key twice or a number without end."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError):
         return None
+
+
+def unique(pairs: list) -> dict:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key twice")
+    return value
 
 
 def lines(path: Path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import unicodedata
 
 DEPTH_LIMIT = 8  # submission.json has 5 levels
@@ -15,8 +16,14 @@ DIGITS_LIMIT = 40  # of one number
 BIGGEST = 1 << 63
 MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Unicode categories that no one sees or that move what is seen: control, format (bidi, zero width),
-# surrogate, private use, line and paragraph separator.
-UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+# surrogate, private use, unassigned, line and paragraph separator.
+UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+# Letters and marks that show nothing: fillers, a blank of Braille, joiners, variation selectors (but
+# for the one that emoji have).
+BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0e\uffa0\U000e0100-\U000e01ef]"
+)
+MARKS_LIMIT = 4  # on one letter; no language writes more
 
 
 class StrictError(ValueError):
@@ -76,7 +83,7 @@ def parse_float(text: str) -> float:
 
 
 def refuse_unseen(value) -> None:
-    """StrictError for nesting past DEPTH_LIMIT and for characters that no one sees."""
+    """StrictError for nesting past DEPTH_LIMIT and for characters that no one sees or can read."""
     waiting = [(value, 1)]
     while waiting:
         value, depth = waiting.pop()
@@ -86,7 +93,16 @@ def refuse_unseen(value) -> None:
             waiting += [(one, depth + 1) for one in (*value, *value.values())]
         elif isinstance(value, list):
             waiting += [(one, depth + 1) for one in value]
-        elif isinstance(value, str) and not value.isprintable():
-            unseen = next((c for c in value if unicodedata.category(c) in UNSEEN), None)
-            if unseen is not None:
-                raise StrictError(f"holds the character U+{ord(unseen):04X}, which no one sees; remove it")
+        elif isinstance(value, str) and not (value.isascii() and value.isprintable()):
+            refuse_characters(value)
+
+
+def refuse_characters(text: str) -> None:
+    unseen = next((c for c in text if unicodedata.category(c) in UNSEEN or BLANK.match(c)), None)
+    if unseen is not None:
+        raise StrictError(f"holds the character U+{ord(unseen):04X}, which no one sees; remove it")
+    stacked = 0
+    for character in text:
+        stacked = stacked + 1 if unicodedata.category(character) in ("Mn", "Me") else 0
+        if stacked > MARKS_LIMIT:
+            raise StrictError(f"stacks more than {MARKS_LIMIT} marks on a letter: {ascii(text)[:40]}")

@@ -6,11 +6,13 @@ import hashlib
 import os
 import re
 import shlex
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import GolfError, shown, strict_json
+from .runlog import number
 from .strict_json import StrictError
 
 SCHEMA_VERSION = 1
@@ -21,6 +23,7 @@ FIGURE_LIMIT = 1e12  # as the schema says; sums of much larger figures are no nu
 ROLES = ("script", "score", "artifact", "val", "log", "readme", "extra")
 CODE_ROLES = ("script", "score")
 SEGMENTS = 64
+RUN_TOLERANCE = 1e-3  # of a segment's nats, within which two runs count as one
 # What names a run or its place, not what it does; a command to repeat it sets SEED itself.
 NOT_REPEATED = ("RUN_ID", "OUT_DIR", "SEED", "RESUME", "CHECKPOINT_EVERY_SECONDS")
 # Between the seeds of one submission; data is compared by its hashes.
@@ -37,7 +40,8 @@ PLACEHOLDERS = {
     "name": "what to call it",
     "blurb": "one sentence on what is new here",
 }
-UNWRITTEN = ("todo", "tbd", "tba", "fixme", "xxx", "...", "n/a", "none", "lorem ipsum")
+UNWRITTEN = ("xxx", "n a", "none", "lorem ipsum")
+LATER = ("todo", "tbd", "tba", "fixme")  # and what follows
 IDEA = "What changed against the starter, why it should help, what was tried besides and did not."
 
 
@@ -60,6 +64,20 @@ def require_folder(folder: Path) -> None:
     for name, text in OTHER_FOLDERS.items():
         if (folder / name).is_file() and not (folder / "submission.json").exists():
             raise GolfError(f"{shown(folder)}: {text}", 2)
+
+
+def is_unwritten(text: str, template: str | None = None) -> bool:
+    """Whether a text says nothing: no letter or digit, the template's words, or a word for "later"."""
+    words = plain_words(text)
+    said = " ".join(words)
+    if not words or words[0] in LATER or said in UNWRITTEN:
+        return True
+    return template is not None and f"{said} ".startswith(f"{' '.join(plain_words(template))} ")
+
+
+def plain_words(text: str) -> list[str]:
+    """Its words, whatever their case, width and punctuation."""
+    return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold())
 
 
 def count_bytes(folder: Path, files: list[dict], artifact: str | None) -> Count:
@@ -134,6 +152,32 @@ def hashes_of(claim: dict, *roles: str) -> set[str]:
     files = claim.get("files")
     listed = [e for e in files if isinstance(e, dict)] if isinstance(files, list) else []
     return {str(e.get("sha256")) for e in listed if e.get("role") in roles and e.get("bytes")}
+
+
+def parts(seed: dict) -> list[tuple[float, float]] | None:
+    """A seed's segments, where they are SEGMENTS pairs of numbers."""
+    pairs = seed.get("segments")
+    if not isinstance(pairs, list) or len(pairs) != SEGMENTS:
+        return None
+    found = [tuple(map(number, pair)) for pair in pairs if isinstance(pair, list) and len(pair) == 2]
+    return found if len(found) == SEGMENTS and not any(None in pair for pair in found) else None
+
+
+def same_run(one: dict, other: dict) -> bool:
+    """Whether two seeds score alike in every segment, as no two runs do: one's weights, packed anew.
+
+    Seeds of the starter differ by percents in most segments.
+    """
+    pairs = [parts(seed) for seed in (one, other)]
+    if None in pairs:
+        return False
+    return all(abs(a - b) <= RUN_TOLERANCE * max(a, b) for (a, _), (b, _) in zip(*pairs))
+
+
+def has_run(claim: dict, seed: dict) -> bool:
+    """Whether a seed of this submission.json is the same run as `seed`."""
+    seeds = claim.get("seeds")
+    return isinstance(seeds, list) and any(isinstance(s, dict) and same_run(s, seed) for s in seeds)
 
 
 def sha256(path: Path) -> str:
