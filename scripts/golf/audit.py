@@ -69,13 +69,13 @@ def audit(
     reference: Reference,
     size: Size = FULL,
     log: Callable[[str], None] = print,
-    tell: Callable[[int], None] = lambda at: None,
+    progress: Callable[[], Callable[[int], None]] = lambda: lambda at: None,
 ) -> list[AuditRule]:
     """Every rule's outcome. A submission's misbehaviour ends the audit and is a finding too.
 
     first: the official pass, which was cut at uniform places. rng: seeded from what the submission
     cannot know. reference: another model, which says how likely each target was, natural logarithms,
-    float64 [n].
+    float64 [n]. progress: begins to tell how far the pass is, when it is called.
     """
     rules = [complete(text, first), *map(tokenizer, text.parts[:1])]
     control = np.maximum(reference(text), LOWEST)
@@ -83,7 +83,7 @@ def audit(
     try:
         cuts = draw_cuts(rng, first, control, size.cuts_of(len(text)))
         log(f"audit: {len(text):,} targets again, {text.scored:,} of them scored; {len(cuts):,} cuts")
-        second = feed(feeder, text, cuts, tell)
+        second = feed(feeder, text, cuts, progress())
         worst_sum = max(worst_sum, second.worst_sum)
         pair = Pair(text, first, second, control)
         rules += [deterministic(pair), causal(pair)]

@@ -297,10 +297,9 @@ def score_stream(job: Job, entry: Entry, remote: Remote, result: Result) -> None
     budget = None if job.partial or not job.whole else job.rules["eval_seconds"]
     result.rules.append(in_time(first.seconds, budget, job.lane == "record" and job.device == "cuda"))
     job.control.recall(entry, text, first)
-    tell = Progress("the audit", len(text)).tell
-    result.rules += audit(
-        remote, text, first, job.rng, reference=job.control, size=job.size, log=say, tell=tell
-    )
+    options = dict(reference=job.control, size=job.size, log=say)
+    options |= dict(progress=lambda: Progress("the audit", len(text)).tell)
+    result.rules += audit(remote, text, first, job.rng, **options)
 
 
 def first_pass(job: Job, remote: Remote) -> Pass:
