@@ -79,7 +79,7 @@ class Run:
         self.main = os.environ.get("RANK", "0") == "0"  # the only rank that writes
         if self.main:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.log = (self.folder / "train.log").open("a" if knobs["RESUME"] == "1" else "x")
+            self.log = (self.folder / "train.log").open("a" if knobs["RESUME"] != "0" else "x")
             self.metrics = (self.folder / "metrics.jsonl").open("a")
             shutil.copyfile(SCRIPT, self.folder / "train_gpt.py")
             for path in MODULES:
@@ -117,7 +117,7 @@ class Run:
             versions={"python": "3", "torch": "none"},
             micro_batch_tokens=int(self.knobs["MICRO_BATCH_TOKENS"]),
             world_size=int(os.environ.get("WORLD_SIZE", 1)),
-            resumed=self.knobs["RESUME"] == "1",
+            resumed=self.knobs["RESUME"] != "0",
             data={
                 "name": data.name,
                 "val_sha256": sha256(data / "fineweb_val_000000.bin"),

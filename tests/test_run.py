@@ -330,6 +330,7 @@ def test_same_run_id_twice(tiny_repo):
     assert done.returncode == 1 and "already holds a run" in one_line(done.stderr)
     assert (tiny_repo / "runs/one/train.log").read_bytes() == log
     assert golf(tiny_repo, RUN_ID="one", RESUME="1").returncode == 0
+    assert golf(tiny_repo, RUN_ID="one", RESUME="auto").returncode == 0
 
 
 def test_lock(tiny_repo):

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -805,19 +806,29 @@ def test_a_log_on_a_full_disk_ends_no_run_and_goes_on_when_there_is_room(tmp_pat
     assert [int(s) for s in re.findall(r"^step:(\d)/6 train_loss", result.out, re.M)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_full_disk_at_the_artifact_is_one_line(tmp_path):
+def test_an_artifact_that_finds_no_room_goes_elsewhere(tmp_path):
     def replace(path, write):
-        if path.name.startswith("final_model"):
+        if "final_model" in path.name and full in str(path):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return real(path, write)
 
-    real = T.replace_file
-    result = run_main(tmp_path, {"replace_file": replace})
-    assert result.code == 1
-    kit.assert_one_line(result.err, "final_model.int8.zlib", "No space left", "RESUME=1 goes on")
-    assert result.checkpoint["step"] == 6
-    again = run_main(tmp_path, RESUME=1)
+    real, full, name = T.replace_file, "/runs/", f"run{os.getpid()}"
+    other = Path("/tmp", f"{name}-final_model.int8.zlib")
+    try:
+        result = run_main(tmp_path, {"replace_file": replace}, RUN_ID=name)
+        assert result.code == 0 and len(result.events("score")) == 2
+        (warning,) = result.err.splitlines()
+        assert "No space left" in warning and str(other) in warning
+        saved = other.read_bytes()
+    finally:
+        other.unlink(missing_ok=True)
+    full = "final_model"  # everywhere
+    lost = run_main(tmp_path, {"replace_file": replace}, RUN_ID="lost")
+    assert lost.code == 1 and lost.checkpoint["step"] == 6
+    assert lost.err.splitlines()[-1].startswith("train_gpt.py: error: /tmp/lost-final_model.int8.zlib: No ")
+    again = run_main(tmp_path, RUN_ID="lost", RESUME=1)
     assert again.code == 0 and [m["step"] for m in again.events("step")] == [1, 2, 3, 4, 5, 6]
+    assert again.artifact.read_bytes() == saved
 
 
 def test_whatever_else_cannot_be_read_or_written_is_one_line(tmp_path):

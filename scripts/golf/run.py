@@ -170,7 +170,7 @@ def check(jobs: list[Job], knobs: dict[str, str]) -> None:
     given = {**knobs, **first.settings}
     for job in jobs:
         lock.refuse_used(job.run_dir)
-        resume = job.settings.get("RESUME") == "1"
+        resume = job.settings.get("RESUME") in ("1", "auto")
         preflight.check_run_id(job.settings["RUN_ID"], job.run_dir, resume)
     if given.get("DATA_PATH") and given.get("TOKENIZER_PATH"):
         paths = (
