@@ -53,10 +53,10 @@ def bare_environment(monkeypatch):
     """No knob of the developer's shell reaches a test; deleted here, restored after.
 
     Nor does git's own environment: in a git hook it names the developer's repository, into which
-    the tests' commits would go.
+    the tests' commits would go. Nor PYTHONUNBUFFERED, which hides what fails when output is flushed.
     """
     knobs = ("SEED", "SEEDS", "RUN_ID", "OUT_DIR", "DATA_PATH", "TOKENIZER_PATH", "DEVICE")
-    for name in [*knobs, *(name for name in os.environ if name.startswith("GIT_"))]:
+    for name in [*knobs, "PYTHONUNBUFFERED", *(name for name in os.environ if name.startswith("GIT_"))]:
         monkeypatch.delenv(name, raising=False)
 
 

@@ -70,14 +70,17 @@ def main(argv: list[str] | None = None) -> int:
         except SystemExit as end:  # argparse's, after a help text or an error
             code = end.code
         sys.stdout.flush()  # here, where it can still be said what a failure means
-        return code
     except BrokenPipeError:  # `golf.sh ... | head`: nobody reads on
         code = 128 + signal.SIGPIPE
     except OSError as error:  # a full disk, a terminal that is gone
         with suppress(OSError):
-            if not code:
+            if code in (0, 1):  # else it was said already
                 print(f"golf: error: the output: {error.strerror}", file=sys.stderr, flush=True)
-        code = code or 2
+        code = max(code, 2)
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return code
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):  # or Python complains when it flushes them at exit
         os.dup2(nowhere, number)
