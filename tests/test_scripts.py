@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib.util
 import json
 import os
@@ -20,6 +21,7 @@ import pytest
 from conftest import REPO, run_script
 from golf.__main__ import parser as parser_of_all
 from golf.child import for_people
+from golf.preflight import imported
 from golf.report import headline
 
 USAGE = [
@@ -565,3 +567,10 @@ def test_skipped_tests_are_counted_in_one_loud_line(tmp_path):
     done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("SKIPPED: ") == 1 and "31 tests SKIPPED: no bubblewrap here" in done.stdout
+
+
+def test_an_import_whose_absence_ends_the_script_is_needed():
+    gone = "except ImportError as e:\n    if __name__ != '__main__':\n        raise\n    sys.exit(e)\n"
+    for handler, needed in ((gone, True), ("except ImportError:\n    nowhere = None\n", False)):
+        tree = ast.parse(f"import sys\ntry:\n    import nowhere\n{handler}")
+        assert ("nowhere" in dict(imported(tree, Path("x.py")))) == needed

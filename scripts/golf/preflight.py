@@ -57,7 +57,7 @@ def imported(tree: ast.AST, path: Path) -> list[tuple[str, bool]]:
     waiting = [(tree, False)]
     while waiting:
         node, late = waiting.pop()
-        if isinstance(node, ast.Try) and node.handlers:
+        if isinstance(node, ast.Try) and node.handlers and not any(map(gives_up, node.handlers)):
             waiting += [(n, late) for n in [*node.handlers, *node.orelse, *node.finalbody]]
             continue
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -72,6 +72,14 @@ def imported(tree: ast.AST, path: Path) -> list[tuple[str, bool]]:
         late = late or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         waiting += [(n, late) for n in ast.iter_child_nodes(node)]
     return sorted(found.items())
+
+
+def gives_up(handler: ast.ExceptHandler) -> bool:
+    """Whether it ends the script, so that what is missing was needed all the same."""
+    ends = (ast.Name, ast.Attribute)
+    called = [n.func for n in ast.walk(handler) if isinstance(n, ast.Call) and isinstance(n.func, ends)]
+    names = {func.id if isinstance(func, ast.Name) else func.attr for func in called}
+    return bool(names & {"exit", "SystemExit"}) or any(isinstance(n, ast.Raise) for n in ast.walk(handler))
 
 
 def can_import(name: str) -> bool:
