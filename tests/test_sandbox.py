@@ -526,5 +526,5 @@ def test_loading_and_reset_count(tmp_path):
 )
 def test_what_to_do_where_namespaces_are_forbidden(monkeypatch, exists, value, words):
     monkeypatch.setattr(sandbox.Path, "exists", lambda path: str(path) == exists)
-    monkeypatch.setattr(sandbox.Path, "read_text", lambda path: value + "\n")
+    monkeypatch.setattr(sandbox.Path, "read_text", lambda path, **_: value + "\n")
     assert words in sandbox.what_to_do()
