@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from . import REPO, GolfError, sandbox, shown, stream, track
+from .audit import MOST_HELD_OUT
 
 DOCUMENT_CHARS = 2_000  # a document of gathered paragraphs has at least so many
 FEW_DOCUMENTS = 20  # with fewer a side the audit calls for a person where it would say FAIL
-MOST_TARGETS = 262_144  # that the audit feeds
 SHARD = "fineweb_val_000000.bin"  # the name that --holdout looks for
 
 
@@ -31,7 +31,7 @@ def make(paths: list[Path], out: Path, track_name: str, data: Path | None) -> li
     tokens = np.concatenate(documents)
     write_private(out, tokens)
     said = [f"made     {shown(out)}/{SHARD}: {len(documents):,} documents, {len(tokens):,} tokens"]
-    wanted = min(rules["targets"], MOST_TARGETS)
+    wanted = min(rules["targets"], MOST_HELD_OUT)
     if len(documents) < FEW_DOCUMENTS or len(tokens) <= wanted:
         said.append(
             f"noted    the audit of {rules['name']} uses up to {wanted:,} tokens and {FEW_DOCUMENTS} "
