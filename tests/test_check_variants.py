@@ -86,6 +86,8 @@ BYTES = {
     "half a pair": replaced('"my idea"', '"\\ud800"'),
     "right to left": replaced('"my idea"', '"\\u202emy idea"'),
     "zero width": replaced('"my idea"', '"my\\u200b idea"'),
+    "a joiner between Latin letters": replaced('"my idea"', '"my\\u200didea"'),
+    "joiners in a row": replaced('"my idea"', '"名\\u200c\\u200d\\u200c名"'),
     "soft hyphen in a key": inserted('"na\\u00adme": "x", '),
     "line separator": replaced('"my idea"', '"my\\u2028idea"'),
     "delete": replaced('"my idea"', '"my\\u007fidea"'),
@@ -117,7 +119,7 @@ def test_bytes_that_are_not_read(folder, change):
 
 
 def test_what_is_plain_json_is_read(folder):
-    honest = "Á. Tho\u0308r 名 ❤️ \u0e17\u0e35\u0e48 \u1ec7 עִבְרִית"
+    honest = "Á. Tho\u0308r 名 ❤️ می\u200cخواهم 👨\u200d👩\u200d👧 \u0e17\u0e35\u0e48 \u1ec7 עִבְרִית"
     blob = claim_bytes(folder).replace(b"A. Thor", honest.encode())
     (folder / "submission.json").write_bytes(blob)
     assert findings(folder) == []
@@ -464,6 +466,11 @@ def test_a_mean_over_some_seeds_is_none(folder):
     assert "mean" in rules_of(folder)
     edit(folder, top(eval_seconds=None))
     assert "mean" not in found(folder)
+
+
+def test_a_mean_is_there_where_every_seed_has_the_figure(folder):
+    edit(folder, top(eval_seconds=None))
+    assert rules_of(folder) == {"mean": 1}
 
 
 # ---- Runs

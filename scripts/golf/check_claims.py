@@ -392,6 +392,8 @@ def means(case: Case) -> None:
         if None in values and case.claim.get(name) is not None:
             text = f"{name} is null in a seed and a number on top; a mean is over all seeds: state null"
             case.fail("mean", text)
+        elif None not in values and name in case.claim and case.claim[name] is None:
+            case.fail("mean", f"{name} is a number in each seed and null on top; state their mean")
         elif all(number(value) is not None for value in values):
             average = submission.mean(values)
             tolerance = 1e-8 * max(1, abs(average))

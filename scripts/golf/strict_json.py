@@ -23,6 +23,8 @@ UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 BLANK = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0e\uffa0\U000e0100-\U000e01ef]"
 )
+# Between letters of scripts that need them, as Persian and Hindi do, and between emoji, joiners show.
+JOINED = re.compile("(?<=[^\0-\u05ff\u2000-\u206f])[\u200c\u200d](?=[^\0-\u05ff\u2000-\u206f])")
 MARKS_LIMIT = 4  # on one letter; no language writes more
 
 
@@ -98,7 +100,8 @@ def refuse_unseen(value) -> None:
 
 
 def refuse_characters(text: str) -> None:
-    unseen = next((c for c in text if unicodedata.category(c) in UNSEEN or BLANK.match(c)), None)
+    seen = JOINED.sub("", text)
+    unseen = next((c for c in seen if unicodedata.category(c) in UNSEEN or BLANK.match(c)), None)
     if unseen is not None:
         raise StrictError(f"holds the character U+{ord(unseen):04X}, which no one sees; remove it")
     stacked = 0
