@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPO
-from golf import sandbox
+from golf import retrain, sandbox
 
 TARGETS = 6400
 HOSTILE = REPO / "tests" / "fixtures" / "hostile"
 # scripts/test.sh installs bubblewrap where it may. Elsewhere conftest.py counts what is skipped.
 WHY_NOT = sandbox.why_not()
 needs_sandbox = pytest.mark.skipif(WHY_NOT is not None, reason=f"NOT TESTED: {WHY_NOT}")
+# Root's sandbox does without one; a training, and the sandbox of anyone else, do not.
+NO_NAMESPACE = retrain.why_not()
+needs_user_namespace = pytest.mark.skipif(NO_NAMESPACE is not None, reason=f"NOT TESTED: {NO_NAMESPACE}")
 
 ECHO = '''"""Says that the last token comes again with probability 1/2; the others share the rest."""
 import numpy as np

@@ -26,7 +26,7 @@ import pytest
 from conftest import REPO
 from golf import GolfError, official, remote, sandbox, sandbox_filter, sandbox_usage
 from golf.feeder import Fault
-from score_kit import HOSTILE, failed, make_submission, make_track, needs_sandbox
+from score_kit import HOSTILE, failed, make_submission, make_track, needs_sandbox, needs_user_namespace
 
 LIMITS = sandbox.Limits(load_seconds=60, call_seconds=60, memory_bytes=4 << 30, tasks=60)
 
@@ -400,7 +400,7 @@ def test_no_setting_of_the_kernel_is_writable(tmp_path):
     assert last_words(tmp_path, expression) == "[]"
 
 
-@needs_sandbox
+@needs_user_namespace
 def test_root_in_a_namespace_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox, "user", lambda: sandbox.users()[-1])
     test_no_setting_of_the_kernel_is_writable(tmp_path)

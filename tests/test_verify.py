@@ -17,7 +17,7 @@ from golf import GolfError, retrain, submission, track
 from golf import verification as verify
 from golf import verify as command
 from golf.entry import Entry
-from score_kit import needs_sandbox
+from score_kit import needs_user_namespace
 
 EXAMPLES = REPO / "tests" / "fixtures" / "submissions"
 MARK = 777  # the token that the validation shards hold, and nothing else does
@@ -75,7 +75,7 @@ def train(tmp_path, data, script, **more):
     return done, json.loads(done.artifact.read_text())
 
 
-@needs_sandbox
+@needs_user_namespace
 def test_an_honest_script_trains_and_finds_all_that_it_needs(tmp_path, data):
     done, told = train(
         tmp_path,
@@ -115,7 +115,7 @@ HUNTS = {
 }
 
 
-@needs_sandbox
+@needs_user_namespace
 @pytest.mark.parametrize("hunt", HUNTS, ids=lambda name: name)
 def test_no_way_leads_to_validation_text(hunt, tmp_path, data):
     """Each of these finds the validation shard where a script runs as its author."""
@@ -150,7 +150,7 @@ def hunter(hunt: str, data: Path) -> str:
     )
 
 
-@needs_sandbox
+@needs_user_namespace
 def test_neither_its_artifact_nor_the_network_nor_texts_of_the_system_are_there(tmp_path, data):
     script = """
 import socket, sys
@@ -171,7 +171,7 @@ hand_in(found)
     assert train(tmp_path, data, script)[1] == []
 
 
-@needs_sandbox
+@needs_user_namespace
 @pytest.mark.parametrize(
     "script, message",
     [
@@ -189,7 +189,7 @@ def test_a_training_that_comes_to_nothing_is_one_line(script, message, tmp_path,
     assert "\n" not in str(caught.value)
 
 
-@needs_sandbox
+@needs_user_namespace
 def test_our_clock_counts_until_the_artifact_is_written_last(tmp_path, data):
     script = "hand_in(1); time.sleep(1.5); hand_in([2, 3]); time.sleep(1.5)"
     done, told = train(tmp_path, data, script)
@@ -269,7 +269,7 @@ def test_the_stand_in_is_as_long_as_a_run_asks(text, count):
     assert verify.targets_asked({"VAL_MAX_TOKENS": text}) == count and verify.targets_asked({}) == 0
 
 
-@needs_sandbox
+@needs_user_namespace
 def test_shards_may_be_links_to_files_of_other_names(tmp_path, data):
     blobs = tmp_path / "blobs"
     blobs.mkdir()
@@ -392,7 +392,7 @@ def make_entry(root: Path, glob: str, monkeypatch) -> Path:
     return folder
 
 
-@needs_sandbox
+@needs_user_namespace
 @pytest.mark.slow
 @pytest.mark.parametrize("glob, code", [("fineweb_train_*.bin", 0), ("fineweb_*.bin", 1)])
 def test_an_entry_that_trains_on_what_it_is_scored_on_fails(glob, code, clone, monkeypatch, capsys, tmp_path):
@@ -408,7 +408,7 @@ def test_an_entry_that_trains_on_what_it_is_scored_on_fails(glob, code, clone, m
     assert report["verdict"] == ("FAIL" if code else "PASS"), capsys.readouterr().out
 
 
-@needs_sandbox
+@needs_user_namespace
 @pytest.mark.slow
 def test_a_small_run_of_the_starter_comes_to_its_claim_again(clone, monkeypatch, tmp_path):
     """The trainer as it is runs in the sandbox, finds all it needs and ends as its log says."""
@@ -438,3 +438,13 @@ def test_a_small_run_of_the_starter_comes_to_its_claim_again(clone, monkeypatch,
     (seed,) = report["seeds"]
     assert seed["steps"] == seed["claimed_steps"] == 12 and report["verdict"] == "PASS"
     assert seed["retrained"] == pytest.approx(seed["claimed"], abs=0.01)
+
+
+def test_a_machine_that_allows_no_proc_of_its_own_is_told(monkeypatch):
+    """As in most containers, where root's sandbox for scoring works all the same."""
+    refusal = "bwrap: Can't mount proc on /newroot/proc: Operation not permitted\n"
+    done = subprocess.CompletedProcess([], 1, "", refusal)
+    monkeypatch.setattr(retrain.sandbox, "why_not", lambda: None)
+    monkeypatch.setattr(retrain.subprocess, "run", lambda *args, **how: done)
+    said = retrain.why_not.__wrapped__()
+    assert "no user namespace with a /proc of its own here (bwrap: Can't mount proc" in said

@@ -15,15 +15,17 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from . import GolfError, runlog, shown, stream
+from . import GolfError, runlog, sandbox, shown, stream
 from .child import kill_tree
 from .entry import Entry
 
 HOME, WORK, CODE, DATA = "/verify/home", "/verify/work", "/verify/entry", "/verify/data"
+ALONE = ("--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL")
 HIDDEN = ("/usr/share", "/usr/local/share", "/usr/src", "/usr/local/src")  # they hold texts
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives")
@@ -184,11 +186,27 @@ def refuse_shown(*paths: Path) -> None:
                 raise GolfError(f"{shown(path)}: lies in {folder}, which training sees; move either", 2)
 
 
+@cache
+def why_not() -> str | None:
+    """Why a training cannot be shut in here, and what to do; None: it can.
+
+    The scorer's sandbox may work all the same: root needs no user namespace for that. In most
+    containers one may be made, but not with a /proc of its own.
+    """
+    if why := sandbox.why_not():
+        return why
+    command = ["bwrap", *ALONE, "--ro-bind", "/", "/", "--proc", "/proc", "true"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    if done.returncode == 0:
+        return None
+    said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    return f"bubblewrap makes no user namespace with a /proc of its own here ({said}); {sandbox.what_to_do()}"
+
+
 def sandboxed(plan: Plan, folders: tuple[Path, Path, Path]) -> list[str]:
     """bubblewrap's part of the command line."""
     code, work, data = folders
-    args = ["bwrap", "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534"]
-    args += ["--hostname", "trainer", "--cap-drop", "ALL", "--new-session", "--die-with-parent"]
+    args = ["bwrap", *ALONE, "--hostname", "trainer", "--new-session", "--die-with-parent"]
     args += ["--tmpfs", "/tmp", "--tmpfs", HOME, "--ro-bind", "/usr", "/usr"]
     for path in filter(os.path.isdir, HIDDEN):
         args += ["--tmpfs", path]

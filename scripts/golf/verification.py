@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import REPO, GolfError, check, retrain, runlog, sandbox, shown, stream, submission, track
+from . import REPO, GolfError, check, retrain, runlog, shown, stream, submission, track
 from .entry import MLX, TORCH, Entry, objects, read_claim, read_entries
 from .official import score
 from .runlog import dig, number
@@ -58,7 +58,7 @@ def verify(
 
     GolfError where it cannot be told here.
     """
-    if why := sandbox.why_not():
+    if why := retrain.why_not():
         raise GolfError(f"{why}. Without it validation data cannot be kept away from training", 2)
     claim, folder = read_claim(folder), folder.resolve()
     rules = track.of_folder(folder) or track.load(str(claim.get("track")))
