@@ -491,11 +491,14 @@ def sample(tmp_path_factory):
 @needs_sandbox
 @pytest.mark.parametrize("name", ["bigram", "learning"])
 def test_example_passes_whole(sample, name, tmp_path):
-    rules = tracks.load("track_sample_5min") | dict(reference=None)  # which takes the longest
+    """Beside a bigram model, which is quick, a person may have to look at the tails; nothing fails."""
+    rules = tracks.load("track_sample_5min") | dict(reference=None)
     (tmp_path / "track.json").write_text(json.dumps(rules))
     options = ("--track", tmp_path / "track.json", *sample[2:], "--json")
     done = run_script("golf.sh", "score", REPO / "tests/fixtures/submissions" / name, *options)
-    assert done.returncode == 0 and json.loads(done.stdout)["verdict"] == "PASS", done.stdout
+    report = json.loads(done.stdout)
+    unsure = {rule["id"] for rule in report["seeds"][0]["rules"] if rule["passed"] is None}
+    assert done.returncode == 0 and report["verdict"] != "FAIL" and unsure <= {"tails"}, done.stdout
 
 
 @pytest.mark.slow

@@ -405,7 +405,8 @@ def test_a_persons_own_pip_settings_do_not_lead_elsewhere(venv_repo):
 
 def test_the_mlx_script_names_mlx_requirements(tmp_path):
     wrapper(tmp_path / "bare", f'exec "{sys.executable}" -S -E "$@"')
-    env = {"PYTHON": str(tmp_path / "bare")}
+    (tmp_path / "fineweb_train_000000.bin").touch()  # data is asked for first
+    env = {"PYTHON": str(tmp_path / "bare"), "DATA_PATH": str(tmp_path), "TOKENIZER_PATH": __file__}
     done = run_script("run_mlx_baseline.sh", "configs/local_apple_mlx.env", env=env)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.rstrip().endswith("-m pip install -r requirements-mlx.txt`")

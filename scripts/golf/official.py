@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -299,7 +299,16 @@ def score_stream(job: Job, entry: Entry, remote: Remote, result: Result) -> None
     job.control.recall(entry, text, first)
     options = dict(reference=job.control, size=job.size, log=say)
     options |= dict(progress=lambda: Progress("the audit", len(text)).tell)
-    result.rules += audit(remote, text, first, job.rng, **options)
+    found = audit(remote, text, first, job.rng, **options)
+    result.rules += found if job.control.entry else [beside_a_bigram(rule) for rule in found]
+
+
+def beside_a_bigram(rule: AuditRule) -> AuditRule:
+    """A bigram model explains few large leads: the learning example, honest, is far ahead of it by them."""
+    if rule.id != "tails" or rule.passed is not False:
+        return rule
+    why = "more large leads on the stream; a bigram control cannot tell why"
+    return replace(rule, passed=None, sentence=why)
 
 
 def first_pass(job: Job, remote: Remote) -> Pass:
