@@ -37,8 +37,7 @@ def need(holds, message, code=1):
 		raise error
 
 
-# What to do about an OSError, by its number.
-ADVICE = {
+ADVICE = {  # what to do about an OSError
 	errno.ENOSPC: "free some room there",
 	errno.EACCES: "change its permissions, or name another",
 	errno.ENOENT: "put it back, or name another",
@@ -48,8 +47,8 @@ ADVICE = {
 
 def told(error, path=None):
 	"""An OSError as one line: the file, what is wrong, what to do."""
-	advice = ADVICE.get(error.errno, "look at the disk it lies on")
-	return f"{path or error.filename or 'a file'}: {error.strerror or error}; {advice}"
+	what, advice = error.strerror or error, ADVICE.get(error.errno, "look at the disk it lies on")
+	return f"{path or error.filename or 'a file'}: {what}; {advice}"
 
 
 @contextmanager
@@ -170,18 +169,17 @@ def read_knobs(env):
 
 
 def near_misses(env):
-	"""A line for each variable that nothing reads and that is nearly a knob."""
+	"""Warns of variables that nothing reads and that are nearly a knob."""
 	known = [*(name.upper() for name in KNOBS), "TRAIN_MAX_SEQ_LEN", "SEEDS", "NPROC_PER_NODE"]
 	prefixes = ("CUDA_", "OMP_", "HF_", "TORCH", "PYTORCH_", "NCCL_", "MLX_")
 	for name in sorted(env):
 		near = difflib.get_close_matches(name, known, 1, 0.8)
 		if name.isupper() and near and name not in known and not name.startswith(prefixes):
-			yield f"{name} is set and unknown; did you mean {near[0]}?"
+			warn(f"{name} is set and unknown; did you mean {near[0]}?")
 
 
 def on_stop(action):
-	"""What a signal that asks to stop does: Ctrl-C, a scheduler's SIGTERM or SIGUSR1, a closed terminal.
-	A SIGHUP that nohup has switched off stays so."""
+	"""What signals that ask to stop do; a SIGHUP that nohup has switched off stays so."""
 	for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
 		if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
 			signal.signal(number, action)
@@ -255,22 +253,19 @@ def open_shards(folder, split):
 	for path in find_shards(folder, split):
 		with file_access(path):
 			header, size = np.fromfile(path, "<i4", 256).tolist(), path.stat().st_size
-		need(header[:2] == [20240520, 1] and len(header) == 256, f"{path}: not a token shard; fetch it again")
-		expected = 1024 + 2 * header[2]
-		need(size == expected > 1024, f"{path}: {size} bytes, its header says {expected}; fetch it again")
-		with file_access(path):
+			known = header[:2] == [20240520, 1] and len(header) == 256
+			need(known, f"{path}: not a token shard; fetch it again")
+			expected = 1024 + 2 * header[2]
+			need(size == expected > 1024, f"{path}: {size} bytes, its header says {expected}; fetch it again")
 			shards[path] = np.memmap(path, "<u2", "c", 1024)
 	return shards
 
 
 def fingerprint(shards):
-	"""SHA-256 of the shards' lengths and of up to 256 blocks of 4,096 tokens of each, evenly spread."""
+	"""SHA-256 of the shards' lengths and of about a million tokens of each, evenly spread."""
 	digest = hashlib.sha256()
 	for tokens in shards:
-		starts = np.linspace(0, max(0, len(tokens) - 4096), min(256, 1 + len(tokens) // 4096), dtype=int)
-		digest.update(struct.pack("<Q", len(tokens)))
-		for start in starts:
-			digest.update(tokens[start : start + 4096])
+		digest.update(struct.pack("<Q", len(tokens)) + tokens[:: 1 + len(tokens) // 1_000_000].tobytes())
 	return digest.hexdigest()
 
 
@@ -329,8 +324,7 @@ def read_stream(k):
 	need(not lost, f"{path}: {lost} <unk> in the validation stream, so text was lost; export it again")
 	token_bytes = size[tokens] + lead[tokens] * ~np.append(True, special[tokens[:-1]])
 	check_bytes(sp, tokens, token_bytes, special[tokens], path)
-	with file_access():
-		val_sha256 = sha256(b"".join(shard.read_bytes() for shard in shards))
+	val_sha256 = sha256(b"".join(shard.read_bytes() for shard in shards))
 	return Stream(tokens, token_bytes[1:], dict(val_sha256=val_sha256, tokenizer_sha256=tokenizer_sha256))
 
 
@@ -876,7 +870,7 @@ class Log:
 			self.log.line(text)
 
 	def fact(self, event, text="", **values):
-		self.line(text or "\n".join(f"{name}:{value}" for name, value in values.items()))
+		self.line(text or "\n".join(f"{n}:{value}" for n, value in values.items() if value is not None))
 		if self.facts:
 			self.facts.line(json.dumps(dict(schema=1, event=event, time=time.time(), **values)))
 
@@ -1015,18 +1009,24 @@ def fastest_attention(run):
 	return min(times, key=times.get, default=kernels)
 
 
-def read_source():
-	"""This script's bytes."""
-	with file_access(SCRIPT):
-		source = SCRIPT.read_bytes()
-	need(source.decode(errors="replace").encode() == source, f"{SCRIPT}: not UTF-8; save it as UTF-8")
-	return source
+def own_sources():
+	"""Name -> bytes of this script and of the modules beside it that it and they import. All count."""
+	found, waiting = {}, [SCRIPT]
+	for path in waiting:
+		source = found[path.name] = path.read_bytes()
+		need(source.decode(errors="replace").encode() == source, f"{path}: not UTF-8; save it as UTF-8")
+		pairs = re.findall(rb"\bfrom\s+(\w+)\s+import\b|\bimport\s+([\w., ]+)", source)
+		names = [name.decode() for pair in pairs for part in pair for name in re.findall(rb"\w+", part)]
+		beside = [SCRIPT.with_name(f"{name}.py") for name in names]
+		waiting += [module for module in dict.fromkeys(beside) if module.is_file() and module not in waiting]
+	return found
 
 
 class Run:
 	def __init__(self, k):
-		self.k, self.device, self.source = k, pick_device(k.device), read_source()
-		self.modules = own_modules()
+		self.k, self.device = k, pick_device(k.device)
+		self.modules = own_sources()
+		self.source = self.modules.pop(SCRIPT.name)
 		self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 		unit, self.cuda = self.world * k.train_seq_len, self.device.type == "cuda"
 		self.sequences, rest = divmod(k.train_batch_tokens, unit)  # a step, on this rank
@@ -1093,20 +1093,6 @@ def shown(value):
 	return os.fsencode(value).decode("utf-8", "backslashreplace") if isinstance(value, str) else value
 
 
-def own_modules():
-	"""Name -> bytes of the modules beside the script that it and they import. They count as it does."""
-	found, waiting = {}, [SCRIPT]
-	for path in waiting:
-		with file_access(path):
-			found[path.name] = path.read_bytes()
-		pairs = re.findall(rb"\bfrom\s+(\w+)\s+import\b|\bimport\s+([\w., ]+)", found[path.name])
-		names = [name.decode() for pair in pairs for part in pair for name in re.findall(rb"\w+", part)]
-		beside = [SCRIPT.with_name(f"{name}.py") for name in names]
-		waiting += [module for module in dict.fromkeys(beside) if module.is_file() and module not in waiting]
-	del found[SCRIPT.name]
-	return found
-
-
 def describe(run):
 	k, source, shards = run.k, run.source, run.data.shards
 	knobs = {name.upper(): shown(value) for name, value in k._asdict().items()}
@@ -1124,10 +1110,9 @@ def describe(run):
 	)
 	if k.resume != "0" and not run.checkpoint:
 		run.log.line(f"RESUME={k.resume}: no {run.folder / CHECKPOINT} yet, so the run begins")
-	with file_access():
-		(run.folder / "config.json").write_text(json.dumps(knobs), encoding="utf-8")
-		for name, blob in {**run.modules, SCRIPT.name: source}.items():
-			(run.folder / name).write_bytes(blob)
+	(run.folder / "config.json").write_text(json.dumps(knobs), encoding="utf-8")
+	for name, blob in {**run.modules, SCRIPT.name: source}.items():
+		(run.folder / name).write_bytes(blob)
 
 
 def train_step(run, tokens, step, scale):
@@ -1230,10 +1215,9 @@ def export(run):
 	path = run.folder / f"final_model.int{k.quant_bits}.{k.compressor}"
 	try:
 		replace_file(path, lambda part: part.write_bytes(blob))
-	except OSError as e:
-		reason, path = told(e, path), Path("/tmp", f"{run.folder.name}-{path.name}")
-		warn(f"{reason}; the artifact is {path}")
-		replace_file(path, lambda part: part.write_bytes(blob))
+	except OSError as e:  # the working directory may be on another disk
+		warn(f"{told(e, path)}; the artifact goes to the working directory")
+		replace_file(path := Path(f"{run.folder.name}-{path.name}"), lambda part: part.write_bytes(blob))
 	run.log.line(f"quantized: step:std/{1 / step:.2f} bits:{k.quant_bits} coder:{k.compressor}")
 	size, cap = len(blob), k.artifact_cap_bytes
 	facts = dict(bytes_total=size + code, bytes_code=code, bytes_model=size, cap=cap)
@@ -1282,16 +1266,14 @@ def run_all(k):
 	began = time.monotonic()
 	score_artifact(path, k, run.stream, run.log, notes)
 	facts = dict(setup_seconds=setup_seconds, eval_seconds=time.monotonic() - began)
-	facts |= dict(peak_memory_bytes=torch.cuda.max_memory_allocated(), exit_code=int(room < 0))
-	line = "\n".join(f"{name}:{value}" for name, value in facts.items() if value or name == "exit_code")
-	run.log.fact("end", line, **facts)
+	facts |= dict(peak_memory_bytes=torch.cuda.max_memory_allocated() or None, exit_code=int(room < 0))
+	run.log.fact("end", **facts)
 	need(room >= 0, f"{-room} bytes over the cap at the coarsest step; shrink the model")
 
 
 def main():
 	try:
-		for line in near_misses(os.environ):
-			warn(line)
+		near_misses(os.environ)
 		run_all(read_knobs(os.environ))
 		return 0
 	except UserError as e:
