@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPO, run_script
-from golf import GolfError, official, stream, track
+from golf import GolfError, audit, official, stream, track
 from golf import holdout_shards as holdout
 from golf.__main__ import main
+from golf.passes import Pass, Text
 from score_kit import ECHO, TARGETS, make_submission, make_track, needs_sandbox
 
 RULES = track.load("track_sample_5min")
@@ -206,6 +207,32 @@ def test_private_shards_are_no_public_text(tmp_path, fed):
     assert "holdout-public" not in score(tmp_path, "record", holdout=tmp_path / "private")
     shard = (tmp_path / "private" / holdout.SHARD).read_bytes()[1024:]
     assert len(fed[0]) == min(TARGETS + 1, len(shard) // 2) and shard.startswith(fed[0].tobytes())
+
+
+@pytest.mark.parametrize("kin, verdicts", [(True, [True, False, False]), (False, [True, None, False])])
+def test_private_text_of_another_kind_accuses_nobody_who_is_merely_better(kin, verdicts, vocabulary):
+    """A model ahead of the control by so much on the stream and not on the private text."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(4, 1024, 20_001).astype(np.uint16)
+    tokens[::200] = 1
+    text = Text((stream.Stream(tokens[:10_001], vocabulary),), tokens[10_000:], kin)
+    control, noise = rng.normal(-3, 0.01, len(text)), rng.normal(-3, 1, len(text))
+    on_stream = np.arange(len(text)) < text.scored
+    passes = [Pass(noise + gain * on_stream, np.zeros(len(text), bool), 0.0, 0.0) for gain in (0, 0.3, 1.5)]
+    assert [audit.held_out(text, each, control).passed for each in passes] == verdicts
+
+
+@needs_sandbox
+def test_the_audit_is_told_that_private_text_may_be_of_another_kind(tmp_path, monkeypatch):
+    make_track(tmp_path)
+    (tmp_path / "t.txt").write_text("\n\n".join(prose(np.random.default_rng(i)) for i in range(50)))
+    assert main(["holdout", str(tmp_path / "t.txt"), "--out", str(tmp_path / "private")]) == 0
+    told = []
+    monkeypatch.setattr(official, "audit", lambda _, text, *__, **___: told.append(text.kin) or [])
+    for options in ({"holdout": tmp_path / "private"}, {}):
+        score(tmp_path, **options)
+        shutil.rmtree(tmp_path / "entry")
+    assert told == [False, True]
 
 
 @needs_sandbox

@@ -64,7 +64,7 @@ class Job:
     rules: dict  # track.json
     stream: Stream
     holdout: Stream | None
-    public: bool  # whether anybody can have the held-out text beforehand
+    kind: str  # of held-out text: private, drawn (of train shards) or public
     device: str
     lane: str | None
     quick: bool
@@ -123,7 +123,7 @@ class Job:
         begins = np.flatnonzero(self.stream.vocabulary.special[tokens])
         start = begins[0] if len(begins) else 0
         most = self.size.held_out_of(sum(map(len, parts)))
-        return Text(parts, tokens[start : start + most + 1])
+        return Text(parts, tokens[start : start + most + 1], self.kind != "private")
 
 
 def score(
@@ -147,7 +147,7 @@ def score(
     guard(sandboxed, data or streams.default_folder(rules), *filter(None, [holdout]))
     stream = pick_targets(rules, source, targets)
     rng = np.random.default_rng()  # of the system's entropy: nobody can foresee it
-    held_out, public = hold_out(source, stream, holdout, data or streams.default_folder(rules), rng)
+    held_out, kind = hold_out(source, stream, holdout, data or streams.default_folder(rules), rng)
     entries = pick_seeds(read_entries(folder, claim, device), seed, quick)
     preflight.check_trainer(folder / entries[0].script)  # what is missing here is no fault of it
     vocab = len(source.vocabulary)
@@ -160,7 +160,7 @@ def score(
         rules=rules,
         stream=stream,
         holdout=held_out,
-        public=public,
+        kind=kind,
         device=device,
         lane=claim.get("lane") if isinstance(claim.get("lane"), str) else None,
         quick=quick,
@@ -228,17 +228,17 @@ def pick_targets(rules: dict, source: streams.Source, asked: int | None) -> Stre
 
 def hold_out(
     source: streams.Source, stream: Stream, folder: Path | None, data: Path, rng: np.random.Generator
-) -> tuple[Stream | None, bool]:
-    """Text that the submission is not scored on, as much as the audit feeds, and whether it is public:
-    private shards; parts of the train shards, drawn now; else what follows in the validation shard."""
+) -> tuple[Stream | None, str]:
+    """Text that the submission is not scored on, as much as the audit feeds, and its kind: private
+    shards; parts drawn now from the train shards; else, public, what follows in the validation shard."""
     count, vocabulary = min(len(stream), MOST_HELD_OUT), source.vocabulary
     if folder:
-        return Stream(streams.load_more(folder, vocabulary), vocabulary).part(0, len(stream)), False
+        return Stream(streams.load_more(folder, vocabulary), vocabulary).part(0, len(stream)), "private"
     drawn = streams.draw_holdout(data, vocabulary, rng, count)
     if drawn is not None:
-        return Stream(drawn, vocabulary), False
+        return Stream(drawn, vocabulary), "drawn"
     rest = source.stream(len(stream), len(stream))
-    return rest if len(rest) else None, True
+    return rest if len(rest) else None, "public"
 
 
 def pick_seeds(entries: list[Entry], seed: int | None, quick: bool) -> list[Entry]:
@@ -407,7 +407,7 @@ def general_rules(job: Job, source: streams.Source, claim: dict, results: list[R
             rules.append(
                 AuditRule("data-unpinned", None, f"{name} {value[:12]}, {told}", "the track pins none yet")
             )
-    if job.public:
+    if job.kind == "public":
         figure = "public text alone: that an entry knows it by heart cannot be excluded"
         passed = None if job.lane == "record" else True
         rules.append(AuditRule("holdout-public", passed, figure, "score it with --holdout (golf.sh holdout)"))

@@ -24,6 +24,7 @@ class Text:
 
     parts: tuple[Stream, ...]  # each is begun in a new process
     held_out: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint16))  # tokens [h + 1], or none
+    kin: bool = True  # held-out text is of the stream's kind
 
     @cached_property
     def inputs(self) -> np.ndarray:
