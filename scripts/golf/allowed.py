@@ -108,7 +108,7 @@ MODULES = {
     "typing": """Any Optional Union Callable Iterable Iterator Sequence Mapping List Dict Tuple Set Type
         NamedTuple Literal TypeVar Generic Protocol TypedDict ClassVar Final Self overload cast Generator
         TYPE_CHECKING Annotated NoReturn TypeAlias""",
-    "unicodedata": "normalize category combining name east_asian_width",
+    "unicodedata": "normalize category combining east_asian_width",
     "uuid": "uuid4 UUID",
     "warnings": "warn simplefilter filterwarnings catch_warnings",
     "zlib": "*",
@@ -151,7 +151,8 @@ MODULES = {
         atan atan2 atanh atleast_1d atleast_2d atleast_3d baddbmm bernoulli bfloat16 bincount bitwise_and
         bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor block_diag bmm bool
         broadcast_shapes broadcast_tensors broadcast_to bucketize cartesian_prod cat cdist ceil celu
-        channels_last chunk clamp clamp_max clamp_min clip clone column_stack combinations compile complex
+        channels_last cholesky cholesky_inverse
+        cholesky_solve chunk clamp clamp_max clamp_min clip clone column_stack combinations compile complex
         complex64 complex128 concat concatenate conj contiguous_format conv1d conv2d copysign corrcoef cos
         cosh count_nonzero cov cross cummax cummin cumprod cumsum cumulative_trapezoid deg2rad
         default_generator dequantize det detach device diag diag_embed diagflat diagonal diff digamma dist
@@ -339,10 +340,10 @@ BUILTINS = frozenset("""
     exit filter float format frozenset hasattr hash hex id int isinstance issubclass iter len list map
     max memoryview min next object oct open ord pow print property quit range repr reversed round set
     slice sorted staticmethod str sum super tuple zip aiter anext True False None NotImplemented Ellipsis
-    getattr setattr type __name__ __file__ __doc__ __debug__
+    getattr setattr type vars __name__ __file__ __doc__ __debug__
     """.split())  # fmt: skip
 # Fit for a call in plain sight alone; check_reach.py says how.
-GUARDED_BUILTINS = frozenset(("getattr", "setattr", "type"))
+GUARDED_BUILTINS = frozenset(("getattr", "setattr", "type", "vars"))
 
 # Dunders that code may name as attributes, and methods that it may define.
 DUNDERS = frozenset("""
@@ -363,9 +364,19 @@ LEADING_OUT = frozenset("""
     f_globals f_locals f_builtins _flavour f_code co_code co_consts co_names co_varnames mro ctypes builtins
     subprocess importlib pickle marshal posix socket os sys _os _sys _io _ctypes _pickle inspect shutil
     linecache runpy multiprocessing cudart load_library load_module exec_module import_module
-    find_spec  metal_kernel cuda_kernel
+    find_spec metal_kernel cuda_kernel cffi on_generate_code
     inline_asm_elementwise format_map add_safe_globals
+    _convert_ _mmap _unsafe_update_src _get_kwargs
     """.split())  # fmt: skip
+
+# Names with an underscore that others own, and code may name; its own it may name too, if they are
+# not in LEADING_OUT.
+PRIVATE = frozenset("""
+    _orig_mod _asdict _replace _fields _make _parameters _modules _buffers _grad _version
+    """.split())  # fmt: skip
+
+# Back ends of torch.compile that compile; others are given the graph, which can take any text as code.
+COMPILE_BACKENDS = frozenset("inductor eager aot_eager cudagraphs".split())
 
 # Modules and names that say at once what is wrong: rule id -> names; a module stands for all in it.
 NAMED = {
@@ -394,5 +405,5 @@ NAMED = {
         pickle _pickle cPickle dill cloudpickle joblib shelve marshal pandas.read_pickle copyreg
         pickletools""",
 }  # fmt: skip
-NAMED_BUILTINS = frozenset("exec eval compile __import__ globals locals vars __builtins__".split())
+NAMED_BUILTINS = frozenset("exec eval compile __import__ globals locals __builtins__".split())
 NAMED_RULES = {name: rule for rule, names in NAMED.items() for name in names.split()}

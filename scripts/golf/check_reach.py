@@ -20,6 +20,7 @@ from . import allowed
 
 INDIRECT, UNLISTED, IMPORT = "code-indirect", "code-unlisted", "code-import"
 PICKLE, OUTSIDE = "code-pickle", "code-outside"
+WHOLE = (["values"], ["items"])  # all of the environment, the machine's part of it too
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 BUILTIN_NAMES = frozenset(dir(builtins))
 EXCEPTIONS = frozenset(
@@ -34,9 +35,18 @@ ROOTS = re.compile(
     r"/(proc|sys|dev|etc|home|root|usr|var|tmp|opt|mnt|media|srv|s?bin|lib\w*|boot|run|nix|snap"
     r"|Users|Library|System|Volumes|Applications|private|workspace|content|kaggle)(/|$)"
     r"|~\w*/|~\w+$|[A-Za-z]:[\\/]|(.*/)?\.\./|.*/\.\.$|(file|tcp|https?|ftps?|ssh|s3|gs|hf)://"
+    r"|(?!127\.|0\.0\.0\.0)\d{1,3}(\.\d{1,3}){3}(:|$)"
 )
+# What a path begins with, once it stands alone; methods of texts that cut and join are given it too.
+BARE_ROOTS = ("/", "~", "..")
+CUTTERS = frozenset("""
+    join split rsplit replace strip lstrip rstrip startswith endswith partition rpartition find rfind index
+    rindex count removesuffix removeprefix
+    """.split())  # fmt: skip
+CODE_FILE = re.compile(r"(?:.*/)?([\w-]+)\.(?:(py)|py[cdiwz]|pth|so|dll|dylib|zip|whl|egg)")
 SECRETS = re.compile(
-    r"CI|(GITHUB|GITLAB|ACTIONS|RUNNER|AWS|SSH|AZURE|GOOGLE|KAGGLE|LD|DYLD)_\w+|PYTHON[A-Z]+|HOME|USER|PATH|CC|CXX"
+    r"CI|(GITHUB|GITLAB|ACTIONS|RUNNER|AWS|SSH|AZURE|GOOGLE|KAGGLE|LD|DYLD)_\w+|PYTHON(?!HASHSEED)[A-Z]+|HOME|USER"
+    r"|PATH|CC|CXX|VIRTUAL_ENV|CONDA_\w+|(OLD)?PWD|XDG_\w+"
     r"|(HF|GH|WANDB|HUGGINGFACE|HUGGING_FACE_HUB|OPENAI|ANTHROPIC)_(TOKEN|API_KEY)"
 )
 PATH_TAKERS = (
@@ -60,6 +70,7 @@ class Folder:
         self.defined = {names[m]: defined(tree) for m, tree in modules.items()}
         parts = [name.split(".") for name in names.values()]
         self.modules = {".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)}
+        self.private = {name for tree in modules.values() for name in private_names(tree)}
 
     def own(self, name: str) -> bool:
         return name in self.modules
@@ -147,6 +158,17 @@ def defined(tree: ast.Module) -> set[str]:
     return found
 
 
+def private_names(tree: ast.Module) -> set[str]:
+    """Names that begin with an underscore and that a file gives to something of its own."""
+    found = defined(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "").startswith("register_"):
+            found |= {text_of(argument) for argument in node.args[:1]} - {None}
+    return {name for name in found if name.startswith("_")}
+
+
 def dict_of(pairs) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for name, full in pairs:
@@ -164,7 +186,7 @@ class Walk(ast.NodeVisitor):
 
     def __init__(self, tree: ast.Module, folder: Folder, module: str):
         self.found: list[tuple[int, str, str]] = []
-        self.folder, self.module = folder, module
+        self.folder, self.module, self.tree = folder, module, tree
         self.aliases = aliases(tree, module)
         self.renamed = {id(node) for _, _, node in module_aliases(tree, dict_of(imports(tree, module)))}
         # Of the functions around: names that they bind, not by import; those that they call global.
@@ -174,6 +196,9 @@ class Walk(ast.NodeVisitor):
         self.loops: dict[str, list[str]] = {}  # comprehension variable -> the words that it takes
         self.documented = docstrings(tree)
         self.texts = dict_of((t.id, text_of(v)) for t, v in assignments(tree))
+        self.numbers = set(number_names(tree))
+        self.own = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and stored(n)}
+        self.harmless: set[int] = set()  # ids of nodes that a node around them makes plain
 
     def report(self, node: ast.AST, rule: str, what: str) -> None:
         self.found.append((getattr(node, "lineno", 1), rule, what[:60]))
@@ -223,6 +248,8 @@ class Walk(ast.NodeVisitor):
             return
         if self.local(node):
             return
+        if node.id == "__doc__" and id(node) not in self.harmless:
+            self.report(node, INDIRECT, "__doc__ as data")
         for full in self.aliases.get(node.id, ()):
             self.value(node, full.split("."))
         if node.id not in self.aliases:
@@ -283,12 +310,23 @@ class Walk(ast.NodeVisitor):
         if isinstance(node.value, ast.Call) and self.called_name(node.value) == "type":
             if node.attr not in ("__name__", "__qualname__"):
                 self.report(node, INDIRECT, f"type(...).{node.attr}")
+        if node.attr == "format" and id(node) not in self.harmless:
+            self.report(node, INDIRECT, ".format as a value")
+        if node.attr in ("anchor", "root", "from_file") and node.attr not in self.own:
+            self.report(node, OUTSIDE, f".{node.attr}")
         self.odd(node, node.attr)
+        self.private(node, node.attr)
 
     def odd(self, node: ast.AST, name: str) -> None:
         """Reports names of attributes that lead out of an object."""
         if name in allowed.LEADING_OUT or DUNDER.fullmatch(name) and name not in allowed.DUNDERS:
             self.report(node, INDIRECT, f".{name}")
+
+    def private(self, node: ast.AST, name: str) -> None:
+        """Reports what only others may name: an attribute that a package keeps to itself."""
+        if name.startswith("_") and not DUNDER.fullmatch(name):
+            if name not in allowed.PRIVATE | self.folder.private | allowed.LEADING_OUT:
+                self.report(node, INDIRECT, f".{name}, which is another's")
 
     def full_names(self, node: ast.expr) -> Iterator[list[str]]:
         """The chain of names that an attribute of an imported name stands for."""
@@ -314,7 +352,9 @@ class Walk(ast.NodeVisitor):
                 self.report(node, UNLISTED, ".".join(chain))
             for name in rest:
                 self.odd(node, name)
-            if rest[:2] == ["Path", "home"] or rest[1:2] == ["home"]:
+            for name in rest[1:]:
+                self.private(node, name)
+            if "home" in rest or rest[:1] == ["environ"] and rest[1:2] in WHOLE:
                 self.report(node, OUTSIDE, ".".join(chain))
             if rest and rest[-1] in ("__doc__", "__file__", "__path__"):
                 self.report(node, INDIRECT, ".".join(chain))
@@ -335,25 +375,47 @@ class Walk(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         name = self.called_name(node)
-        guard = GUARDS.get(name)
+        guard = GUARDS.get(name) or (guard_compile if name.endswith(".compile") else None)
+        self.plain_parts(node, name)
+        if makes_text(node) or makes_class(node):
+            self.report(node, INDIRECT, "a text or a class that is not in sight")
         for word in node.keywords:
             if word.arg:
                 self.odd(word.value, word.arg)
             if word.arg == "allow_pickle" and getattr(word.value, "value", True) is not False:
                 self.report(node, PICKLE, "allow_pickle")
+            if word.arg in ODD_KEYWORDS:
+                self.report(node, INDIRECT, f"{word.arg}=")
             if word.arg == "options" and not sound_options(word.value):
                 self.report(node, INDIRECT, "options of torch.compile")
         if guard:
             what = guard(self, node)
             if what:
-                self.report(node, PICKLE if name == "torch.load" else INDIRECT, what)
-        if isinstance(node.func, ast.Call) and self.called_name(node.func) == "type":
+                rule = {"torch.load": PICKLE, "vars": "code-exec"}.get(name, INDIRECT)
+                self.report(node, rule, what)
+        made = isinstance(node.func, ast.Call) and self.called_name(node.func) == "type"
+        starred = any(isinstance(part, ast.Starred) for part in node.args)
+        if made and (node.keywords or len(node.args) > 1 or starred):
             self.report(node, INDIRECT, "type(...)(...)")
         if name == "open" or name.startswith(PATH_TAKERS):
-            for argument in node.args:
+            for argument in [*node.args, *(word.value for word in node.keywords)]:
                 if (text_of(argument) or "").startswith("/"):
                     self.report(node, OUTSIDE, text_of(argument))
         self.parts_of_call(node, guarded=bool(guard) and not name.startswith("."))
+
+    def plain_parts(self, node: ast.Call, name: str) -> None:
+        """Notes parts of a call that would be odd elsewhere: its method, texts that cut, a usage shown."""
+        shown = [*node.args] if name in ("print", "sys.exit", "ord") else []
+        parser = name.endswith(("ArgumentParser", "add_parser", "add_argument_group"))
+        words = ("description", "epilog", "usage") if parser else ("sep",)
+        shown += [word.value for word in node.keywords if word.arg in words]
+        self.harmless |= {id(part) for argument in shown for part in ast.walk(argument)} | {id(node.func)}
+        if isinstance(node.func, ast.Attribute) and node.func.attr in CUTTERS:
+            for argument in [node.func.value, *node.args]:
+                self.harmless |= {id(part) for part in (argument, *getattr(argument, "elts", ()))}
+            rooted = node.func.attr == "join" and node.args and getattr(node.args[0], "elts", None)
+            if rooted and text_of(node.func.value) == "/" and text_of(rooted[0]) == "":
+                self.report(node, OUTSIDE, "a path from the root")
 
     def parts_of_call(self, node: ast.Call, guarded: bool) -> None:
         if not guarded:
@@ -370,9 +432,25 @@ class Walk(ast.NodeVisitor):
 
     def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, (str, bytes)) and id(node) not in self.documented:
-            self.text(node, node.value if isinstance(node.value, str) else node.value.decode("latin-1"))
+            text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+            self.text(node, text)
+            if text in BARE_ROOTS and id(node) not in self.harmless:
+                self.report(node, OUTSIDE, ascii(text))
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        step = getattr(node.slice, "value", 0)
+        if getattr(node.value, "attr", "") == "parents" and type(step) is int and step > 3:
+            self.report(node, OUTSIDE, f".parents[{step}]")
+        if isinstance(node.slice, ast.Slice) and node.slice.step and text_of(node.value) is not None:
+            self.report(node, INDIRECT, "a text that is not in sight")
+        self.generic_visit(node)
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        self.harmless |= {id(part) for part in ast.walk(node)}
+        self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
+        self.harmless.add(id(node.right))  # a + "/" is no root
         joined = text_of(node)
         if joined is not None and isinstance(node.op, ast.Add):
             self.text(node, joined)
@@ -384,16 +462,22 @@ class Walk(ast.NodeVisitor):
             if not isinstance(part, ast.Constant):
                 self.visit(part)
             elif index:
-                self.dunders(part, part.value)
+                self.names_in(part, part.value)
             else:
                 self.text(part, part.value)
+                if part.value == "/":
+                    self.report(part, OUTSIDE, "a path from the root")
 
     def text(self, node: ast.AST, text: str) -> None:
-        self.dunders(node, text)
+        self.names_in(node, text)
         if ROOTS.match(text) and len(text.split()) == 1 or SECRETS.fullmatch(text):
             self.report(node, OUTSIDE, ascii(text))
 
-    def dunders(self, node: ast.AST, text: str) -> None:
+    def names_in(self, node: ast.AST, text: str) -> None:
+        file = CODE_FILE.fullmatch(text)
+        known = file and (file[1].endswith("customize") or self.folder.importable(file[1]))
+        if file and (not file[2] or known and file[1] != self.module):
+            self.report(node, INDIRECT, ascii(text))  # an import could find it
         for name in DUNDER.findall(text):
             if name not in allowed.DUNDERS:
                 self.report(node, INDIRECT, ascii(name))
@@ -432,6 +516,8 @@ class Walk(ast.NodeVisitor):
     def comprehension(self, node) -> None:
         """Its variables are its own; they may run through words that are in sight."""
         before, names = dict(self.loops), set()
+        if all(constants(part.iter) for part in node.generators) and calls_chr(node):
+            self.report(node, INDIRECT, "a text that is not in sight")
         self.visit(node.generators[0].iter)
         for part in node.generators:
             stored = {n.id for n in ast.walk(part.target) if isinstance(n, ast.Name)}
@@ -466,6 +552,8 @@ class Walk(ast.NodeVisitor):
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
         if node.name:
             self.bound_name(node, node.name)
+            if node.name in BUILTIN_NAMES or node.name in self.aliases:
+                self.report(node, INDIRECT, f"except … as {node.name}, which deletes it")
         self.generic_visit(node)
 
 
@@ -500,11 +588,22 @@ def guard_attribute(walk: Walk, node: ast.Call) -> str | None:
         return f"{node.func.id} of a computed name"
     for word in words:
         walk.odd(node, word)
-    return None
+        walk.private(node, word)
+    chains = list(walk.full_names(node.args[0])) if node.func.id == "setattr" else []
+    return f"setattr of {'.'.join(chains[0])}" if chains else None
 
 
 def guard_type(walk: Walk, node: ast.Call) -> str | None:
     return None if len(node.args) == 1 and not node.keywords else "type(...) makes a class"
+
+
+def guard_vars(walk: Walk, node: ast.Call) -> str | None:
+    """What argparse gives; of another object it may be anything."""
+    name = getattr(node.args[0], "id", "") if node.args else ""
+    given = [value for target, value in assignments(walk.tree) if target.id == name]
+    parsed = [not v.keywords and getattr(v.func, "attr", "") == "parse_args" for v in given
+              if isinstance(v, ast.Call)]  # fmt: skip
+    return None if given and len(parsed) == len(given) and all(parsed) else "vars"
 
 
 def guard_timer(walk: Walk, node: ast.Call) -> str | None:
@@ -534,7 +633,8 @@ def guard_timer(walk: Walk, node: ast.Call) -> str | None:
 def guard_open(walk: Walk, node: ast.Call) -> str | None:
     """A path; a number is a file that somebody else has opened."""
     first = node.args[0] if node.args else None
-    return "open of a descriptor" if type(getattr(first, "value", None)) is int else None
+    number = type(getattr(first, "value", None)) is int or getattr(first, "id", "") in walk.numbers
+    return "open of a descriptor" if number or isinstance(first, ast.BinOp) and constants(first) else None
 
 
 def guard_write(walk: Walk, node: ast.Call) -> str | None:
@@ -549,7 +649,15 @@ def guard_dup2(walk: Walk, node: ast.Call) -> str | None:
 
 
 def guard_compile(walk: Walk, node: ast.Call) -> str | None:
-    return "torch.compile(**...)" if any(word.arg is None for word in node.keywords) else None
+    words = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
+    if None in words:
+        return "compile(**...)"
+    return None if words.get("backend", "inductor") in allowed.COMPILE_BACKENDS else "compile's backend"
+
+
+def guard_wraps(walk: Walk, node: ast.Call) -> str | None:
+    """What else it copies may be any attribute."""
+    return None if len(node.args) == 1 and not node.keywords else "functools.wraps of chosen attributes"
 
 
 def guard_format(walk: Walk, node: ast.Call) -> str | None:
@@ -581,18 +689,67 @@ def sound_options(node: ast.expr) -> bool:
 GUARDS = {
     "torch.load": guard_load,
     "torch.compile": guard_compile,
+    "functools.wraps": guard_wraps,
     "torch.utils.benchmark.Timer": guard_timer,
     "os.write": guard_write,
     "os.dup2": guard_dup2,
     "getattr": guard_attribute,
     "setattr": guard_attribute,
     "type": guard_type,
+    "vars": guard_vars,
     "open": guard_open,
     ".format": guard_format,
 }
 
 
+# Arguments of any call that read files, or take attributes by a text.
+ODD_KEYWORDS = ("fromfile_prefix_chars", "style", "opener", "closefd")
+
+
 # ---- What a tree holds
+
+
+def constants(node: ast.expr) -> bool:
+    """Whether an expression is made of literals alone."""
+    return not any(isinstance(part, (ast.Name, ast.Call)) for part in ast.walk(node))
+
+
+def makes_text(node: ast.Call) -> bool:
+    """chr(47), bytes([47]), map(chr, [47]), fromhex, "…".replace: text that is not written out."""
+    name, given = getattr(node.func, "id", ""), node.args
+    method = getattr(node.func, "attr", "")
+    if method in ("replace", "translate") and text_of(node.func.value) is not None:
+        return True
+    if method == "fromhex" or name == "map" and len(given) == 2 and calls_chr(node):
+        return constants(given[-1]) if given else False
+    one = given[0] if len(given) == 1 and constants(given[0]) else None
+    if name in ("bytes", "bytearray"):
+        return isinstance(one, (ast.List, ast.Tuple)) and len(one.elts) > 1
+    letter = getattr(one, "value", 47)  # else an operation
+    return name == "chr" and one is not None and type(letter) is int and 32 <= letter < 127
+
+
+def stored(node: ast.expr) -> bool:
+    return isinstance(node.ctx, ast.Store)
+
+
+def calls_chr(node: ast.AST) -> bool:
+    return any(getattr(part, "id", "") == "chr" for part in ast.walk(node))
+
+
+def makes_class(node: ast.Call) -> bool:
+    """X("Name", (Base,), {...}): what a metaclass is called with."""
+    forms = (ast.Constant, ast.Tuple, ast.Dict)
+    return len(node.args) == 3 and all(map(isinstance, node.args, forms))
+
+
+def number_names(tree: ast.Module) -> Iterator[str]:
+    """Names that stand for numbers: n = 3, for n in range(9)."""
+    yield from (t.id for t, v in assignments(tree) if type(getattr(v, "value", None)) is int)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.For, ast.comprehension)) and isinstance(node.target, ast.Name):
+            if getattr(getattr(node.iter, "func", None), "id", "") == "range":
+                yield node.target.id
 
 
 def surely_bound(tree: ast.Module) -> dict[str, int]:

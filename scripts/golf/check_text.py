@@ -12,6 +12,7 @@ import itertools
 import re
 import tokenize
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
@@ -98,6 +99,7 @@ class Totals:
     digits: int = 0  # characters of numeric literals
     elements: int = 0  # numbers and the like in rows of a dozen and more
     names: int = 0  # characters of different names, each once
+    once: int = 0  # characters of names that a file has in one place alone
 
     def add(self, other: Totals) -> None:
         for one in fields(self):
@@ -112,7 +114,8 @@ class Totals:
             "numbers": 150 + 0.06 * self.tokens,
             "digits": 300 + 0.12 * self.tokens,
             "elements": 250,
-            "names": 2000 + 0.3 * self.size,
+            "names": 1500 + 0.2 * self.size,
+            "once": 600 + 0.08 * self.size,
         }
 
     def over(self) -> dict[str, tuple[int, int]]:
@@ -129,6 +132,7 @@ MEANING = {
     "digits": "digits of numbers",
     "elements": "numbers and lines in long rows",
     "names": "characters of different names",
+    "once": "characters of names that stand in one place alone",
 }
 
 
@@ -136,11 +140,11 @@ def totals(blob: bytes, tree: ast.Module) -> Totals:
     """What one file holds."""
     text = blob.decode("utf-8", "replace")
     found = Totals(size=len(blob))
-    names, strings = set(), []
+    names, strings = Counter(), []
     for token in tokens(text):
         found.tokens += 1
         if token.type == tokenize.NAME:
-            names.add(token.string)
+            names[token.string] += 1
         elif token.type == tokenize.NUMBER:
             found.numbers += 1
             found.digits += len(token.string)
@@ -157,6 +161,7 @@ def totals(blob: bytes, tree: ast.Module) -> Totals:
             else:
                 found.strings += len(value)
     found.names = sum(map(len, names))
+    found.once = sum(len(name) for name, count in names.items() if count == 1)
     found.elements = sum(long_rows(tree))
     blanks = sum(len(m[0]) for m in re.finditer(r"[ \t]+$", text, re.MULTILINE))
     found.unreadable = blanks + sum(map(unreadable, [*names, *strings]))
@@ -226,8 +231,12 @@ def lines_of_one_form(tree: ast.Module) -> Iterator[int]:
                 yield from (len(list(group)) for _, group in itertools.groupby(forms))
 
 
+OPERATORS = (ast.operator, ast.unaryop, ast.cmpop, ast.boolop, ast.expr_context)
+
+
 def form(statement: ast.stmt) -> tuple:
-    return tuple(type(part) for part in itertools.islice(ast.walk(statement), 40))
+    parts = (part for part in ast.walk(statement) if not isinstance(part, OPERATORS))
+    return tuple(sorted(type(part).__name__ for part in itertools.islice(parts, 40)))
 
 
 WORD = re.compile(r"\S+")
@@ -238,7 +247,7 @@ HARD = re.compile(r"[^aeiouyAEIOUY]{6,}")  # consonants in a row; 'rhythms' has 
 def unreadable(text: str) -> int:
     """Characters of the words in a text that look like data: base64, hexadecimal digits, noise."""
     odd = sum(not c.isascii() or not c.isprintable() for c in text.translate(SPACES))
-    return odd + sum(len(word) for word in WORD.findall(text) if len(word) > 7 and is_noise(word))
+    return odd + sum(len(word) for word in WORD.findall(text) if len(word) > 2 and is_noise(word))
 
 
 SPACES = dict.fromkeys(map(ord, " \t\r\n"))

@@ -1,0 +1,147 @@
+"""golf check on code: ways around the list, sources of knowledge, and plain code that resembles them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+from golf import case, check_code, check_text
+from test_check_code import findings
+
+AROUND = {
+    "code-indirect": [
+        # names that packages keep to themselves lead to modules and to foreign memory
+        "import enum\nenum.Enum._convert_('E', 'os', f)",
+        "class K(enum.Enum): A = 1\nK._convert_('E', 'os', f)",
+        "import warnings\nwarnings.catch_warnings()._module", "x._mmap", "getattr(x, '_private')",
+        "import torch\ntorch.nn.Module._load_from_state_dict", "kernel._unsafe_update_src(s)",
+        "class A:\n    def _convert_(self): pass\nB._convert_('E', 'os', f)",
+        # text that is put together so that nobody sees it
+        "chr(47) + x", "chr(40 + 7)", "bytes([47, 117])", "bytes.fromhex('2f75')", "map(chr, [47, 117])",
+        "''.join(chr(c) for c in (47, 117))", "''.join(chr(ord(c) - 1) for c in '0vts')", "'sdrow/rsu'[::-1]",
+        "'|usr'.replace('|', '/')", "'0vts'.translate({48: 47})",
+        # functions that take attributes, code or files by a text
+        "list(map('{0.x}'.format, [f]))", "f = str.format",
+        "import functools\nfunctools.wraps(f, assigned=a)(g)",
+        "import logging\nlogging.basicConfig(style='{', format=t)", "open(x, opener=f)",
+        "import argparse\nargparse.ArgumentParser(fromfile_prefix_chars='@')",
+        "import torch\ntorch.compile(f, backend=g)", "model.compile(backend=g)",
+        "import torch\ntorch.compile(f, backend='mine')", "g.on_generate_code(f)", "M('X', (B,), {})",
+        "import torch\nsetattr(torch.Tensor, 'backward', f)",
+        # what other code relies on
+        "eval = 1\ntry: f()\nexcept ValueError as eval: pass", "for n in range(9):\n    open(n)",
+        "fd = 3\nopen(fd)", "open(1 + 2)", "from pathlib import Path\nPath('numpy.py').write_text(x)",
+        "from pathlib import Path\nPath('x.pth').write_text(x)", "Path('sitecustomize.py')",
+        # its own text as data
+        "x = __doc__", "f(description=__doc__)",
+    ],
+    "code-exec": ["vars(x)", "def f(a=vars(C)): pass", "args = p.parse_args(namespace=n)\nvars(args)"],
+    "code-unlisted": ["import unicodedata\nunicodedata.name(c)"],
+    "code-outside": [
+        "open('/' + x)", "open(f'/{x}')", "x = '/'", "'/'.join(['', x])", "x = '~'",
+        "import os\nos.listdir('..')",
+        "import glob\nglob.glob('*', root_dir='/')", "Path.cwd().anchor", "here.parents[5]",
+        "import os\nos.environ.values()", "import os\nos.environ['VIRTUAL_ENV']", "x = '203.0.113.9'",
+        "s = t.untyped_storage()\ns.from_file(p, False, 9)",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "source"), [(r, s) for r, many in AROUND.items() for s in many],
+                         ids=lambda v: ascii(v)[:50])  # fmt: skip
+def test_ways_around_are_seen(tmp_path, rule, source):
+    found = findings(tmp_path, train_gpt=source)
+    assert rule in found, found
+    assert found[rule].level == case.HUMAN
+    assert f"line {source.count(chr(10)) + 1} (" in found[rule].message or "here" in source
+
+
+def test_a_module_of_the_folder_is_not_written_anew(tmp_path):
+    found = findings(tmp_path, train_gpt="open('tables.py', 'w')\nimport tables", tables="X = 1")
+    assert "line 1 ('tables.py')" in found["code-indirect"].message
+
+
+PLAIN = [
+    "def unwrap(model): return getattr(model, '_orig_mod', model)",
+    "import torch\ntorch._foreach_add_(a, b)", "class A:\n    def _run(self): return self._run()",
+    "m._is_residual = True\nif m._is_residual: f()", "self.register_buffer('_mask', x)\nself._mask",
+    "import numpy as np\nx = chr(0x2581), chr(n), bytes(4), [chr(n) for n in cs]", "x = '~' in y, ord('~')",
+    "p.replace('/', '_'), a + '/' + b, f'{a}/{b}', '/'.join(parts), s.split('/')", "print('a', sep='/')",
+    "import torch\ntorch.compile(f, backend='aot_eager')\nmodel.compile(mode='max-autotune')",
+    "import functools\n@functools.wraps(f)\ndef g(): pass", "T = '{:>6}'\nprint(T.format(3))",
+    "import argparse\np = argparse.ArgumentParser(description=__doc__)\na = p.parse_args()\nprint(vars(a))",
+    "import os\nos.environ['PYTHONHASHSEED'] = '0'\nos.environ.setdefault('MASTER_ADDR', '127.0.0.1')",
+    "x = type(f.default)(text)", "here.parent.parent, here.parents[2]", "self.root = x\nself.root",
+    "for n in range(9):\n    open(paths[n])", "try: f()\nexcept OSError as error: print(error)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("source", PLAIN, ids=lambda s: ascii(s)[:50])
+def test_plain_code_that_resembles_them_is_not(tmp_path, source):
+    assert findings(tmp_path, train_gpt=source) == {}
+
+
+def scorer(body: str, before: str = "") -> str:
+    head = "import os, random, sys, time\nimport numpy as np\nfrom pathlib import Path\n"
+    return f"{head}{before}\nclass Scorer:\n    def log_probs(self, tokens):\n        {body}\n"
+
+
+STEERED = {
+    "the clock": scorer("return self.a if time.time() % 2 > 1 else self.b  # here"),
+    "the clock by another name": scorer("return clock()  # here", "clock = time.monotonic"),
+    "the process": scorer("return os.getpid() % 2  # here"),
+    "the environment": scorer("return os.environ.get('AUDIT')  # here"),
+    "chance, in a helper": scorer("return chance()", "def chance(): return random.random()  # here"),
+    "chance without a seed": scorer("return np.random.default_rng().random()  # here"),
+    "a file left behind": scorer("return Path('seen').exists()  # here"),
+    "an address": scorer("return id(self) % 2  # here"),
+    "the process, when it loads": "import os\ndef load_scorer(path):\n    return Model(os.getpid())  # here",
+    "its comments": scorer("return WORDS  # here", "WORDS = Path(__file__).read_text().split('#')"),
+    "its source, in steps": scorer("return T  # here", "with open(sys.argv[0]) as f:\n  C = f.read()\nT = C[9:]"),
+    "its source, as numbers": scorer("return np.fromfile(__file__, np.uint8)  # here"),
+    "its source, in a class": "class A:\n    T = open(__file__).read()\n    def reset(self):\n        self.T  # here",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", STEERED.values(), ids=STEERED)
+def test_what_else_may_steer_scores_is_seen(tmp_path, source):
+    line = next(number for number, text in enumerate(source.splitlines(), 1) if "# here" in text)
+    assert f"line {line} (" in findings(tmp_path, train_gpt=source)["code-val"].message
+
+
+@pytest.mark.parametrize("source", [
+    scorer("return np.random.default_rng(1).random()"),
+    scorer("return random.Random(7).random()"),
+    scorer("return self.model(tokens)", "print(time.time(), os.environ['X'])\nC = open(__file__).read()\nprint(C)"),
+    "import time\ndef train(scorer):\n    scorer.log_probs(x)\n    return time.time()",
+    "from pathlib import Path\ndef load_scorer(path):\n    return Path(path).read_bytes()",
+], ids=range(5))  # fmt: skip
+def test_what_scores_alike_is_not(tmp_path, source):
+    assert findings(tmp_path, train_gpt=source) == {}
+
+
+def test_names_are_followed_in_full():
+    tree = check_code.ast.parse("import numpy.random as r\ndef load_scorer(p):\n    return r.rand(3)")
+    assert list(check_code.other_sources(tree, "x")) == [(3, "numpy.random.rand")]
+
+
+SYLLABLES = itertools.product(("bado", "kelu", "miro"), ("tasi", "nolu", "pera", "fumo"), ("gan", "des", "li"))
+WORDS = list(map("".join, SYLLABLES))
+GROUPS = " ".join(re.findall(".{6}", "q7Zx1LkR9vT3" * 4))
+HIDDEN = {
+    "letters in groups": "x = '''" + f"{GROUPS}\n" * 30 + "'''\n",
+    "operators": "".join(f"x = a {'+-*/'[n % 4]} b {'*-'[n % 2]} c\n" for n in range(300)),
+    "members of an enumeration": "import enum\nclass E(enum.Enum):\n"
+    + "".join(f"    {a}_{b} = {n}\n" for n, (a, b) in enumerate(itertools.product(WORDS, WORDS[:6]))),
+    "names that stand once": "".join(f"def {a}_{b}(): pass\n" for a in WORDS for b in WORDS[:3]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", HIDDEN.values(), ids=HIDDEN)
+def test_more_guises_of_data(tmp_path, source):
+    assert "code-opaque" in findings(tmp_path, train_gpt=source)
+
+
+def test_a_limit_for_each_count():
+    assert set(check_text.Totals().limits()) == set(check_text.MEANING)
