@@ -6,6 +6,7 @@ import base64
 import bz2
 import gzip
 import io
+import itertools
 import json
 import lzma
 import pickle
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REPO
 from golf import artifact
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -307,3 +309,62 @@ ZEROS = zlib.decompress(packed({}, tensor(bytes(9000)))[20:])
 def test_what_a_reviewer_must_see(blob, word):
     found = artifact.parse(blob).doubts
     assert len(found) == bool(word) and word in "".join(found)
+
+
+# ---- Tensors that are no weights
+
+GAUSS = np.random.default_rng(5).normal(0, 25, (64, 128)).clip(-127, 127).astype("i1")
+SCALES = np.full(64, 2e-3, "<f2")
+SPOKEN = np.frombuffer((REPO / "docs/track_spec.md").read_bytes()[:8192], "u1")
+EVEN = np.random.default_rng(6).integers(-127, 128, 8192)
+
+
+def built(tensors, arrays, config=None):
+    return container(json.dumps(dict(config=config or {}, tensors=tensors)).encode(), arrays)
+
+
+def matrix(symbols=GAUSS, scales=SCALES, config=None):
+    arrays = np.asarray(symbols).astype("i1").tobytes() + np.asarray(scales, "<f2").tobytes()
+    return built([["w", [64, 128], "int8"]], arrays, config)
+
+
+def floats(values, encoding="fp32"):
+    values = np.asarray(values)
+    number = values if values.dtype.kind == "u" else values.astype("<f4" if encoding == "fp32" else "<f2")
+    return built([["g", [values.size], encoding]], number.tobytes())
+
+
+@pytest.mark.parametrize(("blob", "word"), [
+    (matrix(SPOKEN ^ 0x80), "repeats"), (matrix(SPOKEN.astype(int) - 64), "repeats"),
+    (matrix(np.tile(GAUSS[:1], (64, 1))), "repeats"),
+    (matrix(EVEN), "even"), (matrix(np.where(GAUSS > 60, -128, GAUSS)), "beyond 127"),
+    (matrix(config=dict(quant_bits=6)), "beyond 31"),
+    (matrix(scales=-SCALES), "below 0"), (matrix(scales=np.full(64, 6e-8)), "next to 0"),
+    (matrix(0 * GAUSS, scales=np.full(64, -0.0)), "below 0"),
+    (floats(EVEN), "whole"), (floats((EVEN + 128).astype("<u4")), "whole"),
+    (floats(EVEN % 1000, "fp16"), "whole"),
+    (floats((EVEN + 128).astype("<u2"), "fp16"), "vanishing"), (floats(EVEN * 1e30), "huge"),
+    (floats(np.where(EVEN % 2, -0.0, 0.0)), "whole"),
+    *((matrix(config=dict([setting])), "make no model") for setting in (
+        ("num_layers", True), ("num_heads", 0), ("vocab_size", 1e12), ("rope_base", 1e-300))),
+    (matrix(config={f"k{n}": n / 7 for n in range(9)}), "digits"),
+    (built([[a + b, [1], "fp16"] for a in "wax mad tin oak elm".split() for b in map("".join,
+      itertools.product("bcdfg", "aeiou"))], bytes(250)), "different words"),
+], ids=lambda v: v if isinstance(v, str) else "")  # fmt: skip
+def test_tensors_that_are_no_weights_go_to_a_reviewer(blob, word):
+    assert word in " ".join(artifact.parse(blob).doubts)
+
+
+def test_a_row_without_a_scale_holds_no_symbols():
+    with pytest.raises(artifact.ArtifactError, match="row 3, whose scale is 0"):
+        artifact.parse(matrix(scales=np.where(np.arange(64) == 3, 0, SCALES)))
+
+
+@pytest.mark.parametrize("blob", [
+    matrix(),
+    matrix(np.where(np.arange(64)[:, None] < 30, 0, GAUSS), np.where(np.arange(64) < 30, 0, SCALES)),
+    floats(np.ones(512)), floats(np.zeros(512)), floats(np.linspace(-1e-3, 1e-3, 512), "fp16"),
+    floats(np.random.default_rng(1).normal(1, 0.1, 512)), floats([4.0, 2.0, 30.0]),
+], ids=range(7))  # fmt: skip
+def test_weights_do_not(blob):
+    assert artifact.parse(blob).doubts == ()

@@ -15,6 +15,7 @@ import math
 import re
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,10 +98,19 @@ def parse(blob: bytes) -> Artifact:
     need(len(tensors) == len(entries), "a tensor's name stands twice")
     held = length + sum(array_bytes(shape, encoding) for _, shape, encoding in entries)
     need(held == len(payload), f"its tensors take {held:,} bytes, there are {len(payload):,}")
+    found = doubts(config, list(tensors))
+    symbols = {}
     for name, encoding, array in arrays(payload, length, entries):
         need(not array.startswith(STARTS) or len(array) < 512, f"tensor {name} begins as a file does")
         need(finite(array, encoding), f"tensor {name} holds NaN or infinity")
-    found = doubts(config, list(tensors))
+        if encoding == "int8":
+            symbols[name] = array
+            doubt = odd_symbols(array, config)
+        elif name in symbols:
+            doubt = odd_scales(name, array, symbols.pop(name))
+        else:
+            doubt = odd_floats(array, encoding)
+        found += [f"tensor {name} {doubt}"] if doubt and len(found) < DOUBTS else []
     if len(blob) > 1.05 * len(zlib.compress(payload)) + 100:
         found.append(f"{len(blob):,} bytes, more than zlib needs: what does the coding hold?")
     return Artifact(config, tensors, len(payload), tuple(found))
@@ -152,10 +162,27 @@ def doubts(config: dict, names: list[str]) -> list[str]:
         found.append(f"settings with words of their own: {', '.join(words[:8])}")
     if noise > NAME_NOISE:
         found.append(f"{noise} characters of names that no person reads")
+    parts = {part for name in names for part in re.findall("[A-Za-z]{3,}", name)}
+    if len(parts) > NAME_WORDS:
+        found.append(f"{len(parts)} different words in the tensors' names")
+    odd = [k for k in COUNTS & config.keys() if type(config[k]) is not int or not 0 < config[k] <= 1e6]
+    odd += [k for k, v in config.items() if type(v) is float and (abs(v) < 1e-9 and str(v) != "0.0")]
+    if odd:
+        found.append(f"settings that make no model: {', '.join(sorted(odd))}")
+    digits = sum(len(re.sub("[^0-9]", "", str(v))) for v in config.values() if type(v) is not bool)
+    if digits > CONFIG_DIGITS:
+        found.append(f"settings of {digits} digits")
     return found
 
 
 NAME_NOISE = 100  # the starter's names have none
+NAME_WORDS = 80  # it has 14
+CONFIG_DIGITS = 100  # it has 30
+# Settings that count something.
+COUNTS = frozenset("""
+    vocab_size num_layers model_dim num_heads num_kv_heads train_seq_len eval_seq_len eval_stride n_layer
+    n_head n_embd block_size head_dim hidden_dim
+    """.split())
 
 
 def unpack(blob: bytes) -> bytes:
@@ -235,6 +262,52 @@ def arrays(payload: bytes, at: int, entries: list) -> Iterator[tuple[str, str, m
                 count = size * math.prod(shape[:1] if part else shape)
                 yield name, {1: "int8", 2: "fp16", 4: "fp32"}[size], bytes(view[at : at + count])
                 at += count
+
+
+# What weights are not, though nothing forbids it: each is a way to hold something else.
+DOUBTS, SAMPLE = 12, 1 << 16  # doubts told; floats looked at in a tensor
+SMALLEST = {"fp16": 2**-14, "fp32": 1e-12}  # below are bits more than numbers
+VANISHING = 1e-6  # as a scale
+EVEN_BITS, REPEATING = 7.75, 0.9  # the starter's tensors have up to 7.3 bits a symbol; zlib needs 1.0 of that
+
+
+def odd_symbols(array: bytes, config: dict) -> str:
+    """int8: as even as compressed data, as repetitive as text, or beyond the bits that config names."""
+    bits = config.get("quant_bits")
+    top = 2 ** (bits - 1) - 1 if type(bits) is int and 2 <= bits <= 8 else 127
+    if any(min(symbol, 256 - symbol) > top for symbol in set(array)):
+        return f"has symbols beyond {top}"
+    array = array.replace(bytes(16), b"")  # dead rows
+    if len(array) < 4096:
+        return ""
+    counts = Counter(array)
+    entropy = -sum(n * math.log2(n / len(array)) for n in counts.values()) / len(array)
+    if entropy > EVEN_BITS:
+        return f"has symbols as even as compressed data, {entropy:.2f} bits each"
+    packed = 8 * len(zlib.compress(array, 6)) / len(array)
+    return "repeats itself as text does, or a table" if 1 < entropy and packed < REPEATING * entropy else ""
+
+
+def odd_scales(name: str, scales: bytes, symbols: bytes) -> str:
+    """fp16, one a row of symbols: none negative, none that makes nothing of symbols that are not 0."""
+    width, odd = len(symbols) // (len(scales) // 2), ""
+    for row, (value,) in enumerate(struct.iter_unpack("<e", scales)):
+        if abs(value) < VANISHING and any(symbols[row * width : (row + 1) * width]):
+            need(value, f"tensor {name} has symbols in row {row}, whose scale is 0")
+            odd = "has scales next to 0 in rows of symbols"
+        elif math.copysign(1, value) < 0:
+            odd = odd or "has scales below 0"
+    return odd
+
+
+def odd_floats(array: bytes, encoding: str) -> str:
+    """More than a few numbers that are whole, huge, -0, or too small for what they multiply."""
+    size = ITEM_BYTES[encoding][0]
+    count = min(len(array) // size, SAMPLE)
+    values = struct.unpack(f"<{count}{'e' if size == 2 else 'f'}", array[: count * size])
+    odd = [v for v in values if abs(v) > 1e4 or 0 < abs(v) < SMALLEST[encoding] or v == int(v) and abs(v) > 1]
+    odd += [v for v in values if v == 0 and math.copysign(1, v) < 0]
+    return "holds whole, huge or vanishing numbers" if len(odd) > max(32, count / 4) else ""
 
 
 def finite(array: bytes, encoding: str) -> bool:
