@@ -98,9 +98,12 @@ STEERED = {
     "an address": scorer("return id(self) % 2  # here"),
     "the process, when it loads": "import os\ndef load_scorer(path):\n    return Model(os.getpid())  # here",
     "its comments": scorer("return WORDS  # here", "WORDS = Path(__file__).read_text().split('#')"),
-    "its source, in steps": scorer("return T  # here", "with open(sys.argv[0]) as f:\n  C = f.read()\nT = C[9:]"),
+    "its source, in steps": scorer(
+        "return T  # here", "with open(sys.argv[0]) as f:\n  C = f.read()\nT = C[9:]"
+    ),
     "its source, as numbers": scorer("return np.fromfile(__file__, np.uint8)  # here"),
-    "its source, in a class": "class A:\n    T = open(__file__).read()\n    def reset(self):\n        self.T  # here",
+    "its source, in a class": "class A:\n    T = open(__file__).read()\n"
+    "    def reset(self):\n        self.T  # here",
 }  # fmt: skip
 
 
@@ -113,7 +116,7 @@ def test_what_else_may_steer_scores_is_seen(tmp_path, source):
 @pytest.mark.parametrize("source", [
     scorer("return np.random.default_rng(1).random()"),
     scorer("return random.Random(7).random()"),
-    scorer("return self.model(tokens)", "print(time.time(), os.environ['X'])\nC = open(__file__).read()\nprint(C)"),
+    scorer("return self.model(tokens)", "print(time.time())\nC = open(__file__).read()\nprint(C)"),
     "import time\ndef train(scorer):\n    scorer.log_probs(x)\n    return time.time()",
     "from pathlib import Path\ndef load_scorer(path):\n    return Path(path).read_bytes()",
 ], ids=range(5))  # fmt: skip
@@ -126,7 +129,7 @@ def test_names_are_followed_in_full():
     assert list(check_code.other_sources(tree, "x")) == [(3, "numpy.random.rand")]
 
 
-SYLLABLES = itertools.product(("bado", "kelu", "miro"), ("tasi", "nolu", "pera", "fumo"), ("gan", "des", "li"))
+SYLLABLES = itertools.product(("bado", "kelu", "mi"), ("ta", "nolu", "pera", "fumo"), ("gan", "des", "li"))
 WORDS = list(map("".join, SYLLABLES))
 GROUPS = " ".join(re.findall(".{6}", "q7Zx1LkR9vT3" * 4))
 HIDDEN = {

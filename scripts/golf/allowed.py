@@ -99,7 +99,7 @@ MODULES = {
     "struct": "Struct pack pack_into unpack unpack_from iter_unpack calcsize error",
     "sys": """argv exit stdout stderr maxsize platform version version_info byteorder float_info
         getsizeof set_int_max_str_digits setrecursionlimit""",
-    "tempfile": "TemporaryDirectory NamedTemporaryFile TemporaryFile",
+    "tempfile": "TemporaryDirectory NamedTemporaryFile TemporaryFile gettempdir",
     "textwrap": "dedent indent fill wrap shorten",
     "threading": "Thread Lock RLock Event Condition Semaphore Barrier local",
     "time": "*",
