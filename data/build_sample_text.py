@@ -145,7 +145,7 @@ def jargon_documents(files: dict[str, bytes]) -> Iterator[str]:
     (packed,) = (content for path, content in files.items() if path.endswith("/jargon.txt.gz"))
     text = gzip.decompress(packed).decode()
     text = text.replace("\xa0", " ")
-    text = text[text.index("Welcome to the Jargon File", text.index("Bibliography")):]
+    text = text[text.index("Welcome to the Jargon File", text.index("Bibliography")) :]
     glossary, appendices = text.index("\n   :"), text.index("\nAppendix A.")
     front = text[: text.index("\nGlossary\n")]
     for part in (front, text[appendices:]):
@@ -172,7 +172,7 @@ def devil_documents(files: dict[str, bytes]) -> Iterator[str]:
     (packed,) = (content for path, content in files.items() if path.endswith("/devil.dict.dz"))
     text = gzip.decompress(packed).decode("ascii", "replace")
     sections: list[list[str]] = [[""]]
-    for block in re.split(r"\n\s*\n", text[text.index("_The Devil's Dictionary_ was"):]):
+    for block in re.split(r"\n\s*\n", text[text.index("_The Devil's Dictionary_ was") :]):
         if re.match(r"[A-Z][A-Z'-]+\b[A-Z' -]*(,|\.|$)", block):
             sections.append([""])
         sections[-1].append(tidy(block).replace(" -- ", " — "))
@@ -202,12 +202,16 @@ def read_package(folder: Path, name: str) -> dict[str, bytes]:
     """The files of a package in the folder, by path. ValueError where it is absent or another version."""
     found = sorted(folder.glob(f"{name}_*.deb"))
     if len(found) != 1:
-        raise ValueError(f"{folder} holds {len(found)} files {name}_*.deb; fetch it there by "
-                         f"`apt-get download {name}={PACKAGES[name]}`")
+        raise ValueError(
+            f"{folder} holds {len(found)} files {name}_*.deb; fetch it there by "
+            f"`apt-get download {name}={PACKAGES[name]}`"
+        )
     version = subprocess.run(["dpkg-deb", "-f", found[0], "Version"], capture_output=True).stdout.decode()
     if version.strip() != PACKAGES[name]:
-        raise ValueError(f"{found[0]} is version {version.strip() or 'unknown'}; the sample text is made "
-                         f"from {name} {PACKAGES[name]}")
+        raise ValueError(
+            f"{found[0]} is version {version.strip() or 'unknown'}; the sample text is made "
+            f"from {name} {PACKAGES[name]}"
+        )
     packed = subprocess.run(["dpkg-deb", "--fsys-tarfile", found[0]], capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
         return {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}
@@ -215,9 +219,11 @@ def read_package(folder: Path, name: str) -> dict[str, bytes]:
 
 def licence(packages: dict[str, dict[str, bytes]]) -> str:
     """What each package says of its copyright, word for word."""
-    parts = ["The text in sample_text.jsonl.xz is in the public domain. build_sample_text.py took it from\n"
-             "these Debian packages, whose copyright files say so. (What they put under the GPL, Debian's\n"
-             "scripts and packaging, is not in the text.)\n"]
+    parts = [
+        "The text in sample_text.jsonl.xz is in the public domain. build_sample_text.py took it from\n"
+        "these Debian packages, whose copyright files say so. (What they put under the GPL, Debian's\n"
+        "scripts and packaging, is not in the text.)\n"
+    ]
     for name, files in packages.items():
         (said,) = (content for path, content in files.items() if path.endswith(f"/doc/{name}/copyright"))
         parts.append(f"{'=' * 72}\n{name} {PACKAGES[name]}\n{'=' * 72}\n{said.decode().strip()}\n")
@@ -242,8 +248,10 @@ def main(argv: list[str] | None = None) -> int:
     args.out.write_bytes(lzma.compress(lines.encode(), preset=9 | lzma.PRESET_EXTREME))
     (args.out.parent / "SAMPLE_TEXT_LICENSE").write_text(licence(packages), encoding="utf-8")
     text_bytes = sum(len(text.encode()) for text in documents)
-    print(f"{args.out}: {len(documents)} documents, {text_bytes} bytes of text, "
-          f"{args.out.stat().st_size} compressed")
+    print(
+        f"{args.out}: {len(documents)} documents, {text_bytes} bytes of text, "
+        f"{args.out.stat().st_size} compressed"
+    )
     return 0
 
 

@@ -40,8 +40,17 @@ LONGEST_WAIT_SECONDS = 300.0  # a hub that asks for more is reported, not waited
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # Base classes of what may pass by itself, of httpx (newer clients), requests and urllib3 (older ones).
-PASSING = {"TransportError", "TimeoutException", "ConnectionError", "Timeout", "ChunkedEncodingError",
-           "ProtocolError", "gaierror", "TimeoutError", "IncompleteRead"}
+PASSING = {
+    "TransportError",
+    "TimeoutException",
+    "ConnectionError",
+    "Timeout",
+    "ChunkedEncodingError",
+    "ProtocolError",
+    "gaierror",
+    "TimeoutError",
+    "IncompleteRead",
+}
 PROXIES = [name for stem in ("HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY") for name in (stem, stem.lower())]
 
 
@@ -145,8 +154,10 @@ def diagnose(error: BaseException) -> tuple[str, float | None]:
         if "os error 28" in str(cause):  # how the Xet library, which is Rust, says ENOSPC
             return os.strerror(errno.ENOSPC), None
         if isinstance(cause, OSError) and cause.errno in NO_LOCKS:
-            return (f"no file locks there ({cause.strerror}); fetch on another disk and make "
-                    "data/datasets a link to it, or copy the files"), None
+            return (
+                f"no file locks there ({cause.strerror}); fetch on another disk and make "
+                "data/datasets a link to it, or copy the files"
+            ), None
         if isinstance(cause, OSError) and (cause.filename or cause.errno in DISK):
             return str(cause) if cause.filename else os.strerror(cause.errno), None
     text = (str(causes[-1]).strip() or type(causes[-1]).__name__).splitlines()[0][:200]
@@ -226,17 +237,22 @@ class Hub:
             from huggingface_hub import HfApi, constants, get_token, hf_hub_download
             from huggingface_hub.utils import logging
         except ImportError as error:
-            raise Fail(f"Python package {error.name} is missing from {sys.executable}; run "
-                       f"`{sys.executable} -m pip install huggingface_hub`, or scripts/quickstart.sh, "
-                       "which makes .venv") from error
+            raise Fail(
+                f"Python package {error.name} is missing from {sys.executable}; run "
+                f"`{sys.executable} -m pip install huggingface_hub`, or scripts/quickstart.sh, "
+                "which makes .venv"
+            ) from error
         except Exception as error:  # it reads its variables when imported
             raise Fail(f"huggingface_hub cannot be loaded: {type(error).__name__}: {error}") from error
         if constants.HF_HUB_OFFLINE:
-            raise Fail("HF_HUB_OFFLINE is set, so nothing is fetched; missing, or not as recorded: "
-                       f"{some(wanted)}")
+            raise Fail(
+                f"HF_HUB_OFFLINE is set, so nothing is fetched; missing, or not as recorded: {some(wanted)}"
+            )
         if not re.match("https?://", constants.ENDPOINT):
-            raise Fail(f"HF_ENDPOINT={constants.ENDPOINT}: a URL (https://...) is needed; files that you "
-                       f"have already go into {ROOT}, then --verify")
+            raise Fail(
+                f"HF_ENDPOINT={constants.ENDPOINT}: a URL (https://...) is needed; files that you "
+                f"have already go into {ROOT}, then --verify"
+            )
         logging.set_verbosity_error()  # its warnings are about retries, which are told here
         self.api, self.download, self.token = HfApi(), hf_hub_download, get_token()
         lock = filelock.FileLock(staging(ROOT / MANIFEST) / "lock", 0)
@@ -250,8 +266,12 @@ class Hub:
             raise Fail(f"{ROOT}: {diagnose(error)[0]}") from error
         clean_staging(leftovers_only=True)
         where = f"{self.repo} at {constants.ENDPOINT}"
-        self.revision = retrying(where, lambda: self.first_call(lambda token: self.api.repo_info(
-            self.repo, repo_type="dataset", timeout=30, token=token))).sha
+        self.revision = retrying(
+            where,
+            lambda: self.first_call(
+                lambda token: self.api.repo_info(self.repo, repo_type="dataset", timeout=30, token=token)
+            ),
+        ).sha
 
     def first_call(self, call):
         """call(token), and where the token is refused without one: the export is public."""
@@ -260,16 +280,20 @@ class Hub:
         try:
             return call(self.token or False)
         except Exception as error:
-            refused = any(getattr(getattr(c, "response", None), "status_code", None) in (401, 403)
-                          for c in causes_of(error))
+            refused = any(
+                getattr(getattr(c, "response", None), "status_code", None) in (401, 403)
+                for c in causes_of(error)
+            )
             if not (refused and self.token):
                 raise
         self.drop_token("is refused (expired?)")
         return call(False)
 
     def drop_token(self, why: str) -> None:
-        print(f"the token in HF_TOKEN (or of `hf auth login`) {why}: goes on without; unset or renew it",
-              file=sys.stderr)
+        print(
+            f"the token in HF_TOKEN (or of `hf auth login`) {why}: goes on without; unset or renew it",
+            file=sys.stderr,
+        )
         self.token = None
 
     def __enter__(self) -> Hub:
@@ -287,8 +311,12 @@ class Hub:
         wanted, found = [*names, *optional], {}
         for start in range(0, len(wanted), 100):
             paths = [self.remote(name) for name in wanted[start : start + 100]]
-            infos = retrying(f"list of files of {self.source}", lambda paths=paths: self.api.get_paths_info(
-                self.repo, paths, repo_type="dataset", revision=self.revision, token=self.token or False))
+            infos = retrying(
+                f"list of files of {self.source}",
+                lambda paths=paths: self.api.get_paths_info(
+                    self.repo, paths, repo_type="dataset", revision=self.revision, token=self.token or False
+                ),
+            )
             for info in infos:
                 if hasattr(info, "blob_id"):  # a file, not a folder
                     lfs = info.lfs.sha256 if info.lfs else None
@@ -303,9 +331,19 @@ class Hub:
         target = ROOT / name
         problem = None
         for _ in range(2):  # a file that arrives wrong twice will do so again
-            staged = Path(retrying(name, lambda: self.download(
-                self.repo, self.remote(name), repo_type="dataset", revision=self.revision,
-                local_dir=staging(target), token=self.token or False)))
+            staged = Path(
+                retrying(
+                    name,
+                    lambda: self.download(
+                        self.repo,
+                        self.remote(name),
+                        repo_type="dataset",
+                        revision=self.revision,
+                        local_dir=staging(target),
+                        token=self.token or False,
+                    ),
+                )
+            )
             problem, sha256 = inspect(staged, want)
             if sha256:
                 os.replace(staged, target)
@@ -496,12 +534,17 @@ def verify() -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("shards", nargs="?", type=int, help="the same as --train-shards")
     add("--variant", default="sp1024", help="sp<vocabulary size> or byte260 (default sp1024)")
-    add("--train-shards", type=int, metavar="N",
-        help=f"train shards to have, from the first on (default {DEFAULT_TRAIN_SHARDS})")
+    add(
+        "--train-shards",
+        type=int,
+        metavar="N",
+        help=f"train shards to have, from the first on (default {DEFAULT_TRAIN_SHARDS})",
+    )
     add("--with-docs", action="store_true", help="also the documents' text, tens of GB")
     add("--skip-manifest", action="store_true", help="use the local manifest.json as it is")
     add("--verify", action="store_true", help="check all that is here, offline, and fetch nothing")

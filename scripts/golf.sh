@@ -14,5 +14,5 @@ if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
 fi
 export PYTHONPATH="$root/scripts${PYTHONPATH:+:$PYTHONPATH}"
 # Not python -m: that would import a submission's argparse.py where someone stands in its folder.
-exec "$PYTHON" -c 'import sys; sys.path[0] = sys.argv.pop(1); from golf.__main__ import main; sys.exit(main())' \
+exec "$PYTHON" -c 'import sys; sys.path[0] = sys.argv.pop(1); from golf.cli import main; sys.exit(main())' \
     "$root/scripts" "$@"

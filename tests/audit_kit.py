@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golf import stream, track
-from golf.audit import FULL, audit, draw_uniform, in_time
-from golf.audit_reference import bigram_log_probs
-from golf.passes import Pass, Text, feed
+from golf.core import track
+from golf.score import stream
+from golf.score.audit.passes import Pass, Text, feed
+from golf.score.audit.reference import bigram_log_probs
+from golf.score.audit.rules import FULL, audit, draw_uniform, in_time
 
 REPO = Path(__file__).resolve().parents[1]
 EXAMPLES = REPO / "tests" / "fixtures" / "submissions"

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from golf import official
-from golf.control import Control
-from golf.submission import sha256
+from golf.core.submission import sha256
+from golf.score import scorer as official
+from golf.score.audit.control import Control
 
 REPO, OUT, DATA = (
     Path(__file__).resolve().parents[1],

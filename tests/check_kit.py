@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from conftest import run_script, tiny_repo
-from golf import check, submission, track
+from golf.check import command as check
+from golf.core import submission, track
 
 
 @pytest.fixture(scope="session")

@@ -64,9 +64,7 @@ def bare_environment(monkeypatch):
 def tiny_repo(tmp_path):
     """A repository in a folder with a space: scripts, the fake trainer, tiny data, a tiny track."""
     repo = tmp_path / "a repo"
-    shutil.copytree(
-        REPO / "scripts", repo / "scripts", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(REPO / "scripts", repo / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(REPO / "tests" / "fake_trainer.py", repo / "train_gpt.py")
     data, tokenizers = repo / "data" / "datasets" / "tiny", repo / "data" / "tokenizers"
     for folder in (data, tokenizers, repo / "configs", repo / "records" / "track_tiny"):

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPO
-from golf import retrain, sandbox
+from golf.score.sandbox import bwrap as sandbox
+from golf.verify import retrain
 
 TARGETS = 6400
 HOSTILE = REPO / "tests" / "fixtures" / "hostile"

@@ -24,13 +24,13 @@ from audit_kit import (
     source,
     text_of,
 )
-from golf import audit as audits
-from golf.audit_reference import bigram_log_probs, compare_texts
-from golf.audit_tokenizer import tokenizer
-from golf.feeder import Fault
-from golf.passes import Pass, Text, call_ends, feed
-from golf.stream import Stream
-from golf.submission import sha256
+from golf.core.submission import sha256
+from golf.score.audit import rules as audits
+from golf.score.audit.passes import Pass, Text, call_ends, feed
+from golf.score.audit.reference import bigram_log_probs, compare_texts
+from golf.score.audit.tokenizer import tokenizer
+from golf.score.feeder import Fault
+from golf.score.stream import Stream
 
 assert source  # a fixture
 BIGRAM, LEARNING = (EXAMPLES / name / "train_gpt.py" for name in ("bigram", "learning"))

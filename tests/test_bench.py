@@ -13,7 +13,10 @@ import pytest
 import torch
 import trainer_kit as kit
 from conftest import run_script
-from golf import GolfError, bench, floor, measure, preflight
+from golf.bench import command as bench
+from golf.bench import floor, measure
+from golf.core.errors import GolfError
+from golf.run import preflight
 
 TINY = {**kit.TINY, "TRAIN_SEQ_LEN": 32, "VAL_BATCH_SIZE": 128}
 read_knobs = functools.cache(lambda script: preflight.read_knobs(script, preflight.child_env({})))

@@ -22,8 +22,9 @@ from audit_kit import (
     source,
     text_of,
 )
-from golf import sandbox, submission
-from golf.feeder import Fault
+from golf.core import submission
+from golf.score.feeder import Fault
+from golf.score.sandbox import bwrap as sandbox
 
 assert source  # a fixture
 TARGETS = 8192
@@ -174,7 +175,7 @@ def test_cheat_is_caught_by_golf_score(name, rules, source, tmp_path):
     data.mkdir()
     header = np.array([20240520, 1, len(source.tokens), *[0] * 253], "<i4")
     (data / "fineweb_val_000000.bin").write_bytes(header.tobytes() + source.tokens.tobytes())
-    command = [sys.executable, "-m", "golf", "score", entry(name, tmp_path / "entry"), "--json"]
+    command = [sys.executable, "-m", "golf.cli", "score", entry(name, tmp_path / "entry"), "--json"]
     command += ["--track", rules_file, "--data", data, "--device", "cpu"]
     command += ["--no-sandbox"] if sandbox.why_not() else []  # its own tests are about the sandbox
     tokenizer = REPO / "data" / TRACK["data"]["tokenizer_file"]

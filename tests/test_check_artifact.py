@@ -1,4 +1,4 @@
-"""golf.artifact and the trainer's own parse: the same verdict on the same bytes, sound or not."""
+"""golf.core.artifact and the trainer's own parse: the same verdict on the same bytes, sound or not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPO
-from golf import artifact
+from golf.core import artifact
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -35,14 +35,12 @@ SOUND = T.serialize(CONFIG, TENSORS)
 
 
 def theirs(blob):
-    """What the trainer makes of the bytes, as golf.artifact tells it; None where it refuses."""
+    """What the trainer makes of the bytes, as golf.core.artifact tells it; None where it refuses."""
     try:
         config, tensors = T.parse(blob)
     except Exception:
         return None
-    return config, {
-        name: (encoding, arrays[0].shape) for name, (encoding, arrays) in tensors.items()
-    }
+    return config, {name: (encoding, arrays[0].shape) for name, (encoding, arrays) in tensors.items()}
 
 
 def ours(blob):
@@ -74,9 +72,7 @@ def lenient(blob) -> bool:
     payload = zlib.decompress(blob[20:])
     header = json.loads(payload[4 : 4 + struct.unpack_from("<I", payload)[0]])
     shapes = [shape for _, shape, _ in header["tensors"]]
-    odd = any(
-        not isinstance(s, list) or any(type(n) is not int or n < 1 for n in s) for s in shapes
-    )
+    odd = any(not isinstance(s, list) or any(type(n) is not int or n < 1 for n in s) for s in shapes)
     names = [name for name, _, _ in header["tensors"]]
     return odd or not isinstance(header["config"], dict) or not {*names} <= {"a", "b"}
 
@@ -120,11 +116,7 @@ def test_damaged_bytes_get_the_same_verdict(flips, cut, tail, mend):
     assert agree(bytes(blob))
 
 
-SHAPE = (
-    st.lists(st.integers(-2, 9) | st.booleans() | st.just(1.0), max_size=3)
-    | st.just("")
-    | st.none()
-)
+SHAPE = st.lists(st.integers(-2, 9) | st.booleans() | st.just(1.0), max_size=3) | st.just("") | st.none()
 ENTRY = st.tuples(
     st.sampled_from(["a", "b", "", 3]), SHAPE, st.sampled_from(["int8", "fp16", "fp32", "int6", 1])
 ) | st.sampled_from([[], "abc", 3, ["a", [1]], ["a", [1], "int8", 0]])

@@ -6,7 +6,9 @@ import itertools
 import re
 
 import pytest
-from golf import case, check_code, check_text
+from golf.check import code as check_code
+from golf.check import folder as case
+from golf.check import source as check_text
 from test_check_code import findings
 
 AROUND = {

@@ -9,7 +9,12 @@ import re
 import pytest
 from check_kit import add_code, edit, found, replace_text, write
 from conftest import REPO
-from golf import allowed, case, check, check_code, check_text, track
+from golf.check import allowed
+from golf.check import code as check_code
+from golf.check import command as check
+from golf.check import folder as case
+from golf.check import source as check_text
+from golf.core import track
 
 pytest_plugins = ["check_kit"]
 TRAINERS = [REPO / "train_gpt.py", REPO / "train_gpt_mlx.py", REPO / "tests/fake_trainer.py"]

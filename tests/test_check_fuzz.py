@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 from check_kit import edit, found, write
 from conftest import REPO, run_script
-from golf import case, check, check_code, check_names, strict_json, track
+from golf.check import code as check_code
+from golf.check import command as check
+from golf.check import folder as case
+from golf.check import names as check_names
+from golf.core import strict_json, track
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytest_plugins = ["check_kit"]
-fuzz = settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+fuzz = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture
@@ -40,9 +42,7 @@ def checked(folder) -> set[str]:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
 
@@ -58,9 +58,7 @@ def test_mangled_json_never_crashes(quick, data):
         inner = [v for v in (target.values() if isinstance(target, dict) else target)
                  if isinstance(v, (dict, list)) and v]  # fmt: skip
         target = data.draw(st.sampled_from(inner)) if inner else target
-    key = data.draw(
-        st.sampled_from(list(target) if isinstance(target, dict) else range(len(target)))
-    )
+    key = data.draw(st.sampled_from(list(target) if isinstance(target, dict) else range(len(target))))
     target[key] = data.draw(JSON)
     path.write_text(json.dumps(value))
     try:
@@ -290,14 +288,10 @@ def test_a_folder_of_the_larger_challenge(tmp_path):
     (folder / "README.md").write_text("# Theirs\n")
     (folder / "train_gpt_v2.py").write_text("import torch\nblob = torch.load('final_model.ptz')\n")
     for seed in (42, 1337):
-        (folder / f"train_seed{seed}.log").write_text(
-            "step:1/2 train_loss:6.9\nfinal val_bpb:1.1\n"
-        )
+        (folder / f"train_seed{seed}.log").write_text("step:1/2 train_loss:6.9\nfinal val_bpb:1.1\n")
     rules = track.read(REPO / "tests/fixtures/track_16mb/track.json")
     findings = check.check_folder(folder, rules).findings
-    assert {"json-schema", "file-required", "code-pickle", "track", "lane"} <= {
-        f.rule for f in findings
-    }
+    assert {"json-schema", "file-required", "code-pickle", "track", "lane"} <= {f.rule for f in findings}
     assert any("train.log is missing" in f.message for f in findings)
     done = run_script("check_submission_folder.sh", folder)
     assert done.returncode == 2 and "give --track" in done.stderr
@@ -316,7 +310,5 @@ def test_a_folder_outside_records(made, tmp_path):
     copy = Path(shutil.copytree(source, tmp_path / "elsewhere"))
     rules = track.read(repo / "records/track_tiny/track.json")
     assert {f.level for f in check.check_folder(copy, rules).findings} <= {case.NOTE}
-    done = run_script(
-        "check_submission_folder.sh", copy, repo=repo
-    )  # submission.json names the track
+    done = run_script("check_submission_folder.sh", copy, repo=repo)  # submission.json names the track
     assert done.returncode == 0, done.stdout

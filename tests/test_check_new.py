@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 from check_kit import edit, found
 from conftest import KEPT_FROM_ENVIRONMENT, REPO, run_script
-from golf import GolfError, case, check, runlog, schema, submission, track
-from golf import new as new_command
+from golf.check import command as check
+from golf.check import folder as case
+from golf.core import runlog, schema, submission, track
+from golf.core.errors import GolfError
+from golf.submit import new as new_command
 
 pytest_plugins = ["check_kit"]
 
@@ -100,9 +103,7 @@ def test_the_command_parses_back_and_repeats_the_run(made):
     )  # fmt: skip
     env = {name: os.environ[name] for name in KEPT_FROM_ENVIRONMENT if name in os.environ}
     env.update(RUN_ID="again", OUT_DIR="runs")
-    subprocess.run(
-        ["bash", "-c", value["command"]], cwd=repo, env=env, check=True, capture_output=True
-    )
+    subprocess.run(["bash", "-c", value["command"]], cwd=repo, env=env, check=True, capture_output=True)
     again, first = (runlog.read_run(repo / f"runs/{name}")["start"] for name in ("again", "r-s1"))
     for name in ("seed", "script_sha256", "data"):
         assert again[name] == first[name]
@@ -110,9 +111,7 @@ def test_the_command_parses_back_and_repeats_the_run(made):
     assert differ <= {"RUN_ID", "OUT_DIR", "VAL_DATA_PATH"}
 
 
-@pytest.mark.parametrize(
-    "value", ["plain", "two words", "it's", 'say "x"', "$HOME;rm -rf", "a=b", "", "ä"]
-)
+@pytest.mark.parametrize("value", ["plain", "two words", "it's", 'say "x"', "$HOME;rm -rf", "a=b", "", "ä"])
 def test_any_value_survives_a_shell(value):
     line = submission.command_line({"NAME": value, "SEED": "1"}, ["python3", "a b/train_gpt.py"])
     assert submission.parse_command(line) == (
@@ -136,9 +135,7 @@ def test_template_is_what_the_schema_asks_for():
         template["seeds"][0],
         track.read(REPO / f"records/{template['track']}/track.json"),
     )
-    assert seed["val_loss"] == pytest.approx(
-        sum(s[0] for s in seed["segments"]) / track_["targets"]
-    )
+    assert seed["val_loss"] == pytest.approx(sum(s[0] for s in seed["segments"]) / track_["targets"])
     assert len(seed["segments"]) == submission.SEGMENTS
 
 
@@ -160,9 +157,7 @@ def test_new_refuses_in_one_line(made, tmp_path):
     cases.append((new(repo, "runs/q"), "give a run's folder, or of runs with SEEDS=... their RUN_ID's"))
     cases.append((new(repo, "runs/r-s1", "--out", folder), "is there already"))
     cases.append((new(repo, "runs/r-s1", "--lane", "fast"), "in lane fast"))
-    cases.append(
-        (new(repo, "runs/r-s1", "--track", "none"), "no track 'none'; there are: track_tiny")
-    )
+    cases.append((new(repo, "runs/r-s1", "--track", "none"), "no track 'none'; there are: track_tiny"))
     for done, words in cases:
         assert done.returncode in (1, 2) and words in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
@@ -448,9 +443,7 @@ def test_json_output_and_exit_codes(made, tmp_path):
     ):
         done = run_script("check_submission_folder.sh", *args, repo=repo)
         assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
-    done = run_script(
-        "check_submission_folder.sh", tmp_path, "--track", "track_tiny", "--json", repo=repo
-    )
+    done = run_script("check_submission_folder.sh", tmp_path, "--track", "track_tiny", "--json", repo=repo)
     value = json.loads(done.stdout)
     assert done.returncode == 1 and value["verdict"] == "FAIL" and "not a ruling" in value["ruling"]
     first = value["findings"][0]
@@ -467,7 +460,7 @@ def test_unpinned_data_goes_to_a_human(folder, capsys):
 
 
 def test_what_is_not_installed_is_named(folder, capsys, monkeypatch):
-    from golf.__main__ import main
+    from golf.cli import main
 
     monkeypatch.setitem(sys.modules, "jsonschema", None)
     schema.validator.cache_clear()
@@ -481,7 +474,7 @@ def test_check_runs_nothing_and_needs_no_torch(folder):
     (folder / "train_gpt.py").write_text("import pathlib\npathlib.Path('ran').touch()\n")
     code = (
         "import sys; sys.modules['torch'] = sys.modules['numpy'] = sys.modules['tqdm'] = None\n"
-        "from golf import __main__; sys.exit(__main__.main(['check', sys.argv[1]]))"
+        "from golf import cli; sys.exit(cli.main(['check', sys.argv[1]]))"
     )
     env = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
     done = subprocess.run([sys.executable, "-c", code, str(folder)], env=env, cwd=folder.parent,

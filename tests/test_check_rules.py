@@ -12,7 +12,9 @@ import zlib
 import pytest
 from check_kit import add_code, edit, edit_track, found, listing, remove, replace_text, write
 from conftest import REPO
-from golf import case, check, submission, track
+from golf.check import command as check
+from golf.check import folder as case
+from golf.core import submission, track
 
 pytest_plugins = ["check_kit"]
 FAIL, HUMAN, NOTE = case.FAIL, case.HUMAN, case.NOTE
@@ -302,9 +304,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("rule", "level", "change"), WRONG, ids=lambda v: v if isinstance(v, str) else ""
-)
+@pytest.mark.parametrize(("rule", "level", "change"), WRONG, ids=lambda v: v if isinstance(v, str) else "")
 def test_what_raises_a_rule(folder, rule, level, change):
     change(folder)
     case_ = check.check_folder(folder, track.load("track_tiny"))
@@ -372,7 +372,7 @@ def losses(folder, *values):
 @pytest.fixture
 def record(folder, monkeypatch):
     """Asks the record rule alone: the finding `record` of `folder`, others taken as given."""
-    from golf import check_record
+    from golf.check import record as check_record
 
     def ask(*valid):
         case_ = case.Case(folder, track.load("track_tiny"))
@@ -417,7 +417,7 @@ def test_a_record_without_anything_to_beat(folder, record):
 
 def test_record_needs_a_folder_without_findings(folder, capsys):
     args = ["check", str(folder), "--record"]
-    from golf.__main__ import main
+    from golf.cli import main
 
     assert main(args) == 0 and "NEEDS-HUMAN record" in capsys.readouterr().out
     top(val_bpb=1.0)(folder)
@@ -425,7 +425,7 @@ def test_record_needs_a_folder_without_findings(folder, capsys):
 
 
 def test_record_shows_the_table_of_seeds(folder, capsys):
-    from golf.__main__ import main
+    from golf.cli import main
 
     other = shutil.copytree(folder, folder.parent / "first")
     for name in ("train.log", *(f"train_seed{s}.log" for s in (1, 2, 3))):
@@ -446,9 +446,7 @@ def test_the_cap_is_exact(folder):
 
 
 def test_the_time_budget_has_no_tolerance(folder):
-    slowest = max(
-        s["train_seconds"] for s in json.loads((folder / "submission.json").read_text())["seeds"]
-    )
+    slowest = max(s["train_seconds"] for s in json.loads((folder / "submission.json").read_text())["seeds"])
     for budget, fails in ((slowest + 0.001, False), (slowest * 0.999, True)):
         rules(train_seconds=budget)(folder)
         assert ("time-budget" in found(folder)) == fails

@@ -13,7 +13,11 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from check_kit import edit, found, listing, write
-from golf import case, check, check_code, strict_json, submission, track
+from conftest import REPO
+from golf.check import code as check_code
+from golf.check import command as check
+from golf.check import folder as case
+from golf.core import strict_json, submission, track
 
 pytest_plugins = ["check_kit"]
 FAIL, NOTE = case.FAIL, case.NOTE
@@ -172,7 +176,7 @@ def test_no_pattern_of_a_schema_lets_a_line_end_through():
     import re
 
     for name in ("submission", "track"):
-        text = (case.Path(check.__file__).parent / f"{name}.schema.json").read_text()
+        text = (REPO / f"scripts/golf/core/{name}.schema.json").read_text()
         patterns = [json.loads(f'"{p}"') for p in re.findall(r'"pattern": "((?:[^"\\]|\\.)*)"', text)]
         assert patterns
         for pattern in patterns:

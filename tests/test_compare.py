@@ -9,7 +9,9 @@ import statistics
 
 import pytest
 from conftest import REPO, run_script
-from golf import GolfError, compare, track
+from golf.board import compare
+from golf.core import track
+from golf.core.errors import GolfError
 
 RULE = {"test": "welch-one-sided", "improvement_nats": 0.005, "p": 0.01, "min_seeds": 3}
 DATA = {"name": "sample_sp1024", "val_sha256": "a" * 64, "tokenizer_sha256": "b" * 64}
@@ -250,7 +252,7 @@ def test_scipy_is_not_needed_to_load_the_tools():
     import subprocess
     import sys
 
-    code = "import sys, golf.__main__; sys.exit(bool({'scipy', 'matplotlib'} & set(sys.modules)))"
+    code = "import sys, golf.cli; sys.exit(bool({'scipy', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO / "scripts").returncode == 0
 
 

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from golf import GolfError, entry, official
-from golf import track as tracks
-from golf.audit_reference import bigram_log_probs
+from golf.core import track as tracks
+from golf.core.errors import GolfError
+from golf.score import claims as entry
+from golf.score import scorer as official
+from golf.score.audit.reference import bigram_log_probs
 from score_kit import ECHO, HOSTILE, echo_log_probs, make_submission, make_track, needs_sandbox, sha256
 
 BIGRAM = "a bigram model, counted over the audited text"

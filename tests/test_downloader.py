@@ -27,8 +27,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "data" / "cached_challenge_finewe
 REPO = "willdepueoai/parameter-golf"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FOLDER = "datasets/fineweb10B_sp1024"
-VAL, TRAIN0, TRAIN1 = (f"{FOLDER}/fineweb_{x}.bin" for x in ("val_000000", *("train_000000",
-                                                                           "train_000001")))
+VAL, TRAIN0, TRAIN1 = (f"{FOLDER}/fineweb_{x}.bin" for x in ("val_000000", *("train_000000", "train_000001")))
 MODEL, VOCAB = "tokenizers/fineweb_1024_bpe.model", "tokenizers/fineweb_1024_bpe.vocab"
 
 
@@ -40,17 +39,27 @@ def shard(tokens: int, fill: int) -> bytes:
 def export() -> dict[str, bytes]:
     """The published layout in small: three train shards of sp1024, one of byte260."""
     datasets = [
-        {"name": "fineweb10B_sp1024", "tokenizer_name": "sp_bpe_1024",
-         "stats": {"files_val": 1, "files_train": 3}},
-        {"name": "fineweb10B_byte260", "tokenizer_name": "pure_byte_260",
-         "stats": {"files_val": 1, "files_train": 1}},
+        {
+            "name": "fineweb10B_sp1024",
+            "tokenizer_name": "sp_bpe_1024",
+            "stats": {"files_val": 1, "files_train": 3},
+        },
+        {
+            "name": "fineweb10B_byte260",
+            "tokenizer_name": "pure_byte_260",
+            "stats": {"files_val": 1, "files_train": 1},
+        },
     ]
     tokenizers = [
         {"name": "sp_bpe_1024", "model_path": MODEL, "vocab_path": VOCAB},
         {"name": "pure_byte_260", "path": "tokenizers/fineweb_pure_byte_260.json"},
     ]
-    manifest = {"version": "10B", "docs_jsonl": "docs_selected.jsonl",
-                "datasets": datasets, "tokenizers": tokenizers}
+    manifest = {
+        "version": "10B",
+        "docs_jsonl": "docs_selected.jsonl",
+        "datasets": datasets,
+        "tokenizers": tokenizers,
+    }
     files = {f"{FOLDER}/fineweb_train_{i:06d}.bin": shard(900 + i, i) for i in range(3)}
     byte260 = "datasets/fineweb10B_byte260/fineweb"
     return files | {
@@ -103,8 +112,9 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
 
-    def reply(self, status: int, body: bytes = b"", headers: dict | None = None,
-              length: int | None = None) -> None:
+    def reply(
+        self, status: int, body: bytes = b"", headers: dict | None = None, length: int | None = None
+    ) -> None:
         self.send_response(status)
         for key, value in (headers or {}).items():
             self.send_header(key, str(value))
@@ -131,8 +141,7 @@ class Handler(BaseHTTPRequestHandler):
         if path == f"/api/datasets/{REPO}":
             return self.reply(200, json.dumps({"id": REPO, "sha": COMMIT}).encode())
         if path == f"/api/datasets/{REPO}/paths-info/{COMMIT}":
-            form = (json.loads(body) if "json" in self.headers["Content-Type"]
-                    else parse_qs(body.decode()))
+            form = json.loads(body) if "json" in self.headers["Content-Type"] else parse_qs(body.decode())
             names = [name.removeprefix("datasets/") for name in form["paths"]]
             entries = [self.server.entry(name) for name in names if name in self.server.files]
             return self.reply(200, json.dumps(entries).encode())
@@ -144,8 +153,12 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         entry = self.server.entry(name)
         etag = entry.get("lfs", entry)["oid"]
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"', "X-Linked-Etag": f'"{etag}"',
-                   "X-Linked-Size": entry["size"]}
+        headers = {
+            "X-Repo-Commit": COMMIT,
+            "ETag": f'"{etag}"',
+            "X-Linked-Etag": f'"{etag}"',
+            "X-Linked-Size": entry["size"],
+        }
         if place and "lfs" in entry:
             return self.reply(302, b"", headers | {"Location": f"{self.server.url}/cdn/{name}"})
         return self.content(self.server.files[name], headers, fault)
@@ -216,8 +229,13 @@ def point_client_at(url: str, tmp_path: Path, monkeypatch) -> None:
 def run_script(data: Path, url: str, home: Path, *argv: str, **env: str):
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "MATCHED_"))}
     environment = keep | {"HF_ENDPOINT": url, "HF_HOME": str(home), "NO_PROXY": "*"} | env
-    return subprocess.run([sys.executable, str(data / SCRIPT.name), *argv], env=environment,
-                          capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, str(data / SCRIPT.name), *argv],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def error_line(err: str) -> str:
@@ -230,9 +248,13 @@ def error_line(err: str) -> str:
 
 
 def here(data: Path) -> set[str]:
-    return {path.relative_to(data).as_posix() for path in data.rglob("*")
-            if path.is_file() and not {".incoming", "__pycache__"} & set(path.parts)
-            and path.name not in (SCRIPT.name, "checksums.json")}
+    return {
+        path.relative_to(data).as_posix()
+        for path in data.rglob("*")
+        if path.is_file()
+        and not {".incoming", "__pycache__"} & set(path.parts)
+        and path.name not in (SCRIPT.name, "checksums.json")
+    }
 
 
 # ---- fetching --------------------------------------------------------------------------------
@@ -510,8 +532,18 @@ def test_too_many_shards_says_how_many_there_are(fetch, data):
     assert here(data) == {"manifest.json"}
 
 
-@pytest.mark.parametrize("argv", [["-1"], ["--train-shards", "-1"], ["x"], ["1", "--train-shards",
-                         "1"], ["--variant", "../up"], ["--variant", "sp"], ["--nonsense"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["-1"],
+        ["--train-shards", "-1"],
+        ["x"],
+        ["1", "--train-shards", "1"],
+        ["--variant", "../up"],
+        ["--variant", "sp"],
+        ["--nonsense"],
+    ],
+)
 def test_wrong_arguments_exit_2(fetch, hub, argv):
     with pytest.raises(SystemExit) as stop:
         fetch(*argv)
@@ -528,8 +560,10 @@ def test_skip_manifest(fetch, hub, data):
     assert (data / "manifest.json").read_bytes().endswith(b"\n"), "used as it is"
 
 
-@pytest.mark.parametrize("path", ["../../evil.model", "tokenizers/../evil.model", "/evil.model",
-                                  SCRIPT.name, "tokenizers/.incoming"])
+@pytest.mark.parametrize(
+    "path",
+    ["../../evil.model", "tokenizers/../evil.model", "/evil.model", SCRIPT.name, "tokenizers/.incoming"],
+)
 def test_a_manifest_cannot_name_files_of_others(fetch, hub, data, path):
     text = hub.files["manifest.json"].replace(MODEL.encode(), path.encode())
     hub.files["manifest.json"] = text

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 import trainer_kit as kit
-from golf import bench, envfile, floor
-from golf.floor import Operator, Peaks, Product
+from golf.bench import command as bench
+from golf.bench import floor
+from golf.bench.floor import Operator, Peaks, Product
+from golf.run import envfile
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 

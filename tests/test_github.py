@@ -14,7 +14,11 @@ import pytest
 import yaml
 from check_kit import edit, made  # noqa: F401  (a fixture)
 from conftest import REPO, run_script
-from golf import GolfError, check_code, ci, ci_changes, ci_summary, sandbox, track
+from golf.board import ci, ci_changes, ci_summary
+from golf.check import code as check_code
+from golf.core import track
+from golf.core.errors import GolfError
+from golf.score.sandbox import bwrap as sandbox
 
 WORKFLOWS = sorted((REPO / ".github/workflows").glob("*.yml"))
 
@@ -483,7 +487,7 @@ def scored(monkeypatch, pull):
         def fake(words, **kwargs):
             if words[0] == "git":  # for the page
                 return plain(words, **kwargs)
-            assert words[:4] == [sys.executable, "-m", "golf", "score"] and "--quick" in words
+            assert words[:4] == [sys.executable, "-m", "golf.cli", "score"] and "--quick" in words
             assert words[4] == str(folder.resolve()) and kwargs["cwd"] == REPO
             return SimpleNamespace(returncode=code, stdout=stdout)
 

@@ -10,10 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPO, run_script
-from golf import GolfError, audit, official, stream, track
-from golf import holdout_shards as holdout
-from golf.__main__ import main
-from golf.passes import Pass, Text
+from golf.cli import main
+from golf.core import track
+from golf.core.errors import GolfError
+from golf.score import holdout_shards as holdout
+from golf.score import scorer as official
+from golf.score import stream
+from golf.score.audit import rules as audit
+from golf.score.audit.passes import Pass, Text
 from score_kit import ECHO, TARGETS, make_submission, make_track, needs_sandbox
 
 RULES = track.load("track_sample_5min")
@@ -166,7 +170,6 @@ def test_a_damaged_train_shard_is_one_line(damage, shards, vocabulary):
     path.write_bytes({"short": content[:-2], "header": b"\0" * 8 + content[8:], "empty": b""}[damage])
     with pytest.raises(GolfError, match="fineweb_train_000001.bin: not a whole"):
         stream.draw_holdout(shards, vocabulary, np.random.default_rng(0), 10)
-
 
 
 # ---- What golf score takes

@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPO
-from golf import GolfError, machine, sandbox, stream
+from golf.core import machine
+from golf.core.errors import GolfError
+from golf.score import stream
+from golf.score.sandbox import bwrap as sandbox
 
 SOURCES = [*REPO.glob("scripts/golf/*.py"), *REPO.glob("data/*.py"), *REPO.glob("train_gpt*.py")]
 NO_TEXT = {("os", "open"), ("tarfile", "open")}

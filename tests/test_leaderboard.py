@@ -21,7 +21,11 @@ import pytest
 import sentencepiece as spm
 from check_kit import edit, edit_track, made  # noqa: F401  (a fixture)
 from conftest import REPO, run_script
-from golf import GolfError, check, check_code, leaderboard, track, verified
+from golf.board import leaderboard, verified
+from golf.check import code as check_code
+from golf.check import command as check
+from golf.core import track
+from golf.core.errors import GolfError
 from test_github import commit, git
 
 RULES = {

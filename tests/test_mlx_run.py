@@ -212,5 +212,3 @@ def test_quickstart_on_apple_silicon_takes_the_mlx_trainer(tiny_repo):
     _, installed = (venv / "pip.log").read_text().splitlines()  # TORCH_INDEX_URL is of no use here
     assert installed.endswith("requirements-mlx.txt")
     assert "change train_gpt_mlx.py" in done.stdout and "run_mlx_baseline.sh configs/" in done.stdout
-
-

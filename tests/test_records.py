@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import REPO, run_script
-from golf import check
+from golf.check import command as check
 from score_kit import needs_sandbox
 
 ENTRIES = sorted(path.parent for path in REPO.glob("records/*/*/submission.json"))

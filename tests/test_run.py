@@ -18,8 +18,12 @@ from pathlib import Path
 
 import pytest
 from conftest import REPO, run_script
-from golf import GolfError, envfile, lock, machine, preflight, report, run, runlog
-from golf.child import descendants
+from golf.core import lock, machine, runlog
+from golf.core.errors import GolfError
+from golf.run import command as run
+from golf.run import envfile, preflight
+from golf.run import summary as report
+from golf.run.child import descendants
 
 
 def golf(repo, *args, config="tiny.env", **env):
@@ -84,7 +88,7 @@ def test_what_only_a_shell_expands_is_refused(tiny_repo, value):
     config = write_config(tiny_repo, f"RUN_ID=x\nOUT_DIR={value}\n")
     done = golf(tiny_repo, config=config, HOME="/home/me")
     assert done.returncode == 2 and "mine.env:2: ~ and $NAME are not expanded" in one_line(done.stderr)
-    if value.endswith(("HOME/x", "HOME}/x", "HOME/x'", "HOME}/x\"", "'~/x'")) or value == "~/x":
+    if value.endswith(("HOME/x", "HOME}/x", "HOME/x'", 'HOME}/x"', "'~/x'")) or value == "~/x":
         assert done.stderr.endswith("write /home/me/x\n")
     for given in ({"OUT_DIR": value.strip("'\"")}, {}):
         words = () if given else (f"OUT_DIR={value.strip(chr(39) + chr(34))}",)
@@ -531,9 +535,7 @@ def test_ranks_of_one_machine_meet_at_the_loopback_address(tmp_path, monkeypatch
     assert machine.loopback() == {}
 
 
-@pytest.mark.parametrize(
-    ("used", "smaller"), [(4096, 2048), (1536, 512), (512, None), (4608, 1536)]
-)
+@pytest.mark.parametrize(("used", "smaller"), [(4096, 2048), (1536, 512), (512, None), (4608, 1536)])
 def test_smaller_micro_batch_divides_the_batch(used, smaller):
     facts = {"start": {"micro_batch_tokens": used, "config": {"TRAIN_SEQ_LEN": 512}}}
     assert run.smaller_micro_batch(facts, {})[1] == smaller
@@ -606,7 +608,8 @@ def test_a_login_that_ends_says_so_more_than_once(tiny_repo):
 
 def test_under_nohup_the_end_of_the_login_is_ignored():
     code = (
-        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from golf.child import handle_stops\n"
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from golf.run.child import handle_stops\n"
         "handle_stops(print); print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
     )
     env = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}

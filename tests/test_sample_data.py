@@ -19,11 +19,25 @@ sample = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sample)
 
 TRACK_KEYS = {
-    "schema_version", "name", "title", "cap_bytes", "train_seconds", "eval_seconds", "targets",
-    "data", "required_files", "lanes", "record_rule",
+    "schema_version",
+    "name",
+    "title",
+    "cap_bytes",
+    "train_seconds",
+    "eval_seconds",
+    "targets",
+    "data",
+    "required_files",
+    "lanes",
+    "record_rule",
 }
 DATA_KEYS = {
-    "name", "val_file", "val_sha256", "tokenizer_file", "tokenizer_sha256", "tokenizer_exempt",
+    "name",
+    "val_file",
+    "val_sha256",
+    "tokenizer_file",
+    "tokenizer_sha256",
+    "tokenizer_exempt",
 }
 LANES = {"record", "open-hardware", "non-record"}
 
@@ -31,9 +45,7 @@ LANES = {"record", "open-hardware", "non-record"}
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     out = tmp_path_factory.mktemp("data with a space")
-    done = subprocess.run(
-        [sys.executable, BUILDER, "--out", out], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, BUILDER, "--out", out], capture_output=True, text=True, check=True)
     assert "wrote 4 files" in done.stdout
     return out
 
@@ -196,9 +208,7 @@ def test_the_three_tracks():
     }
     assert rules == {
         "track_sample_5min": (2_000_000, 300, None, 65_536, ["open-hardware", "record"]),
-        "track_30min_2mb_local": (
-            2_000_000, 1800, 1800, 4_194_304, ["record", "open-hardware"]
-        ),
+        "track_30min_2mb_local": (2_000_000, 1800, 1800, 4_194_304, ["record", "open-hardware"]),
         "track_non_record_2mb_local": (2_000_000, None, None, 4_194_304, ["non-record"]),
     }
     assert all(pinned()[key] for key in ("val_sha256", "tokenizer_sha256"))

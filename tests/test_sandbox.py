@@ -24,8 +24,13 @@ import hypothesis
 import numpy as np
 import pytest
 from conftest import REPO
-from golf import GolfError, official, remote, sandbox, sandbox_filter, sandbox_usage
-from golf.feeder import Fault
+from golf.core.errors import GolfError
+from golf.score import scorer as official
+from golf.score.feeder import Fault
+from golf.score.sandbox import bwrap as sandbox
+from golf.score.sandbox import client as remote
+from golf.score.sandbox import syscalls as sandbox_filter
+from golf.score.sandbox import usage as sandbox_usage
 from score_kit import HOSTILE, failed, make_submission, make_track, needs_sandbox, needs_user_namespace
 
 LIMITS = sandbox.Limits(load_seconds=60, call_seconds=60, memory_bytes=4 << 30, tasks=60)
@@ -113,7 +118,7 @@ def test_children_end_with_it(run):
 def test_it_ends_with_the_scorer(track, tmp_path, number, early):
     """Early: before bubblewrap can have asked the kernel to end with it."""
     folder = make_submission(tmp_path / "entry", HOSTILE / "hangs_loading.py", seeds=(SEED,))
-    command = [sys.executable, "-m", "golf", "score", folder, "--track", track, "--json"]
+    command = [sys.executable, "-m", "golf.cli", "score", folder, "--track", track, "--json"]
     command += ["--data", track.parent / "data", "--device", "cpu"]
     env = {**os.environ, "PYTHONPATH": str(REPO / "scripts"), "TMPDIR": str(tmp_path)}
     scorer = subprocess.Popen(list(map(str, command)), env=env, stderr=subprocess.DEVNULL)
@@ -291,7 +296,7 @@ def test_python_may_lie_where_the_sandbox_has_folders_of_its_own(tmp_path, place
         code = f"""
 import sys, pathlib
 sys.path.insert(0, {str(REPO / "scripts")!r})
-from golf.remote import Remote
+from golf.score.sandbox.client import Remote
 folder = pathlib.Path({str(folder)!r})
 files = {{path: folder / path for path in ("train_gpt.py", "final_model_seed1.bin")}}
 with Remote(files, "train_gpt.py", "final_model_seed1.bin", "cpu", 1024) as feeder:

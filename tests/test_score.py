@@ -12,9 +12,12 @@ import sys
 import numpy as np
 import pytest
 from conftest import REPO, run_script
-from golf import GolfError, official, score, stream
-from golf import track as tracks
-from golf.feeder import AuditRule
+from golf.core import track as tracks
+from golf.core.errors import GolfError
+from golf.score import command as score
+from golf.score import scorer as official
+from golf.score import stream
+from golf.score.feeder import AuditRule
 from score_kit import (
     ECHO,
     HOSTILE,

@@ -16,13 +16,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import golf
 import pytest
 from conftest import REPO, run_script
-from golf.__main__ import parser as parser_of_all
-from golf.child import for_people
-from golf.preflight import imported
-from golf.report import headline
+from golf.cli import parser as parser_of_all
+from golf.core import packages, paths
+from golf.run.child import for_people
+from golf.run.preflight import imported
+from golf.run.summary import headline
 
 USAGE = [
     ("run_cuda_baseline.sh", [], "usage: "),
@@ -80,9 +80,9 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path, args):
 
 def test_a_path_is_shown_in_one_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert golf.shown(tmp_path / "a b" / "c") == "a b/c"
-    assert golf.shown(golf.REPO / "docs") == "docs"
-    assert golf.shown("/none/two\nlines\x1b[2J") == "/none/two?lines?[2J"
+    assert paths.shown(tmp_path / "a b" / "c") == "a b/c"
+    assert paths.shown(paths.REPO / "docs") == "docs"
+    assert paths.shown("/none/two\nlines\x1b[2J") == "/none/two?lines?[2J"
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tiny_repo):
@@ -94,9 +94,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tiny_repo):
 
 def test_scripts_run_from_anywhere_with_spaces(tiny_repo, tmp_path):
     config = tiny_repo / "configs" / "tiny.env"
-    done = run_script(
-        "run_cuda_baseline.sh", config, env={"RUN_ID": "x"}, cwd=tmp_path, repo=tiny_repo
-    )
+    done = run_script("run_cuda_baseline.sh", config, env={"RUN_ID": "x"}, cwd=tmp_path, repo=tiny_repo)
     assert done.returncode == 0, done.stderr
     assert "runs/x/" in done.stdout
     log = (tiny_repo / "runs/x/metrics.jsonl").read_text()
@@ -133,9 +131,7 @@ def test_old_python_and_missing_venv(tiny_repo, bin_path):
     env = {"PATH": str(bin_path), "PYTHON": ""}
     bash = shutil.which("bash")
     command = [bash, str(tiny_repo / "scripts/quickstart.sh")]
-    wrapper(
-        bin_path / "python3", 'case "$*" in *version_info*) exit 1;; *) echo Python 3.8.1;; esac'
-    )
+    wrapper(bin_path / "python3", 'case "$*" in *version_info*) exit 1;; *) echo Python 3.8.1;; esac')
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 1
     assert "no Python 3.10 or newer found (python3 is Python 3.8.1)" in done.stderr
@@ -203,12 +199,8 @@ def test_torch_index_and_changed_requirements(quick_repo):
     assert "--no-deps --index-url http://localhost:1/cpu" in torch and torch.endswith("torch.txt")
     assert "--index-url" not in rest and rest.endswith("requirements-cuda.txt")
     assert (quick_repo / ".venv/torch.txt").read_text() == "torch==9.9\n"
-    done = run_script(
-        "quickstart.sh", env={**env, "PIP_CODE": "1", "TORCH_INDEX_URL": "x"}, repo=quick_repo
-    )
-    assert (
-        done.returncode == 1 and "pip could not install torch from TORCH_INDEX_URL" in done.stderr
-    )
+    done = run_script("quickstart.sh", env={**env, "PIP_CODE": "1", "TORCH_INDEX_URL": "x"}, repo=quick_repo)
+    assert done.returncode == 1 and "pip could not install torch from TORCH_INDEX_URL" in done.stderr
 
 
 def test_quickstart_stops_where_the_run_fails(quick_repo):
@@ -442,8 +434,8 @@ def test_requirements_txt_names_what_the_trainer_needs():
     for name in ("cuda", "mlx"):
         assert "\n-r requirements-check.txt\n" in (REPO / f"requirements-{name}.txt").read_text()
     named = (REPO / "requirements-check.txt").read_text().splitlines()
-    packages = tuple(re.split(r"\W", line)[0] for line in named if not line.startswith("#"))
-    assert packages == golf.CHECK_PACKAGES
+    listed = tuple(re.split(r"\W", line)[0] for line in named if not line.startswith("#"))
+    assert listed == packages.CHECK_PACKAGES
 
 
 @pytest.mark.parametrize("command", ["check", "compare", "leaderboard"])
@@ -465,16 +457,16 @@ def test_missing_packages_of_the_light_commands_are_lightly_got(command, tmp_pat
 
 
 def test_where_to_install_is_right_for_this_python(monkeypatch):
-    monkeypatch.chdir(golf.REPO)
+    monkeypatch.chdir(paths.REPO)
     monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
     monkeypatch.setattr(sys, "prefix", sys.base_prefix)
     makes = "/usr/bin/python3 -m venv .venv && .venv/bin/python"
-    assert f"`{makes} -m pip install -r requirements-cuda.txt`" in str(golf.missing("torch"))
+    assert f"`{makes} -m pip install -r requirements-cuda.txt`" in str(packages.missing("torch"))
     monkeypatch.setattr(sys, "prefix", "/a/venv")
     monkeypatch.setattr(sys, "executable", "/a/venv/bin/python")
     monkeypatch.chdir("/")
-    text = str(golf.missing("scipy"))
-    assert f"`cd {golf.REPO} && /a/venv/bin/python -m pip install -r requirements-check.txt`" in text
+    text = str(packages.missing("scipy"))
+    assert f"`cd {paths.REPO} && /a/venv/bin/python -m pip install -r requirements-check.txt`" in text
 
 
 @pytest.mark.parametrize("settings", [["core.autocrlf=true"], ["core.eol=crlf", "core.autocrlf=false"]])

@@ -11,7 +11,7 @@ import pytest
 import sentencepiece
 import torch
 import trainer_kit as kit
-from golf import stream as golf_stream
+from golf.score import stream as golf_stream
 from trainer_kit import BOS, TOKENIZER, UNK, knobs, make_data, random_tokens, run_main, write_shard
 
 import train_gpt as T
@@ -345,6 +345,7 @@ def a_folder(data):
 
 def mapped_badly(data):
     """As a disk does that cannot map files."""
+
     def memmap(path, *_):
         raise OSError(errno.ENODEV, "No such device")
 
@@ -353,6 +354,7 @@ def mapped_badly(data):
 
 def unreadable(data):
     """As another user's shard, which root may read all the same."""
+
     def fromfile(path, *_):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
@@ -373,8 +375,11 @@ BAD_DATA = {
     unreadable: ("fineweb_train_000000.bin", "Permission denied", "change its permissions"),
     too_many: ("fineweb_train_000000.bin", "ulimit -n"),
     no_shards: (
-        "data", "fineweb_train_*.bin", "DATA_PATH=data/datasets/sample_sp1024",
-        "python3 data/cached_challenge_fineweb.py --variant sp1024", "python3 data/build_sample_dataset.py",
+        "data",
+        "fineweb_train_*.bin",
+        "DATA_PATH=data/datasets/sample_sp1024",
+        "python3 data/cached_challenge_fineweb.py --variant sp1024",
+        "python3 data/build_sample_dataset.py",
     ),
     no_validation: ("data", "fineweb_val_*.bin"),
     truncated: ("fineweb_train_000001.bin", "2822 bytes", "2824"),

@@ -73,8 +73,7 @@ CONTRACT = {
     "step": "step train_loss train_seconds tokens lr_scale",
     "val": "step val_loss val_bpb targets train_seconds",
     "train_end": "step train_seconds tokens reason discarded_step",
-    "export": "step artifact artifact_sha256 bytes_model bytes_code bytes_total cap headroom "
-    "export_seconds",
+    "export": "step artifact artifact_sha256 bytes_model bytes_code bytes_total cap headroom export_seconds",
     "score": "kind val_loss val_bpb seq_len stride targets bytes seconds notes",
     "end": "setup_seconds eval_seconds peak_memory_bytes exit_code",
 }

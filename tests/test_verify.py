@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPO, run_script
-from golf import GolfError, retrain, submission, track
-from golf import verification as verify
-from golf import verify as command
-from golf.entry import Entry
+from golf.core import submission, track
+from golf.core.errors import GolfError
+from golf.score.claims import Entry
+from golf.verify import command, retrain
+from golf.verify import comparison as verify
 from score_kit import needs_user_namespace
 
 EXAMPLES = REPO / "tests" / "fixtures" / "submissions"
@@ -97,8 +98,7 @@ def test_an_honest_script_trains_and_finds_all_that_it_needs(tmp_path, data):
 HUNTS = {
     "a glob of the data folder": "places = list(Path(os.environ['DATA_PATH']).glob('*.bin'))",
     "links that are resolved": (
-        "places = [q for p in Path(os.environ['DATA_PATH']).iterdir()"
-        " for q in p.resolve().parent.iterdir()]"
+        "places = [q for p in Path(os.environ['DATA_PATH']).iterdir() for q in p.resolve().parent.iterdir()]"
     ),
     "folders above": (
         "places = [p for i in range(4) for p in Path('/'.join(['.'] + ['..'] * i)).glob('*/*.bin')]"

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 from conftest import run_script
-from golf import view
+from golf.run import view
 
-LOOK = '''
+LOOK = """
 import pathlib
 data = pathlib.Path(os.environ["DATA_PATH"])
 seen = sorted(p.name for p in data.iterdir())
 near = sorted(p.name for q in data.iterdir() for p in q.resolve().parent.iterdir())
 val = os.environ.get("VAL_DATA_PATH") or str(data)
 print("SAW", seen, near, sorted(p.name for p in pathlib.Path(val).iterdir()))
-'''
+"""
 
 
 @pytest.fixture
@@ -78,6 +78,7 @@ def test_the_folder_is_told_as_it_was_set(how, repo):
     golf(repo, "run", "configs/tiny.env", RUN_ID="a", **given)
     claim = json.loads((new(repo) / "submission.json").read_text())
     assert claim["env"].get("DATA_PATH") == given.get("DATA_PATH") and "VAL_DATA_PATH" not in claim["env"]
+
 
 def test_a_val_data_path_of_ones_own_stays(repo):
     (repo / "elsewhere").mkdir()

@@ -1,0 +1,358 @@
+"""Time the trainer's parts on the device present, each beside its floor.
+
+    golf.sh bench train --config configs/local_4090_baseline.env --json a.json
+    golf.sh bench compare a.json b.json
+
+train     whole steps; then forward, backward, optimizer, data and logging alone
+score     the sliding score        optimizer  its update        data  the batches
+startup   from a process's start to its first training step: cold cache, warm cache, COMPILE=0
+floor     the operators counted, and their floor on an RTX 4090: computed, nothing is measured
+all       the table of docs/benchmarks.md; smaller on a CPU (the default)
+compare   ratios of two --json files, and whether they are within noise
+
+Nothing is begun after 7 minutes, so that `all` ends after about 8. Without --config: the trainer's
+defaults, the starter. The environment wins over the file. Data that is not there is replaced by random
+tokens. --script times another copy of train_gpt.py, such as a submission's: it runs as it is, in no
+sandbox. One process and one device. docs/benchmarks.md says how the floor is derived.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from golf.bench import floor
+from golf.core.errors import GolfError
+from golf.core.json_io import number, parse_json
+from golf.core.paths import REPO, path_argument, shown
+from golf.run import envfile, preflight
+
+PARTS = ("train", "score", "optimizer", "data", "startup")
+LAST_START_SECONDS = 420  # a part takes a minute or so, and `all` should end within 8
+SECONDS = {"cuda": 12.0, "cpu": 6.0}  # of one measurement
+
+
+@dataclass(frozen=True)
+class Job:
+    """One configuration and what of it is timed; `changes` win over its file."""
+
+    label: str
+    config: Path | None
+    parts: tuple[str, ...]
+    changes: dict[str, str] = field(default_factory=dict)
+
+
+BASELINE = REPO / "configs" / "local_4090_baseline.env"
+UPSTREAM = REPO / "configs" / "upstream_16mb_baseline.env"
+SMALL = {"TRAIN_BATCH_TOKENS": "16384"}
+ALL = {
+    "cuda": [  # what docs/benchmarks.md has a row for comes first, the rest where time is left
+        # startup first: later its process would share the memory with this one
+        Job("local_4090_baseline", BASELINE, ("startup", "train")),
+        Job("starter", None, ("train", "score", "optimizer")),  # windows at 1024/64
+        Job("upstream_16mb_baseline", UPSTREAM, ("train",)),
+        Job("local_4090_baseline", BASELINE, ("score", "data")),  # windows at 1024/512
+    ],
+    "cpu": [
+        Job("starter, 16,384 tokens a step", None, PARTS, SMALL),
+        Job("the same as 3 heads of 64", None, ("train",), {**SMALL, "NUM_HEADS": "3"}),
+    ],
+}
+
+
+def add_arguments(parser) -> None:
+    choices = [*PARTS, "floor", "all", "compare"]
+    parser.add_argument(
+        "what", nargs="?", default="all", choices=choices, metavar="WHAT", help=", ".join(choices)
+    )
+    parser.add_argument("files", nargs="*", type=path_argument, metavar="FILE", help="two, for compare")
+    parser.add_argument("--config", type=path_argument, metavar="CONFIG.env", help="default: the starter")
+    parser.add_argument("--json", type=path_argument, metavar="FILE", help="write one line a result there")
+    parser.add_argument(
+        "--script",
+        type=path_argument,
+        default=REPO / "train_gpt.py",
+        metavar="PATH",
+        help="the trainer to time; default: train_gpt.py",
+    )
+
+
+def main(args) -> int:
+    if len(args.files) != 2 * (args.what == "compare"):
+        raise GolfError("compare takes two files of --json, the other commands none", 2)
+    if args.json and args.what in ("floor", "compare"):
+        raise GolfError(f"{args.what} measures nothing, so it has no results for --json", 2)
+    if args.what == "compare":
+        print("\n".join(compare(*map(read_results, args.files))))
+        return 0
+    if args.what == "all" and args.config:
+        raise GolfError("all has its own configurations; name a part with --config", 2)
+    script = args.script.resolve()
+    preflight.check_trainer(script)
+    from golf.bench import measure  # torch takes seconds to import; compare does without
+
+    label = args.config.stem if args.config else "starter"
+    jobs = [Job(label, args.config, (args.what,))]
+    if args.what == "all":
+        jobs = ALL[measure.here().device.type]
+    knobs = preflight.read_knobs(script, preflight.child_env({}))
+    plan = [(job, job_settings(job, knobs)) for job in jobs]
+    results, trainer = Results(args.json, script), measure.load_trainer(script)
+    with tempfile.TemporaryDirectory(prefix="golf-bench-") as folder:
+        for job, settings in plan:
+            run_job(job, settings, trainer, Path(folder), results)
+    if args.what == "all" and results.found:
+        print("\n" + "\n".join(table(results.found)))
+    return results.code
+
+
+def job_settings(job: Job, knobs: dict[str, str]) -> dict[str, str]:
+    """What the file, the job and the environment say, the last of them first."""
+    found = envfile.parse(job.config) if job.config else {}
+    if job.config:
+        envfile.refuse_unknown(job.config, found, knobs)
+    found |= {name: (value, 0) for name, value in job.changes.items()}
+    return envfile.settings(found, knobs)
+
+
+class Results:
+    """Prints each result when it is there and keeps it, as a line of the --json file too."""
+
+    def __init__(self, path: Path | None, script: Path):
+        self.end, self.found, self.code = time.monotonic() + LAST_START_SECONDS, [], 0
+        self.common = dict(schema=1, script=shown(script))
+        self.common["script_sha256"] = hashlib.sha256(script.read_bytes()).hexdigest()
+        self.path, self.file = path, None
+        try:  # before minutes of measuring; what is there is kept until there is a result
+            if path:
+                path.open("ab").close()
+        except OSError as error:
+            raise GolfError(f"{shown(path)}: cannot be written ({error.strerror})", 2) from None
+
+    def add(self, job: Job, what: str, result: dict) -> None:
+        result = {**self.common, "what": what, "label": job.label, "time": time.time(), **result}
+        self.found.append(result)
+        print("\n".join(lines(result)), flush=True)
+        if self.path:
+            self.file = self.file or self.path.open("w", encoding="utf-8")
+            print(json.dumps(result), file=self.file, flush=True)
+
+    def failed(self, job: Job, what: str, error: Exception) -> None:
+        self.code = max(self.code, getattr(error, "code", 1))
+        reason = str(error).partition("\n")[0]
+        print(f"golf bench: error: {what}, {job.label}: {reason}", file=sys.stderr)
+
+
+def run_job(job: Job, settings: dict[str, str], trainer, folder: Path, results: Results) -> None:
+    """Times the job's parts. What fails is said and costs no other part its figure."""
+    from golf.bench import measure
+
+    lab, seconds = None, SECONDS[measure.here().device.type]
+    for part in job.parts:
+        try:
+            if part == "floor":
+                print("\n".join(floor_lines(job.label, trainer.read_knobs(settings))))
+                continue
+            given = {**settings, **measure.usable_data(settings, trainer, folder)}
+            if time.monotonic() > results.end:
+                raise GolfError("left out: the time is up")
+            if part == "startup":
+                for found in measure.startup(trainer, given, folder, results.end):
+                    results.add(job, part, dict(measure.here().facts, config=settings, **found))
+                continue
+            lab = lab or measure.Lab(trainer, given, folder, seconds)
+            found = getattr(measure, part)(lab)
+            facts = dict(lab.device.facts, dtype=str(lab.dtype)[6:], config=settings)
+            facts["peaks"] = lab.device.found_peaks(lab.dtype)
+            results.add(job, part, dict(facts, notes=lab.notes, **found))
+        except BrokenPipeError:  # nobody reads on
+            raise
+        except Exception as error:  # also what a trainer raises for its user
+            if not hasattr(error, "code"):
+                traceback.print_exc()
+            results.failed(job, part, error)
+    lab = None
+    measure.forget()
+
+
+# ---- What people read ----
+
+
+def quartiles(samples: list[float]) -> tuple[float, float, float]:
+    if len(samples) == 1:
+        return (samples[0],) * 3
+    return tuple(statistics.quantiles(samples, n=4, method="inclusive"))
+
+
+def spread(samples: list[float]) -> str:
+    """Half the distance between the quartiles, in percent of the median."""
+    low, middle, high = quartiles(samples)
+    return f"±{50 * (high - low) / middle:.1f} %" if len(samples) > 1 else "once"
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
+
+
+def share(floor_seconds: float | None, seconds: float) -> str:
+    return f"{100 * floor_seconds / seconds:.1f} %" if floor_seconds and seconds else ""
+
+
+def figure(result: dict) -> str:
+    """The measured figure in its field's unit."""
+    median, tokens = quartiles(result["samples"])[1], result.get("tokens")
+    if result["what"] == "score":
+        wanted = result["wanted_tokens"]
+        whole = "" if tokens == wanted else f", extrapolated from {tokens:,}"
+        return f"{median * wanted / tokens:.1f} s for {wanted:,} targets{whole}"
+    if result["what"] in ("train", "data"):
+        return f"{tokens / median:,.0f} tokens/s, {duration(median)} a step"
+    return duration(median)
+
+
+def title(result: dict) -> str:
+    return ", ".join(filter(None, (result["what"], result.get("name"), result["label"])))
+
+
+def lines(result: dict) -> list[str]:
+    """A result for the console."""
+    samples, parts = result["samples"], result.get("parts", {})
+    line = f"{title(result)}: {figure(result)}, {spread(samples)}"
+    if of := share(result.get("floor"), quartiles(samples)[1]):
+        line += f", {of} of the floor"
+    if result.get("peak_reserved_bytes"):
+        line += f", {result['peak_reserved_bytes'] / 1e9:.2f} GB reserved"
+    texts = []
+    for name, seconds in parts.items():
+        of = share(result["part_floors"].get(name), seconds)
+        texts.append(f"{name} {duration(seconds)}" + f" ({of})" * bool(of))
+    notes = [f"    note: {note}" for note in result.get("notes", ())]
+    return [line, *(["    " + ", ".join(texts)] * bool(texts)), *notes]
+
+
+def table(results: list[dict]) -> list[str]:
+    """All results as a Markdown table, under the device and versions that it is true of."""
+    names = ("device", "dtype", "torch", "cuda", "python")
+    facts = {name: r[name] for r in results for name in names if r.get(name)}
+    rows = [", ".join(f"{n} {v}" for n, v in facts.items())]
+    for p in {r["dtype"]: r["peaks"] for r in results if r.get("peaks")}.values():
+        rows.append(
+            f"copies {p['copy_bandwidth'] / 1e9:,.0f} GB/s, products {p['lowest'] / 1e12:.3g} to "
+            f"{p['highest'] / 1e12:.3g} TFLOP/s by shape, a large square {p['square'] / 1e12:.3g}"
+        )
+    rows += ["", "| what | measured | spread | of the floor |", "| --- | --- | --- | --- |"]
+    for r in results:
+        samples, parts = r["samples"], r.get("parts", {})
+        of = share(r.get("floor"), quartiles(samples)[1])
+        rows.append(f"| {title(r)} | {figure(r)} | {spread(samples)} | {of} |")
+        for name, seconds in parts.items():
+            of = share(r["part_floors"].get(name), seconds)
+            rows.append(f"| {name} alone | {duration(seconds)} | | {of} |")
+        if r.get("peak_reserved_bytes"):
+            memory, micro = r["peak_reserved_bytes"] / 1e9, r["micro_batch_tokens"]
+            text = f"{memory:.2f} GB reserved, in micro-batches of {micro:,} tokens"
+            rows.append(f"| its peak memory | {text} | | |")
+    return rows
+
+
+def floor_lines(label: str, k) -> list[str]:
+    """The floor on an RTX 4090, by phase and by operator: Markdown."""
+    peaks, size = floor.RTX_4090, 2  # bytes of bfloat16
+    rows = floor.phase_rows(k, size, peaks)
+    step = [row[1:] for row in rows if row[0] != "score"]
+    rows.append(("a step", *(sum(column) for column in zip(*step))))
+    found = [
+        f"{label}: computed for an RTX 4090 from its published peaks, not measured:",
+        f"{peaks.square / 1e12:.0f} TFLOP/s in bfloat16, {peaks.bandwidth / 1e12:.1f} TB/s;",
+        f"at most {1 / rows[-1][3]:,.0f} training tokens/s",
+        "",
+        "| config | phase | operations a token | bytes a token | floor, ns a token |",
+        "| --- | --- | --- | --- | --- |",
+        *(f"| {label} | {p} | {o:,.0f} | {b:,.0f} | {s * 1e9:.2f} |" for p, o, b, s in rows),
+        "",
+        "| phase | operator | times | operations | bytes | floor, us |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for op, n in (floor.training(k, size) + floor.scoring(k, size)).items():
+        figures = f"{n} | {op.operations:,} | {op.bytes:,} | {peaks.seconds(op) * 1e6:.2f}"
+        found.append(f"| {op.phase} | {op.name} | {figures} |")
+    return found
+
+
+# ---- compare ----
+
+
+def read_results(path: Path) -> list[dict]:
+    """The results of a --json file."""
+    try:
+        found = [parse_json(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError as error:
+        raise GolfError(f"{shown(path)}: cannot be read ({error.strerror})", 2) from None
+    found = [r for r in found if isinstance(r, dict) and r.get("schema") == 1 and sound(r)]
+    if not found:
+        raise GolfError(f"{shown(path)}: no results there; `golf.sh bench --json FILE` makes them")
+    return found
+
+
+def sound(result: dict) -> bool:
+    """Whether it holds what compare reads of it."""
+    samples, what = result.get("samples"), result.get("what")
+    if what not in PARTS or not isinstance(samples, list) or not samples:
+        return False
+    names = {"score": ("tokens", "wanted_tokens"), "train": ("tokens",), "data": ("tokens",)}
+    figures = [*samples, *(result.get(name) for name in names.get(what, ()))]
+    words = [result.get("label"), result.get("name") or ""]
+    return all((number(x) or 0) > 0 for x in figures) and all(isinstance(w, str) for w in words)
+
+
+def pairs(before: list[dict], after: list[dict]) -> list[tuple[dict, dict]]:
+    """Results of the same part and configuration; of one result each, of any configuration."""
+
+    def key(result):
+        return tuple(str(result.get(name, "")) for name in ("what", "name", "label"))
+
+    if len(before) == len(after) == 1 and key(before[0])[:2] == key(after[0])[:2]:
+        return [(before[0], after[0])]
+    later = {key(result): result for result in after}
+    return [(result, later[key(result)]) for result in before if key(result) in later]
+
+
+def compare(before: list[dict], after: list[dict]) -> list[str]:
+    """A line for each pair: how many times as fast the second is, a token where both say how many.
+
+    The range is that of the quartiles' ratios; where it holds 1, the two are within noise.
+    """
+    found = []
+    for a, b in pairs(before, after):
+        (a1, a2, a3), (b1, b2, b3) = quartiles(a["samples"]), quartiles(b["samples"])
+        tokens = number(a.get("tokens")), number(b.get("tokens"))
+        per_token = tokens[1] / tokens[0] if all(tokens) else 1.0
+        low, ratio, high = (x * per_token for x in (a1 / b3, a2 / b2, a3 / b1))
+        if 1 in (len(a["samples"]), len(b["samples"])):
+            verdict = "measured once: its noise is unknown"
+        else:
+            verdict = "within noise" if low <= 1 <= high else "faster" if ratio > 1 else "slower"
+        name = " -> ".join(dict.fromkeys(map(title, (a, b))))
+        line = f"{name}: {figure(a)} -> {figure(b)}: "
+        line += f"{ratio:.3f}x ({low:.3f} to {high:.3f}), {verdict}"
+        found.append("; ".join([line, *differences(a, b)]))
+    return found or ["nothing to compare: no result of one file has its like in the other"]
+
+
+def differences(a: dict, b: dict) -> list[str]:
+    """What else than the script may make one result faster than the other."""
+    names = [name for name in ("device", "dtype", "torch") if a.get(name) != b.get(name)]
+    found = [f"{name} differs: {a.get(name)}, {b.get(name)}" for name in names]
+    before, after = (r["config"] if isinstance(r.get("config"), dict) else {} for r in (a, b))
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            values = (c.get(name, "the default") for c in (before, after))
+            found.append(f"{name} differs: {', '.join(map(str, values))}")
+    return found

@@ -1,0 +1,70 @@
+"""Which entries a maintainer has scored whole: records/<track>/verified.json.
+
+It maps a folder's name to the sha256 of the submission.json that was scored, so that a claim that
+changes later is only a claim again. `golf.sh leaderboard --verified FOLDER` writes it, from the
+report that `golf.sh score FOLDER` left; a pull request with an entry cannot (rule 6.6).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from golf.core import submission
+from golf.core.errors import GolfError
+from golf.core.json_io import dig, number, parse_json
+from golf.core.paths import REPO, shown
+from golf.core.strict_json import StrictError
+
+NAME = "verified.json"
+
+
+def read(home: Path) -> dict[str, str]:
+    """Of a track's folder; empty where there is none, or none that can be read."""
+    path = home / NAME
+    value = parse_json(path.read_bytes()) if path.is_file() else None
+    return value if isinstance(value, dict) else {}
+
+
+def holds(known: dict[str, str], folder: Path) -> bool:
+    claim = folder / "submission.json"
+    if folder.name not in known or claim.is_symlink() or not claim.is_file():
+        return False
+    return known[folder.name] == submission.sha256(claim)
+
+
+def enter(folder: Path) -> None:
+    """Notes that FOLDER's whole score was taken and held. GolfError where its report does not say so."""
+    folder = folder.resolve()
+    path = REPO / "runs" / f"score-{folder.name}" / "audit.json"
+    if not path.is_file():
+        raise GolfError(f"{shown(path)}: no report there; run golf.sh score {shown(folder)} first", 2)
+    try:
+        claim = submission.read_claim(folder)
+    except (StrictError, OSError) as error:
+        raise GolfError(f"{shown(folder)}: submission.json {error}", 2) from None
+    report = parse_json(path.read_bytes())
+    if why := why_not(report, claim):
+        raise GolfError(f"{shown(path)}: {why}; run golf.sh score {shown(folder)} again")
+    home = folder.parent
+    if not (home / "track.json").is_file():
+        raise GolfError(f"{shown(folder)}: lies in no track's folder", 2)
+    known = {**read(home), folder.name: submission.sha256(folder / "submission.json")}
+    kept = {name: known[name] for name in sorted(known) if (home / name).is_dir()}
+    (home / NAME).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+def why_not(report, claim: dict) -> str | None:
+    """Why a report does not verify a claim: every seed, whole, in a sandbox, without a FAIL."""
+    if dig(report, "mode") != "whole" or dig(report, "verdict") not in ("PASS", "NEEDS-HUMAN"):
+        return f"a {dig(report, 'mode')} score with the verdict {dig(report, 'verdict')}"
+    if dig(report, "sandbox") == "none" or dig(report, "track") != claim.get("track"):
+        return "scored without a sandbox, or on another track"
+    scored = {dig(s, "seed"): s for s in report.get("seeds") or []}
+    for seed in claim.get("seeds") or []:
+        found = scored.get(dig(seed, "seed"))
+        if number(dig(found, "official", "val_bpb")) is None:
+            return f"seed {dig(seed, 'seed')} was not scored"
+        if dig(found, "claimed", "val_bpb") != dig(seed, "val_bpb"):
+            return f"seed {dig(seed, 'seed')} claims another score now"
+    return None

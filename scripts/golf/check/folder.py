@@ -1,0 +1,202 @@
+"""A submission folder under check: what lies in it, what it claims, and what was found.
+
+The rules stand in check_files.py, check_names.py, check_claims.py and check_code.py: functions that
+take a Case and add findings to it. Every finding has one of the ids below, which docs/track_spec.md explains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from golf.core import submission
+from golf.core.json_io import dig
+
+FAIL, HUMAN, NOTE = "FAIL", "NEEDS-HUMAN", "NOTE"
+LIST_LIMIT = 200  # entries of a list in submission.json that anybody reads
+
+# Id of a finding -> the rule of docs/track_spec.md that it belongs to.
+RULES = {
+    "bytes": "1.1",
+    "bytes-uncounted": "1.1",
+    "file-role": "1.1",
+    "cap": "1.2",
+    "file-listed": "1.3",
+    "file-unlisted": "1.3",
+    "file-hash": "1.3",
+    "time": "2.1",
+    "time-budget": "2.2",
+    "targets": "3.1",
+    "data": "3.1",
+    "data-unpinned": "3.1",
+    "divisor": "3.2",
+    "score": "3.3",
+    "segments": "3.3",
+    "code-val": "3.4",
+    "score-note": "3.6",
+    "track": "4.1",
+    "lane": "4.1",
+    "hardware": "4.1",
+    "own-tokenizer": "4.3",
+    "seed": "5.1",
+    "seed-twice": "5.1",
+    "seeds-differ": "5.1",
+    "log-twice": "5.2",
+    "mean": "5.3",
+    "seeds-few": "5.4",
+    "record": "5.4",
+    "file-required": "6.1",
+    "not-rescorable": "6.1",
+    "file-name": "6.2",
+    "file-mode": "6.2",
+    "file-kind": "6.2",
+    "file-link": "6.2",
+    "file-count": "6.2",
+    "file-large": "6.2",
+    "unreadable": "6.2",
+    "json": "6.3",
+    "json-schema": "6.3",
+    "date": "6.3",
+    "placeholder": "6.3",
+    "log": "6.4",
+    "log-lines": "6.4",
+    "log-first": "6.4",
+    "metrics": "6.4",
+    "script-hash": "6.5",
+    "artifact-hash": "6.5",
+    "env": "6.5",
+    "command": "6.5",
+    "artifact": "7.1",
+    "artifact-format": "7.1",
+    "file-pickle": "7.2",
+    "code-pickle": "7.2",
+    "file-native": "7.3",
+    "code-native": "7.3",
+    "code-syntax": "7.4",
+    "code-text": "7.4",
+    "code-import": "7.4",
+    "code-unlisted": "7.4",
+    "code-indirect": "7.4",
+    "code-exec": "7.4",
+    "code-opaque": "7.4",
+    "code-network": "7.5",
+    "code-process": "7.5",
+    "code-outside": "7.5",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    level: str  # FAIL, NEEDS-HUMAN or NOTE
+    rule: str  # a key of RULES
+    message: str  # one printable line: what is wrong, where, what to do
+    section: str  # of docs/track_spec.md
+
+
+@dataclass
+class Case:
+    """One folder and its track; rules read it and add findings."""
+
+    folder: Path
+    track: dict = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)  # regular files: path -> bytes
+    claim: dict = field(default_factory=dict)  # submission.json
+    found: dict[Finding, None] = field(default_factory=dict)  # in order, each once
+    hashes: dict[str, str] = field(default_factory=dict)  # of files read so far
+    metrics: dict[str, dict[str, list[dict]]] = field(default_factory=dict)  # check_claims.runs
+    told: set[str] = field(default_factory=set)  # files that a FAIL names, or patterns of missing ones
+    disputed: set[tuple[str, str]] = field(default_factory=set)  # (seed, figure) that a FAIL names
+
+    def add(self, level: str, rule: str, message: str) -> None:
+        message = "".join(c if c.isprintable() else "?" for c in message)
+        self.found[Finding(level, rule, message, RULES[rule])] = None
+
+    def fail(self, rule: str, message: str) -> None:
+        self.add(FAIL, rule, message)
+
+    def fail_file(self, rule: str, path: str, message: str) -> None:
+        """A FAIL about a file, after which other rules say nothing of it: one finding for a fault."""
+        self.told.add(path)
+        self.fail(rule, message)
+
+    def is_told(self, path) -> bool:
+        """Whether a finding names this file already, or a missing one that it would be."""
+        if not isinstance(path, str):
+            return False
+        return path in self.told or any(PurePosixPath(path).match(p) for p in self.told if "*" in p)
+
+    def human(self, rule: str, message: str) -> None:
+        self.add(HUMAN, rule, message)
+
+    def note(self, rule: str, message: str) -> None:
+        self.add(NOTE, rule, message)
+
+    def differs(self, rule: str, what: str, claimed, found, where: str) -> None:
+        """FAIL: a claim is not what was measured."""
+        self.fail(rule, f"{what} is claimed as {claimed}, {where} it is {found}; state what was measured")
+
+    @property
+    def findings(self) -> list[Finding]:
+        return list(self.found)
+
+    @property
+    def ranked(self) -> bool:
+        return self.claim.get("lane") == "record"
+
+    def strictly(self) -> str:
+        """The level of what only the record lane insists on."""
+        return FAIL if self.ranked else NOTE
+
+    def entries(self, name: str) -> list:
+        """submission.json's list `name`, as far as anybody will read it; empty if it is no list."""
+        value = self.claim.get(name)
+        return value[:LIST_LIMIT] if isinstance(value, list) else []
+
+    def seeds(self) -> list[dict]:
+        """The entries of `seeds` that are objects."""
+        return [s for s in self.entries("seeds") if isinstance(s, dict)]
+
+    def listed(self) -> list[dict]:
+        """The entries of `files` that have a known role and a path that is a file of the folder."""
+        return [e for e in self.entries("files") if self.has(dig(e, "path")) and known_role(e)]
+
+    def has(self, path) -> bool:
+        return isinstance(path, str) and path in self.files
+
+    def role(self, path: str) -> str | None:
+        return next((e["role"] for e in self.listed() if e["path"] == path), None)
+
+    def counted(self, path: str) -> bool:
+        """Whether the file counts for every seed."""
+        return self.role(path) in submission.CODE_ROLES
+
+    @property
+    def code_altered(self) -> bool:
+        """Whether a file that always counts is missing or not as listed: then no sum fits."""
+        entries = [e for e in self.entries("files") if isinstance(dig(e, "path"), str)]
+        roles = {e["path"]: e.get("role") for e in entries}
+        return any(roles.get(path) in submission.CODE_ROLES for path in self.told)
+
+    def sha256(self, path: str) -> str:
+        """Of a file of the folder, read once; none where its size is not what it says it is."""
+        if path not in self.hashes:
+            digest, size = submission.sha256_and_size(self.folder / path, self.files[path] + 1)
+            self.hashes[path] = digest if size == self.files[path] else "unlike its size"
+        return self.hashes[path]
+
+    def read(self, path: str, limit: int = -1) -> bytes:
+        with (self.folder / path).open("rb") as file:
+            return file.read(limit)
+
+
+def known_role(entry: dict) -> bool:
+    return isinstance(entry.get("role"), str) and entry["role"] in submission.ROLES
+
+
+def quoted(value, limit: int = 82) -> str:
+    """Foreign text for a message: short, on one line, with nothing that moves a cursor."""
+    return ascii(value if isinstance(value, (str, int)) else type(value).__name__)[:limit]
+
+
+def seed_name(seed: dict) -> str:
+    return f"seed {quoted(seed.get('seed'))}"

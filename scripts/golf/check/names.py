@@ -1,0 +1,85 @@
+"""Rules about names: every name is one on every system, hides nothing, and holds no data."""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from pathlib import PurePosixPath
+
+from golf.check.folder import Case, quoted
+
+NAME_LIMIT, PATH_LIMIT = 64, 128  # bytes; names of files that do not count could hold text
+COUNTED_LIMIT = 12  # files that count for one seed
+GOOD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+# What Windows keeps for itself, with any extension.
+DEVICES = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+MODULE_SUFFIX = re.compile(r"\.(py|pyw|pyc|pyi|pyd|so)\Z")
+# What scoring imports besides the standard library: the requirements, what they bring along, and
+# the scorer's own. A file of such a name beside the script would be imported instead.
+PACKAGES = set(
+    """
+    numpy torch mlx sentencepiece tqdm huggingface_hub jsonschema scipy matplotlib triton nvidia cuda
+    sympy mpmath networkx jinja2 markupsafe fsspec filelock typing_extensions setuptools pkg_resources
+    functorch torchgen yaml requests urllib3 certifi idna packaging safetensors brotli distutils six
+    sitecustomize usercustomize golf scorer_host feeder
+""".split()
+)
+SHADOWED = {name.lower() for name in (*PACKAGES, *sys.stdlib_module_names)}
+# What systems and Python leave behind: skipped here, ignored by git, refused by ci.
+LEFT_BEHIND = re.compile(r"(.*/)?(\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini|__pycache__/[^/]*\.pyc)")
+EDITORS_OWN = re.compile(r"\..*\.sw[op]|.*~|\.(git|idea|vscode|ipynb_checkpoints|(pytest|ruff)_cache)")
+
+
+def left_behind(path: str) -> bool:
+    """Whether nobody meant to submit this file."""
+    return bool(LEFT_BEHIND.fullmatch(path))
+
+
+def fault(path: str, is_folder: bool = False) -> str | None:
+    """What is wrong with the last part of a path in a submission's folder; None: nothing."""
+    name = PurePosixPath(path).name
+    if EDITORS_OWN.fullmatch(name):
+        return "an editor or a program left it behind: delete it"
+    if not GOOD_NAME.fullmatch(name):
+        return "rename it: use letters, digits, '_', '-', '.' only"
+    if name.endswith("."):
+        return "rename it: Windows drops a dot at the end"
+    if DEVICES.fullmatch(name):
+        return "rename it: Windows keeps this name for a device"
+    if len(name) > NAME_LIMIT or len(path) > PATH_LIMIT:
+        return f"rename it: at most {NAME_LIMIT} characters, and {PATH_LIMIT} with its folders"
+    if is_folder or MODULE_SUFFIX.search(name):
+        module = name.lower() if is_folder else name.lower().split(".")[0]
+        if module in SHADOWED:
+            return f"rename it: Python would import it instead of its own {module}"
+    return None
+
+
+def key(path: str) -> str:
+    """The same for names that some file system takes for one."""
+    return unicodedata.normalize("NFKC", path).casefold()
+
+
+def names_apart(case: Case) -> None:
+    """No two names that differ in case alone, and no module that is a file and a folder at once."""
+    known: dict[str, str] = {}
+    folders = {str(parent) for path in case.files for parent in PurePosixPath(path).parents} - {"."}
+    for path in (*sorted(case.files), *sorted(folders)):
+        other = known.setdefault(key(path), path)
+        if other != path:
+            text = f"{quoted(path)} and {quoted(other)} are one file on other systems; rename one"
+            case.fail("file-name", text)
+        if path.endswith(".py") and path.removesuffix(".py") in folders:
+            text = f"{quoted(path)} has a folder of its name beside it, which Python imports instead"
+            case.fail("file-name", f"{text}; rename one")
+
+
+def counted_few(case: Case) -> None:
+    counted = [path for path in case.files if case.counted(path)]
+    if len(counted) + 1 > COUNTED_LIMIT:
+        text = f"{len(counted)} files of the roles script and score, and the artifact"
+        case.fail("file-count", f"{text}; put them into {COUNTED_LIMIT} at most, the artifact with them")
+
+
+RULES = (names_apart, counted_few)

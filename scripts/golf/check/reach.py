@@ -1,0 +1,858 @@
+"""Which names code reaches: all that is not in allowed.py, and every way around it, is reported.
+
+The tree is read, never run. A name that an import binds stands for its module, through aliases and
+through other files of the folder; attributes are followed from there. The list holds as long as no
+module travels as a value, no attribute has a computed name, and functions that load or run what they
+are given are called in plain sight: so these are reported too, whatever they are used for.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+import string
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from golf.check import allowed
+
+INDIRECT, UNLISTED, IMPORT = "code-indirect", "code-unlisted", "code-import"
+PICKLE, OUTSIDE = "code-pickle", "code-outside"
+WHOLE = (["values"], ["items"])  # all of the environment, the machine's part of it too
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+BUILTIN_NAMES = frozenset(dir(builtins))
+EXCEPTIONS = frozenset(
+    name for name, value in vars(builtins).items()
+    if isinstance(value, type) and issubclass(value, BaseException)
+)  # fmt: skip
+DUNDER = re.compile(r"__\w+__")
+HOPS = 8  # files that hand a name on to each other
+
+# A text that names a place outside the run, or a secret of the machine that it runs on.
+ROOTS = re.compile(
+    r"/(proc|sys|dev|etc|home|root|usr|var|tmp|opt|mnt|media|srv|s?bin|lib\w*|boot|run|nix|snap"
+    r"|Users|Library|System|Volumes|Applications|private|workspace|content|kaggle)(/|$)"
+    r"|~\w*/|~\w+$|[A-Za-z]:[\\/]|(.*/)?\.\./|.*/\.\.$|(file|tcp|https?|ftps?|ssh|s3|gs|hf)://"
+    r"|(?!127\.|0\.0\.0\.0)\d{1,3}(\.\d{1,3}){3}(:|$)"
+)
+# What a path begins with, once it stands alone; methods of texts that cut and join are given it too.
+BARE_ROOTS = ("/", "~", "..")
+CUTTERS = frozenset("""
+    join split rsplit replace strip lstrip rstrip startswith endswith partition rpartition find rfind index
+    rindex count removesuffix removeprefix
+    """.split())  # fmt: skip
+CODE_FILE = re.compile(r"(?:.*/)?([\w-]+)\.(?:(py)|py[cdiwz]|pth|so|dll|dylib|zip|whl|egg)")
+SECRETS = re.compile(
+    r"CI|(GITHUB|GITLAB|ACTIONS|RUNNER|AWS|SSH|AZURE|GOOGLE|KAGGLE|LD|DYLD)_\w+|PYTHON(?!HASHSEED)[A-Z]+|HOME|USER"
+    r"|PATH|CC|CXX|VIRTUAL_ENV|CONDA_\w+|(OLD)?PWD|XDG_\w+"
+    r"|(HF|GH|WANDB|HUGGINGFACE|HUGGING_FACE_HUB|OPENAI|ANTHROPIC)_(TOKEN|API_KEY)"
+)
+PATH_TAKERS = (
+    "os.", "pathlib.", "glob.", "shutil.", "io.", "numpy.fromfile", "numpy.memmap", "torch.from_file",
+)  # fmt: skip
+
+
+def reached(tree: ast.Module, folder: Folder, module: str) -> Iterator[tuple[int, str, str]]:
+    """(line, rule id, what) of everything in a file that a reviewer must see."""
+    walk = Walk(tree, folder, module)
+    walk.visit(tree)
+    yield from walk.found
+
+
+class Folder:
+    """The modules that a submission brings along, by dotted name; a package is `kit.__init__`."""
+
+    def __init__(self, modules: dict[str, ast.Module]):
+        names = {module: module.removesuffix(".__init__") for module in modules}
+        self.aliases = {names[m]: aliases(tree, m) for m, tree in modules.items()}
+        self.defined = {names[m]: defined(tree) for m, tree in modules.items()}
+        parts = [name.split(".") for name in names.values()]
+        self.modules = {".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)}
+        self.private = {name for tree in modules.values() for name in private_names(tree)}
+
+    def own(self, name: str) -> bool:
+        return name in self.modules
+
+    def importable(self, name: str) -> bool:
+        """Whether an import of the dotted name finds something: here, or in a known package."""
+        top, _, last = name.rpartition(".")
+        if self.own(name.split(".")[0]):
+            return self.own(name) or last in self.defined.get(top, ())
+        return name.split(".")[0] in sys.stdlib_module_names | allowed.PACKAGES
+
+    def resolve(self, parts: list[str]) -> Iterator[list[str]]:
+        """Where a chain ends that may begin in a file of the folder: chains of other modules, or []."""
+        waiting = [parts]
+        for _ in range(HOPS):
+            chains, waiting = waiting, []
+            for chain in chains:
+                lengths = range(len(chain), -1, -1)
+                length = next((n for n in lengths if n and self.own(".".join(chain[:n]))), 0)
+                if not length:
+                    yield chain
+                    continue
+                names = self.aliases.get(".".join(chain[:length]), {})
+                for full in names.get(chain[length], ()) if chain[length:] else ():
+                    waiting.append(full.split(".") + chain[length + 1 :])
+        yield from waiting  # still on its way: its first name is in no list
+
+
+def aliases(tree: ast.Module, module: str) -> dict[str, set[str]]:
+    """Name in the file -> full dotted names: of what is imported, and of `F = torch.nn.functional`."""
+    found = dict_of(imports(tree, module))
+    for name, full, _ in list(module_aliases(tree, found)):
+        found.setdefault(name, set()).add(full)
+    return found
+
+
+def module_aliases(tree: ast.Module, known: dict[str, set[str]]) -> Iterator[tuple[str, str, ast.expr]]:
+    """Name, module and value of each plain assignment of a module at the top of a file."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and [type(t) for t in node.targets] == [ast.Name]:
+            root, parts = chain_of(node.value)
+            for full in known.get(root, ()):
+                if is_module(".".join([full, *parts])):
+                    yield node.targets[0].id, ".".join([full, *parts]), node.value
+
+
+def chain_of(node: ast.expr) -> tuple[str, list[str]]:
+    """'a', ['b', 'c'] of a.b.c; '' where it begins with no name."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else "", parts[::-1]
+
+
+def imports(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
+    """(name in the file, full dotted name) of what is imported."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield (alias.asname, alias.name) if alias.asname else (alias.name.split(".")[0],) * 2
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(node, module)
+            yield from ((a.asname or a.name, f"{base}.{a.name}" if base else a.name) for a in node.names)
+
+
+def absolute(node: ast.ImportFrom, module: str) -> str:
+    """The dotted name that `from .x import y` means in `module`."""
+    if not node.level:
+        return node.module or ""
+    package = module.split(".")[: -node.level] if node.level else []
+    return ".".join([*package, *([node.module] if node.module else [])])
+
+
+def defined(tree: ast.Module) -> set[str]:
+    """Names that a file binds, wherever."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            found.add(node.id)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+    return found
+
+
+def private_names(tree: ast.Module) -> set[str]:
+    """Names that begin with an underscore and that a file gives to something of its own."""
+    found = defined(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "").startswith("register_"):
+            found |= {text_of(argument) for argument in node.args[:1]} - {None}
+    return {name for name in found if name.startswith("_")}
+
+
+def dict_of(pairs) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for name, full in pairs:
+        found.setdefault(name, set()).add(full)
+    return found
+
+
+def is_module(name: str) -> bool:
+    """Whether the list (or Python) has a module of that dotted name."""
+    return name in allowed.MODULES or name in sys.stdlib_module_names or name in allowed.PACKAGES
+
+
+class Walk(ast.NodeVisitor):
+    """Goes through one file; `found` is what it met."""
+
+    def __init__(self, tree: ast.Module, folder: Folder, module: str):
+        self.found: list[tuple[int, str, str]] = []
+        self.folder, self.module, self.tree = folder, module, tree
+        self.aliases = aliases(tree, module)
+        self.renamed = {id(node) for _, _, node in module_aliases(tree, dict_of(imports(tree, module)))}
+        # Of the functions around: names that they bind, not by import; those that they call global.
+        self.scopes: list[tuple[set[str], set[str]]] = []
+        self.sure = surely_bound(tree)
+        self.words = constant_words(tree)
+        self.loops: dict[str, list[str]] = {}  # comprehension variable -> the words that it takes
+        self.documented = docstrings(tree)
+        self.texts = dict_of((t.id, text_of(v)) for t, v in assignments(tree))
+        self.numbers = set(number_names(tree))
+        self.own = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and stored(n)}
+        self.harmless: set[int] = set()  # ids of nodes that a node around them makes plain
+
+    def report(self, node: ast.AST, rule: str, what: str) -> None:
+        self.found.append((getattr(node, "lineno", 1), rule, what[:60]))
+
+    # ---- Imports
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self.imported(node, alias.name.split("."))
+            self.bound_name(node, alias.asname or alias.name.split(".")[0])
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        base = absolute(node, self.module)
+        if node.level and base and not self.folder.own(base):
+            self.report(node, IMPORT, "." * node.level + (node.module or ""))
+            return
+        for alias in node.names:
+            if alias.name == "*":
+                self.report(node, INDIRECT, f"from {base} import *")
+                continue
+            self.imported(node, [*base.split("."), alias.name] if base else [alias.name], True)
+            self.bound_name(node, alias.asname or alias.name)
+
+    def imported(self, node: ast.stmt, parts: list[str], leaf: bool = False) -> None:
+        """Judges what an import names; a leaf may be a name within a module."""
+        full = ".".join(parts)
+        if parts[0] == "__main__":
+            self.report(node, INDIRECT, full)
+        elif not self.folder.importable(full) and not named_rule(parts):
+            self.report(node, IMPORT, full)
+        else:
+            self.chain(node, parts, imported=not leaf)
+
+    def bound_name(self, node: ast.AST, name: str) -> None:
+        """A name that code gives to something: no dunder, no builtin that others rely on."""
+        if DUNDER.fullmatch(name) and name not in allowed.DUNDERS:
+            self.report(node, INDIRECT, name)
+
+    # ---- Names and attributes
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if not isinstance(node.ctx, ast.Load):
+            self.bound_name(node, node.id)
+            taken = node.id in BUILTIN_NAMES or node.id in self.aliases
+            if isinstance(node.ctx, ast.Del) and taken:
+                self.report(node, INDIRECT, f"del {node.id}")
+            return
+        if self.local(node):
+            return
+        if node.id == "__doc__" and id(node) not in self.harmless:
+            self.report(node, INDIRECT, "__doc__ as data")
+        for full in self.aliases.get(node.id, ()):
+            self.value(node, full.split("."))
+        if node.id not in self.aliases:
+            self.builtin(node, called=False)
+
+    def local(self, node: ast.Name) -> bool:
+        """Whether the name is a variable of a function around it, so neither import nor builtin."""
+        return self.bound(node.id)
+
+    def bound(self, name: str) -> bool:
+        for names, declared in reversed(self.scopes):
+            if name in names or name in declared:
+                return name in names
+        return False
+
+    def builtin(self, node: ast.Name, called: bool) -> None:
+        name = node.id
+        if self.sure.get(name, node.lineno) < node.lineno:
+            return
+        if name in allowed.NAMED_BUILTINS:
+            self.report(node, "code-exec", name)
+        elif DUNDER.fullmatch(name) and name not in allowed.BUILTINS | allowed.DUNDERS:
+            self.report(node, INDIRECT, name)
+        elif name in allowed.GUARDED_BUILTINS and not called:
+            self.report(node, INDIRECT, f"{name} as a value")
+        elif name in BUILTIN_NAMES and name not in allowed.BUILTINS | EXCEPTIONS:
+            self.report(node, UNLISTED, name)
+
+    def value(self, node: ast.AST, parts: list[str]) -> None:
+        """A chain that is used as a value, not called and with no attribute taken."""
+        self.chain(node, parts)
+        for chain in self.folder.resolve(parts):
+            full = ".".join(chain)
+            if is_module(full) and id(node) not in self.renamed:
+                self.report(node, INDIRECT, f"{full}, a module, as a value")
+            elif full in GUARDS and full != "torch.compile":
+                self.report(node, INDIRECT, f"{full} as a value")
+        if self.folder.own(".".join(parts)):
+            self.report(node, INDIRECT, f"{'.'.join(parts)}, a module, as a value")
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        chains = list(self.full_names(node))
+        if not isinstance(node.ctx, ast.Load):
+            for parts in chains:
+                if not f"{'.'.join(parts)}.".startswith(allowed.SETTABLE):
+                    self.report(node, INDIRECT, f"{'.'.join(parts)} = ")
+        for parts in chains:
+            self.value(node, parts)
+        if not chains:
+            self.attribute(node)
+            self.visit(node.value)
+
+    def attribute(self, node: ast.Attribute) -> None:
+        """An attribute of an object that no import gave."""
+        own_class = isinstance(node.value, ast.Attribute) and node.value.attr == "__class__"
+        if own_class and node.attr in ("__name__", "__qualname__"):
+            node.value.attr = "__name__"  # x.__class__.__name__ is a text
+        if isinstance(node.value, ast.Call) and self.called_name(node.value) == "type":
+            if node.attr not in ("__name__", "__qualname__"):
+                self.report(node, INDIRECT, f"type(...).{node.attr}")
+        if node.attr == "format" and id(node) not in self.harmless:
+            self.report(node, INDIRECT, ".format as a value")
+        if node.attr in ("anchor", "root", "from_file") and node.attr not in self.own:
+            self.report(node, OUTSIDE, f".{node.attr}")
+        self.odd(node, node.attr)
+        self.private(node, node.attr)
+
+    def odd(self, node: ast.AST, name: str) -> None:
+        """Reports names of attributes that lead out of an object."""
+        if name in allowed.LEADING_OUT or DUNDER.fullmatch(name) and name not in allowed.DUNDERS:
+            self.report(node, INDIRECT, f".{name}")
+
+    def private(self, node: ast.AST, name: str) -> None:
+        """Reports what only others may name: an attribute that a package keeps to itself."""
+        if name.startswith("_") and not DUNDER.fullmatch(name):
+            if name not in allowed.PRIVATE | self.folder.private | allowed.LEADING_OUT:
+                self.report(node, INDIRECT, f".{name}, which is another's")
+
+    def full_names(self, node: ast.expr) -> Iterator[list[str]]:
+        """The chain of names that an attribute of an imported name stands for."""
+        root, parts = chain_of(node)
+        if not self.bound(root):
+            for full in self.aliases.get(root, ()):
+                yield [*full.split("."), *parts]
+
+    def chain(self, node: ast.AST, parts: list[str], imported: bool = False) -> None:
+        """Judges a chain that begins with a module: each part in its module's list."""
+        for chain in self.folder.resolve(parts):
+            module, rest = chain[0], chain[1:]
+            rule = named_rule(chain)
+            if rule:
+                self.report(node, rule, ".".join(chain))
+                continue
+            if module not in allowed.MODULES:
+                self.report(node, UNLISTED, ".".join(chain))
+                continue
+            while rest and f"{module}.{rest[0]}" in allowed.MODULES:
+                module, rest = f"{module}.{rest[0]}", rest[1:]
+            if rest and (imported or not listed(module, rest[0])):
+                self.report(node, UNLISTED, ".".join(chain))
+            for name in rest:
+                self.odd(node, name)
+            for name in rest[1:]:
+                self.private(node, name)
+            if "home" in rest or rest[:1] == ["environ"] and rest[1:2] in WHOLE:
+                self.report(node, OUTSIDE, ".".join(chain))
+            if rest and rest[-1] in ("__doc__", "__file__", "__path__"):
+                self.report(node, INDIRECT, ".".join(chain))
+        if not list(self.folder.resolve(parts)):
+            for name in parts[1:]:
+                self.odd(node, name)
+
+    # ---- Calls
+
+    def called_name(self, node: ast.Call) -> str:
+        """'torch.load' of what is called, 'getattr' of a builtin, '.format' of a method, or ''."""
+        for parts in self.full_names(node.func):
+            for chain in self.folder.resolve(parts):
+                return ".".join(chain)
+        if isinstance(node.func, ast.Name) and not self.local(node.func):
+            return node.func.id
+        return f".{node.func.attr}" if isinstance(node.func, ast.Attribute) else ""
+
+    def visit_Call(self, node: ast.Call) -> None:
+        name = self.called_name(node)
+        guard = GUARDS.get(name) or (guard_compile if name.endswith(".compile") else None)
+        self.plain_parts(node, name)
+        if makes_text(node) or makes_class(node):
+            self.report(node, INDIRECT, "a text or a class that is not in sight")
+        for word in node.keywords:
+            if word.arg:
+                self.odd(word.value, word.arg)
+            if word.arg == "allow_pickle" and getattr(word.value, "value", True) is not False:
+                self.report(node, PICKLE, "allow_pickle")
+            if word.arg in ODD_KEYWORDS:
+                self.report(node, INDIRECT, f"{word.arg}=")
+            if word.arg == "options" and not sound_options(word.value):
+                self.report(node, INDIRECT, "options of torch.compile")
+        if guard:
+            what = guard(self, node)
+            if what:
+                rule = {"torch.load": PICKLE, "vars": "code-exec"}.get(name, INDIRECT)
+                self.report(node, rule, what)
+        made = isinstance(node.func, ast.Call) and self.called_name(node.func) == "type"
+        starred = any(isinstance(part, ast.Starred) for part in node.args)
+        if made and (node.keywords or len(node.args) > 1 or starred):
+            self.report(node, INDIRECT, "type(...)(...)")
+        if name == "open" or name.startswith(PATH_TAKERS):
+            for argument in [*node.args, *(word.value for word in node.keywords)]:
+                if (text_of(argument) or "").startswith("/"):
+                    self.report(node, OUTSIDE, text_of(argument))
+        self.parts_of_call(node, guarded=bool(guard) and not name.startswith("."))
+
+    def plain_parts(self, node: ast.Call, name: str) -> None:
+        """Notes parts of a call that would be odd elsewhere: its method, texts that cut, a usage shown."""
+        shown = [*node.args] if name in ("print", "sys.exit", "ord") else []
+        parser = name.endswith(("ArgumentParser", "add_parser", "add_argument_group"))
+        words = ("description", "epilog", "usage") if parser else ("sep",)
+        shown += [word.value for word in node.keywords if word.arg in words]
+        self.harmless |= {id(part) for argument in shown for part in ast.walk(argument)} | {id(node.func)}
+        if isinstance(node.func, ast.Attribute) and node.func.attr in CUTTERS:
+            for argument in [node.func.value, *node.args]:
+                self.harmless |= {id(part) for part in (argument, *getattr(argument, "elts", ()))}
+            rooted = node.func.attr == "join" and node.args and getattr(node.args[0], "elts", None)
+            if rooted and text_of(node.func.value) == "/" and text_of(rooted[0]) == "":
+                self.report(node, OUTSIDE, "a path from the root")
+
+    def parts_of_call(self, node: ast.Call, guarded: bool) -> None:
+        if not guarded:
+            self.visit(node.func)
+        elif isinstance(node.func, ast.Name) and node.func.id not in self.aliases:
+            self.builtin(node.func, called=True)
+        else:  # listed, and its guard has seen to it
+            for parts in self.full_names(node.func):
+                self.chain(node.func, parts)
+        for child in [*node.args, *node.keywords]:
+            self.visit(child)
+
+    # ---- Texts
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, (str, bytes)) and id(node) not in self.documented:
+            text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+            self.text(node, text)
+            if text in BARE_ROOTS and id(node) not in self.harmless:
+                self.report(node, OUTSIDE, ascii(text))
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        step = getattr(node.slice, "value", 0)
+        if getattr(node.value, "attr", "") == "parents" and type(step) is int and step > 3:
+            self.report(node, OUTSIDE, f".parents[{step}]")
+        if isinstance(node.slice, ast.Slice) and node.slice.step and text_of(node.value) is not None:
+            self.report(node, INDIRECT, "a text that is not in sight")
+        self.generic_visit(node)
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        self.harmless |= {id(part) for part in ast.walk(node)}
+        self.generic_visit(node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        self.harmless.add(id(node.right))  # a + "/" is no root
+        joined = text_of(node)
+        if joined is not None and isinstance(node.op, ast.Add):
+            self.text(node, joined)
+        else:
+            self.generic_visit(node)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        for index, part in enumerate(node.values):
+            if not isinstance(part, ast.Constant):
+                self.visit(part)
+            elif index:
+                self.names_in(part, part.value)
+            else:
+                self.text(part, part.value)
+                if part.value == "/":
+                    self.report(part, OUTSIDE, "a path from the root")
+
+    def text(self, node: ast.AST, text: str) -> None:
+        self.names_in(node, text)
+        if ROOTS.match(text) and len(text.split()) == 1 or SECRETS.fullmatch(text):
+            self.report(node, OUTSIDE, ascii(text))
+
+    def names_in(self, node: ast.AST, text: str) -> None:
+        file = CODE_FILE.fullmatch(text)
+        known = file and (file[1].endswith("customize") or self.folder.importable(file[1]))
+        if file and (not file[2] or known and file[1] != self.module):
+            self.report(node, INDIRECT, ascii(text))  # an import could find it
+        for name in DUNDER.findall(text):
+            if name not in allowed.DUNDERS:
+                self.report(node, INDIRECT, ascii(name))
+
+    # ---- Scopes and patterns
+
+    def visit_FunctionDef(self, node) -> None:
+        if DUNDER.fullmatch(node.name) and node.name not in allowed.DUNDER_METHODS:
+            self.report(node, INDIRECT, f"def {node.name}")
+        for outer in [*node.decorator_list, *defaults(node.args), *annotations(node)]:
+            self.visit(outer)
+        self.function(node, node.body)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        for outer in defaults(node.args):
+            self.visit(outer)
+        self.function(node, [node.body])
+
+    def function(self, node, body: list) -> None:
+        for argument in arguments(node.args):
+            self.bound_name(argument, argument.arg)
+        self.scopes.append(locals_of(node))
+        for part in body:
+            self.visit(part)
+        self.scopes.pop()
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        self.bound_name(node, node.name)
+        for part in node.body:
+            if isinstance(part, (ast.Import, ast.ImportFrom)):
+                self.report(part, INDIRECT, f"an import as an attribute of {node.name}")
+        self.generic_visit(node)
+
+    def comprehension(self, node) -> None:
+        """Its variables are its own; they may run through words that are in sight."""
+        before, names = dict(self.loops), set()
+        if all(constants(part.iter) for part in node.generators) and calls_chr(node):
+            self.report(node, INDIRECT, "a text that is not in sight")
+        self.visit(node.generators[0].iter)
+        for part in node.generators:
+            stored = {n.id for n in ast.walk(part.target) if isinstance(n, ast.Name)}
+            words = words_of(part.iter, self.words)
+            for name in stored:
+                self.loops.pop(name, None)
+            if isinstance(part.target, ast.Name) and words:
+                self.loops[part.target.id] = words
+            names |= stored
+        self.scopes.append((names, set()))
+        for part in node.generators:
+            self.visit(part.target)
+            for condition in [*part.ifs, *([] if part is node.generators[0] else [part.iter])]:
+                self.visit(condition)
+        for field in ("elt", "key", "value"):
+            if getattr(node, field, None) is not None:
+                self.visit(getattr(node, field))
+        self.scopes.pop()
+        self.loops = before
+
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = comprehension
+
+    def visit_MatchClass(self, node) -> None:
+        for name in node.kwd_attrs:
+            self.odd(node, name)
+        self.generic_visit(node)
+
+    def visit_Global(self, node) -> None:
+        for name in node.names:
+            self.bound_name(node, name)
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
+        if node.name:
+            self.bound_name(node, node.name)
+            if node.name in BUILTIN_NAMES or node.name in self.aliases:
+                self.report(node, INDIRECT, f"except … as {node.name}, which deletes it")
+        self.generic_visit(node)
+
+
+def named_rule(chain: list[str]) -> str | None:
+    """The rule of what is known to be wrong by its name."""
+    prefixes = (".".join(chain[:n]) for n in range(1, len(chain) + 1))
+    return next((allowed.NAMED_RULES[p] for p in prefixes if p in allowed.NAMED_RULES), None)
+
+
+def listed(module: str, name: str) -> bool:
+    words = [*allowed.MODULES[module].split(), "__version__", "__name__"]
+    return name in words or any("*" in word and fnmatchcase(name, word) for word in words)
+
+
+# ---- Functions that are fit for a call in plain sight alone: what is wrong with a call, or None
+
+
+def guard_load(walk: Walk, node: ast.Call) -> str | None:
+    given = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
+    safe = given.get("weights_only") is True and not {None, "pickle_module"} & set(given)
+    return None if safe else "torch.load"
+
+
+def guard_attribute(walk: Walk, node: ast.Call) -> str | None:
+    """getattr and setattr: of a name in sight."""
+    name = node.args[1] if len(node.args) > 1 and not node.keywords else None
+    if isinstance(name, ast.Name):
+        words = walk.loops.get(name.id)
+    else:
+        words = [name.value] if isinstance(getattr(name, "value", None), str) else None
+    if not words:
+        return f"{node.func.id} of a computed name"
+    for word in words:
+        walk.odd(node, word)
+        walk.private(node, word)
+    chains = list(walk.full_names(node.args[0])) if node.func.id == "setattr" else []
+    return f"setattr of {'.'.join(chains[0])}" if chains else None
+
+
+def guard_type(walk: Walk, node: ast.Call) -> str | None:
+    return None if len(node.args) == 1 and not node.keywords else "type(...) makes a class"
+
+
+def guard_vars(walk: Walk, node: ast.Call) -> str | None:
+    """What argparse gives; of another object it may be anything."""
+    name = getattr(node.args[0], "id", "") if node.args else ""
+    given = [value for target, value in assignments(walk.tree) if target.id == name]
+    parsed = [not v.keywords and getattr(v.func, "attr", "") == "parse_args" for v in given
+              if isinstance(v, ast.Call)]  # fmt: skip
+    return None if given and len(parsed) == len(given) and all(parsed) else "vars"
+
+
+def guard_timer(walk: Walk, node: ast.Call) -> str | None:
+    """A benchmark's statements are code, and are read as such."""
+    words = {word.arg: word.value for word in node.keywords}
+    statements = [*node.args, *(words[name] for name in ("stmt", "setup", "global_setup") if name in words)]
+    sources = [text_of(statement) for statement in statements]
+    if None in sources or len(sources) > 2 or None in words or "language" in words or "timer" in words:
+        return "Timer of code that is not in sight"
+    for source in sources:
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError):
+            return "Timer of code that does not parse"
+        for part in ast.walk(tree):
+            if hasattr(part, "lineno"):
+                part.lineno = node.lineno
+            if isinstance(part, (ast.Import, ast.ImportFrom)):
+                return "Timer of an import"
+        known = walk.aliases
+        walk.aliases = {"torch": {"torch"}} | known  # what PyTorch puts there
+        walk.visit(tree)
+        walk.aliases = known
+    return None
+
+
+def guard_open(walk: Walk, node: ast.Call) -> str | None:
+    """A path; a number is a file that somebody else has opened."""
+    first = node.args[0] if node.args else None
+    number = type(getattr(first, "value", None)) is int or getattr(first, "id", "") in walk.numbers
+    return "open of a descriptor" if number or isinstance(first, ast.BinOp) and constants(first) else None
+
+
+def guard_write(walk: Walk, node: ast.Call) -> str | None:
+    return None if getattr(node.args[0] if node.args else None, "value", 0) in (1, 2) else "os.write"
+
+
+def guard_dup2(walk: Walk, node: ast.Call) -> str | None:
+    """Onto a file of its own: the scorer's descriptors are not the script's."""
+    target = node.args[1] if len(node.args) > 1 else None
+    own = isinstance(target, ast.Call) and getattr(target.func, "attr", "") == "fileno"
+    return None if own or getattr(target, "value", 0) in (1, 2) else "os.dup2"
+
+
+def guard_compile(walk: Walk, node: ast.Call) -> str | None:
+    words = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
+    if None in words:
+        return "compile(**...)"
+    return None if words.get("backend", "inductor") in allowed.COMPILE_BACKENDS else "compile's backend"
+
+
+def guard_wraps(walk: Walk, node: ast.Call) -> str | None:
+    """What else it copies may be any attribute."""
+    return None if len(node.args) == 1 and not node.keywords else "functools.wraps of chosen attributes"
+
+
+def guard_format(walk: Walk, node: ast.Call) -> str | None:
+    """str.format takes attributes: its text must be in sight and take none."""
+    source = node.func.value
+    texts = walk.texts.get(source.id, {None}) if isinstance(source, ast.Name) else {text_of(source)}
+    texts = texts - {None} or {None}  # a name that holds other things elsewhere
+    if None in texts:
+        return "format of a text that is not in sight"
+    return None if all(map(plain_fields, texts)) else "format that takes attributes"
+
+
+def plain_fields(text: str) -> bool:
+    try:
+        fields = [name for _, name, _, _ in string.Formatter().parse(text) if name]
+    except ValueError:
+        return True  # raises when it runs
+    return not any("." in name or "[" in name for name in fields)
+
+
+def sound_options(node: ast.expr) -> bool:
+    """Whether torch.compile's options are a dictionary in sight, of known keys."""
+    if not isinstance(node, ast.Dict):
+        return isinstance(node, ast.Constant)
+    keys = [getattr(key, "value", None) for key in node.keys]
+    return all(key in allowed.COMPILE_OPTIONS for key in keys)
+
+
+GUARDS = {
+    "torch.load": guard_load,
+    "torch.compile": guard_compile,
+    "functools.wraps": guard_wraps,
+    "torch.utils.benchmark.Timer": guard_timer,
+    "os.write": guard_write,
+    "os.dup2": guard_dup2,
+    "getattr": guard_attribute,
+    "setattr": guard_attribute,
+    "type": guard_type,
+    "vars": guard_vars,
+    "open": guard_open,
+    ".format": guard_format,
+}
+
+
+# Arguments of any call that read files, or take attributes by a text.
+ODD_KEYWORDS = ("fromfile_prefix_chars", "style", "opener", "closefd")
+
+
+# ---- What a tree holds
+
+
+def constants(node: ast.expr) -> bool:
+    """Whether an expression is made of literals alone."""
+    return not any(isinstance(part, (ast.Name, ast.Call)) for part in ast.walk(node))
+
+
+def makes_text(node: ast.Call) -> bool:
+    """chr(47), bytes([47]), map(chr, [47]), fromhex, "…".replace: text that is not written out."""
+    name, given = getattr(node.func, "id", ""), node.args
+    method = getattr(node.func, "attr", "")
+    if method in ("replace", "translate") and text_of(node.func.value) is not None:
+        return True
+    if method == "fromhex" or name == "map" and len(given) == 2 and calls_chr(node):
+        return constants(given[-1]) if given else False
+    one = given[0] if len(given) == 1 and constants(given[0]) else None
+    if name in ("bytes", "bytearray"):
+        return isinstance(one, (ast.List, ast.Tuple)) and len(one.elts) > 1
+    letter = getattr(one, "value", 47)  # else an operation
+    return name == "chr" and one is not None and type(letter) is int and 32 <= letter < 127
+
+
+def stored(node: ast.expr) -> bool:
+    return isinstance(node.ctx, ast.Store)
+
+
+def calls_chr(node: ast.AST) -> bool:
+    return any(getattr(part, "id", "") == "chr" for part in ast.walk(node))
+
+
+def makes_class(node: ast.Call) -> bool:
+    """X("Name", (Base,), {...}): what a metaclass is called with."""
+    forms = (ast.Constant, ast.Tuple, ast.Dict)
+    return len(node.args) == 3 and all(map(isinstance, node.args, forms))
+
+
+def number_names(tree: ast.Module) -> Iterator[str]:
+    """Names that stand for numbers: n = 3, for n in range(9)."""
+    yield from (t.id for t, v in assignments(tree) if type(getattr(v, "value", None)) is int)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.For, ast.comprehension)) and isinstance(node.target, ast.Name):
+            if getattr(getattr(node.iter, "func", None), "id", "") == "range":
+                yield node.target.id
+
+
+def surely_bound(tree: ast.Module) -> dict[str, int]:
+    """Name -> line of the first unconditional definition at the file's top level."""
+    found: dict[str, int] = {}
+    for node in tree.body:
+        names = []
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names = [node.name]
+        elif isinstance(node, ast.Assign):
+            names = [n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+        for name in names:
+            found.setdefault(name, node.lineno)
+    return found
+
+
+def assignments(tree: ast.Module) -> Iterator[tuple[ast.Name, ast.expr]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            yield from ((t, node.value) for t in node.targets if isinstance(t, ast.Name))
+
+
+def constant_words(tree: ast.Module) -> dict[str, list[str]]:
+    """Name -> its words, of names that are bound once, to words in sight: NAMES = "a b".split()."""
+    stored = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
+    top = [node for node in tree.body if isinstance(node, ast.Assign)]
+    pairs = [(t.id, words_of(n.value, {})) for n in top for t in n.targets if isinstance(t, ast.Name)]
+    return {name: words for name, words in pairs if words and stored.count(name) == 1}
+
+
+def words_of(node: ast.expr, known: dict[str, list[str]]) -> list[str] | None:
+    """The texts that an expression goes through, where they are in sight."""
+    if isinstance(node, ast.Name):
+        return known.get(node.id)
+    if isinstance(node, (ast.Tuple, ast.List)):
+        words = [text_of(one) for one in node.elts]
+        return None if None in words else words
+    split = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "split"
+    if split and not node.args and not node.keywords:
+        text = text_of(node.func.value)
+        return text.split() if text is not None else None
+    return None
+
+
+def text_of(node: ast.AST | None) -> str | None:
+    """The text of a literal, of literals joined by +, or of an f-string without values."""
+    parts, waiting = [], [node]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, ast.Constant) and isinstance(part.value, (str, bytes)):
+            parts.append(part.value if isinstance(part.value, str) else part.value.decode("latin-1"))
+        elif isinstance(part, ast.BinOp) and isinstance(part.op, ast.Add):
+            waiting += [part.right, part.left]
+        elif isinstance(part, ast.JoinedStr):
+            waiting += reversed(part.values)
+        else:
+            return None
+    return "".join(parts)
+
+
+def docstrings(tree: ast.Module) -> set[int]:
+    """Ids of the nodes that document a module, a class or a function, or stand for a comment."""
+    return {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+
+
+def arguments(args: ast.arguments) -> list[ast.arg]:
+    named = [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg]
+    return [argument for argument in named if argument is not None]
+
+
+def defaults(args: ast.arguments) -> list[ast.expr]:
+    return [node for node in [*args.defaults, *args.kw_defaults] if node is not None]
+
+
+def annotations(node) -> list[ast.expr]:
+    found = [argument.annotation for argument in arguments(node.args)] + [node.returns]
+    return [annotation for annotation in found if annotation is not None]
+
+
+def locals_of(function) -> tuple[set[str], set[str]]:
+    """Names that a function binds itself; those that it imports or declares to be another's."""
+    names = {argument.arg for argument in arguments(function.args)}
+    foreign = set()
+    body = [function.body] if isinstance(function, ast.Lambda) else function.body
+    waiting = list(body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+            continue
+        if isinstance(node, (ast.Lambda, *COMPREHENSIONS)):
+            continue
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            names.add(node.id)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            names.add(node.name)
+        elif isinstance(node, (ast.Global, ast.Nonlocal)):
+            foreign |= set(node.names)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            foreign |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        waiting += ast.iter_child_nodes(node)
+    return names - foreign, foreign

@@ -1,0 +1,62 @@
+"""The record rule for `check --record`: the folder against the best valid entry of its track."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from golf.board import compare
+from golf.check.folder import FAIL, Case
+from golf.core import submission, track
+from golf.core.errors import GolfError
+from golf.core.json_io import number
+
+
+def against_best(case: Case, is_valid: Callable[[Path, dict], bool]) -> list[str]:
+    """Adds the finding `record`: is this a record, by `compare.compare` and track.json's rule?
+
+    Returns the table of seeds and what the test says, as `golf.sh compare` shows it.
+    """
+    if not case.ranked:
+        case.fail("record", "records are made in the lane 'record'; choose it, or leave out --record")
+        return []
+    if any(finding.level == FAIL for finding in case.findings):
+        case.fail("record", "not asked: the folder has findings FAIL; mend them first")
+        return []
+    best = best_entry(case, is_valid) or baseline(case, is_valid)
+    if best is None:
+        text = "the track has no valid, complete record and no such baseline to beat; a reviewer decides"
+        case.human("record", text)
+        return []
+    try:
+        mine, other = (compare.read_entry(str(folder)) for folder in (case.folder, best))
+        compare.refuse_incomparable(mine, other)
+        found = compare.compare(mine.losses, other.losses, case.track["record_rule"])
+    except GolfError as error:
+        case.human("record", f"{best.name}: {error}")
+        return []
+    text = f"against {best.name}: {found.verdict}"
+    if found.record:
+        case.note("record", text)
+    else:
+        case.fail("record", f"{text}; run more seeds, or enter it without the claim of a record")
+    return [*compare.seed_table(mine, other), *compare.result(found, case.track)]
+
+
+def best_entry(case: Case, is_valid) -> Path | None:
+    """The other valid entry of the record lane with the lowest mean val_loss, every seed with artifact."""
+    needed, entries = case.track["record_rule"]["min_seeds"], []
+    for folder, claim in submission.claims(track.home(case.track, case.folder)):
+        seeds, loss = claim.get("seeds"), number(claim.get("val_loss"))
+        enough = submission.is_complete(claim) and len(seeds) >= needed and loss is not None
+        if folder.resolve() != case.folder and claim.get("lane") == "record" and enough:
+            entries.append((loss, folder))
+    return next((folder for _, folder in sorted(entries) if is_valid(folder, case.track)), None)
+
+
+def baseline(case: Case, is_valid) -> Path | None:
+    """The entry that track.json names as its baseline, as far as it can be scored again."""
+    name, home = case.track.get("baseline"), track.home(case.track, case.folder)
+    found = {folder.name: (folder, claim) for folder, claim in submission.claims(home)} if name else {}
+    folder, claim = found.get(name, (None, {}))
+    return folder if submission.is_complete(claim) and is_valid(folder, case.track) else None

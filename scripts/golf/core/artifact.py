@@ -1,0 +1,335 @@
+"""Reads an artifact's container with the standard library alone: is it sound, what is in it?
+
+The format is defined by the trainer's `Artifact` section (train_gpt.py); a test holds the two
+together on the same bytes. 20 bytes (magic, format, coder, unpacked length, CRC-32 of the rest),
+then the coded payload: uint32 length of a JSON header, the header, raw arrays.
+
+It holds tensors and nothing else: so no byte more than these need, a header in the one form that
+Python's json.dumps writes, known settings with plain values, and no file or text as a tensor.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from golf.check.source import unreadable
+
+PREFIX, MAGIC, FORMAT, ZLIB, MAX_UNPACKED = struct.Struct("<4sHHQI"), b"PGLA", 1, 1, 64 << 20
+MAX_HEADER = 64 << 10  # the starter's has 3,000 bytes
+MAX_TENSORS = 1000  # the starter has 62
+MAX_RANK = 8  # the product of a million sizes would, too
+# Bytes an element of a tensor's arrays: symbols [*shape] and scales [rows], or floats [*shape].
+ITEM_BYTES = {"int8": (1, 2), "fp16": (2,), "fp32": (4,)}
+
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
+NAME_LENGTH = 80
+# What may stand in the configuration without a question: the starters' settings, and common ones.
+CONFIG_KEYS = frozenset(
+    """
+    vocab_size num_layers model_dim num_heads num_kv_heads mlp_mult tie_embeddings rope_base logit_softcap
+    train_seq_len eval_seq_len eval_stride head_dim hidden_dim num_loops num_experts top_k window_size
+    qk_gain_init rope_dims activation norm dropout bias dtype quant_bits block_size n_layer n_head n_embd
+    """.split()
+)
+CONFIG_WORDS = frozenset(
+    """
+    relu relu2 gelu silu swiglu geglu tanh none rms layer float32 float16 bfloat16 int8 auto
+    """.split()
+)
+CONFIG_LIMIT = 64  # settings
+# The first bytes of files, at the start of an array; and longer ones, anywhere.
+STARTS = (
+    b"PK\3\4", b"PK\5\6", b"\x7fELF", b"MZ\x90\0", b"\x1f\x8b\x08", b"BZh9", b"\xfd7zXZ", b"7z\xbc\xaf",
+    b"(\xb5/\xfd", b"\x80\x02}", b"\x80\x02]", b"\x80\x02(", b"\x80\x02c", b"\x80\x03}", b"\x80\x03]",
+    b"\x80\x03(", b"\x80\x03c", b"\x80\x04\x95", b"\x80\x05\x95", b"\x89PNG", b"%PDF", b"SQLite", b"PGLA",
+    b"#!/", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"Rar!", b"\x93NUMPY", b"\x04\x22\x4d\x18",
+)  # fmt: skip
+ANYWHERE = re.compile(
+    rb"PK\x03\x04..[\x00-\x0f]\x00|PK\x01\x02....[\x00-\x0f]\x00|PK\x05\x06\x00\x00\x00\x00"
+    rb"|\x7fELF[\x01\x02][\x01\x02]\x01|\xfd7zXZ\x00|7z\xbc\xaf\x27\x1c|BZh[1-9]1AY&SY"
+    rb"|\x1f\x8b\x08[\x00-\x1f].{4}[\x00\x02\x04]|\x80[\x04\x05]\x95.{6}\x00\x00|\x89PNG\r\n"
+    rb"|\x93NUMPY|SQLite format",
+    re.DOTALL,
+)
+# Text: a run of printable bytes that holds as many blanks as text does, or that is very long.
+PRINTABLE = re.compile(rb"[\t\n\r -~]{120,}")
+WIDE = re.compile(rb"(?:[\t\n\r -~]\x00){60,}")
+LONG_RUN, BLANKS = 1024, 0.06
+
+
+class ArtifactError(ValueError):
+    """The bytes are no sound artifact; the message says why."""
+
+
+class ForeignArtifact(ArtifactError):
+    """A whole container whose format, coder or encoding only the submission's own code knows."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a container holds: the model's configuration, and shape and encoding by tensor name."""
+
+    config: dict
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+    unpacked_bytes: int
+    doubts: tuple[str, ...] = ()  # what a reviewer must see
+
+
+def read(path: Path) -> Artifact:
+    """The artifact in a file; ArtifactError says what is wrong with it."""
+    size = path.stat().st_size
+    need(size <= MAX_UNPACKED, f"{size:,} bytes, over {MAX_UNPACKED:,}")
+    return parse(path.read_bytes())
+
+
+def parse(blob: bytes) -> Artifact:
+    """The artifact in `blob`, which may be anyone's; no more than the stated length is inflated."""
+    payload = unpack(blob)
+    need(len(payload) >= 4, "has no header")
+    length = 4 + struct.unpack_from("<I", payload)[0]
+    refuse_files(payload[length:])
+    config, entries = read_header(payload[4:length], length)
+    tensors = {name: (encoding, shape) for name, shape, encoding in entries}
+    need(len(tensors) == len(entries), "a tensor's name stands twice")
+    held = length + sum(array_bytes(shape, encoding) for _, shape, encoding in entries)
+    need(held == len(payload), f"its tensors take {held:,} bytes, there are {len(payload):,}")
+    found = doubts(config, list(tensors))
+    symbols = {}
+    for name, encoding, array in arrays(payload, length, entries):
+        need(not array.startswith(STARTS) or len(array) < 512, f"tensor {name} begins as a file does")
+        need(finite(array, encoding), f"tensor {name} holds NaN or infinity")
+        if encoding == "int8":
+            symbols[name] = array
+            doubt = odd_symbols(array, config)
+        elif name in symbols:
+            doubt = odd_scales(name, array, symbols.pop(name))
+        else:
+            doubt = odd_floats(array, encoding)
+        found += [f"tensor {name} {doubt}"] if doubt and len(found) < DOUBTS else []
+    if len(blob) > 1.05 * len(zlib.compress(payload)) + 100:
+        found.append(f"{len(blob):,} bytes, more than zlib needs: what does the coding hold?")
+    return Artifact(config, tensors, len(payload), tuple(found))
+
+
+def read_header(blob: bytes, length: int) -> tuple[dict, list[tuple[str, tuple[int, ...], str]]]:
+    """Configuration and tensors of a JSON header, which has the form that json.dumps gives it."""
+    need(length <= MAX_HEADER, f"its header has {length:,} bytes, over {MAX_HEADER:,}")
+    try:
+        header = json.loads(blob, parse_constant=refuse_constant)
+        forms = [json.dumps(header, separators=form) for form in ((",", ":"), (", ", ": "))]
+        config, tensors = header["config"], header["tensors"]
+        need(sorted(header) == ["config", "tensors"], "its header has more than config and tensors")
+        need(blob.decode("ascii") in forms, "its header is not as json.dumps writes it, keys once, no spaces")
+        need(isinstance(config, dict) and isinstance(tensors, list), "its header has other types")
+        need(len(tensors) <= MAX_TENSORS, f"{len(tensors):,} tensors, over {MAX_TENSORS:,}")
+        entries = [read_entry(*entry) for entry in tensors]
+    except ArtifactError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ArtifactError("its header is not what the format says") from None
+    read_config(config)
+    return config, entries
+
+
+def refuse_constant(word: str):
+    raise ValueError(word)
+
+
+def read_config(config: dict) -> None:
+    """Settings are few, and each is a number, a truth value or a short word."""
+    need(len(config) <= CONFIG_LIMIT, f"{len(config)} settings, over {CONFIG_LIMIT}")
+    for key, value in config.items():
+        need(NAME.fullmatch(key) and len(key) <= 40, "a setting has no plain name")
+        number = isinstance(value, (bool, int, float)) and abs(value) <= 1e12
+        word = isinstance(value, str) and len(value) <= 32 and value.isprintable()
+        need(number or word, f"setting {key} is no number up to 1e12, no truth value and no short word")
+
+
+def doubts(config: dict, names: list[str]) -> list[str]:
+    """What is sound but for a reviewer: settings that nobody knows, names that hold data."""
+    unknown = [key for key in config if key not in CONFIG_KEYS]
+    words = [key for key, v in config.items() if isinstance(v, str) and v not in CONFIG_WORDS]
+    noise = sum(map(unreadable, [*names, *config]))
+    found = []
+    if unknown:
+        found.append(f"settings that the starters do not have: {', '.join(unknown[:8])}")
+    if words:
+        found.append(f"settings with words of their own: {', '.join(words[:8])}")
+    if noise > NAME_NOISE:
+        found.append(f"{noise} characters of names that no person reads")
+    parts = {part for name in names for part in re.findall("[A-Za-z]{3,}", name)}
+    if len(parts) > NAME_WORDS:
+        found.append(f"{len(parts)} different words in the tensors' names")
+    odd = [k for k in COUNTS & config.keys() if type(config[k]) is not int or not 0 < config[k] <= 1e6]
+    odd += [k for k, v in config.items() if type(v) is float and (abs(v) < 1e-9 and str(v) != "0.0")]
+    if odd:
+        found.append(f"settings that make no model: {', '.join(sorted(odd))}")
+    digits = sum(len(re.sub("[^0-9]", "", str(v))) for v in config.values() if type(v) is not bool)
+    if digits > CONFIG_DIGITS:
+        found.append(f"settings of {digits} digits")
+    return found
+
+
+NAME_NOISE = 100  # the starter's names have none
+NAME_WORDS = 80  # it has 14
+CONFIG_DIGITS = 100  # it has 30
+# Settings that count something.
+COUNTS = frozenset(
+    """
+    vocab_size num_layers model_dim num_heads num_kv_heads train_seq_len eval_seq_len eval_stride n_layer
+    n_head n_embd block_size head_dim hidden_dim
+    """.split()
+)
+
+
+def unpack(blob: bytes) -> bytes:
+    """The payload, inflated no further than its stated length."""
+    need(len(blob) >= PREFIX.size and blob.startswith(MAGIC), f"does not begin with {MAGIC!r}")
+    _, version, coder, length, crc = PREFIX.unpack_from(blob)
+    coded = memoryview(blob)[PREFIX.size :]
+    need(length <= MAX_UNPACKED, f"unpacks to {length:,} bytes, over {MAX_UNPACKED:,}")
+    need(zlib.crc32(coded) == crc, "wrong CRC-32: damaged, or changed by hand")
+    if (version, coder) != (FORMAT, ZLIB):
+        refuse_files(bytes(coded))
+        raise ForeignArtifact(f"format {version}, coder {coder}: not this repository's own")
+    payload, rest, whole = inflate(coded, length)
+    need(len(payload) == length and whole, "does not unpack to its stated length")
+    need(not rest, f"{len(rest):,} bytes behind its coded part")
+    need(zero_padded(coded, payload), "the last bits of its coded part are not 0")
+    return payload
+
+
+def inflate(coded, length: int) -> tuple[bytes, bytes, bool]:
+    """What the coded part unpacks to, what stands behind it, and whether it came to its end."""
+    decoder = zlib.decompressobj()
+    try:
+        payload = decoder.decompress(coded, length + 1)
+    except zlib.error:
+        raise ArtifactError("its coded part does not unpack") from None
+    return payload, decoder.unused_data, decoder.eof
+
+
+def zero_padded(coded, payload: bytes) -> bool:
+    """Whether the bits between the last block and the checksum, which nobody reads, are 0.
+
+    If they are, the highest bit that is set belongs to the last block: with it cleared, the coded
+    part must not unpack to the same any more.
+    """
+    last = coded[-5]
+    if not last:
+        return True
+    changed = bytearray(coded)
+    changed[-5] = last & ~(1 << (last.bit_length() - 1))
+    try:
+        return inflate(changed, len(payload)) != (payload, b"", True)
+    except ArtifactError:
+        return True
+
+
+def read_entry(name, shape, encoding) -> tuple[str, tuple[int, ...], str]:
+    sizes = isinstance(shape, list) and len(shape) <= MAX_RANK
+    sizes = sizes and all(type(n) is int and 0 < n <= MAX_UNPACKED for n in shape)
+    need(isinstance(name, str) and sizes and isinstance(encoding, str), "a tensor has no such shape")
+    need(NAME.fullmatch(name) and len(name) <= NAME_LENGTH, "a tensor has no plain name")
+    if encoding not in ITEM_BYTES:
+        raise ForeignArtifact(f"encoding {encoding[:40]!r}: not this repository's own")
+    return name, tuple(shape), encoding
+
+
+def refuse_files(block: bytes) -> None:
+    """ArtifactError where bytes that should be numbers hold a file or text."""
+    found = ANYWHERE.search(block)
+    need(not found, "a file lies among its tensors")
+    for match in [*PRINTABLE.finditer(block), *WIDE.finditer(block)]:
+        run = match[0].replace(b"\0", b"")
+        blanks = sum(map(run.count, (b" ", b"\t", b"\n")))
+        alike = min(len(set(run[0::2])), len(set(run[1::2]))) <= 4  # float16 scales: their high bytes
+        long = len(run) >= LONG_RUN and not alike
+        need(not long and blanks < BLANKS * len(run), "text lies among its tensors")
+
+
+def arrays(payload: bytes, at: int, entries: list) -> Iterator[tuple[str, str, memoryview]]:
+    """Name, number format and bytes of each array: all first ones, then all scales."""
+    view = memoryview(payload)
+    for part in (0, 1):
+        for name, shape, encoding in entries:
+            for size in ITEM_BYTES[encoding][part : part + 1]:
+                count = size * math.prod(shape[:1] if part else shape)
+                yield name, {1: "int8", 2: "fp16", 4: "fp32"}[size], bytes(view[at : at + count])
+                at += count
+
+
+# What weights are not, though nothing forbids it: each is a way to hold something else.
+DOUBTS, SAMPLE = 12, 1 << 16  # doubts told; floats looked at in a tensor
+SMALLEST = {"fp16": 2**-14, "fp32": 1e-12}  # below are bits more than numbers
+VANISHING = 1e-6  # as a scale
+EVEN_BITS, REPEATING = 7.75, 0.9  # the starter's tensors have up to 7.3 bits a symbol; zlib needs 1.0 of that
+
+
+def odd_symbols(array: bytes, config: dict) -> str:
+    """int8: as even as compressed data, as repetitive as text, or beyond the bits that config names."""
+    bits = config.get("quant_bits")
+    top = 2 ** (bits - 1) - 1 if type(bits) is int and 2 <= bits <= 8 else 127
+    if any(min(symbol, 256 - symbol) > top for symbol in set(array)):
+        return f"has symbols beyond {top}"
+    array = array.replace(bytes(16), b"")  # dead rows
+    if len(array) < 4096:
+        return ""
+    counts = Counter(array)
+    entropy = -sum(n * math.log2(n / len(array)) for n in counts.values()) / len(array)
+    if entropy > EVEN_BITS:
+        return f"has symbols as even as compressed data, {entropy:.2f} bits each"
+    packed = 8 * len(zlib.compress(array, 6)) / len(array)
+    return "repeats itself as text does, or a table" if 1 < entropy and packed < REPEATING * entropy else ""
+
+
+def odd_scales(name: str, scales: bytes, symbols: bytes) -> str:
+    """fp16, one a row of symbols: none negative, none that makes nothing of symbols that are not 0."""
+    width, odd = len(symbols) // (len(scales) // 2), ""
+    for row, (value,) in enumerate(struct.iter_unpack("<e", scales)):
+        if abs(value) < VANISHING and any(symbols[row * width : (row + 1) * width]):
+            need(value, f"tensor {name} has symbols in row {row}, whose scale is 0")
+            odd = "has scales next to 0 in rows of symbols"
+        elif math.copysign(1, value) < 0:
+            odd = odd or "has scales below 0"
+    return odd
+
+
+def odd_floats(array: bytes, encoding: str) -> str:
+    """More than a few numbers that are whole, huge, -0, or too small for what they multiply."""
+    size = ITEM_BYTES[encoding][0]
+    count = min(len(array) // size, SAMPLE)
+    values = struct.unpack(f"<{count}{'e' if size == 2 else 'f'}", array[: count * size])
+    odd = [v for v in values if abs(v) > 1e4 or 0 < abs(v) < SMALLEST[encoding] or v == int(v) and abs(v) > 1]
+    odd += [v for v in values if v == 0 and math.copysign(1, v) < 0]
+    return "holds whole, huge or vanishing numbers" if len(odd) > max(32, count / 4) else ""
+
+
+def finite(array: bytes, encoding: str) -> bool:
+    """Whether no float has all exponent bits set."""
+    if encoding == "fp16":
+        return not re.search(rb"[\x7c-\x7f\xfc-\xff]", array[1::2])
+    if encoding == "fp32":
+        third = array[2::4]
+        return not any(third[m.start()] >> 7 for m in re.finditer(rb"[\x7f\xff]", array[3::4]))
+    return True
+
+
+def array_bytes(shape: tuple[int, ...], encoding: str) -> int:
+    """Bytes of a tensor's arrays; the second one, if any, has an element a row."""
+    sizes = (math.prod(shape), math.prod(shape[:1]))
+    return sum(size * count for size, count in zip(ITEM_BYTES[encoding], sizes))
+
+
+def need(holds: bool, message: str) -> None:
+    if not holds:
+        raise ArtifactError(message)

@@ -1,0 +1,79 @@
+"""One run a folder: <run>/.lock, held for as long as the run lasts."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from golf.core.errors import GolfError
+from golf.core.paths import shown
+
+HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # by another process
+
+
+def refuse_used(run_dir: Path) -> None:
+    """GolfError where another process holds the folder's lock."""
+    try:
+        with (run_dir / ".lock").open("rb") as file:
+            take(file, fcntl.LOCK_SH, run_dir)
+    except OSError:
+        return  # not there, or no locks there: locked() says so
+
+
+@contextmanager
+def locked(run_dir: Path):
+    """Holds run_dir/.lock; a run that left nothing else leaves no folder either.
+
+    Where the file system has no locks (NFS without lockd, Lustre without flock), the run goes on
+    without, and a warning says so.
+    """
+    path = run_dir / ".lock"
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b")
+    except OSError as error:
+        raise GolfError(f"{shown(path)}: cannot be written ({error.strerror}); set another OUT_DIR") from None
+    try:
+        try:
+            take(file, fcntl.LOCK_EX, run_dir)
+        except OSError as error:
+            say_without(run_dir, error)
+        with suppress(OSError):  # who holds it is for messages alone
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
+            file.flush()
+        yield
+    finally:
+        with suppress(OSError):
+            if {p.name for p in run_dir.iterdir()} <= {".lock", "supervisor.json"}:
+                shutil.rmtree(run_dir, ignore_errors=True)
+        with suppress(OSError):  # a full disk may say so once more
+            file.close()
+
+
+def take(file, kind: int, run_dir: Path) -> None:
+    """Takes the lock without waiting; GolfError: it is held, OSError: there are no locks there."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in HELD:
+            raise
+        file.seek(0)
+        holder = file.read(20).decode("ascii", "replace").strip()
+        raise GolfError(
+            f"{shown(run_dir)} is in use by process {holder or 'unknown'}; choose another RUN_ID"
+        ) from None
+
+
+def say_without(run_dir: Path, error: OSError) -> None:
+    text = (
+        f"golf run: warning: no file locks in {shown(run_dir)} ({error.strerror}): goes on without; "
+        "start no second run there, or set OUT_DIR to a folder on another disk"
+    )
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,33 @@
+"""What to say where a Python package is missing."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from golf.core.errors import GolfError
+from golf.core.paths import REPO, shown
+
+CHECK_PACKAGES = ("jsonschema", "scipy", "matplotlib")  # of requirements-check.txt
+
+
+def missing(package: str, requirements: str | None = None) -> GolfError:
+    """What to say where a Python package cannot be imported; code 2.
+
+    requirements: the file that names it; by itself the light one for what lies in that.
+    """
+    if requirements is None:
+        requirements = "requirements-check.txt" if package in CHECK_PACKAGES else "requirements-cuda.txt"
+    python, where = sys.executable, ""
+    if sys.prefix == sys.base_prefix:  # a system's own Python takes no packages: make .venv first
+        where, python = f"{shlex.quote(python)} -m venv .venv && ", ".venv/bin/python"
+    if Path.cwd() == REPO:
+        python = shown(python)
+    else:
+        where = f"cd {shlex.quote(str(REPO))} && {where}"
+    return GolfError(
+        f"Python package {package} is missing from {sys.executable}; run `{where}"
+        f"{shlex.quote(python)} -m pip install -r {requirements}`",
+        2,
+    )

@@ -1,0 +1,26 @@
+"""Where the repository lies, and paths as people type them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from golf.core.errors import GolfError
+
+REPO = Path(__file__).resolve().parents[3]
+
+
+def shown(path) -> str:
+    """A path as people type it, relative to the working directory or the repository, in one line."""
+    path = Path(path)
+    for base in (Path.cwd(), REPO):
+        if path.is_relative_to(base):
+            path = path.relative_to(base)
+    return "".join(c if c.isprintable() else "?" for c in str(path))
+
+
+def path_argument(text: str) -> Path:
+    """For argparse: a path with a leading ~ made whole, which a shell leaves alone in --out=~/x."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # nobody's home
+        raise GolfError(f"{text}: there is no such home folder; write the whole path", 2) from None

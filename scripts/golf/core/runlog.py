@@ -1,0 +1,116 @@
+"""Reads what a run wrote: metrics.jsonl (for tools) and the final lines of train.log."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from pathlib import Path
+
+from golf.core.json_io import dig, parse_json
+
+LINE_LIMIT = 1 << 20  # no line of a log is longer; a file without line ends is not read whole
+EVENT_LIMIT = 10_000  # events that are read; a run has some hundreds besides its steps
+STEP = b'"event": "step"'
+NUMBER = r"([-+0-9.eEnaif]+)"
+FINAL_LINES = {
+    "roundtrip": (
+        "final_int8_zlib_roundtrip_exact ",
+        rf"final_int8_zlib_roundtrip_exact val_loss:{NUMBER} val_bpb:{NUMBER}",
+        ("val_loss", "val_bpb"),
+    ),
+    "sliding": (
+        "final_sliding_window_exact ",
+        rf"final_sliding_window_exact val_loss:{NUMBER} val_bpb:{NUMBER} seq_len:(\d+) stride:(\d+)"
+        r" targets:(\d+)(?: note:(\S+))?",
+        ("val_loss", "val_bpb", "seq_len", "stride", "targets", "note"),
+    ),
+    "size": (
+        "total_submission_size_quant_zlib:",
+        r"total_submission_size_quant_zlib:(\d+) bytes code:(\d+) model:(\d+)"
+        r" cap:(\d+) headroom:(-?\d+)",
+        ("bytes_total", "bytes_code", "bytes_model", "cap", "headroom"),
+    ),
+    "train": (
+        "train_seconds:",
+        rf"train_seconds:{NUMBER} tokens:(\d+) steps:(\d+)",
+        ("train_seconds", "tokens", "steps"),
+    ),
+}
+
+
+def lines(path: Path):
+    """The lines of a file as bytes, none longer than LINE_LIMIT."""
+    with path.open("rb") as file:
+        while line := file.readline(LINE_LIMIT):
+            yield line
+
+
+def read_metrics(path: Path) -> dict[str, list[dict]]:
+    """The events of a metrics.jsonl by kind, in order; scores under their own ("sliding").
+
+    Steps are left out, and lines that are no event (a torn last one). Of a file that never ends
+    the first EVENT_LIMIT events are read.
+    """
+    found: dict[str, list[dict]] = {}
+    rest = (line for line in lines(path) if STEP not in line)
+    for event in map(parse_json, itertools.islice(rest, EVENT_LIMIT)):
+        kind = dig(event, "event")
+        if kind == "score" and isinstance(event.get("kind"), str):
+            kind = event["kind"]
+        if isinstance(kind, str):
+            found.setdefault(kind, []).append(event)
+    return found
+
+
+def read_run(run_dir: Path) -> dict[str, dict]:
+    """The last event of each kind (read_metrics) of a run's folder; empty without metrics.jsonl."""
+    path = run_dir / "metrics.jsonl"
+    return {k: v[-1] for k, v in read_metrics(path).items()} if path.is_file() else {}
+
+
+def seed_runs(folder: Path) -> list[Path]:
+    """The runs of SEEDS=... with this RUN_ID: the folders <folder>-s<seed>, by the seed's number."""
+    name = re.compile(re.escape(folder.name) + r"-s([0-9]{1,20})")
+    try:
+        near = {path: name.fullmatch(path.name) for path in folder.parent.iterdir()}
+    except OSError:  # no such folder
+        return []
+    return sorted((p for p, m in near.items() if m and p.is_dir()), key=lambda p: int(near[p][1]))
+
+
+def run_folders(place: Path) -> list[Path]:
+    """The runs that a person means by `place`: that folder, several joined by commas, or their seeds."""
+    if place.is_dir():
+        return [place]
+    if "," in str(place):
+        return [Path(part) for part in str(place).split(",") if part]
+    return seed_runs(place) or [place]
+
+
+def final_lines(path: Path) -> dict[str, list[dict]]:
+    """All final lines of a train.log by kind (roundtrip, sliding, size, train), in file order.
+
+    Numbers are floats, `note` a list of words. The script's own source stands at the head of a
+    log; its format strings hold no numbers, so they do not match.
+    """
+    found = {kind: [] for kind in FINAL_LINES}
+    starts = {start.encode(): kind for kind, (start, _, _) in FINAL_LINES.items()}
+    for line in lines(path):
+        if not line.startswith(tuple(starts)):
+            continue
+        text = line.decode("utf-8", "replace").strip()
+        for kind, (_, shape, names) in FINAL_LINES.items():
+            match = re.fullmatch(shape, text)
+            if match and len(found[kind]) < EVENT_LIMIT:
+                found[kind].append(dict(zip(names, map(parse_field, names, match.groups()))))
+    return found
+
+
+def parse_field(name: str, text: str | None):
+    if name == "note":
+        return text.split(",") if text else []
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

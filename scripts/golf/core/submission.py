@@ -1,0 +1,213 @@
+"""A submission folder's shape, and the one function that counts its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from golf.core import strict_json
+from golf.core.errors import GolfError
+from golf.core.json_io import number
+from golf.core.paths import shown
+from golf.core.strict_json import StrictError
+
+SCHEMA_VERSION = 1
+JSON_LIMIT = 1 << 20  # bytes of a submission.json that anybody reads; three seeds take 12,000
+FIGURE_LIMIT = 1e12  # as the schema says; sums of much larger figures are no numbers
+# What a file is. script and score count for every seed, an artifact for its own; val is the
+# validation shard of an own tokenizer; extra is for people, neither run nor read.
+ROLES = ("script", "score", "artifact", "val", "log", "readme", "extra")
+CODE_ROLES = ("script", "score")
+SEGMENTS = 64
+RUN_TOLERANCE = 1e-3  # of a segment's nats, within which two runs count as one
+# What names a run or its place, not what it does; a command to repeat it sets SEED itself.
+NOT_REPEATED = ("RUN_ID", "OUT_DIR", "SEED", "RESUME", "CHECKPOINT_EVERY_SECONDS")
+# Between the seeds of one submission; data is compared by its hashes.
+MAY_DIFFER = (*NOT_REPEATED, "MICRO_BATCH_TOKENS", "DATA_PATH", "VAL_DATA_PATH", "TOKENIZER_PATH")
+# What people give instead of a submission's folder, by a file of it.
+OTHER_FOLDERS = {
+    "track.json": "a track's folder; give a submission's, one below it",
+    "metrics.jsonl": "a run's folder; `golf.sh new` makes a submission's folder of it",
+}
+# The template's words, and what people write where they mean to write something later.
+PLACEHOLDERS = {
+    "author": "your name",
+    "github_id": "your-github-id",
+    "name": "what to call it",
+    "blurb": "one sentence on what is new here",
+}
+UNWRITTEN = ("xxx", "n a", "none", "lorem ipsum")
+LATER = ("todo", "tbd", "tba", "fixme")  # and what follows
+IDEA = "What changed against the starter, why it should help, what was tried besides and did not."
+
+
+@dataclass(frozen=True)
+class Count:
+    """Counted bytes of one seed: the script and what scoring reads, and the artifact."""
+
+    code: int
+    model: int
+
+    @property
+    def total(self) -> int:
+        return self.code + self.model
+
+
+def require_folder(folder: Path) -> None:
+    """GolfError, code 2, where there is no folder, or a track's or a run's."""
+    if not folder.is_dir():
+        raise GolfError(f"{shown(folder)}: no folder there; give a submission's folder", 2)
+    for name, text in OTHER_FOLDERS.items():
+        if (folder / name).is_file() and not (folder / "submission.json").exists():
+            raise GolfError(f"{shown(folder)}: {text}", 2)
+
+
+def is_unwritten(text: str, template: str | None = None) -> bool:
+    """Whether a text says nothing: no letter or digit, the template's words, or a word for "later"."""
+    words = plain_words(text)
+    said = " ".join(words)
+    if not words or words[0] in LATER or said in UNWRITTEN:
+        return True
+    return template is not None and f"{said} ".startswith(f"{' '.join(plain_words(template))} ")
+
+
+def plain_words(text: str) -> list[str]:
+    """Its words, whatever their case, width and punctuation."""
+    return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold())
+
+
+def count_bytes(folder: Path, files: list[dict], artifact: str | None) -> Count:
+    """Bytes on disk that count: roles script and score, plus the named artifact (None: none).
+
+    `files` are entries with `path` (relative to `folder`) and `role`. Not counted: README,
+    submission.json, logs, a stock tokenizer (known by its hash). OSError where a file is gone.
+    """
+    code = {entry["path"]: entry["role"] for entry in files if entry["role"] in CODE_ROLES}
+    return Count(
+        code=sum((folder / path).stat().st_size + path_bytes(path, role) for path, role in code.items()),
+        model=(folder / artifact).stat().st_size if artifact else 0,
+    )
+
+
+def path_bytes(path: str, role: str) -> int:
+    """What a file's name counts: its bytes where the author is free to choose them, as for role score.
+
+    The script's name is the track's, and an artifact's says its seed (and is short, rule 6.2).
+    """
+    return len(path.encode("utf-8", "surrogatepass")) if role == "score" else 0
+
+
+def read_claim(folder: Path) -> dict:
+    """The object in the folder's submission.json. StrictError says why there is none."""
+    path = folder / "submission.json"
+    if path.is_symlink() or not path.is_file():
+        raise StrictError("is no plain file")
+    if (size := path.stat().st_size) > JSON_LIMIT:
+        raise StrictError(f"has {size:,} bytes")
+    value = strict_json.parse(path.read_bytes())
+    if not isinstance(value, dict):
+        raise StrictError("is not an object")
+    return value
+
+
+def entry_folders(home: Path) -> list[Path]:
+    """The folders of a track's entries, by name; links and what a tool is still making are none."""
+    try:
+        places = sorted(home.iterdir())
+    except OSError:
+        return []
+    return [p for p in places if not p.name.startswith(".") and not p.is_symlink() and holds_claim(p)]
+
+
+def holds_claim(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and os.path.lexists(folder / "submission.json")
+    except OSError:
+        return False
+
+
+def claims(home: Path) -> Iterator[tuple[Path, dict]]:
+    """(folder, submission.json) of the entries in a track's folder whose submission.json can be read."""
+    for folder in entry_folders(home):
+        try:
+            yield folder, read_claim(folder)
+        except (StrictError, OSError):
+            continue  # the check of that entry says so
+
+
+def is_complete(claim: dict) -> bool:
+    """Whether every seed ships an artifact, so that anyone can score all of it again."""
+    seeds = claim.get("seeds")
+    if not isinstance(seeds, list) or not seeds:
+        return False
+    return all(isinstance(s, dict) and isinstance(s.get("artifact"), str) and s["artifact"] for s in seeds)
+
+
+def hashes_of(claim: dict, *roles: str) -> set[str]:
+    """The sha256 that a claim lists for its files of these roles; not of empty ones, which are alike."""
+    files = claim.get("files")
+    listed = [e for e in files if isinstance(e, dict)] if isinstance(files, list) else []
+    return {str(e.get("sha256")) for e in listed if e.get("role") in roles and e.get("bytes")}
+
+
+def parts(seed: dict) -> list[tuple[float, float]] | None:
+    """A seed's segments, where they are SEGMENTS pairs of numbers."""
+    pairs = seed.get("segments")
+    if not isinstance(pairs, list) or len(pairs) != SEGMENTS:
+        return None
+    found = [tuple(map(number, pair)) for pair in pairs if isinstance(pair, list) and len(pair) == 2]
+    return found if len(found) == SEGMENTS and not any(None in pair for pair in found) else None
+
+
+def same_run(one: dict, other: dict) -> bool:
+    """Whether two seeds score alike in every segment, as no two runs do: one's weights, packed anew.
+
+    Seeds of the starter differ by percents in most segments.
+    """
+    pairs = [parts(seed) for seed in (one, other)]
+    if None in pairs:
+        return False
+    return all(abs(a - b) <= RUN_TOLERANCE * max(a, b) for (a, _), (b, _) in zip(*pairs))
+
+
+def has_run(claim: dict, seed: dict) -> bool:
+    """Whether a seed of this submission.json is the same run as `seed`."""
+    seeds = claim.get("seeds")
+    return isinstance(seeds, list) and any(isinstance(s, dict) and same_run(s, seed) for s in seeds)
+
+
+def sha256(path: Path) -> str:
+    return sha256_and_size(path)[0]
+
+
+def sha256_and_size(path: Path, limit: float = float("inf")) -> tuple[str, int]:
+    """Of a file's bytes, of no more than a block past `limit` of them."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while size <= limit and (block := file.read(1 << 20)):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest(), size
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def command_line(env: dict[str, str], arguments: list[str]) -> str:
+    """What to type in a shell: NAME=value ... and a command."""
+    return " ".join([*(f"{n}={shlex.quote(v)}" for n, v in env.items()), shlex.join(arguments)])
+
+
+def parse_command(text: str) -> tuple[dict[str, str], list[str]]:
+    """Variables and arguments of a command_line; ValueError where a quote is left open."""
+    words, env = shlex.split(text), {}
+    while words and re.match(r"[A-Za-z_][A-Za-z0-9_]*=", words[0]):
+        name, _, env[name] = words.pop(0).partition("=")
+    return env, words

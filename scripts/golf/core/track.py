@@ -1,0 +1,64 @@
+"""Tracks are data: records/<track>/track.json holds every number, no script does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from golf.core import schema
+from golf.core.errors import GolfError
+from golf.core.json_io import parse_json
+from golf.core.paths import REPO, shown
+
+RECORDS = REPO / "records"
+
+
+def names() -> list[str]:
+    paths = [path for path in RECORDS.glob("*/track.json") if path.is_file()]
+    return sorted(p.parent.name for p in paths if not p.is_symlink() and not p.parent.is_symlink())
+
+
+def load(name: str) -> dict:
+    """The track called `name`, or the one in the folder or file `name`. Else GolfError, 2."""
+    for path in (RECORDS / name / "track.json", Path(name) / "track.json", Path(name)):
+        if path.is_file() and path.suffix == ".json":
+            return read(path)
+    raise GolfError(f"no track {name!r}; there are: {', '.join(names()) or 'none'}", 2)
+
+
+def read(path: Path) -> dict:
+    """A track.json that its schema allows; GolfError, code 2, says what is wrong with another."""
+    wrong = schema.errors("track", parse_json(path.read_bytes()))
+    if wrong:
+        raise GolfError(f"{shown(path)}: not a track.json: {wrong[0]}; see track.schema.json", 2)
+    return parse_json(path.read_bytes())
+
+
+def of_folder(folder: Path) -> dict | None:
+    """The track that a submission folder lies in: the nearest folder above with a track.json."""
+    for parent in folder.resolve().parents:
+        if (parent / "track.json").is_file():
+            return read(parent / "track.json")
+    return None
+
+
+def home(rules: dict, folder: Path) -> Path:
+    """Where the track's entries lie: records/<track>/, or for another track beside `folder`."""
+    known = RECORDS / rules["name"]
+    return known if (known / "track.json").is_file() else folder.parent
+
+
+def guess(data_name: str, targets: int, train_seconds: float = 0, lane: str | None = None) -> dict:
+    """The track with this data and these targets whose budget the run kept, the tightest first."""
+    tracks = [read(RECORDS / name / "track.json") for name in names()]
+    fits = [t for t in tracks if t["data"]["name"] == data_name and t["targets"] == targets]
+    if lane is not None:
+        fits = [t for t in fits if lane in t["lanes"]]
+    kept = [t for t in fits if t["train_seconds"] is None or train_seconds <= t["train_seconds"]]
+    if not kept:
+        raise GolfError(
+            f"no track scores {targets} targets of {data_name}"
+            f"{f' in {train_seconds:.0f} s of training' if train_seconds else ''}"
+            f"{f' in lane {lane}' if lane else ''}; name the one whose rules to use with --track "
+            f"({', '.join(names())})"
+        )
+    return min(kept, key=lambda t: float("inf") if t["train_seconds"] is None else t["train_seconds"])

@@ -1,0 +1,296 @@
+"""Train, pack and score as an env file says, watched over.
+
+CONFIG.env holds NAME=value lines (configs/ has some); a variable set in the environment, or as an
+argument NAME=value, wins over the file, and `train_gpt.py --knobs` lists all names.
+SEEDS=1337,42,2025 runs one seed after another into runs/<RUN_ID>-s<seed>; NPROC_PER_NODE=2 uses two
+devices. Ctrl-C once (or SIGTERM, SIGHUP, SIGUSR1): the run saves, packs and scores what it has;
+Ctrl-C or SIGTERM again: it ends at once, and RESUME=1 goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from golf.core import lock, machine
+from golf.core.errors import GolfError
+from golf.core.json_io import dig, number
+from golf.core.paths import REPO, path_argument, shown
+from golf.core.runlog import read_run
+from golf.run import envfile, preflight
+from golf.run import summary as report
+from golf.run.child import OUT_OF_MEMORY, STOPPED, Watch
+from golf.run.view import train_shards_alone
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: what a trainer is given and where it writes."""
+
+    trainer: Path
+    settings: dict[str, str]
+    seed: str
+    run_dir: Path
+    world: int
+
+    @property
+    def command(self) -> list[str]:
+        if self.world == 1:
+            return [sys.executable, str(self.trainer)]
+        # By address: whatever this machine is called, a resolver may not know it.
+        meet = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
+        launcher = ["-m", "torch.distributed.run", "--nnodes=1", *meet]
+        return [sys.executable, *launcher, f"--nproc_per_node={self.world}", str(self.trainer)]
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("config", metavar="CONFIG.env", help="as configs/quickstart.env")
+    parser.add_argument("settings", nargs="*", metavar="NAME=value", help="wins over the file")
+    parser.add_argument(
+        "--trainer",
+        type=path_argument,
+        default=REPO / "train_gpt.py",
+        metavar="PATH",
+        help="the script to run; default: train_gpt.py",
+    )
+    parser.add_argument(
+        "--default",
+        action="append",
+        default=[],
+        type=name_and_value,
+        metavar="NAME=VALUE",
+        help="used where neither the file nor the environment sets NAME",
+    )
+    parser.add_argument(
+        "--no-summary", action="store_true", help="leave what it came to for the caller to tell"
+    )
+
+
+def name_and_value(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError(text)
+    return name, value
+
+
+def main(args) -> int:
+    trainer, (config, words) = args.trainer.resolve(), config_and_words(args)
+    found = envfile.parse(config)
+    preflight.check_trainer(trainer)
+    knobs = preflight.read_knobs(trainer, preflight.child_env({}))
+    envfile.refuse_unknown(config, found, knobs)
+    envfile.set_words(words, knobs)
+    for line in envfile.near_misses(knobs):
+        print(f"golf run: warning: {line}", file=sys.stderr)
+    settings = envfile.settings(found, knobs, dict(args.default))
+    jobs = plan(trainer, settings, config.stem)
+    check(jobs, knobs)
+    return run_jobs(jobs, config, knobs, summary=not args.no_summary)
+
+
+def config_and_words(args) -> tuple[Path, list[str]]:
+    """The one argument that is a config, and the NAME=value ones, in whatever order they came."""
+    given = [args.config, *args.settings]
+    words = [word for word in given if envfile.ASSIGNMENT.fullmatch(word)]
+    configs = [word for word in given if word not in words]
+    if len(configs) != 1:
+        what = f"{len(configs)} configs ({' '.join(configs)})" if configs else "no config"
+        raise GolfError(f"{what}; give one CONFIG.env, and NAME=value (no spaces around =)", 2)
+    return path_argument(configs[0]), words
+
+
+def run_jobs(jobs: list[Job], config: Path, knobs: dict[str, str], summary: bool) -> int:
+    """One after another until one fails or is stopped; the worst exit code."""
+    watch, done, code = Watch(), [], 0
+    for job in jobs:
+        done.append((job.seed, job.run_dir))
+        if len(jobs) > 1 and finished(job.run_dir):
+            watch.print(f"run      {shown(job.run_dir)} (seed {job.seed}) is finished: kept")
+            continue
+        data = train_shards_alone({**knobs, **job.settings}, job.trainer, job.run_dir)
+        with lock.locked(job.run_dir), data as places:
+            last = run_job(job, config, watch, places)
+        code = max(code, last)
+        if last not in (0, 1) or (watch.stops and job is not jobs[-1]):
+            code = last or 130
+            break
+    if summary:
+        tell(watch, done, len(jobs) > 1, code)
+    return code
+
+
+def tell(watch: Watch, done: list[tuple[str, Path]], several: bool, code: int) -> None:
+    """What the runs came to, and what to do with them."""
+    lines = report.seed_table(done) if several else []
+    if code == 0:
+        lines = lines or report.summary(done[0][1])
+        folders = " ".join(shlex.quote(shown(folder)) for _, folder in done)
+        lines.append(f"next     bash scripts/golf.sh new {folders}")
+    if lines:
+        watch.print("\n".join(["", *lines]))
+
+
+def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[Job]:
+    """The runs that the settings ask for, in order."""
+    world = settings.get("NPROC_PER_NODE") or "1"
+    if not world.isascii() or not world.isdigit() or int(world) < 1:
+        raise GolfError(f"NPROC_PER_NODE={world!r}: a whole number of at least 1 is needed", 2)
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "run"  # any file may be a config
+    run_id = settings.get("RUN_ID") or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    out_dir = REPO / (settings.get("OUT_DIR") or "runs")
+    seeds = [s.strip() for s in settings.get("SEEDS", "").split(",") if s.strip()]
+    if any(not (s.isascii() and s.isdigit()) for s in seeds) or len(set(seeds)) < len(seeds):
+        raise GolfError(f"SEEDS={settings['SEEDS']!r}: different whole numbers, as 1337,42,2025", 2)
+    passed = {k: v for k, v in settings.items() if k not in envfile.OWN_NAMES}
+    passed["OUT_DIR"] = str(out_dir)
+    if not seeds:
+        job_settings = {**passed, "RUN_ID": run_id}
+        return [Job(trainer, job_settings, settings.get("SEED", ""), out_dir / run_id, int(world))]
+    jobs = []
+    for seed in seeds:
+        name = f"{run_id}-s{seed}"
+        job_settings = {**passed, "RUN_ID": name, "SEED": seed}
+        if "RESUME" in passed and not (out_dir / name / "train.log").exists():
+            job_settings["RESUME"] = "0"  # a seed that was not reached begins
+        jobs.append(Job(trainer, job_settings, seed, out_dir / name, int(world)))
+    return jobs
+
+
+def finished(run_dir: Path) -> bool:
+    """Whether it holds a run that ended well; with RESUME=1 several seeds go on from there."""
+    return dig(read_run(run_dir), "end", "exit_code") == 0
+
+
+def check(jobs: list[Job], knobs: dict[str, str]) -> None:
+    """GolfError for what would stop a run; nothing is made before all of it holds."""
+    first = jobs[0]
+    if first.world > 1 and preflight.imports(first.trainer, "mlx"):
+        text = f"NPROC_PER_NODE={first.world}: {first.trainer.name} is one process, on one device"
+        raise GolfError(text, 2)
+    given = {**knobs, **first.settings}
+    for job in jobs:
+        lock.refuse_used(job.run_dir)
+        resume = job.settings.get("RESUME") in ("1", "auto")
+        preflight.check_run_id(job.settings["RUN_ID"], job.run_dir, resume)
+    if given.get("DATA_PATH") and given.get("TOKENIZER_PATH"):
+        paths = (preflight.find_path(given[n], first.trainer) for n in ("DATA_PATH", "TOKENIZER_PATH"))
+        val = given.get("VAL_DATA_PATH")
+        preflight.check_data(
+            *paths,
+            splits=("val",) if given.get("EVAL_ONLY") else ("train", "val"),
+            val=preflight.find_path(val, first.trainer) if val else None,
+        )
+    if given.get("DEVICE") == "cuda":
+        preflight.check_cuda(first.trainer, preflight.child_env(first.settings))
+    preflight.check_out_dir(first.run_dir.parent)
+
+
+def write_origin(job: Job, settings: dict[str, str], config: Path) -> None:
+    """supervisor.json: what was asked for, from which `golf new` tells how to repeat it."""
+    origin = {
+        "schema": 1,
+        "config": shown(config.resolve()),
+        "trainer": str(job.trainer.relative_to(REPO) if job.trainer.is_relative_to(REPO) else job.trainer),
+        "nproc_per_node": job.world,
+        "set": dict(sorted(settings.items())),
+    }
+    path = job.run_dir / "supervisor.json"
+    try:
+        path.write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise GolfError(
+            f"{shown(path)}: cannot be written ({error.strerror}); free space or set another OUT_DIR"
+        ) from None
+
+
+def run_job(job: Job, config: Path, watch: Watch, places: dict[str, str] | None = None) -> int:
+    """Runs it, again with half the micro-batch each time training runs out of memory; its exit code.
+    places: where the trainer finds its data, instead of where the settings say."""
+    settings, extra = dict(job.settings), machine.thread_limit(job.world)
+    if job.world > 1:
+        extra |= machine.loopback()
+    while True:
+        write_origin(job, settings, config)  # each time: a smaller micro-batch is told as it was
+        watch.print(f"run      {shown(job.run_dir)}" + f" (seed {job.seed})" * bool(job.seed))
+        env = preflight.child_env({**extra, **settings, **(places or {})})
+        code = watch.run(job.command, env, job.run_dir / "metrics.jsonl")
+        if code != OUT_OF_MEMORY or watch.stops:
+            break
+        facts = read_run(job.run_dir)
+        if artifact := scored_artifact(job, facts):  # training again would not help
+            ends = "" if settings.get("EVAL_ONLY") else ", RESUME=1 ends the run from its last checkpoint"
+            watch.say(
+                "out of memory while scoring; with a smaller VAL_BATCH_SIZE "
+                f"EVAL_ONLY={shlex.quote(artifact)} scores what was trained{ends}"
+            )
+            break
+        used, smaller = smaller_micro_batch(facts, settings)
+        if smaller is None:
+            watch.say(
+                f"out of memory with MICRO_BATCH_TOKENS={used}, the smallest: train a smaller "
+                "model, shorter sequences, or on a device with more memory"
+            )
+            break
+        attempt = set_aside(job.run_dir)
+        settings["MICRO_BATCH_TOKENS"] = str(smaller)
+        watch.say(
+            f"out of memory with MICRO_BATCH_TOKENS={used}: starting again with {smaller} "
+            f"(what failed: attempt{attempt}.train.log)"
+        )
+    if code == STOPPED:
+        watch.say(how_to_go_on(job.run_dir))
+    elif code:
+        watch.say(f"{shown(job.run_dir)} ended with exit code {code}; the reason stands above")
+    return code
+
+
+def how_to_go_on(run_dir: Path) -> str:
+    """What a run that was ended at once has left to go on from."""
+    saved = sorted(run_dir.glob("checkpoint*"))
+    if not saved:
+        return f"{shown(run_dir)} was ended before its first checkpoint: there is nothing to go on from"
+    return (
+        f"{shown(run_dir)} was ended; the same command with RUN_ID={run_dir.name} RESUME=1 goes on "
+        f"from {saved[0].name}"
+    )
+
+
+def scored_artifact(job: Job, facts: dict) -> str | None:
+    """The artifact that was being scored when a run ended; None where it had not come so far."""
+    if job.settings.get("EVAL_ONLY"):
+        return job.settings["EVAL_ONLY"]
+    began, packed = (number(dig(facts, event, "time")) or 0.0 for event in ("start", "export"))
+    name = dig(facts, "export", "artifact")  # a resumed run's metrics may hold an older one
+    return shown(job.run_dir / name) if packed > began and isinstance(name, str) else None
+
+
+def smaller_micro_batch(facts: dict, settings: dict[str, str]) -> tuple[str, int | None]:
+    """The micro-batch that failed and the next smaller one, None where there is none.
+
+    Half of it, or for an odd number of sequences the largest divisor, so that the batch of a step
+    still is a whole number of micro-batches.
+    """
+    given = settings.get("MICRO_BATCH_TOKENS", "")
+    used = number(dig(facts, "start", "micro_batch_tokens")) or (float(given) if given.isdigit() else 0)
+    length = number(dig(facts, "start", "config", "TRAIN_SEQ_LEN")) or float(
+        settings.get("TRAIN_SEQ_LEN") or settings.get("TRAIN_MAX_SEQ_LEN") or 1
+    )
+    count = int(used // length)
+    fewer = next((n for n in range(count // 2, 0, -1) if count % n == 0), None)
+    return f"{used:.0f}", fewer and int(fewer * length)
+
+
+def set_aside(run_dir: Path) -> int:
+    """Renames a failed attempt's train.log and metrics.jsonl to attempt<k>.*; k, from 1."""
+    k = 1
+    while any(run_dir.glob(f"attempt{k}.*")):
+        k += 1
+    for name in ("train.log", "metrics.jsonl"):
+        if (run_dir / name).exists():
+            (run_dir / name).rename(run_dir / f"attempt{k}.{name}")
+    return k

@@ -1,0 +1,136 @@
+"""Env files: parsed, never sourced. NAME=value, # comments, quotes, optional export, CRLF.
+
+Nothing is expanded: $(...), $NAME and ~ are refused, or folders of that name would be made.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+from golf.core.errors import GolfError
+from golf.core.paths import REPO, shown
+from golf.core.text import read_text
+
+OWN_NAMES = ("NPROC_PER_NODE", "SEEDS")  # read by `run` itself, not by the trainer
+# What the libraries below a trainer read, by who reads it. A config may set them.
+KNOWN_PREFIXES = (
+    "CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_", "TORCH", "PYTORCH_", "ATEN_", "KINETO_",  # PyTorch on CUDA
+    "TRITON_", "INDUCTOR_", "HIP_", "HSA_", "ROCR_",  # its compilers, AMD
+    "NCCL_", "GLOO_", "UCX_", "TP_", "FI_",  # between processes
+    "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "ONEDNN_", "DNNL_",  # threads of a processor
+    "VECLIB_", "NUMEXPR_", "MLX_", "METAL_", "MTL_", "AGX_",  # Apple, and its GPU's driver
+    "HF_", "HUGGINGFACE_", "TOKENIZERS_", "TQDM_", "MATCHED_FINEWEB_",  # the downloader and its client
+    "PYTHON", "LD_", "DYLD_", "MALLOC_", "TCMALLOC_", "LC_", "XDG_", "SSL_CERT_",  # the system
+)  # fmt: skip
+KNOWN_NAMES = (
+    *OWN_NAMES,
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "MASTER_ADDR", "MASTER_PORT"),
+    *("TMPDIR", "TEMP", "TMP", "LANG", "LANGUAGE", "TZ", "CC", "CXX", "NO_COLOR", "TERM", "COLUMNS"),
+)
+PATH_NAMES = ("DATA_PATH", "VAL_DATA_PATH", "TOKENIZER_PATH", "OUT_DIR", "EVAL_ONLY")
+ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+QUOTED = re.compile(r"""(?:"([^"]*)"|'([^']*)')\s*(?:#.*)?""", re.DOTALL)
+
+
+def parse(path: Path) -> dict[str, tuple[str, int]]:
+    """NAME -> (value, line number); a later line wins. GolfError names file and line."""
+    found = {}
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        line, where = line.strip(), f"{shown(path)}:{number}"
+        if not line or line.startswith("#"):
+            continue
+        match = ASSIGNMENT.fullmatch(line)
+        if not match:
+            raise GolfError(f"{where}: {line[:60]!r} is not NAME=value (no spaces around =)", 2)
+        found[match[1]] = (parse_value(match[2], where), number)
+    return found
+
+
+def parse_value(raw: str, where: str) -> str:
+    """The value behind NAME=, without quotes and comment; nothing in it is expanded or run."""
+    if raw[:1] in ("'", '"'):
+        match = QUOTED.fullmatch(raw)
+        if not match:
+            raise GolfError(f'{where}: the quotes do not pair; write NAME="value"', 2)
+        value = match[1] if match[1] is not None else match[2]
+    else:
+        value = re.sub(r"(^|\s)#.*", "", raw, flags=re.DOTALL).strip()
+    if "$(" in value or "`" in value:
+        raise GolfError(f"{where}: $(...) and backticks are not run here; write the value itself", 2)
+    refuse_unexpanded(value, where)
+    if "\0" in value:
+        raise GolfError(f"{where}: a zero byte in the value; retype the line", 2)
+    return value
+
+
+def refuse_unexpanded(value: str, where: str) -> None:
+    """GolfError for ~ and $NAME, which only a shell replaces; it says what to write instead."""
+    if re.search(r"(^|:)~|\$[A-Za-z_{]", value):
+        whole = re.sub(r"(^|:)~(?=/|$)|\$HOME\b|\$\{HOME\}", lambda m: (m[1] or "") + str(Path.home()), value)
+        hint = "write the value itself" if re.search(r"(^|:)~|\$", whole) else f"write {whole}"
+        raise GolfError(f"{where}: ~ and $NAME are not expanded here; {hint}", 2)
+
+
+def refuse_unknown(path: Path, found: dict[str, tuple[str, int]], knobs: dict[str, str]) -> None:
+    """GolfError for the first name that nothing reads: a misspelt knob is silent otherwise."""
+    for name, (_, number) in found.items():
+        require_known(name, knobs, f"{shown(path)}:{number}")
+
+
+def require_known(name: str, knobs: dict[str, str], where: str) -> None:
+    if is_known(name, knobs):
+        return
+    near = nearest(name, knobs, 0.6)
+    hint = f"did you mean {near}?" if near else "`train_gpt.py --knobs` lists the names"
+    raise GolfError(f"{where}: unknown name {name}; {hint}", 2)
+
+
+def set_words(words: list[str], knobs: dict[str, str]) -> None:
+    """NAME=value arguments behind a config do what they do in front of the command."""
+    for word in words:
+        name, _, value = word.partition("=")
+        require_known(name, knobs, f"argument {word[:60]!r}")
+        os.environ[name] = value
+
+
+def near_misses(knobs: dict[str, str]) -> list[str]:
+    """A warning for each variable of the environment that is nearly a knob; it holds much else."""
+    names = sorted(name for name in os.environ if name.isupper() and not is_known(name, knobs))
+    near = {name: nearest(name, knobs, 0.8) for name in names}
+    return [f"{name} is set and unknown; did you mean {n}?" for name, n in near.items() if n]
+
+
+def is_known(name: str, knobs: dict[str, str]) -> bool:
+    return name in knobs or name in KNOWN_NAMES or name.startswith(KNOWN_PREFIXES)
+
+
+def nearest(name: str, knobs: dict[str, str], cutoff: float) -> str | None:
+    """The known name that is most alike, by difflib's ratio of at least `cutoff`."""
+    found = difflib.get_close_matches(name.upper(), [*knobs, *OWN_NAMES], 1, cutoff)
+    return found[0] if found else None
+
+
+def settings(found: dict[str, tuple[str, int]], knobs: dict[str, str], defaults=None) -> dict[str, str]:
+    """What a run is given: `defaults` below the file, the file below the environment.
+
+    A relative path counts from the repository in a file, from the working directory in the
+    environment; trainers run in the repository, so only the latter is made absolute.
+    """
+    values = {**(defaults or {}), **{name: value for name, (value, _) in found.items()}}
+    for name in {*found, *values, *knobs, *OWN_NAMES}:
+        if name in os.environ:
+            values[name] = os.environ[name]
+            if name in PATH_NAMES:
+                refuse_unexpanded(values[name], name)
+            if name in PATH_NAMES and values[name] and Path.cwd() != REPO:
+                values[name] = os.path.abspath(values[name])
+    if "SEED" in os.environ and "SEEDS" not in os.environ:
+        values.pop("SEEDS", None)  # SEED=42 on the command line means that seed, whatever the file
+    if "TRAIN_MAX_SEQ_LEN" in os.environ and "TRAIN_SEQ_LEN" not in os.environ:
+        values.pop("TRAIN_SEQ_LEN", None)  # one knob, two names: trainers ask for this one first
+    return values

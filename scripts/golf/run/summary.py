@@ -1,0 +1,108 @@
+"""What a finished run came to, in a few lines; `python -m golf.run.summary RUN_DIR` is quickstart's end."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from pathlib import Path
+
+from golf.core.errors import GolfError
+from golf.core.json_io import dig, number
+from golf.core.paths import shown
+from golf.core.runlog import read_run
+
+ENOUGH_STEPS = 20  # fewer, and a model has learned next to nothing
+NOTES = {
+    "partial": "fewer targets than the challenge scores",
+    "resumed": "went on from a checkpoint",
+    "interrupted": "training was stopped early",
+}
+
+
+def summary(run_dir: Path, expect: str | None = None) -> list[str]:
+    """Score, bytes, seconds and place of a run, by metrics.jsonl; what is missing is left out.
+
+    expect: the range of val_bpb to print beside the score.
+    """
+    facts = read_run(run_dir)
+    score = facts.get("sliding") or facts.get("roundtrip") or {}
+    export, lines = facts.get("export", {}), []
+    if number(dig(score, "val_bpb")) is not None:
+        aside = f"  (expect {expect})" if expect else "  (bits per byte, lower is better)"
+        lines.append(f"score    val_bpb {score['val_bpb']:.4f}{aside}")
+    notes = dig(score, "notes")
+    if isinstance(notes, list) and notes:
+        lines.append(f"noted    {'; '.join(map(in_words, notes))}")
+    names = ("bytes_total", "bytes_code", "bytes_model", "cap", "headroom")
+    total, code, model, cap, room = (number(dig(export, name)) for name in names)
+    if None not in (total, code, model):
+        text = f"bytes    {total:,.0f} = code {code:,.0f} + model {model:,.0f}"
+        if cap and room is not None:
+            text += f"; cap {cap:,.0f}, {room:,.0f} to spare"
+        lines.append(text)
+    phases = {"setup": "end", "train": "train_end", "export": "export", "eval": "end"}
+    seconds = [(p, number(dig(facts, event, f"{p}_seconds"))) for p, event in phases.items()]
+    if any(s is not None for _, s in seconds):
+        text = ", ".join(f"{p} {s:.1f}" for p, s in seconds if s is not None)
+        lines.append(f"seconds  {text}; on {dig(facts, 'start', 'hardware')}")
+    lines.append(f"files    {shown(run_dir)}/ (train.log, metrics.jsonl, the artifact, the script)")
+    return lines
+
+
+def headline(run_dir: Path) -> str:
+    """What a newcomer may think of the run: it worked, or its training was too short to mean much."""
+    end = read_run(run_dir).get("train_end", {})
+    steps, seconds = number(dig(end, "step")), number(dig(end, "train_seconds"))
+    if steps is None or steps >= ENOUGH_STEPS or dig(end, "reason") == "iterations":
+        return "Done: a language model was trained, packed into one small file, and that file was scored."
+    begin = f"Only {steps:.0f} steps" + (f" in {seconds:.0f} s" if seconds else "")
+    if dig(end, "reason") == "interrupted":
+        return f"{begin}, since training was stopped early: the score means little."
+    return (
+        f"{begin}: this machine was too busy or too slow to learn in that time. All parts work, but the\n"
+        "score means little; call this again when it is idle, or with MAX_WALLCLOCK_SECONDS=300 before it."
+    )
+
+
+def in_words(note) -> str:
+    kind, _, name = str(note).partition("=")
+    if kind == "data":
+        return f"scored on {name}, so compare with its own scores alone"
+    return NOTES.get(kind, kind)
+
+
+def seed_table(rows: list[tuple[str, Path]]) -> list[str]:
+    """A line a seed (val_bpb, bytes, training seconds), then mean and standard deviation."""
+    lines = [f"{'seed':>10} {'val_bpb':>12} {'bytes':>11} {'seconds':>9}"]
+    scores = []
+    for seed, run_dir in rows:
+        facts = read_run(run_dir)
+        bpb = number(dig(facts, "sliding", "val_bpb"))
+        size = number(dig(facts, "export", "bytes_total"))
+        seconds = number(dig(facts, "train_end", "train_seconds"))
+        if bpb is None or size is None or seconds is None:
+            lines.append(f"{seed:>10} {'no score':>12}  see {shown(run_dir)}/train.log")
+            continue
+        scores.append(bpb)
+        lines.append(f"{seed:>10} {bpb:>12.6f} {size:>11,.0f} {seconds:>9.1f}")
+    if scores:
+        lines.append(f"{'mean':>10} {statistics.fmean(scores):>12.6f}")
+    if len(scores) > 1:
+        lines.append(f"{'std':>10} {statistics.stdev(scores):>12.6f}")
+    return lines
+
+
+def main(argv: list[str]) -> int:
+    if not 1 <= len(argv) <= 2:
+        print("usage: python -m golf.run.summary RUN_DIR [RANGE TO EXPECT]", file=sys.stderr)
+        return 2
+    try:
+        print("\n".join(["", headline(Path(argv[0])), *summary(Path(argv[0]), *argv[1:])]))
+    except (GolfError, OSError) as error:
+        print(f"golf report: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

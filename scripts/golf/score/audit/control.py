@@ -1,0 +1,89 @@
+"""The audit's control model: the entry that a track names as its reference, else a bigram model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from golf.core import track
+from golf.core.errors import GolfError
+from golf.core.submission import sha256
+from golf.run import preflight
+from golf.score.audit.passes import Pass, Text, feed
+from golf.score.audit.reference import bigram_log_probs
+from golf.score.claims import Entry, read_claim, read_entries
+from golf.score.feeder import AuditRule, Fault
+from golf.score.progress import Progress, say
+from golf.score.sandbox.client import Remote
+
+BIGRAM = "a bigram model, counted over the audited text"
+
+
+class Control:
+    """Says how likely another model than the submission holds each target: the audit's Reference.
+
+    rules: track.json. folder: the submission's, beside which the reference lies where the track is
+    not the repository's. start: loads an entry on a device, in a sandbox. A reference that cannot be
+    used is replaced by the bigram model, and rule() says so.
+    """
+
+    def __init__(
+        self,
+        rules: dict,
+        folder: Path,
+        device: str,
+        vocab: int,
+        start: Callable[[Entry, str], Remote],
+    ):
+        self.name, self.vocab, self.start = rules.get("reference"), vocab, start
+        self.device = "cpu" if device == "mlx" else device  # with either script
+        self.entry, self.trouble = None, None
+        self.asked, self.answer = None, None  # the last question: every seed asks the same
+        if self.name:
+            home = track.home(rules, folder.resolve()) / self.name
+            try:
+                entry = read_entries(home, read_claim(home), self.device)[0]
+                preflight.check_trainer(home / entry.script)
+                self.entry = entry
+            except GolfError as error:
+                self.give_up(str(error))
+
+    def __call__(self, text: Text) -> np.ndarray:
+        """float64 [n]: natural logarithms of the probabilities of the text's targets."""
+        if text is not self.asked:
+            self.asked, self.answer = text, self.score(text)
+        return self.answer
+
+    def score(self, text: Text) -> np.ndarray:
+        if self.entry:
+            say(f"audit: {len(text):,} targets by the control, {self.name}")
+            try:
+                with self.start(self.entry, self.device) as remote:
+                    return feed(remote, text, tell=Progress("the control", len(text)).tell).log_probs
+            except Fault as fault:
+                self.give_up(fault.message)
+        return bigram_log_probs(text.inputs, text.targets, self.vocab)
+
+    def recall(self, entry: Entry, text: Text, passed: Pass) -> None:
+        """An entry with the reference's own files has just been fed this text: that is the answer."""
+        if self.entry and contents(entry) == contents(self.entry):
+            self.asked, self.answer = text, passed.log_probs
+
+    def give_up(self, why: str) -> None:
+        self.entry, self.trouble = None, f"the track's reference {self.name} cannot be used: {why}"
+        say(f"{self.trouble}; a bigram model stands in, which shows less")
+
+    def rule(self) -> AuditRule:
+        """Which model the submission was compared with."""
+        if self.entry:
+            figure = f"{self.name}, seed {self.entry.seed}"
+            return AuditRule("control", True, figure, "the track's reference entry, run as a submission is")
+        sentence = self.trouble or "the track names no reference"
+        return AuditRule("control", None if self.trouble else True, BIGRAM, sentence)
+
+
+def contents(entry: Entry) -> dict[str, str]:
+    """The SHA-256 of each counted file."""
+    return {path: sha256(source) for path, source in entry.files.items()}

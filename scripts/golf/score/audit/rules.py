@@ -1,0 +1,304 @@
+"""Whether a score is honest: the stream and held-out text are fed again, cut at other places.
+
+A row that is the last of a call cannot know its target; fed again within a call it could. Honest rows
+are the same either way. docs/submission_interface.md has the rules, what each of them finds and how
+surely, and what none of them sees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from golf.score.audit.passes import SUM_TOLERANCE, Pass, Text, feed
+from golf.score.audit.reference import Gap, compare_texts
+from golf.score.audit.tokenizer import tokenizer
+from golf.score.feeder import AuditRule, Fault, Feeder
+
+MEAN_TOLERANCE = 1e-4  # bits a byte: how far two passes may differ in the mean
+ROW_TOLERANCE = 1e-3  # nats: how far two scores of a target may, where arithmetic is not noisy
+ROW_CAP = 0.3  # nats: and where it is (bfloat16), at most
+NOISE_QUANTILE = 0.98  # of the rows: what differs in fewer of them is no noise of arithmetic
+NOISE_FACTOR = 5.0  # a row of noisy arithmetic is this often the quantile off, at most
+NOISE_CAP = 0.01  # nats: root mean square difference of two passes
+NOISE_SIGMAS = 4.0  # standard errors of noise that a mean may be off
+CONFIDENCE = 0.95
+SURE_DOCUMENTS = 20  # of fewer, standard errors are too rough to accuse anyone who is not far off
+TAILS = (0.99, 0.999)  # quantiles of the lead over the control
+TAIL_SIGMAS = 4.5  # as there are several of them
+MOST_HELD_OUT = 1 << 18
+OTHER_KIND = 1.0  # nats a target: what a private text of another kind may explain
+LOWEST = -50.0  # nats: what counts for a target of probability 0
+
+Reference = Callable[[Text], np.ndarray]  # -> the log-probability of each target
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is fed beside the stream. A cut costs a scorer of windows another window."""
+
+    cuts: int  # of each of the two passes, at least
+    held_out: int  # targets, or a sixteenth of the stream where that is more; as many as it has at most
+    targets_a_cut: int  # more cuts where the text is longer
+    most_cuts: int
+
+    def held_out_of(self, scored: int) -> int:
+        """How many held-out targets go with so many of the stream."""
+        return min(max(self.held_out, min(scored // 16, MOST_HELD_OUT)), scored)
+
+    def cuts_of(self, count: int) -> int:
+        """How many cuts each pass has, of so many targets."""
+        return min(max(self.cuts, min(count // self.targets_a_cut, self.most_cuts)), count // 4)
+
+
+# A cut costs the starter another window, 0.1 s on two CPU cores: what is entered as a record pays for more.
+FULL = Size(cuts=160, held_out=1 << 15, targets_a_cut=1024, most_cuts=4096)
+RECORD = Size(cuts=1_050, held_out=MOST_HELD_OUT, targets_a_cut=1024, most_cuts=4096)
+QUICK = Size(cuts=64, held_out=8_192, targets_a_cut=2048, most_cuts=128)
+
+
+def audit(
+    feeder: Feeder,
+    text: Text,
+    first: Pass,
+    rng: np.random.Generator,
+    *,
+    reference: Reference,
+    size: Size = FULL,
+    log: Callable[[str], None] = print,
+    progress: Callable[[], Callable[[int], None]] = lambda: lambda at: None,
+) -> list[AuditRule]:
+    """Every rule's outcome. A submission's misbehaviour ends the audit and is a finding too.
+
+    first: the official pass, which was cut at uniform places. rng: seeded from what the submission
+    cannot know. reference: another model, which says how likely each target was, natural logarithms,
+    float64 [n]. progress: begins to tell how far the pass is, when it is called.
+    """
+    rules = [complete(text, first), *map(tokenizer, text.parts[:1])]
+    control = np.maximum(reference(text), LOWEST)
+    worst_sum = first.worst_sum
+    try:
+        cuts = draw_cuts(rng, first, control, size.cuts_of(len(text)))
+        log(f"audit: {len(text):,} targets again, {text.scored:,} of them scored; {len(cuts):,} cuts")
+        second = feed(feeder, text, cuts, progress())
+        worst_sum = max(worst_sum, second.worst_sum)
+        pair = Pair(text, first, second, control)
+        rules += [deterministic(pair), causal(pair)]
+    except Fault as fault:
+        rules.append(AuditRule(fault.rule, False, "the audit ended", fault.message))
+    rules += [rule(text, first, control) for rule in (at_first_sight, held_out, tails)]
+    if all(rule.id != "normalised" for rule in rules):
+        rules.append(normalised(worst_sum))
+    return rules
+
+
+def draw_uniform(rng: np.random.Generator, text: Text, size: Size) -> np.ndarray:
+    """Where the official pass is cut: all places alike."""
+    return rng.choice(len(text), size.cuts_of(len(text)), replace=False)
+
+
+def draw_cuts(rng: np.random.Generator, first: Pass, control: np.ndarray, cuts: int) -> np.ndarray:
+    """Where the second pass is cut: rows that were not blind in the first, half of them in proportion
+    to the square of their lead over the control, half to what they may have gained by peeking."""
+    lead = first.log_probs - control
+    weights = np.full(len(lead), 1e-12)  # where nothing is suspect, all alike
+    for of in (np.maximum(lead, 0) ** 2, suspicion(lead, control)):
+        of = np.where(of > ROW_TOLERANCE**2, of, 0)
+        weights += of / max(of.sum(), 1e-12)
+    weights[first.blind] = 1e-30
+    # the largest log weights plus Gumbel noise: sampling in proportion without replacement
+    keys = np.log(weights) + rng.gumbel(size=len(weights))
+    return np.argsort(-keys)[:cuts]
+
+
+def suspicion(lead: np.ndarray, control: np.ndarray) -> np.ndarray:
+    """Nats that each row may have gained by peeking, if honest rows are as good as the control's give
+    or take what models differ by: more, the harder the target. The lead itself where that is large."""
+    usual = float(np.median(np.abs(lead) / np.maximum(-control, 0.1)))
+    scale = usual * np.maximum(-control, 0) + 1e-9
+    return scale * np.logaddexp(0, lead / scale)
+
+
+# ---- What the first pass shows by itself
+
+
+def complete(text: Text, first: Pass) -> AuditRule:
+    scored = int(np.isfinite(first.log_probs[: text.scored]).sum())
+    whole = len(first.log_probs) == len(text) and scored == text.scored
+    meaning = "each target is scored once, in order; the scorer holds the stream, not the submission"
+    return AuditRule("complete", whole, f"{scored:,} of {text.scored:,} targets fed", meaning)
+
+
+def in_time(seconds: float, budget: float | None, same_device: bool) -> AuditRule:
+    """budget: the track's, seconds; None: it has none. same_device: as the lane's."""
+    figure = f"{seconds:.1f} s"
+    if budget is None:
+        return AuditRule("in-time", True, figure, "the track sets no limit")
+    within = seconds <= budget
+    figure += f" of {budget:g} s"
+    if same_device:
+        return AuditRule("in-time", within, figure, "measured from outside, loading and reset included")
+    meaning = "not a device of the lane's class: says little of the time on that"
+    return AuditRule("in-time", None, figure, meaning)
+
+
+def normalised(worst: float) -> AuditRule:
+    figure = f"largest |log-sum-exp| {worst:.2g} nats, {SUM_TOLERANCE:g} allowed"
+    meaning = "every row of every pass; it is taken off before the target's probability is read"
+    return AuditRule("normalised", worst <= SUM_TOLERANCE, figure, meaning)
+
+
+# ---- Two passes, cut at different places
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One text, fed twice."""
+
+    text: Text
+    first: Pass
+    second: Pass
+    control: np.ndarray  # float64 [n]
+
+    @cached_property
+    def apart(self) -> np.ndarray:
+        """First less second where neither was blind, nats."""
+        both = ~self.first.blind & ~self.second.blind
+        return difference(self.first.log_probs, self.second.log_probs)[both]
+
+    @cached_property
+    def noise(self) -> float:
+        """How far rows are off that are not blind, nats: root mean square."""
+        return float(np.sqrt(np.mean(self.apart**2)))
+
+    @cached_property
+    def row_allowed(self) -> float:
+        """How far any row may be off: the contract's, or what noise does that is in most rows."""
+        usual = float(np.quantile(np.abs(self.apart), NOISE_QUANTILE))
+        return min(max(NOISE_FACTOR * usual, ROW_TOLERANCE), ROW_CAP)
+
+    def gains(self, blind: Pass, seen: Pass) -> np.ndarray:
+        """How much better rows were that could know their target than when they were blind, nats."""
+        where = blind.blind & ~seen.blind
+        return difference(seen.log_probs, blind.log_probs)[where]
+
+    def mean_allowed(self, apart: np.ndarray) -> float:
+        """How far the mean of these differences may be off, nats."""
+        error = min(float(apart.std()), NOISE_CAP) / math.sqrt(max(len(apart), 1))
+        return MEAN_TOLERANCE * self.text.nats_of_a_bit + NOISE_SIGMAS * error
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a - b, finite: 0 where both are -inf."""
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(a - b, nan=0.0, posinf=99.0, neginf=-99.0)
+
+
+def deterministic(pair: Pair) -> AuditRule:
+    apart, noise, allowed = pair.apart, pair.noise, pair.row_allowed
+    mean, off = float(apart.mean()), int((np.abs(apart) > allowed).sum())
+    exact = not off or allowed > ROW_TOLERANCE  # noise of all rows has its outliers
+    passed = exact and noise <= NOISE_CAP and abs(mean) <= pair.mean_allowed(apart)
+    figure = (
+        f"{off} of {len(apart):,} rows off, most {np.abs(apart).max():.1e} nats of {allowed:.0e}; "
+        f"mean {mean / pair.text.nats_of_a_bit:+.1e} bits a byte, rms {noise:.1e} nats"
+    )
+    meaning = "two passes in new processes, cut elsewhere, agree"
+    if not passed:
+        meaning = "two passes disagree: rows depend on chance, or on where calls end"
+    return AuditRule("deterministic", bool(passed), figure, meaning)
+
+
+def causal(pair: Pair) -> AuditRule:
+    uniform = pair.gains(pair.first, pair.second)
+    gains = np.concatenate((uniform, pair.gains(pair.second, pair.first)))
+    allowed, mean = pair.row_allowed, float(uniform.mean())
+    moved = int((np.abs(gains) > allowed).sum())
+    passed = not moved and abs(mean) <= pair.mean_allowed(uniform)
+    figure = (
+        f"{moved} of {len(gains):,} blind rows moved, most {np.abs(gains).max():.1e} nats of "
+        f"{allowed:.0e}, mean {mean:+.1e}; finds 1 peek in {smallest_share(len(uniform)):,} anywhere"
+    )
+    meaning = "rows were as good before the next token was known"
+    if not passed:
+        better = "better" if gains.sum() > 0 else "different"
+        meaning = f"rows are {better} where the call holds the next token already: it peeks"
+    return AuditRule("causal", bool(passed), figure, meaning)
+
+
+def smallest_share(draws: int) -> int:
+    """n such that peeking at 1 target in n is hit by one of so many draws with CONFIDENCE."""
+    return int(1 / (1 - (1 - CONFIDENCE) ** (1 / max(draws, 1))))
+
+
+# ---- The first pass beside the control model
+
+
+def at_first_sight(text: Text, first: Pass, control: np.ndarray) -> AuditRule:
+    """Blind rows of the first pass, whose targets no process had seen before, against the others.
+    Coarse, but nothing that one process tells another can deceive it."""
+    lead = np.maximum(first.log_probs, LOWEST) - slope_of(first, control) * control
+    blind, seen = lead[first.blind], lead[~first.blind]
+    gap = float(seen.mean() - blind.mean())
+    allowed = NOISE_SIGMAS * float(lead.std()) / math.sqrt(len(blind))
+    figure = f"{gap:+.3f} nats better where the call holds the target, {allowed:.3f} allowed"
+    meaning = "as good where no process could have seen the target"
+    if gap > allowed:
+        meaning = "worse where no process could have seen the target: it peeks, and processes talk"
+    return AuditRule("first-sight", gap <= allowed, figure, meaning)
+
+
+def slope_of(first: Pass, control: np.ndarray) -> float:
+    """By how much log-probabilities follow the control's."""
+    a, b = np.maximum(first.log_probs, LOWEST), control - control.mean()
+    return float((a * b).sum() / max((b * b).sum(), 1e-12))
+
+
+def held_out(text: Text, first: Pass, control: np.ndarray) -> AuditRule:
+    """The stream, which was fed no later than the other text: a scorer that learns has learnt no less
+    by then."""
+    gap = gap_of(text, np.maximum(first.log_probs, LOWEST), control)
+    meaning = "as far ahead of the control model on other text"
+    return gap_rule("held-out", gap, "nats better on the stream", meaning, text.kin)
+
+
+def tails(text: Text, first: Pass, control: np.ndarray) -> AuditRule:
+    """The largest leads alone: what is stored of few targets is far ahead there."""
+    lead = np.maximum(first.log_probs, LOWEST) - control
+    worst, which = None, 0.0
+    for quantile in TAILS:
+        over = np.maximum(lead - np.quantile(lead, quantile), 0)
+        hard = np.minimum(control - np.quantile(control, 1 - quantile), 0)
+        gap = gap_of(text, over, hard, sigmas=TAIL_SIGMAS, alike=False)
+        if gap and (worst is None or gap.difference / gap.allowed > worst.difference / worst.allowed):
+            worst, which = gap, quantile
+    unit = f"nats more lead over the {100 * which:g} % quantile"
+    return gap_rule("tails", worst, unit, "no more large leads than on other text", text.kin)
+
+
+def gap_of(text: Text, model: np.ndarray, control: np.ndarray, **options) -> Gap | None:
+    on_stream = np.arange(len(text)) < text.scored
+    return compare_texts(model, control, text.documents, on_stream, **options)
+
+
+def gap_rule(rule: str, gap: Gap | None, unit: str, meaning: str, kin: bool) -> AuditRule:
+    """kin: whether both texts are of one kind. A model that is better than the control at one kind is
+    not as much better at another, so then only what no difference of kinds explains is FAIL."""
+    if gap is None:
+        return AuditRule(rule, None, "too few documents", "needs a longer stream, or text by --holdout")
+    figure = (
+        f"{gap.difference:+.4f} {unit}, error {gap.error:.4f}, {gap.allowed:.4f} "
+        f"allowed; {gap.documents[0]} and {gap.documents[1]} documents"
+    )
+    passed = gap.difference <= gap.allowed
+    if not passed:
+        meaning = "better on the stream than on other text of its kind: it holds the stream"
+        if min(gap.documents) < SURE_DOCUMENTS and gap.difference < 2 * gap.allowed:
+            passed, meaning = None, "perhaps chance, as documents are few: score without --quick"
+        elif not kin and gap.difference < OTHER_KIND:
+            passed, meaning = None, "it holds the stream, or the private text is of another kind: retrain it"
+    return AuditRule(rule, None if passed is None else bool(passed), figure, meaning)

@@ -1,0 +1,91 @@
+"""What a submission's folder offers to be scored: its claim, and the counted files of each seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from golf.core import submission
+from golf.core.errors import GolfError
+from golf.core.paths import shown
+from golf.core.strict_json import StrictError
+
+TORCH, MLX = "train_gpt.py", "train_gpt_mlx.py"
+SCRIPTS = {"cpu": (TORCH, MLX), "cuda": (TORCH,), "mlx": (MLX,)}  # by device, the first there is
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One seed of a submission: what it is scored from, and what it claims."""
+
+    seed: int
+    files: dict[str, Path]  # the counted files: path in the folder -> where it lies
+    script: str
+    artifact: str
+    bytes_total: int
+    claim: dict  # of submission.json's `seeds`
+
+
+def read_claim(folder: Path) -> dict:
+    """submission.json as an object."""
+    path = folder / "submission.json"
+    if not path.is_file():
+        raise GolfError(f"{shown(path)}: no such file; give a submission's folder", 2)
+    try:
+        return submission.read_claim(folder)
+    except StrictError as error:
+        raise GolfError(f"{shown(path)} {error}; golf.sh new makes it") from None
+
+
+def read_entries(folder: Path, claim: dict, device: str) -> list[Entry]:
+    """Every seed that ships an artifact, with the script for cpu, cuda or mlx. GolfError where a
+    counted file is not as declared."""
+    declared = {}
+    for entry in objects(claim, "files"):
+        if entry.get("role") == "val":
+            raise GolfError(f"{shown(folder)}: an own tokenizer (rule 4.3) is scored by reviewers", 2)
+        if entry.get("role") in submission.CODE_ROLES or entry.get("role") == "artifact":
+            declared[declared_path(folder, entry)] = entry["role"]
+    script = next((name for name in SCRIPTS[device] if declared.get(name) == "script"), None)
+    if script is None:
+        wanted = " or ".join(SCRIPTS[device])
+        raise GolfError(f"{shown(folder)}: submission.json lists no {wanted} with the role script")
+    entries = []
+    for seed in objects(claim, "seeds"):
+        artifact, name = seed.get("artifact"), seed.get("seed")
+        if artifact is None:
+            continue
+        if declared.get(str(artifact)) != "artifact" or not isinstance(name, int):
+            raise GolfError(f"{shown(folder)}: seed {name!a}: {artifact!a} is no listed artifact")
+        counted = [path for path, role in declared.items() if role != "artifact"] + [artifact]
+        files = {path: folder / path for path in counted}
+        listed = [{"path": path, "role": role} for path, role in declared.items()]
+        size = submission.count_bytes(folder, listed, artifact).total
+        entries.append(Entry(name, files, script, artifact, size, seed))
+    if not entries:
+        raise GolfError(f"{shown(folder)}: no seed ships an artifact, so nothing can be scored")
+    return entries
+
+
+def objects(claim: dict, name: str) -> list[dict]:
+    """The entries of a list of submission.json that are objects."""
+    value = claim.get(name)
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+
+def declared_path(folder: Path, entry: dict) -> str:
+    """The path of an entry of `files`: a file inside the folder, with the declared hash."""
+    path = entry.get("path")
+    if not is_inside(folder, path):
+        raise GolfError(f"{shown(folder)}: files names {path!a}, which is no file of this folder")
+    if submission.sha256(folder / path) != entry.get("sha256"):
+        raise GolfError(f"{shown(folder)}: {path!a} is not the file whose sha256 is listed")
+    return path
+
+
+def is_inside(folder: Path, path) -> bool:
+    """Whether `path` names a file of the folder by a plain relative path, with no link on its way."""
+    if not isinstance(path, str) or "\0" in path or {"..", "/"} & set(Path(path).parts):
+        return False
+    place, home = (folder / path).resolve(), folder.resolve()
+    return place.is_file() and place == home / path

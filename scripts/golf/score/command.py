@@ -1,0 +1,120 @@
+"""Score a submission again from its artifact, in a sandbox, and prove the score honest.
+
+The scorer owns the stream, the targets and the byte counts; the submission's script only says, in a
+sandbox, how likely it holds each next token. What comes out is the official score, compared with
+the claimed one, and the audit's rules. Exit code 0: no FAIL, 1: FAIL, 2: used wrongly.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+from golf.core.errors import GolfError
+from golf.core.packages import missing
+from golf.core.paths import REPO, path_argument, shown
+from golf.core.submission import require_folder
+
+NO_SANDBOX = (
+    "NO SANDBOX: this submission's code runs as you. It can read, change and send whatever you can. "
+    "Go on only with code that you have read."
+)
+
+DUE = "whole-score-due"  # a rule that passes, and says what a part of a score cannot show
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("folder", type=path_argument, metavar="FOLDER", help="a submission's")
+    parser.add_argument("--track", metavar="NAME", help="for a folder outside records/<track>/")
+    parser.add_argument("--data", type=path_argument, metavar="DIR", help="the shards' folder")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mlx"),
+        default="auto",
+        help="where its script runs; auto: cuda if there, else cpu; mlx for an MLX script alone",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="this seed alone (default: all)")
+    parser.add_argument(
+        "--targets", type=int, metavar="N", help="the first N alone; then no verdict on the score"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="one seed by chance, of a long stream 2 of 64 segments, and a shorter audit",
+    )
+    parser.add_argument(
+        "--holdout", type=path_argument, metavar="DIR", help="other validation shards to compare with"
+    )
+    parser.add_argument(
+        "--no-sandbox", action="store_true", help="run its code as yourself; only code you have read"
+    )
+    parser.add_argument("--json", action="store_true", help="audit.json on stdout, no file")
+
+
+def main(args) -> int:
+    try:  # here: other commands do without these packages
+        from golf.score.scorer import score
+    except ImportError as error:
+        raise missing(error.name or str(error)) from None
+    require_folder(args.folder)
+    path = None if args.json else report_file(args.folder)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which cleans up, as Ctrl-C does
+    report = score(
+        args.folder,
+        track_name=args.track,
+        data=args.data,
+        device=args.device,
+        seed=args.seed,
+        targets=args.targets,
+        quick=args.quick,
+        holdout=args.holdout,
+        sandboxed=not args.no_sandbox,
+    )
+    if args.json:
+        print(json.dumps(report, indent=1, allow_nan=False))
+    else:
+        print(table(report))
+        path.parent.mkdir(exist_ok=True)  # a folder that is refused leaves none
+        path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        where = f"{report['folder']} on {report['track']}; {shown(path)}"
+        print(f"{report['verdict']} {where}; {report['ruling']}")
+    return int(report["verdict"] == "FAIL")
+
+
+def table(report: dict) -> str:
+    """The report for people."""
+    lines = [f"{report['folder']}: {report['mode']} score on {report['device']}, {report['machine']}"]
+    if report["sandbox"] == "none":
+        lines.append(NO_SANDBOX)
+    lines += map(rule_line, report["rules"])
+    for seed in report["seeds"]:
+        lines.append(f"\nseed {seed['seed']}   {'claimed':>12} {'official':>12}")
+        for name in ("val_loss", "val_bpb"):
+            official = seed["official"][name] if seed["official"] else None
+            cells = ("-" if v is None else f"{v:.8f}" for v in (seed["claimed"][name], official))
+            lines.append("{:<11} {:>12} {:>12}".format(name, *cells))
+        lines.append(
+            f"{seed['targets']:,} targets scored, {seed['fed']:,} fed in {seed['score_seconds']:.1f} s after "
+            f"{seed['load_seconds']:.1f} s of loading; {seed['peak_memory_bytes'] >> 20:,} MiB at most"
+        )
+        lines += map(rule_line, seed["rules"])
+    return "\n".join(lines)
+
+
+def rule_line(rule: dict) -> str:
+    level = {True: "PASS", False: "FAIL", None: "NEEDS-HUMAN"}[rule["passed"]]
+    level = "NOTE" if rule["id"] == DUE else level
+    sentence = "" if level == "PASS" else f": {rule['sentence']}"  # audit.json has all of them
+    return f"{level:<11} {rule['id']:<14} {rule['figure']}{sentence}"
+
+
+def report_file(folder: Path) -> Path:
+    """Where audit.json goes, in runs/: nothing is written into a submission's folder."""
+    path = REPO / "runs" / f"score-{folder.resolve().name}" / "audit.json"
+    try:  # before hours of scoring
+        path.parent.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GolfError(f"{shown(path)}: cannot be written ({error.strerror}); use --json", 2) from None
+    return path

@@ -1,0 +1,240 @@
+"""The sandbox that submissions run in: bubblewrap, a filter of system calls, another user.
+
+A submission sees this Python, the packages that scoring needs and shared libraries, read-only
+(sandbox_view.py); a copy of its own counted files; an empty home. It has no network, no other
+process, no capability, and neither the validation stream nor any file of the user's. What it may
+ask of the kernel is in sandbox_filter.py. https://github.com/containers/bubblewrap
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from golf.core import machine
+from golf.score.sandbox import syscalls as sandbox_filter
+from golf.score.sandbox.view import View, links, view
+
+HOME, FOLDER, HOST = "/home/scorer", "/submission", "/scorer_host.py"
+NOBODY = 65534
+TMPFS_BYTES = 1 << 30
+ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d")
+CUDA_DEVICES = ("nvidia*", "dxg")  # dxg: WSL2
+# What is shown of /proc and /sys besides a process's own files. The rest are counters of the whole
+# machine, which two passes could talk by, and settings. CUDA's driver looks for its devices there.
+PROC = ("self", "thread-self", "mounts", "net", "cpuinfo", "meminfo", "filesystems", "version")
+PROC_CUDA = ("devices", "driver", "modules", "sys")
+SYS_HIDDEN_CUDA = ("fs", "kernel", "power", "firmware")
+PASSED_ON = ("LANG", "LC_ALL", "OMP_NUM_THREADS", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+READ_AHEAD_BYTES = PAGE_BYTES * os.sysconf("SC_PHYS_PAGES") // 4  # of what is shown
+PYTHON = [sys.executable, "-I", "-S", "-c"]
+PARTS = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one submission may use; over it, the sandbox ends."""
+
+    load_seconds: float = 600.0  # importing the script, load_scorer
+    call_seconds: float = 900.0  # one call of reset or log_probs
+    memory_bytes: int = min(16 << 30, PAGE_BYTES * os.sysconf("SC_PHYS_PAGES") * 3 // 4)
+    tasks: int = 256 + 16 * (os.cpu_count() or 1)  # processes and threads
+
+
+@dataclass(frozen=True)
+class User:
+    """Who a submission is, and bubblewrap's options for it."""
+
+    uid: int | None  # what scorer_host.py becomes; None: it stays what bubblewrap made it
+    options: tuple[str, ...]
+
+    @property
+    def trial(self) -> str:
+        """What must work in there, in Python."""
+        return f"import os; os.setgroups([]); os.setresuid(*[{self.uid}] * 3)" if self.uid else "pass"
+
+
+def users() -> list[User]:
+    """How a submission can be nobody, the best first.
+
+    Root starts bubblewrap as itself and the host then becomes NOBODY for good, for the kernel too.
+    Anyone else, and a root that may not do that, needs a user namespace: the kernel then still knows
+    a submission as who runs the scorer, but for what is read-only or refused in any case.
+    """
+    alone = ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY), "--cap-drop", "ALL"]
+    if "--disable-userns" in options():
+        alone.append("--disable-userns")
+    found = [User(None, tuple(alone))]
+    if os.geteuid() == 0 and "--perms " in options() and all(map(readable_by_all, view().shown)):
+        capabilities = ("--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
+        found.insert(0, User(NOBODY, capabilities))
+    return found
+
+
+def readable_by_all(path: Path) -> bool:
+    """Whether others than its owner may read it, once it lies where they can go."""
+    needed = 0o5 if path.is_dir() else 0o4
+    return path.stat().st_mode & needed == needed
+
+
+@cache
+def user() -> User | str:
+    """Who a submission runs as here; or why bubblewrap cannot be used."""
+    said = ""
+    for candidate in users():
+        with tempfile.TemporaryFile() as file:
+            file.write(sandbox_filter.program())
+            file.seek(0)
+            tried = subprocess.run(
+                ["bwrap", *PARTS, *candidate.options, "--ro-bind", "/", "/", "--proc", "/proc"]
+                # a Python that lies in /dev/shm is still there to be tried
+                + ["--dev", "/dev", "--ro-bind-try", "/dev/shm", "/dev/shm"]
+                + ["--seccomp", str(file.fileno()), *PYTHON, candidate.trial],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                pass_fds=[file.fileno()],
+            )
+        if tried.returncode == 0:
+            return candidate
+        said = (tried.stderr.strip().splitlines() or [f"exit code {tried.returncode}"])[-1]
+    return said
+
+
+@cache
+def why_not() -> str | None:
+    """Why bubblewrap cannot be used here, and what to do; None: it can."""
+    if not sys.platform.startswith("linux"):
+        return "the sandbox needs Linux (on Windows: WSL2)"
+    if not sandbox_filter.known_machine():
+        return f"the sandbox needs 64-bit Python on {' or '.join(sandbox_filter.MACHINES)}"
+    if shutil.which("bwrap") is None:
+        return "the sandbox needs the package bubblewrap; install it (sudo apt install bubblewrap)"
+    said = user()
+    if isinstance(said, User):
+        return None
+    return f"bubblewrap cannot make namespaces here ({said}); {what_to_do()}"
+
+
+def what_to_do() -> str:
+    """For a machine that forbids namespaces. docs/scoring.md says more."""
+    if any(Path(path).exists() for path in ("/.dockerenv", "/run/.containerenv")):
+        return (
+            "start the container with --security-opt seccomp=unconfined --security-opt "
+            "apparmor=unconfined --security-opt systempaths=unconfined --cap-add SYS_ADMIN, or score "
+            "outside it"
+        )
+    settings = {  # that forbid, at the value that does
+        "kernel/apparmor_restrict_unprivileged_userns": ("1", "0"),
+        "kernel/unprivileged_userns_clone": ("0", "1"),
+        "user/max_user_namespaces": ("0", "15000"),
+    }
+    for name, (forbids, allows) in settings.items():
+        path = Path("/proc/sys", name)
+        if path.exists() and path.read_text(encoding="utf-8").strip() == forbids:
+            profile = ", or give bwrap the AppArmor profile in docs/scoring.md" if "apparmor" in name else ""
+            return f"sudo sysctl -w {name.replace('/', '.')}={allows}{profile}"
+    return "allow unprivileged user namespaces (docs/scoring.md, The sandbox)"
+
+
+@cache
+def options() -> str:
+    """The options that this bubblewrap knows."""
+    return subprocess.run(["bwrap", "--help"], capture_output=True, encoding="utf-8", errors="replace").stdout
+
+
+def shows(path: Path) -> bool:
+    """Whether the sandbox would let a submission read what lies at `path`."""
+    return view().includes(path.resolve())
+
+
+def command(folder: Path, host: Path, device: str, filter_fd: int) -> list[str]:
+    """bubblewrap's part of the command line: `folder` becomes FOLDER, the file `host` HOST.
+
+    filter_fd: a file that holds sandbox_filter.program(), which the process inherits.
+    """
+    args = ["bwrap", *PARTS, *user().options, "--hostname", "scorer", "--new-session", "--die-with-parent"]
+    args += ["--proc", "/proc", "--dev", "/dev"]
+    size = ["--size", str(TMPFS_BYTES)] if "--size " in options() else []
+    perms = ["--perms", "1777"] if "--perms " in options() else []
+    for path in ("/tmp", "/dev/shm", HOME):
+        args += [*size, *perms, "--tmpfs", path]
+    for name in links():
+        if os.path.islink(f"/{name}"):
+            args += ["--symlink", os.readlink(f"/{name}"), f"/{name}"]
+    args += ["--dir", "/etc"]
+    for name in ETC:
+        args += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    args += show(view()) + proc_and_sys(device)
+    args += ["--ro-bind", str(folder), FOLDER, "--ro-bind", str(host), HOST]
+    # The root and /dev are file systems in memory themselves.
+    args += ["--remount-ro", "/dev", "--remount-ro", "/"]
+    return [*args, "--seccomp", str(filter_fd), "--chdir", FOLDER, "--"]
+
+
+def show(what: View) -> list[str]:
+    """Each path where it lies, folders before what lies in them."""
+    around = {parent for path in what.shown for parent in path.parents if not what.includes(parent)}
+    # bubblewrap alone would let nobody but root into them.
+    args = [arg for path in sorted(around) for arg in ("--dir", str(path))]
+    for path in sorted({*what.shown, *what.hidden}):
+        args += ["--ro-bind", str(path), str(path)] if path in what.shown else hide(path)
+    return args
+
+
+def hide(path: Path | str) -> list[str]:
+    """An empty file or folder in the place of what is there.
+
+    Where only a user namespace is to be had, that folder can be written to, for it is the user's: a
+    page of memory, which counts. To make it read-only would take four times as long.
+    """
+    if not os.path.isdir(path):
+        return ["--ro-bind", "/dev/null", str(path)]
+    size = ["--size", str(PAGE_BYTES)] if "--size " in options() else []
+    perms = ["--perms", "0555"] if "--perms " in options() else []
+    return [*size, *perms, "--tmpfs", str(path)]
+
+
+def proc_and_sys(device: str) -> list[str]:
+    """Hides what is not a process's own. It may be writable where the kernel takes us for root."""
+    cuda, args = device == "cuda", []
+    kept = {*PROC, *(PROC_CUDA if cuda else ())}
+    root = os.geteuid() == 0 and user().uid is None
+    for name in sorted(os.listdir("/proc")):
+        if name in kept or name.isdigit():
+            continue
+        if root or os.stat(f"/proc/{name}").st_mode & 0o4:  # else it is not to be read
+            args += hide(f"/proc/{name}")
+    if cuda:
+        for name in ("/proc/driver", "/proc/sys"):
+            args += ["--ro-bind-try", name, name]
+        args += ["--ro-bind", "/sys", "/sys"]
+        for name in SYS_HIDDEN_CUDA:
+            args += hide(f"/sys/{name}") if os.path.exists(f"/sys/{name}") else []
+        for path in (p for pattern in CUDA_DEVICES for p in sorted(Path("/dev").glob(pattern))):
+            args += ["--dev-bind", str(path), str(path)]
+    return args
+
+
+def environment() -> dict[str, str]:
+    """All variables that a submission sees."""
+    return bare_environment(HOME) | {"PYTHONPATH": ":".join(map(str, view().packages))}
+
+
+def bare_environment(home: str) -> dict[str, str]:
+    """The same without a sandbox. Another home is no reason not to find `pip install --user`'s."""
+    env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    env |= machine.thread_limit()  # a container's quota, which the libraries do not see
+    env |= {"HOME": home, "USER": "scorer", "TMPDIR": "/tmp", "PATH": "/usr/bin:/bin"}
+    env |= {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}  # the same results each time
+    packages = site.getusersitepackages()
+    return env | ({"PYTHONPATH": packages} if packages in sys.path else {})

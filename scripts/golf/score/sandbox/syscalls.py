@@ -1,0 +1,167 @@
+"""The system calls that a submission may not make: a seccomp filter, as bubblewrap loads it.
+
+Refused is what could carry a message from one pass to the next, what looks into other processes or
+into the machine, and what no scorer needs of the parts of the kernel where most of its errors were.
+A filter is a program of 8-byte instructions over `struct seccomp_data` (the call's number, the
+architecture, six arguments): man 2 seccomp, and Documentation/userspace-api/seccomp_filter.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import platform
+import struct
+import sys
+
+# name: its numbers on x86_64 and on aarch64; None: there is no such call.
+REFUSED = {
+    # Keys and System V's memory, queues: they stay when a process has gone.
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "shmdt": (67, 197),
+    "semget": (64, 190),
+    "semop": (65, 193),
+    "semtimedop": (220, 192),
+    "semctl": (66, 191),
+    "msgget": (68, 186),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "msgctl": (71, 187),
+    "mq_open": (240, 180),
+    "mq_unlink": (241, 181),
+    # Which pages of a file are in memory: a pass could tell the next by what it had read.
+    "mincore": (27, 232),
+    "cachestat": (451, 451),
+    # Other processes.
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
+    "process_mrelease": (448, 448),
+    "pidfd_getfd": (438, 438),
+    "kcmp": (312, 272),
+    "move_pages": (279, 239),
+    "migrate_pages": (256, 238),
+    # Mounts, namespaces, watching files.
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "statmount": (457, 457),
+    "listmount": (458, 458),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
+    "acct": (163, 89),
+    "sethostname": (170, 161),
+    "setdomainname": (171, 162),
+    "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265),
+    "fanotify_init": (300, 262),
+    "fanotify_mark": (301, 263),
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "inotify_add_watch": (254, 27),
+    # The rest of the kernel that no scorer needs.
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "io_setup": (206, 0),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "delete_module": (176, 106),
+    "syslog": (103, 116),
+    "reboot": (169, 142),
+    "settimeofday": (164, 170),
+    "clock_settime": (227, 112),
+    "adjtimex": (159, 171),
+    "clock_adjtime": (305, 266),
+    "iopl": (172, None),
+    "ioperm": (173, None),
+    "modify_ldt": (154, None),
+    "uselib": (134, None),
+    "personality": (135, 92),
+    "vhangup": (153, 58),
+    "vmsplice": (278, 75),
+    "memfd_secret": (447, 447),  # memory that is seen in no figure
+}
+# The same with another error. 0: it does nothing, and says that it did.
+ANSWERED = {
+    "clone3": ((435, 435), errno.ENOSYS),  # its flags lie in memory; libc then takes clone
+    "readahead": ((187, 213), 0),
+    "fadvise64": ((221, 223), 0),  # what is in memory stays in memory
+}
+IS, IS_NOT, HAS = "is", "is not", "has"  # HAS: any of these bits
+LOW, HIGH = 0, 4  # the halves of an argument
+NAMESPACES = 0x7E020000  # every CLONE_NEW* that clone takes
+JOIN_SESSION_KEYRING, AF_UNIX = 1, 1
+# Refused where the test of an argument holds: numbers, argument, its half, test, value, error.
+CONDITIONS = (
+    ((250, 219), 0, LOW, IS_NOT, JOIN_SESSION_KEYRING, errno.EPERM),  # keyctl: a new, nameless one
+    ((250, 219), 1, LOW, IS_NOT, 0, errno.EPERM),
+    ((250, 219), 1, HIGH, IS_NOT, 0, errno.EPERM),
+    ((41, 198), 0, LOW, IS_NOT, AF_UNIX, errno.EAFNOSUPPORT),  # socket
+    ((53, 199), 0, LOW, IS_NOT, AF_UNIX, errno.EAFNOSUPPORT),  # socketpair
+    ((56, 220), 0, LOW, HAS, NAMESPACES, errno.EPERM),  # clone
+    ((28, 233), 2, LOW, IS, 20, errno.EINVAL),  # madvise: MADV_COLD, MADV_PAGEOUT
+    ((28, 233), 2, LOW, IS, 21, errno.EINVAL),
+    ((327, 286), 5, LOW, IS_NOT, 0, errno.EOPNOTSUPP),  # preadv2, pwritev2: RWF_NOWAIT and others
+    ((328, 287), 5, LOW, IS_NOT, 0, errno.EOPNOTSUPP),
+    ((16, 29), 1, LOW, IS, 0x5412, errno.EPERM),  # ioctl: TIOCSTI, TIOCLINUX, TIOCSETD
+    ((16, 29), 1, LOW, IS, 0x541C, errno.EPERM),
+    ((16, 29), 1, LOW, IS, 0x5423, errno.EPERM),
+    ((72, 25), 1, LOW, IS, 1024, errno.EPERM),  # fcntl: F_SETLEASE, F_NOTIFY
+    ((72, 25), 1, LOW, IS, 1026, errno.EPERM),
+    ((9, 222), 3, LOW, HAS, 0x40000, errno.ENOMEM),  # mmap, memfd_create: huge pages are not counted
+    ((319, 279), 1, LOW, HAS, 4, errno.EINVAL),
+)
+LAST_KNOWN = 462  # calls that are younger than this list do not exist
+# machine: its column above, AUDIT_ARCH_*
+MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+X32 = 0x40000000  # the bit of x86_64's second set of calls, which has numbers of its own
+
+LOAD, RETURN = 0x20, 0x06
+JUMP_EQUAL, JUMP_ABOVE, JUMP_FROM, JUMP_BITS = 0x15, 0x25, 0x35, 0x45
+KILL, ERROR, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+NUMBER_AT, ARCH_AT, ARGUMENTS_AT = 0, 4, 16
+
+
+def known_machine() -> bool:
+    return platform.machine() in MACHINES and sys.maxsize > 1 << 32
+
+
+def program(machine: str | None = None) -> bytes:
+    """The filter for a machine of MACHINES (default: this one)."""
+    column, arch = MACHINES[machine or platform.machine()]
+    code = [(LOAD, 0, 0, ARCH_AT), (JUMP_EQUAL, 1, 0, arch), (RETURN, 0, 0, KILL)]
+    code += [(LOAD, 0, 0, NUMBER_AT), (JUMP_FROM, 0, 1, X32), (RETURN, 0, 0, KILL)]
+    code += [(JUMP_ABOVE, 0, 1, LAST_KNOWN), (RETURN, 0, 0, ERROR | errno.ENOSYS)]
+    for numbers, error in [(numbers, errno.EPERM) for numbers in REFUSED.values()] + [*ANSWERED.values()]:
+        if numbers[column] is not None:
+            code += [(JUMP_EQUAL, 0, 1, numbers[column]), (RETURN, 0, 0, ERROR | error)]
+    for numbers, argument, half, test, value, error in CONDITIONS:
+        refuse, jump = (RETURN, 0, 0, ERROR | error), JUMP_BITS if test == HAS else JUMP_EQUAL
+        to = (1, 0) if test == IS_NOT else (0, 1)  # over the refusal, where the test does not hold
+        code += [(JUMP_EQUAL, 0, 4, numbers[column])]
+        code += [(LOAD, 0, 0, ARGUMENTS_AT + 8 * argument + half), (jump, *to, value & 0xFFFFFFFF)]
+        code += [refuse, (LOAD, 0, 0, NUMBER_AT)]
+    code.append((RETURN, 0, 0, ALLOW))
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)

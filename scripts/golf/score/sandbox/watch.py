@@ -1,0 +1,63 @@
+"""Watches what a sandbox uses, whether or not anyone waits for its answer."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+
+from golf.score.feeder import Fault
+from golf.score.sandbox import usage as sandbox_usage
+from golf.score.sandbox.bwrap import Limits
+
+TICK_SECONDS = 0.05
+MEMORY_RESERVE = 0.03  # of the machine's memory: less left ends the sandbox, whoever took the rest
+
+
+class Watch(threading.Thread):
+    """Looks every TICK_SECONDS, and seldom enough to be cheap. Over a limit it keeps the Fault, then
+    ends the process with all below it: whoever asks the process next finds both."""
+
+    def __init__(self, process: subprocess.Popen, limits: Limits):
+        super().__init__(name="sandbox watch", daemon=True)
+        self.process, self.limits = process, limits
+        self.during = "starting"  # set by who asks: for the message
+        self.fault: Fault | None = None
+        self.peak_memory_bytes = 0
+        self.pids: list[int] = []  # below the process, as of the last look
+        self.over = threading.Event()
+        self.shared_before = sandbox_usage.machine_memory().shared_bytes
+        self.start()
+
+    def run(self) -> None:
+        tick = TICK_SECONDS
+        while not self.over.wait(tick):
+            began = time.monotonic()
+            if rule_and_sentence := self.look():
+                self.fault = Fault(*rule_and_sentence)
+                sandbox_usage.end(self.process)
+                return
+            tick = max(TICK_SECONDS, 20 * (time.monotonic() - began))
+
+    def look(self) -> tuple[str, str] | None:
+        """The rule that is broken, and a sentence.
+
+        Memory: what is resident, and by how much the machine's shared memory has grown, since files
+        in memory need belong to no process.
+        """
+        used, self.pids = sandbox_usage.usage(self.process.pid)
+        machine, most, during = sandbox_usage.machine_memory(), self.limits, self.during
+        shared = max(machine.shared_bytes - self.shared_before, used.shared_bytes)
+        memory = used.memory_bytes + shared
+        self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
+        if used.tasks > most.tasks:
+            return "tasks", f"over {most.tasks} processes and threads while {during}"
+        if memory > most.memory_bytes:
+            return "memory", f"over {most.memory_bytes:,} bytes of memory while {during}"
+        if machine.left < MEMORY_RESERVE:
+            return "memory", f"the machine's memory ran out while {during}"
+        return None
+
+    def stop(self) -> None:
+        self.over.set()
+        self.join()

@@ -1,0 +1,487 @@
+"""The official score of a submission: the stream fed, claims compared, the audit called."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from golf.check.command import RULING
+from golf.core import submission, track
+from golf.core.errors import GolfError
+from golf.core.json_io import dig, number
+from golf.core.paths import shown
+from golf.run import preflight
+from golf.score import stream as streams
+from golf.score.audit.control import Control
+from golf.score.audit.passes import Pass, Text, feed
+from golf.score.audit.rules import FULL, MOST_HELD_OUT, QUICK, RECORD, Size, audit, draw_uniform, in_time
+from golf.score.claims import MLX, TORCH, Entry, objects, read_claim, read_entries
+from golf.score.command import DUE, NO_SANDBOX
+from golf.score.feeder import AuditRule, Fault
+from golf.score.progress import FIRST_CALLS, Progress, say
+from golf.score.sandbox import bwrap as sandbox
+from golf.score.sandbox.bwrap import Limits
+from golf.score.sandbox.client import Remote
+from golf.score.stream import Stream
+
+SCHEMA_VERSION = 1
+SEGMENTS = submission.SEGMENTS
+SCORE_TOLERANCE = 0.0005  # bits a byte: a claim better by more is refused, on any device
+SEGMENT_TOLERANCE = 0.004  # the same of one segment: noise of 1/64 of the targets is 8 times as much
+QUICK_SEGMENTS = 2
+QUICK_TARGETS = 1 << 17  # --quick feeds streams of up to so many targets whole
+QUICK_CONTEXT = 2048  # and else its segments alone, after so many tokens before them
+CUDA_SIGNS = ("/dev/nvidiactl", "/dev/dxg")  # dxg: WSL2
+
+
+@dataclass
+class Result:
+    """What scoring one seed found."""
+
+    seed: int
+    bytes_total: int
+    claimed: dict[str, float | None]
+    official: dict | None = None  # val_loss, val_bpb, segments; None where no whole score was taken
+    rules: list[AuditRule] = field(default_factory=list)
+    targets: int = 0  # compared with the claim
+    fed: int = 0  # of the stream, in the official pass
+    load_seconds: float = 0.0
+    score_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def add(self, rule: str, passed: bool | None, figure: str, sentence: str) -> None:
+        self.rules.append(AuditRule(rule, passed, figure, sentence))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is the same for every seed."""
+
+    rules: dict  # track.json
+    stream: Stream
+    holdout: Stream | None
+    kind: str  # of held-out text: private, drawn (of train shards) or public
+    device: str
+    lane: str | None
+    quick: bool
+    start: Callable[[Entry, str], Remote]
+    sandboxed: bool
+    control: Control
+    rng: np.random.Generator
+
+    @property
+    def partial(self) -> bool:
+        return len(self.stream) != self.rules["targets"]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all targets are fed, not some segments."""
+        return not self.quick or len(self.stream) <= QUICK_TARGETS
+
+    @property
+    def size(self) -> Size:
+        """How much the audit feeds."""
+        return QUICK if self.quick else RECORD if self.lane == "record" else FULL
+
+    def edges(self, segment: int) -> tuple[int, int]:
+        """A segment's first target, and the one after its last."""
+        count = len(self.stream)
+        return -(-segment * count // SEGMENTS), -(-(segment + 1) * count // SEGMENTS)
+
+    @cached_property
+    def segments(self) -> list[int]:
+        """Those that are compared: all, or of a long stream with --quick two, drawn now."""
+        if self.whole:
+            return list(range(SEGMENTS))
+        return sorted(self.rng.choice(SEGMENTS, QUICK_SEGMENTS, replace=False).tolist())
+
+    @cached_property
+    def parts(self) -> list[tuple[int, int]]:
+        """The targets that are fed, each part in a new process: the stream, or each segment after
+        some context."""
+        if self.whole:
+            return [(0, len(self.stream))]
+        parts = []
+        for start, stop in map(self.edges, self.segments):
+            if parts and parts[-1][1] == start:
+                parts[-1] = parts[-1][0], stop
+            else:
+                parts.append((max(0, start - QUICK_CONTEXT), stop))
+        return parts
+
+    @cached_property
+    def text(self) -> Text:
+        """What every pass feeds: the parts, and held-out text from a document's beginning on."""
+        parts = tuple(self.stream.part(*part) for part in self.parts)
+        if self.holdout is None:
+            return Text(parts)
+        tokens = self.holdout.tokens
+        begins = np.flatnonzero(self.stream.vocabulary.special[tokens])
+        start = begins[0] if len(begins) else 0
+        most = self.size.held_out_of(sum(map(len, parts)))
+        return Text(parts, tokens[start : start + most + 1], self.kind != "private")
+
+
+def score(
+    folder: Path,
+    *,
+    track_name: str | None = None,
+    data: Path | None = None,
+    device: str = "auto",
+    seed: int | None = None,
+    targets: int | None = None,
+    quick: bool = False,
+    holdout: Path | None = None,
+    sandboxed: bool = True,
+    limits: Limits | None = None,
+) -> dict:
+    """Scores a submission's folder; the report that audit.json holds. GolfError: could not."""
+    claim = read_claim(folder)
+    rules = track.load(track_name) if track_name else track.of_folder(folder) or of_claim(claim)
+    device = pick_device(device, folder)
+    source = streams.load(rules, data)
+    guard(sandboxed, data or streams.default_folder(rules), *filter(None, [holdout]))
+    stream = pick_targets(rules, source, targets)
+    rng = np.random.default_rng()  # of the system's entropy: nobody can foresee it
+    held_out, kind = hold_out(source, stream, holdout, data or streams.default_folder(rules), rng)
+    entries = pick_seeds(read_entries(folder, claim, device), seed, quick)
+    preflight.check_trainer(folder / entries[0].script)  # what is missing here is no fault of it
+    vocab = len(source.vocabulary)
+
+    def start(entry: Entry, device: str) -> Remote:
+        paths = entry.files, entry.script, entry.artifact
+        return Remote(*paths, device, vocab, limits, sandboxed)
+
+    job = Job(
+        rules=rules,
+        stream=stream,
+        holdout=held_out,
+        kind=kind,
+        device=device,
+        lane=claim.get("lane") if isinstance(claim.get("lane"), str) else None,
+        quick=quick,
+        start=start,
+        sandboxed=sandboxed,
+        control=Control(rules, folder, device, vocab, start),
+        rng=rng,
+    )
+    results = [score_entry(job, entry) for entry in entries]
+    general = general_rules(job, source, claim, results)
+    return report_of(job, folder, source, claim, results, general)
+
+
+# ---- What is scored
+
+
+def of_claim(claim: dict) -> dict:
+    name = claim.get("track")
+    if isinstance(name, str) and name in track.names():
+        return track.load(name)
+    raise GolfError("the folder lies under no track's and names none; give --track NAME", 2)
+
+
+def pick_device(name: str, folder: Path) -> str:
+    """auto: mlx for a folder with the MLX script alone, cuda where its framework finds such a
+    device, else cpu. GolfError where cuda is asked for in vain."""
+    if name == "auto" and not (folder / TORCH).exists() and (folder / MLX).exists():
+        return "mlx"
+    if name == "auto" and not any(Path(path).exists() for path in CUDA_SIGNS):
+        return "cpu"
+    if name in ("auto", "cuda") and (folder / TORCH).is_file():
+        try:
+            preflight.check_cuda(folder / TORCH, dict(os.environ))
+        except GolfError:
+            if name == "cuda":
+                text = "--device cuda: PyTorch finds no CUDA device here; use --device cpu"
+                raise GolfError(text, 2) from None
+            return "cpu"
+    return "cuda" if name == "auto" else name
+
+
+def guard(sandboxed: bool, *texts: Path) -> None:
+    """GolfError unless a sandbox can be had, and hides these texts and home, or none is wanted."""
+    if not sandboxed:
+        say(NO_SANDBOX)
+    elif sandbox.why_not():
+        raise GolfError(f"{sandbox.why_not()}. --no-sandbox runs its code as yourself", 2)
+    else:
+        for path in (*texts, Path.home()):
+            if sandbox.shows(path):
+                raise GolfError(f"{shown(path)}: lies where the sandbox shows Python; move either", 2)
+
+
+def pick_targets(rules: dict, source: streams.Source, asked: int | None) -> Stream:
+    """The track's targets, or the first so many; their bytes are the track's, where it pins them."""
+    count, held = rules["targets"] if asked is None else asked, len(source.tokens) - 1
+    if not SEGMENTS <= count <= held:
+        raise GolfError(f"{count:,} targets to score; {SEGMENTS} to {held:,} are possible here", 2)
+    stream = source.stream(0, count)
+    size, pinned = int(stream.target_bytes.sum()), rules.get("target_bytes")
+    if count == rules["targets"] and pinned not in (None, size):
+        raise GolfError(f"the targets have {size:,} bytes, the track pins {pinned:,}; one is wrong", 2)
+    return stream
+
+
+def hold_out(
+    source: streams.Source, stream: Stream, folder: Path | None, data: Path, rng: np.random.Generator
+) -> tuple[Stream | None, str]:
+    """Text that the submission is not scored on, as much as the audit feeds, and its kind: private
+    shards; parts drawn now from the train shards; else, public, what follows in the validation shard."""
+    count, vocabulary = min(len(stream), MOST_HELD_OUT), source.vocabulary
+    if folder:
+        return Stream(streams.load_more(folder, vocabulary), vocabulary).part(0, len(stream)), "private"
+    drawn = streams.draw_holdout(data, vocabulary, rng, count)
+    if drawn is not None:
+        return Stream(drawn, vocabulary), "drawn"
+    rest = source.stream(len(stream), len(stream))
+    return rest if len(rest) else None, "public"
+
+
+def pick_seeds(entries: list[Entry], seed: int | None, quick: bool) -> list[Entry]:
+    """--quick takes one at random where none is named."""
+    if seed is not None:
+        found = [entry for entry in entries if entry.seed == seed]
+        if not found:
+            known = ", ".join(str(entry.seed) for entry in entries)
+            raise GolfError(f"no seed {seed} with an artifact; there are {known}", 2)
+        return found
+    return [entries[np.random.default_rng().integers(len(entries))]] if quick else entries
+
+
+# ---- One seed
+
+
+def score_entry(job: Job, entry: Entry) -> Result:
+    """Feeds the stream, compares with the claim, audits. A Fault is a finding and ends it, and so is
+    whatever else goes wrong meanwhile: a submission that breaks the scorer gets no better report."""
+    claimed = {name: number(entry.claim.get(name)) for name in ("val_loss", "val_bpb")}
+    result = Result(entry.seed, entry.bytes_total, claimed)
+    cap = job.rules["cap_bytes"]
+    room = f"{entry.bytes_total:,} of {cap:,} bytes"
+    result.add("bytes", entry.bytes_total <= cap, room, "script, artifact and what else counts")
+    say(f"seed {entry.seed}: loading on {job.device}")
+    remote = None
+    try:
+        with job.start(entry, job.device) as remote:
+            result.load_seconds = remote.load_seconds
+            score_stream(job, entry, remote, result)
+    except Fault as fault:
+        result.add(fault.rule, False, "ended", fault.message)
+    except Exception as error:
+        told = f"the scorer could not go on: {type(error).__name__}: {ascii(str(error))[:200]}"
+        result.add("scorer", False, "ended", f"{told}; if no fault of the submission's, score again")
+    if remote:
+        result.peak_memory_bytes = remote.peak_memory_bytes
+    return result
+
+
+def score_stream(job: Job, entry: Entry, remote: Remote, result: Result) -> None:
+    """The official pass, what it says of the claims, and the audit."""
+    text = job.text
+    first = first_pass(job, remote)
+    result.fed, result.score_seconds = text.scored, first.seconds
+    log_probs = np.full(len(job.stream), np.nan)  # of the targets that were fed
+    for (start, stop), at in zip(job.parts, text.begins):
+        log_probs[start:stop] = first.log_probs[at : at + stop - start]
+    found = score_of_segments(job.stream, log_probs, job.segments)
+    result.targets = sum(stop - start for start, stop in map(job.edges, job.segments))
+    if job.whole:
+        result.official = official_score(job.stream, log_probs, found)
+        compare_score(job, result)
+    if not job.partial:
+        compare_segments(result, claimed_segments(entry), found, job.whole)
+    budget = None if job.partial or not job.whole else job.rules["eval_seconds"]
+    result.rules.append(in_time(first.seconds, budget, job.lane == "record" and job.device == "cuda"))
+    job.control.recall(entry, text, first)
+    options = dict(reference=job.control, size=job.size, log=say)
+    options |= dict(progress=lambda: Progress("the audit", len(text)).tell)
+    found = audit(remote, text, first, job.rng, **options)
+    result.rules += found if job.control.entry else [beside_a_bigram(rule) for rule in found]
+
+
+def beside_a_bigram(rule: AuditRule) -> AuditRule:
+    """A bigram model explains few large leads: the learning example, honest, is far ahead of it by them."""
+    if rule.id != "tails" or rule.passed is not False:
+        return rule
+    why = "more large leads on the stream; a bigram control cannot tell why"
+    return replace(rule, passed=None, sentence=why)
+
+
+def first_pass(job: Job, remote: Remote) -> Pass:
+    """Feeds the text once. It is cut as often as in the audit's pass."""
+    text = job.text
+    progress = Progress(f"feeding {len(text):,} targets", len(text), len(text))
+    cuts = np.concatenate((np.cumsum(FIRST_CALLS) - 1, draw_uniform(job.rng, text, job.size)))
+    first = feed(remote, text, cuts, progress.tell)
+    lost = np.flatnonzero(~np.isfinite(first.log_probs[: text.scored]))
+    if len(lost):
+        raise Fault("finite", f"target {lost[0]} was given no probability: an infinite score")
+    return first
+
+
+def score_of_segments(stream: Stream, log_probs: np.ndarray, chosen: list[int]) -> dict[int, list]:
+    """[nats, bytes] of each chosen segment."""
+    parts = np.arange(len(stream)) * SEGMENTS // len(stream)
+    sums = (np.bincount(parts, w, SEGMENTS).tolist() for w in (-log_probs, stream.target_bytes))
+    pairs = [[n, int(b)] for n, b in zip(*sums)]
+    return {s: pairs[s] for s in chosen}
+
+
+def official_score(stream: Stream, log_probs: np.ndarray, segments: dict[int, list]) -> dict:
+    """val_loss in nats a target, val_bpb in bits a byte, and the segments' [nats, bytes]."""
+    count, nats, size = len(stream), -float(log_probs.sum()), int(stream.target_bytes.sum())
+    return dict(val_loss=nats / count, val_bpb=bits_a_byte(nats, size), segments=list(segments.values()))
+
+
+def bits_a_byte(nats: float, size: int) -> float:
+    return nats / math.log(2) / max(size, 1)
+
+
+# ---- Claims
+
+
+def compare_score(job: Job, result: Result) -> None:
+    official, claimed = result.official, result.claimed
+    if job.partial:
+        of = f"{result.targets:,} of {job.rules['targets']:,} targets"
+        result.add("claim", None, of, "a part was scored; leave --targets out for a verdict")
+    elif None in claimed.values():
+        told = f"official {official['val_bpb']:.6f} bits a byte"
+        result.add("claim", None, told, "it claims no val_loss or no val_bpb to compare with")
+    else:
+        nats = (official["val_loss"] - claimed["val_loss"]) * len(job.stream)
+        by_loss = bits_a_byte(nats, int(job.stream.target_bytes.sum()))
+        better = max(official["val_bpb"] - claimed["val_bpb"], by_loss)
+        result.add(
+            "claim",
+            better <= SCORE_TOLERANCE,
+            f"claimed {claimed['val_bpb']:.6f}, official {official['val_bpb']:.6f} bits a byte",
+            f"val_bpb and val_loss may be claimed at most {SCORE_TOLERANCE:g} bits a byte better",
+        )
+
+
+def claimed_segments(entry: Entry) -> list[list[float]] | None:
+    """64 pairs [nats, bytes], or None."""
+    value = entry.claim.get("segments")
+    if not isinstance(value, list) or len(value) != SEGMENTS:
+        return None
+    pairs = [pair for pair in value if isinstance(pair, list) and len(pair) == 2]
+    right = all(None not in map(number, pair) for pair in pairs) and len(pairs) == SEGMENTS
+    return pairs if right else None
+
+
+def compare_segments(result: Result, claimed, found: dict[int, list], exact: bool) -> None:
+    """Each fed segment's claim; `found` maps a segment to its [nats, bytes]."""
+    which = f"{len(found)} of {SEGMENTS} segments"
+    if claimed is None:
+        result.add("segments", None, which, "it claims no segments to compare with")
+        return
+    wrong = [s for s in found if claimed[s][1] != found[s][1]]
+    if wrong:
+        told = f"segment {wrong[0]}: {claimed[wrong[0]][1]} bytes claimed, {found[wrong[0]][1]} there"
+        result.add("segments", False, told, "the bytes of the targets are not a matter of the model")
+        return
+    better = {s: bits_a_byte(found[s][0] - claimed[s][0], found[s][1]) for s in found}
+    worst = max(better, key=better.get)
+    right = better[worst] <= SEGMENT_TOLERANCE
+    sentence = f"a claim may be at most {SEGMENT_TOLERANCE:g} better than the official number"
+    if not right and not exact:
+        sentence = (
+            f"scored after {QUICK_CONTEXT:,} tokens of context alone: a scorer that learns or looks "
+            "further back needs the whole score, without --quick"
+        )
+    figure = f"{which}; at most {better[worst]:+.6f} bits a byte better (segment {worst})"
+    result.add("segments", right or (None if not exact else False), figure, sentence)
+
+
+def general_rules(job: Job, source: streams.Source, claim: dict, results: list[Result]) -> list[AuditRule]:
+    """What holds for the submission as a whole."""
+    rules = [job.control.rule()]
+    for name, value in source.hashes.items():
+        if job.rules["data"].get(name) is None:
+            told = "as the claim's" if dig(claim, "data", name) == value else "NOT the claim's"
+            rules.append(
+                AuditRule("data-unpinned", None, f"{name} {value[:12]}, {told}", "the track pins none yet")
+            )
+    if job.kind == "public":
+        figure = "public text alone: that an entry knows it by heart cannot be excluded"
+        passed = None if job.lane == "record" else True
+        rules.append(AuditRule("holdout-public", passed, figure, "score it with --holdout (golf.sh holdout)"))
+    if not job.sandboxed:
+        rules.append(AuditRule("sandbox", None, "none", "scored without a sandbox: read its code first"))
+    rules += claim_mean(job, claim, results)
+    seeds = objects(claim, "seeds")
+    if len(results) < len(seeds):
+        shipped = sum(seed.get("artifact") is not None for seed in seeds)
+        told = f"{len(results)} of {len(seeds)} seeds scored"
+        sentence = "the others' scores are claims"
+        if shipped < len(seeds):
+            sentence += f"; {len(seeds) - shipped} ship no artifact, so nobody can score them"
+        # which of those that could be scored are is the caller's choice; `whole-score-due` says so too
+        rules.append(AuditRule("seeds", None if shipped < len(seeds) else True, told, sentence))
+    if job.quick or len(results) < len(seeds) or job.partial:
+        rules.append(AuditRule(DUE, True, "not whole", whole_score_due(job, len(results), len(seeds))))
+    return rules
+
+
+def whole_score_due(job: Job, scored: int, seeds: int) -> str:
+    """What this score cannot show."""
+    lacks = []
+    if scored < seeds:
+        lacks.append(f"{seeds - scored} of {seeds} seeds")
+    if not job.whole:
+        lacks.append(f"{SEGMENTS - QUICK_SEGMENTS} of {SEGMENTS} segments of each seed")
+    if job.partial:
+        lacks.append("the targets after these")
+    if job.quick:
+        lacks.append("rarer peeking, and less text known by heart, than its figures tell")
+    due = "score again without --quick, --seed and --targets: this shows nothing of "
+    return due + ", ".join(lacks)
+
+
+def claim_mean(job: Job, claim: dict, results: list[Result]) -> list[AuditRule]:
+    """The claimed mean, against official scores where there are some and claims where there are none."""
+    scores = {result.seed: result.official["val_bpb"] for result in results if result.official}
+    seeds, claimed = objects(claim, "seeds"), number(claim.get("val_bpb"))
+    values = [scores.get(seed.get("seed"), number(seed.get("val_bpb"))) for seed in seeds]
+    if job.partial or not scores or not values:
+        return []
+    told = f"the mean of {len(values)} seeds, {len(scores)} of them scored"
+    if claimed is None or None in values:
+        return [AuditRule("claim-mean", None, "none to compare", f"{told}; a val_bpb is missing")]
+    official = submission.mean(values)
+    figure = f"claimed {claimed:.6f}, official {official:.6f} bits a byte"
+    return [AuditRule("claim-mean", official - claimed <= SCORE_TOLERANCE, figure, told)]
+
+
+# ---- The report
+
+
+def report_of(job: Job, folder: Path, source, claim: dict, results: list[Result], general) -> dict:
+    found = [rule.passed for rule in general + [r for result in results for r in result.rules]]
+    verdict = "FAIL" if False in found else "NEEDS-HUMAN" if None in found else "PASS"
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": verdict,
+        "ruling": RULING,
+        "folder": shown(folder),
+        "track": job.rules["name"],
+        "lane": job.lane,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "mode": "quick" if job.quick else "part" if job.partial else "whole",
+        "targets": len(job.stream),
+        "device": job.device,
+        "machine": f"{os.cpu_count()}-core {platform.machine()}, {platform.system()}",
+        "sandbox": "bubblewrap" if job.sandboxed else "none",
+        "data": {"name": job.rules["data"]["name"], **source.hashes},
+        "rules": [asdict(rule) for rule in general],
+        "seeds": [asdict(result) for result in results],
+    }

@@ -1,0 +1,461 @@
+"""Make a submission folder from one finished run, or from several seeds of one config.
+
+It becomes records/<track>/<date>_<name>/ (or --out DIR): the script that really ran, modules of its
+own, logs, packed artifacts, metrics, and submission.json and README.md filled from them. Where the
+script ran from a folder of records/, or --out names a folder that holds it, that folder is completed:
+what is there is kept. Then it is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import statistics
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from golf.check import command as check
+from golf.core import track
+from golf.core.errors import GolfError
+from golf.core.json_io import dig, number, parse_json
+from golf.core.paths import REPO, path_argument, shown
+from golf.core.runlog import read_run, run_folders
+from golf.core.submission import (
+    IDEA,
+    MAY_DIFFER,
+    NOT_REPEATED,
+    PLACEHOLDERS,
+    SCHEMA_VERSION,
+    Count,
+    command_line,
+    count_bytes,
+    mean,
+    sha256,
+)
+
+MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.py")
+# Metrics may hold half a surrogate pair: UTF-8 has none, but JSON has its escape.
+TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
+
+
+@dataclass
+class Run:
+    """A finished run: its folder, its facts (runlog.read_run) and its seed."""
+
+    folder: Path
+    facts: dict[str, dict]
+    seed: int
+    script: str
+
+    @property
+    def config(self) -> dict:
+        value = self.facts["start"].get("config")
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def modules(self) -> dict[str, str]:
+        """Files beside the script that it imports, with their SHA-256."""
+        value = self.facts["start"].get("modules")
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def origin(self) -> dict:
+        """supervisor.json: what was asked for; empty for a trainer that ran by itself."""
+        path = self.folder / "supervisor.json"
+        value = parse_json(path.read_bytes()) if path.is_file() else None
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def artifact(self) -> str:
+        return Path(self.facts["export"]["artifact"]).name  # in the run's folder, whatever it says
+
+    @property
+    def packed_name(self) -> str:
+        """final_model.int8.zlib as final_model_seed<S>.int8.zlib."""
+        stem, _, rest = self.artifact.partition(".")
+        return f"{stem}_seed{self.seed}.{rest}"
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN_DIR", help="one for each seed")
+    parser.add_argument("--out", type=path_argument, metavar="DIR", help="the folder to make")
+    parser.add_argument("--track", metavar="NAME", help="default: by the run's data and targets")
+    parser.add_argument(
+        "--lane",
+        metavar="LANE",
+        help="record, open-hardware or non-record, as the track has them; default: by the hardware",
+    )
+    parser.add_argument("--name", help="what to call it; default: the run's name")
+    parser.add_argument("--author", help="default: git config user.name")
+    parser.add_argument("--github-id", help="default: git config github.user")
+    parser.add_argument("--blurb", help="one sentence on the idea")
+
+
+def main(args) -> int:
+    runs = [read_finished(folder) for place in args.runs for folder in run_folders(place)]
+    refuse_mixed(runs)
+    worked_in = args.out or entry_folder(runs[0])
+    rules = choose_track(args, runs, worked_in)
+    lane = args.lane or guess_lane(rules, runs[0])
+    if lane not in rules["lanes"]:
+        raise GolfError(f"lane {lane!r}: {rules['name']} has {', '.join(rules['lanes'])}", 2)
+    name = args.name or re.sub(r"-s\d+$", "", str(dig(runs[0].facts, "start", "run_id") or ""))
+    date = datetime.fromtimestamp(runs[0].facts["start"]["time"], timezone.utc).date().isoformat()
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "submission"
+    out = (worked_in or track.RECORDS / rules["name"] / f"{date}_{slug}").resolve()
+    if os.path.lexists(out):
+        refuse_other_script(out, runs[0])
+    words = {
+        "author": args.author or git_config("user.name") or PLACEHOLDERS["author"],
+        "github_id": args.github_id or git_config("github.user") or PLACEHOLDERS["github_id"],
+        "name": name,
+        "blurb": args.blurb or PLACEHOLDERS["blurb"],
+        "date": date,
+        "track": rules["name"],
+        "lane": lane,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".new-") as temporary:
+        folder = Path(temporary) / "folder"
+        folder.mkdir()
+        fill(folder, out, runs, words)
+        put(folder, out)
+    print(f"made     {shown(out)}/ from {len(runs)} run{'s' * (len(runs) > 1)}")
+    return tell_check(out, rules)
+
+
+def tell_check(out: Path, rules: dict) -> int:
+    """The check's findings; words that a person adds now are no failure of this command."""
+    case = check.check_folder(out, rules)
+    code = check.report(case, as_json=False)
+    left = {finding.rule for finding in case.findings if finding.level == check.FAIL}
+    if left == {"placeholder"}:
+        print("next     write what these lines name, then check again: "
+              f"scripts/check_submission_folder.sh {shlex.quote(shown(out))}")  # fmt: skip
+        return 0
+    return code
+
+
+def entry_folder(run: Run) -> Path | None:
+    """records/<track>/<folder>, where the script ran from one; as the supervisor noted it."""
+    noted = run.origin.get("trainer")
+    if not isinstance(noted, str) or "\0" in noted:
+        return None
+    folder = (REPO / noted).parent.resolve()
+    in_a_track = folder.parent.parent == track.RECORDS.resolve()
+    return folder if in_a_track and (folder.parent / "track.json").is_file() else None
+
+
+def choose_track(args, runs: list[Run], worked_in: Path | None) -> dict:
+    if args.track:
+        return track.load(args.track)
+    return (worked_in and track.of_folder(worked_in)) or guess_track(runs, args.lane)
+
+
+def refuse_other_script(out: Path, run: Run) -> None:
+    """A folder that is there is completed only where it holds the script that ran."""
+    script = out / run.script
+    if not script.is_file():
+        why = f"holds no {run.script}"
+    elif script.read_bytes() != (run.folder / run.script).read_bytes():
+        why = f"its {run.script} is not the one that ran"
+    else:
+        return
+    raise GolfError(f"{shown(out)} is there already, and {why}; choose another --name or --out, or remove it")
+
+
+def put(made: Path, out: Path) -> None:
+    """Moves what was made to its place; into a folder that is there only what it lacks, all or nothing."""
+    if not out.exists():
+        made.rename(out)
+        return
+    new = []
+    for path in sorted(made.iterdir()):
+        there = out / path.name
+        if not os.path.lexists(there):
+            new.append(path)
+        elif not there.is_file() or there.read_bytes() != path.read_bytes():
+            raise GolfError(
+                f"{shown(there)} is there already and is not what this run makes; move it away, "
+                "or choose another --out"
+            )
+    for path in sorted(new, key=lambda path: path.name == "submission.json"):  # it last
+        path.rename(out / path.name)
+
+
+def read_finished(folder: Path) -> Run:
+    """The run in `folder`; GolfError where it is none, is unfinished or was changed since."""
+    facts = read_run(folder)
+    if not facts:
+        raise GolfError(
+            f"{shown(folder)}: no metrics.jsonl with events there; give a run's folder, or of runs with "
+            "SEEDS=... their RUN_ID's",
+            2,
+        )
+    needed = ("start", "train_end", "export", "sliding", "end")
+    missing = [name for name in needed if name not in facts]
+    code = dig(facts, "end", "exit_code")
+    if missing or code != 0:
+        why = f"metrics.jsonl has no {missing[0]} event" if missing else f"it ended with exit code {code}"
+        raise GolfError(f"{shown(folder)} is not finished: {why}; run it to its end (RESUME=1 goes on)")
+    seed, script = facts["start"].get("seed"), facts["start"].get("script")
+    artifact, began = facts["export"].get("artifact"), number(facts["start"].get("time"))
+    kinds = isinstance(seed, int) and isinstance(script, str) and isinstance(artifact, str)
+    if not kinds or began is None or not 0 <= began < 1e11:
+        raise GolfError(f"{shown(folder)}: metrics.jsonl lacks seed, time, script or artifact; run it again")
+    run = Run(folder, facts, seed, Path(script).name)
+    odd = [n for n, digest in run.modules.items() if not MODULE.fullmatch(n) or not isinstance(digest, str)]
+    if odd:
+        raise GolfError(f"{shown(folder)}: metrics.jsonl names a module {odd[0][:60]!r}; run it again")
+    for name, known in (
+        (script, facts["start"].get("script_sha256")),
+        *run.modules.items(),
+        (artifact, facts["export"].get("artifact_sha256")),
+        ("train.log", None),
+        ("metrics.jsonl", None),
+    ):
+        refuse_changed(folder / Path(name).name, known)
+    return run
+
+
+def refuse_changed(path: Path, known: str | None) -> None:
+    """GolfError where a file of a run is gone, a link, or not the one of this SHA-256."""
+    if path.is_symlink():
+        raise GolfError(f"{shown(path)} is a link to somewhere else; a run writes files")
+    if not path.is_file():
+        raise GolfError(f"{shown(path)} is gone; without it the run cannot be submitted")
+    if known and sha256(path) != known:
+        raise GolfError(f"{shown(path)} was changed after the run; run it again")
+
+
+def refuse_mixed(runs: list[Run]) -> None:
+    """Several runs are seeds of one thing: the same script, data and configuration."""
+    seeds = Counter(run.seed for run in runs)
+    for seed, times in seeds.items():
+        if times > 1:
+            raise GolfError(f"seed {seed} is given {times} times; give one run a seed")
+    first, config = runs[0], runs[0].config
+    for run in runs[1:]:
+        for what in ("script_sha256", "modules", "data"):
+            if run.facts["start"].get(what) != first.facts["start"].get(what):
+                raise GolfError(f"{shown(run.folder)} and {shown(first.folder)} differ in {what}")
+        other = run.config
+        for name in sorted({*config, *other} - {*MAY_DIFFER}):
+            if config.get(name) != other.get(name):
+                raise GolfError(
+                    f"{shown(run.folder)} and {shown(first.folder)} differ in {name}: "
+                    f"{other.get(name)} and {config.get(name)}"
+                )
+
+
+def guess_track(runs: list[Run], lane: str | None) -> dict:
+    facts = runs[0].facts
+    slowest = max(number(r.facts["train_end"].get("train_seconds")) or 0.0 for r in runs)
+    return track.guess(dig(facts, "start", "data", "name"), facts["sliding"].get("targets"), slowest, lane)
+
+
+def guess_lane(rules: dict, run: Run) -> str:
+    """The track's first lane; a record lane is for its record hardware alone."""
+    start, wanted = run.facts["start"], rules.get("record_hardware")
+    fits = not wanted or (
+        all(start.get(key) == wanted[key] for key in ("device", "world_size"))
+        and any(part in str(start.get("hardware")) for part in wanted["names"])
+    )
+    usable = [lane for lane in rules["lanes"] if lane != "record" or fits]
+    return (usable or rules["lanes"])[0]
+
+
+def git_config(key: str) -> str:
+    """git's setting, in whatever encoding it was written; nothing without git or the setting."""
+    try:
+        said = subprocess.run(["git", "config", key], cwd=REPO, capture_output=True).stdout
+    except OSError:
+        return ""
+    try:
+        text = said.decode("utf-8")
+    except UnicodeDecodeError:
+        text = said.decode("latin-1")  # of an old system
+    return "".join(c for c in text.strip() if c.isprintable())
+
+
+def fill(folder: Path, out: Path, runs: list[Run], words: dict) -> None:
+    """Writes the whole submission into `folder`; `out` is where it will stand, and what it holds is kept."""
+    first = runs[0]
+    roles = {first.script: "script", "train.log": "log", "README.md": "readme"}
+    roles |= dict.fromkeys(first.modules, "score")
+    for name in (first.script, *first.modules):
+        shutil.copyfile(first.folder / name, folder / name)
+    copy(first.folder / "train.log", folder / "train.log", "log")
+    for run in runs:
+        for source, target, role in (
+            ("train.log", f"train_seed{run.seed}.log", "log"),
+            ("metrics.jsonl", f"metrics_seed{run.seed}.jsonl", "log"),
+            (run.artifact, run.packed_name, "artifact"),
+        ):
+            copy(run.folder / source, folder / target, role)
+            roles[target] = role
+    value = claim(folder, out, runs, roles, words)
+    if (out / "README.md").is_file():
+        shutil.copyfile(out / "README.md", folder / "README.md")
+    else:
+        (folder / "README.md").write_text(readme(value, first.facts["start"]), **TEXT)
+    places = {path: folder / path for path in roles} | extras(out, roles)
+    for path, place in sorted(places.items()):
+        entry = {"path": path, "role": roles.get(path, "extra"), "bytes": place.stat().st_size}
+        value["files"].append({**entry, "sha256": sha256(place)})
+    (folder / "submission.json").write_text(dump(value), **TEXT)
+
+
+def extras(out: Path, roles: dict[str, str]) -> dict[str, Path]:
+    """What a person has put beside a script in its folder and a submission may hold, by path."""
+    found = {}
+    for path in sorted(out.rglob("*")) if out.is_dir() else []:
+        name = path.relative_to(out)
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts)
+        plain = path.is_file() and not path.is_symlink() and path.suffix != ".py"
+        if plain and not hidden and name.as_posix() not in {*roles, "submission.json"}:
+            found[name.as_posix()] = path
+    return found
+
+
+def claim(folder: Path, out: Path, runs: list[Run], roles: dict[str, str], words: dict) -> dict:
+    """submission.json's object, but for `files`."""
+    first = runs[0]
+    listed = [{"path": path, "role": role} for path, role in roles.items()]
+    counts = [count_bytes(folder, listed, run.packed_name) for run in runs]
+    seeds = [describe_seed(run, count) for run, count in zip(runs, counts)]
+    largest = max(counts, key=lambda count: count.total)
+    start, data = first.facts["start"], first.facts["start"].get("data") or {}
+    env = repeat_env(first)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **words,
+        "hardware": start.get("hardware"),
+        "command": repeat_command(first, home(out, words["track"]), env),
+        "env": env,
+        "val_loss": mean([s["val_loss"] for s in seeds]),
+        "val_bpb": mean([s["val_bpb"] for s in seeds]),
+        "bytes_total": largest.total,
+        "bytes_code": largest.code,
+        "bytes_model": largest.model,
+        "train_seconds": mean([s["train_seconds"] for s in seeds]),
+        "eval_seconds": mean([s["eval_seconds"] for s in seeds]),
+        "files": [],
+        "data": {name: data.get(name) for name in ("name", "val_sha256", "tokenizer_sha256")},
+        "seeds": seeds,
+    }
+
+
+def copy(source: Path, target: Path, role: str) -> None:
+    """As it is, but a log's paths become relative to the repository: whose home it lies in is private."""
+    content = source.read_bytes()
+    target.write_bytes(content.replace(os.fsencode(f"{REPO}/"), b"") if role == "log" else content)
+
+
+def describe_seed(run: Run, count: Count) -> dict:
+    score, facts = run.facts["sliding"], run.facts
+    figures = {
+        "val_loss": score.get("val_loss"),
+        "val_bpb": score.get("val_bpb"),
+        "bytes_total": count.total,
+        "train_seconds": facts["train_end"].get("train_seconds"),
+        "eval_seconds": facts["end"].get("eval_seconds"),
+    }
+    for name, value in figures.items():
+        if number(value) is None:
+            raise GolfError(f"{shown(run.folder)}: metrics.jsonl has no {name}; run it again")
+    return {
+        "seed": run.seed,
+        **figures,
+        "log": f"train_seed{run.seed}.log",
+        "artifact": run.packed_name,
+        "segments": score.get("segments"),
+    }
+
+
+def repeat_env(run: Run) -> dict[str, str]:
+    """The variables that make the run again: those that were set, else the whole configuration."""
+    given = run.origin.get("set")
+    values = given if isinstance(given, dict) else run.config
+    env = {}
+    for name, value in sorted(values.items()):
+        private = name in NOT_REPEATED or name.startswith("HF_")  # HF_TOKEN
+        if not private and value not in (None, ""):
+            text = str(int(value)) if isinstance(value, bool) else str(value)
+            env[name] = text.removeprefix(f"{REPO}/")
+    return env
+
+
+def home(out: Path, track_name: str) -> Path:
+    """Where the folder will stand in a clone, relative to its root."""
+    if out.is_relative_to(REPO):
+        return out.relative_to(REPO)
+    return track.RECORDS.relative_to(REPO) / track_name / out.name
+
+
+def repeat_command(run: Run, folder: Path, env: dict[str, str]) -> str:
+    """The shell command that repeats the first seed, from the repository's root."""
+    world = run.facts["start"].get("world_size")
+    starter = ["python3"]
+    if isinstance(world, int) and world > 1:
+        starter = ["torchrun", "--standalone", f"--nproc_per_node={world}"]
+    return command_line({**env, "SEED": str(run.seed)}, [*starter, str(folder / run.script)])
+
+
+def dump(value: dict) -> str:
+    """JSON for people: indented, but a segment is one line."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    figure = r"\n\s+([-+.\deE]+)"  # a line end: no text in the JSON holds one
+    return re.sub(rf"\[{figure},{figure}\n\s+\]", r"[\1, \2]", text) + "\n"
+
+
+def readme(value: dict, start: dict) -> str:
+    """The submission's page: a table of what was measured, and a place for what was thought."""
+    rows = [
+        f"| {s['seed']} | {s['val_loss']:.6f} | {s['val_bpb']:.6f} | {s['bytes_total']:,} "
+        f"| {s['train_seconds']:.1f} | {s['eval_seconds']:.1f} |"
+        for s in value["seeds"]
+    ]
+    if len(rows) > 1:
+        loss, bpb = (statistics.stdev(s[n] for s in value["seeds"]) for n in ("val_loss", "val_bpb"))
+        rows.append(
+            f"| mean | {value['val_loss']:.6f} | {value['val_bpb']:.6f} | | "
+            f"{value['train_seconds']:.1f} | {value['eval_seconds']:.1f} |"
+        )
+        rows.append(f"| std | {loss:.6f} | {bpb:.6f} | | | |")
+    versions = start.get("versions") if isinstance(start.get("versions"), dict) else {}
+    software = ", ".join(f"{name} {version}" for name, version in versions.items())
+    seeds = ", ".join(str(s["seed"]) for s in value["seeds"])
+    table = "\n".join(rows)
+    return f"""# {value["name"]}
+
+{value["blurb"]}
+
+| seed | val_loss (nats) | val_bpb | bytes | train s | eval s |
+| --- | --- | --- | --- | --- | --- |
+{table}
+
+- Track `{value["track"]}`, lane `{value["lane"]}`, {value["date"]}, by {value["author"]}
+- Bytes: code {value["bytes_code"]:,} + model {value["bytes_model"]:,} = {value["bytes_total"]:,}
+- Hardware: {value["hardware"]}
+- Software: {software}
+
+## The idea
+
+{IDEA}
+
+## Reproduce
+
+From the repository's root, once for each seed ({seeds}) with its SEED:
+
+```bash
+{value["command"]}
+```
+"""

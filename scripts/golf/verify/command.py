@@ -1,0 +1,54 @@
+"""Retrain an entry where there is no validation data, and compare with what it claims.
+
+A score says nothing of how its artifact was made. This trains the entry's own script again, with its
+own variables and seeds, for as long as the track allows, in a sandbox that holds no validation text,
+and scores what comes out with the official scorer. docs/scoring.md has the rule. Exit code 0: no
+FAIL, 1: FAIL, 2: it cannot be told on this machine. Linux with bubblewrap.
+"""
+
+from __future__ import annotations
+
+import json
+
+from golf.check import command as check
+from golf.core.packages import missing
+from golf.core.paths import REPO, path_argument, shown
+from golf.core.submission import require_folder
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("folder", type=path_argument, metavar="FOLDER", help="an entry's")
+    parser.add_argument("--seed", type=int, metavar="N", help="this seed alone (default: all)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to train on")
+    parser.add_argument("--data", type=path_argument, metavar="DIR", help="the shards' folder")
+    parser.add_argument(
+        "--steps",
+        action="store_true",
+        help="as many steps as its log tells instead of its seconds: for a machine of another speed",
+    )
+
+
+def main(args) -> int:
+    try:  # here: other commands do without these packages
+        from golf.verify.comparison import verify
+    except ImportError as error:
+        raise missing(error.name or str(error)) from None
+    require_folder(args.folder)
+    out = REPO / "runs" / f"verify-{args.folder.resolve().name}"
+    report = verify(args.folder, out, seed=args.seed, device=args.device, data=args.data, by_steps=args.steps)
+    (out / "verify.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(table(report)))
+    print(f"{report['verdict']} {report['folder']} retrained; {shown(out)}/verify.json; {check.RULING}")
+    return int(report["verdict"] == "FAIL")
+
+
+def table(report: dict) -> list[str]:
+    lines = [f"{report['folder']}: retrained on {report['device']}, {report['machine']}"]
+    lines.append(f"{'seed':>8} {'claimed':>9} {'retrained':>9} {'steps':>13} {'seconds':>8}")
+    for s in report["seeds"]:
+        steps = "/".join("?" if n is None else f"{n:.0f}" for n in (s["steps"], s["claimed_steps"]))
+        scores = f"{s['claimed']:>9.4f} {s['retrained']:>9.4f}"
+        lines.append(f"{s['seed']:>8} {scores} {steps:>13} {s['seconds']:>8.0f}")
+    level = {True: "PASS", False: "FAIL", None: "NEEDS-HUMAN"}
+    rules = report["rules"]
+    return lines + [f"{level[r['passed']]:<11} {r['id']:<14} {r['figure']}" for r in rules]

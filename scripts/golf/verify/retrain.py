@@ -1,0 +1,241 @@
+"""Trains an entry again, in a sandbox where there is no validation data.
+
+The sandbox holds Python, the system's libraries, the entry's counted files without its artifact, the
+train shards and the tokenizer. Where a trainer looks for validation shards it finds a stand-in cut
+from a train shard: its own score of that is worth nothing, and nothing can be learnt from it. There
+is no network, no home, no repository, no /usr/share and no other process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from golf.core import runlog
+from golf.core.errors import GolfError
+from golf.core.paths import shown
+from golf.run.child import kill_tree
+from golf.score import stream
+from golf.score.claims import Entry
+from golf.score.sandbox import bwrap as sandbox
+
+HOME, WORK, CODE, DATA = "/verify/home", "/verify/work", "/verify/entry", "/verify/data"
+ALONE = ("--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL")
+HIDDEN = ("/usr/share", "/usr/local/share", "/usr/src", "/usr/local/src")  # they hold texts
+SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
+ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives")
+CUDA_DEVICES = ("nvidia*", "dxg")
+PASSED_ON = ("LANG", "LC_ALL", "OMP_NUM_THREADS", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+OTHER_SECONDS = 300.0  # for imports, compiling and packing; a longer training is seen beyond it
+TICK_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one seed is trained again."""
+
+    entry: Entry
+    env: dict[str, str]  # of the entry, without what names places
+    arguments: list[str]  # behind the script's name
+    world: int  # processes, by torchrun
+    device: str  # cpu or cuda
+    shards: list[Path]  # train shards
+    stand_in: int  # tokens of it
+    tokenizer: Path
+    data_name: str
+    budget: float  # seconds of training
+    limit: float  # seconds, after which the process is killed
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training came to."""
+
+    artifact: Path
+    seconds: float  # until the artifact was last written, of the parent's clock
+    log: Path  # what it printed
+    steps: float | None  # by its log
+    train_seconds: float | None
+
+
+def train(plan: Plan, folder: Path) -> Trained:
+    """Trains in the sandbox; log and artifact go to `folder`. GolfError where no artifact comes."""
+    folder.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix="golf-verify-") as temporary:
+        code, work, data = (Path(temporary, name) for name in ("code", "work", "data"))
+        for path in (code, work, data):
+            path.mkdir(mode=0o755)
+        for name, source in plan.entry.files.items():
+            if name != plan.entry.artifact:  # a script could hand it over as its own
+                (code / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, code / name)
+        lay_out(plan, data)
+        log, name = folder / "output.log", packed_name(plan.entry)
+        code_of, seconds = run(plan, (code, work, data), log, name)
+        found = sorted(path for path in work.rglob(name) if path.is_file() and not path.is_symlink())
+        if len(found) != 1:
+            printed = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            last = (printed or ["it printed nothing"])[-1]
+            what = "no" if not found else f"{len(found)} files"
+            raise GolfError(
+                f"seed {plan.entry.seed}: training left {what} {name} (exit code {code_of}); its last words: "
+                f"{ascii(last[:200])}; all of them are in {shown(log)}"
+            )
+        artifact = folder / plan.entry.artifact
+        artifact.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(found[0], artifact)
+    told = (runlog.final_lines(log)["train"] or [{}])[-1]
+    return Trained(artifact, seconds, log, told.get("steps"), told.get("train_seconds"))
+
+
+def packed_name(entry: Entry) -> str:
+    """What a run calls its artifact: final_model_seed<S>.int8.zlib without the seed."""
+    return Path(entry.artifact).name.replace(f"_seed{entry.seed}.", ".", 1)
+
+
+def lay_out(plan: Plan, data: Path) -> None:
+    """The stand-in for the validation shard: the beginning of the first train shards' tokens."""
+    parts, missing = [], plan.stand_in
+    for path in plan.shards:
+        parts.append(np.array(stream.open_shard(path)[:missing]))
+        missing -= len(parts[-1])
+        if missing <= 0:
+            break
+    tokens = np.concatenate(parts)
+    header = np.zeros(stream.HEADER_BYTES // 4, "<i4")
+    header[:3] = stream.MAGIC, stream.VERSION, len(tokens)
+    (data / "stand_in.bin").write_bytes(header.tobytes() + tokens.tobytes())
+
+
+def run(plan: Plan, folders: tuple[Path, Path, Path], log: Path, artifact: str) -> tuple[int, float]:
+    """The exit code, and the seconds until the artifact was last written (0: never).
+
+    The clock is ours: what a trainer logs of its time is its own word.
+    """
+    work = folders[1]
+    settings = {
+        **plan.env,
+        **environment(),
+        "DATA_PATH": f"{DATA}/datasets/{plan.data_name}",
+        "TOKENIZER_PATH": f"{DATA}/tokenizers/{plan.tokenizer.name}",
+        "OUT_DIR": f"{WORK}/runs",
+        "RUN_ID": "verify",
+        "SEED": str(plan.entry.seed),
+        "RESUME": "0",
+    }
+    python = [sys.executable]
+    if plan.world > 1:
+        python += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={plan.world}"]
+    command = [*sandboxed(plan, folders), *python, f"{CODE}/{plan.entry.script}", *plan.arguments]
+    began, written, seen = time.monotonic(), 0.0, None
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            env=settings,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            while (code := process.poll()) is None:
+                now = time.monotonic() - began
+                if now > plan.limit:
+                    raise GolfError(
+                        f"seed {plan.entry.seed}: still running after {now:.0f} s, its budget is "
+                        f"{plan.budget:g} s; what it printed is in {shown(log)}"
+                    )
+                if (state := last_written(work, artifact)) != seen:
+                    seen, written = state, now
+                time.sleep(TICK_SECONDS)
+        finally:
+            kill_tree(process.pid)
+            process.wait()
+    if last_written(work, artifact) != seen:
+        written = time.monotonic() - began
+    return code, written
+
+
+def last_written(work: Path, artifact: str) -> list[tuple]:
+    """Changes whenever a file of this name does."""
+    try:
+        return [(p, p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(work.rglob(artifact))]
+    except OSError:  # it is just being renamed
+        return []
+
+
+def environment() -> dict[str, str]:
+    """What a trainer sees besides its entry's variables; of ours, nothing that leads anywhere."""
+    env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    path = f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin"
+    return env | {"HOME": HOME, "USER": "trainer", "TMPDIR": "/tmp", "PATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def shown_folders() -> list[Path]:
+    """The folders outside /usr that this Python and its packages lie in."""
+    found = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.base_exec_prefix)]
+    return [f for f in dict.fromkeys(found) if f.is_dir() and not f.is_relative_to("/usr")]
+
+
+def refuse_shown(*paths: Path) -> None:
+    """GolfError where a folder that must stay hidden lies in one that Python needs."""
+    for path in paths:
+        for folder in (Path("/usr"), *shown_folders()):
+            if path.resolve().is_relative_to(folder.resolve()):
+                raise GolfError(f"{shown(path)}: lies in {folder}, which training sees; move either", 2)
+
+
+@cache
+def why_not() -> str | None:
+    """Why a training cannot be shut in here, and what to do; None: it can.
+
+    The scorer's sandbox may work all the same: root needs no user namespace for that. In most
+    containers one may be made, but not with a /proc of its own.
+    """
+    if why := sandbox.why_not():
+        return why
+    command = ["bwrap", *ALONE, "--ro-bind", "/", "/", "--proc", "/proc", "true"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    if done.returncode == 0:
+        return None
+    said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    return f"bubblewrap makes no user namespace with a /proc of its own here ({said}); {sandbox.what_to_do()}"
+
+
+def sandboxed(plan: Plan, folders: tuple[Path, Path, Path]) -> list[str]:
+    """bubblewrap's part of the command line."""
+    code, work, data = folders
+    args = ["bwrap", *ALONE, "--hostname", "trainer", "--new-session", "--die-with-parent"]
+    args += ["--tmpfs", "/tmp", "--tmpfs", HOME, "--ro-bind", "/usr", "/usr"]
+    for path in filter(os.path.isdir, HIDDEN):
+        args += ["--tmpfs", path]
+    for path in map(Path, SYSTEM):
+        if path.is_symlink():
+            args += ["--symlink", os.readlink(path), str(path)]
+        elif path.is_dir():
+            args += ["--ro-bind", str(path), str(path)]
+    for name in ETC:
+        args += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    for path in shown_folders():
+        args += ["--ro-bind", str(path), str(path)]
+    args += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm"]
+    if plan.device == "cuda":
+        args += ["--ro-bind", "/sys", "/sys"]
+        for path in (p for pattern in CUDA_DEVICES for p in sorted(Path("/dev").glob(pattern))):
+            args += ["--dev-bind", str(path), str(path)]
+    args += ["--ro-bind", str(code), CODE, "--bind", str(work), WORK]
+    datasets = f"{DATA}/datasets/{plan.data_name}"
+    for path in plan.shards:
+        args += ["--ro-bind", str(path.resolve()), f"{datasets}/{path.name}"]
+    args += ["--ro-bind", str(data / "stand_in.bin"), f"{datasets}/fineweb_val_000000.bin"]
+    args += ["--ro-bind", str(plan.tokenizer.resolve()), f"{DATA}/tokenizers/{plan.tokenizer.name}"]
+    return [*args, "--remount-ro", "/", "--chdir", WORK, "--"]
