@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests: ruff, shellcheck and pytest's fast tier.
+# The tests: compileall, ruff, shellcheck and pytest's fast tier.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh scripts/test.sh`
 set -euo pipefail
 unset CDPATH
@@ -9,8 +9,9 @@ case " $* " in
     *" -h "* | *" --help "*)
         cat <<'TEXT'
 usage: bash scripts/test.sh [--all] [PYTEST'S ARGUMENTS]
-  ruff, shellcheck and pytest's fast tests; --all: the slow ones too. .venv is made if need be; system
-  packages that tests use (bubblewrap, g++) are installed where root or sudo allow it.
+  compileall, ruff, shellcheck and pytest's fast tests, a process on each CPU (-n 0: one process);
+  --all: the slow tests too. .venv is made if need be; system packages that tests use (bubblewrap, g++)
+  are installed where root or sudo allow it.
   e.g. bash scripts/test.sh tests/test_run.py -k lock
 TEXT
         exit
@@ -28,6 +29,8 @@ cd "$root"
 venv_check_choice
 packages_ready
 venv_ready requirements-dev.txt
+"$python" -m compileall -q train_gpt.py train_gpt_mlx.py data dev scripts tests
 "$python" -m ruff check .
+"$python" -m ruff format --check .
 "$root/.venv/bin/shellcheck" -x scripts/*.sh .ci/run
-exec "$python" -m pytest "${tier[@]+"${tier[@]}"}" "$@"
+exec "$python" -m pytest -n auto --dist worksteal "${tier[@]+"${tier[@]}"}" "$@"

@@ -13,13 +13,25 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from golf.core import machine
 
 pytest.register_assert_rewrite("check_kit")
 REPO = Path(__file__).resolve().parents[1]
 KEPT_FROM_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
+# Test processes share the machine: one thread each, and none that spins while it waits. Set before
+# any test imports PyTorch.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+os.environ.update(ONE_THREAD)
+HANG_SECONDS = 1200  # what has not ended by then never will; a loaded machine is slow, not wrong
 
 
-def run_script(script, *args, env=None, cwd=None, timeout=120, repo=REPO):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """`-n auto`: as many workers as affinity and the container's quota let compute at once."""
+    return machine.usable_cpus()
+
+
+def run_script(script, *args, env=None, cwd=None, timeout=HANG_SECONDS, repo=REPO):
     """Runs scripts/<script> of `repo` by bash (a .py file by this Python): CompletedProcess, text.
 
     The environment is a bare one, so that a developer's SEED or DATA_PATH changes no test.
@@ -29,7 +41,7 @@ def run_script(script, *args, env=None, cwd=None, timeout=120, repo=REPO):
     runner = sys.executable if path.suffix == ".py" else "bash"
     return subprocess.run(
         [runner, str(path), *map(str, args)],
-        env={**base, "PYTHON": sys.executable, **(env or {})},
+        env={**base, **ONE_THREAD, "PYTHON": sys.executable, **(env or {})},
         cwd=cwd or repo,
         capture_output=True,
         text=True,
@@ -64,7 +76,7 @@ def bare_environment(monkeypatch):
 def tiny_repo(tmp_path):
     """A repository in a folder with a space: scripts, the fake trainer, tiny data, a tiny track."""
     repo = tmp_path / "a repo"
-    shutil.copytree(REPO / "scripts", repo / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPO / "scripts", repo / "scripts")  # with __pycache__: nothing to compile again
     shutil.copyfile(REPO / "tests" / "fake_trainer.py", repo / "train_gpt.py")
     data, tokenizers = repo / "data" / "datasets" / "tiny", repo / "data" / "tokenizers"
     for folder in (data, tokenizers, repo / "configs", repo / "records" / "track_tiny"):

@@ -109,7 +109,7 @@ def device_of(device: torch.device) -> Device:
 
 def here() -> Device:
     """The device that trainers choose where DEVICE says nothing; with a container's quota of threads."""
-    for threads in machine.thread_limit().values():
+    if threads := machine.thread_settings().get("OMP_NUM_THREADS"):
         torch.set_num_threads(int(threads))
     return device_of(torch.device("cuda:0" if torch.cuda.is_available() else "cpu"))
 
@@ -391,7 +391,7 @@ def first_step(script: Path, settings: dict[str, str], limit: float) -> float:
     with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would fill up and hold it
         process = subprocess.Popen(
             [sys.executable, str(script)],
-            env=preflight.child_env({**machine.thread_limit(), **settings}),
+            env=preflight.child_env({**machine.thread_settings(), **settings}),
             stdout=subprocess.DEVNULL,
             stderr=said,
             start_new_session=True,  # so that its compile workers end with it

@@ -61,16 +61,17 @@ def group_limit(folder: Path) -> float | None:
     return None
 
 
-def thread_limit(processes: int = 1) -> dict[str, str]:
-    """OMP_NUM_THREADS for each of so many processes, where the libraries' own choice is wrong.
+def thread_settings(processes: int = 1) -> dict[str, str]:
+    """Variables for each of so many processes that compute at once; what is set already stays.
 
-    They go by affinity: right for one process, unless a container's quota allows less. Nothing
-    where OMP_NUM_THREADS is set.
+    OMP_WAIT_POLICY=PASSIVE: idle threads sleep. Spinning ones double the time of a step on a busy
+    machine and save nothing on an idle one. OMP_NUM_THREADS: a process's share of the usable CPUs.
+    Left out where the libraries, which go by affinity, choose the same by themselves.
     """
-    share = max(1, usable_cpus() // processes)
-    if "OMP_NUM_THREADS" in os.environ or share == affinity():
-        return {}
-    return {"OMP_NUM_THREADS": str(share)}
+    wanted, share = {"OMP_WAIT_POLICY": "PASSIVE"}, max(1, usable_cpus() // processes)
+    if share != affinity():
+        wanted["OMP_NUM_THREADS"] = str(share)
+    return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 def loopback() -> dict[str, str]:

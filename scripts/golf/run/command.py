@@ -211,7 +211,7 @@ def write_origin(job: Job, settings: dict[str, str], config: Path) -> None:
 def run_job(job: Job, config: Path, watch: Watch, places: dict[str, str] | None = None) -> int:
     """Runs it, again with half the micro-batch each time training runs out of memory; its exit code.
     places: where the trainer finds its data, instead of where the settings say."""
-    settings, extra = dict(job.settings), machine.thread_limit(job.world)
+    settings, extra = dict(job.settings), machine.thread_settings(job.world)
     if job.world > 1:
         extra |= machine.loopback()
     while True:

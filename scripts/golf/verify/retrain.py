@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from golf.core import runlog
+from golf.core import machine, runlog
 from golf.core.errors import GolfError
 from golf.core.paths import shown
 from golf.run.child import kill_tree
@@ -34,7 +34,7 @@ HIDDEN = ("/usr/share", "/usr/local/share", "/usr/src", "/usr/local/src")  # the
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives")
 CUDA_DEVICES = ("nvidia*", "dxg")
-PASSED_ON = ("LANG", "LC_ALL", "OMP_NUM_THREADS", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+PASSED_ON = sandbox.PASSED_ON
 OTHER_SECONDS = 300.0  # for imports, compiling and packing; a longer training is seen beyond it
 TICK_SECONDS = 0.2
 
@@ -125,6 +125,7 @@ def run(plan: Plan, folders: tuple[Path, Path, Path], log: Path, artifact: str) 
     settings = {
         **plan.env,
         **environment(),
+        **machine.thread_settings(plan.world),
         "DATA_PATH": f"{DATA}/datasets/{plan.data_name}",
         "TOKENIZER_PATH": f"{DATA}/tokenizers/{plan.tokenizer.name}",
         "OUT_DIR": f"{WORK}/runs",

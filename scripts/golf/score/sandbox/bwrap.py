@@ -32,7 +32,7 @@ CUDA_DEVICES = ("nvidia*", "dxg")  # dxg: WSL2
 PROC = ("self", "thread-self", "mounts", "net", "cpuinfo", "meminfo", "filesystems", "version")
 PROC_CUDA = ("devices", "driver", "modules", "sys")
 SYS_HIDDEN_CUDA = ("fs", "kernel", "power", "firmware")
-PASSED_ON = ("LANG", "LC_ALL", "OMP_NUM_THREADS", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+PASSED_ON = ("LANG", "LC_ALL", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 READ_AHEAD_BYTES = PAGE_BYTES * os.sysconf("SC_PHYS_PAGES") // 4  # of what is shown
 PYTHON = [sys.executable, "-I", "-S", "-c"]
@@ -233,7 +233,7 @@ def environment() -> dict[str, str]:
 def bare_environment(home: str) -> dict[str, str]:
     """The same without a sandbox. Another home is no reason not to find `pip install --user`'s."""
     env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    env |= machine.thread_limit()  # a container's quota, which the libraries do not see
+    env |= machine.thread_settings()
     env |= {"HOME": home, "USER": "scorer", "TMPDIR": "/tmp", "PATH": "/usr/bin:/bin"}
     env |= {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}  # the same results each time
     packages = site.getusersitepackages()
