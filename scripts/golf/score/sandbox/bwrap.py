@@ -32,7 +32,14 @@ CUDA_DEVICES = ("nvidia*", "dxg")  # dxg: WSL2
 PROC = ("self", "thread-self", "mounts", "net", "cpuinfo", "meminfo", "filesystems", "version")
 PROC_CUDA = ("devices", "driver", "modules", "sys")
 SYS_HIDDEN_CUDA = ("fs", "kernel", "power", "firmware")
-PASSED_ON = ("LANG", "LC_ALL", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+PASSED_ON = (
+    "LANG",
+    "LC_ALL",
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+)
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 READ_AHEAD_BYTES = PAGE_BYTES * os.sysconf("SC_PHYS_PAGES") // 4  # of what is shown
 PYTHON = [sys.executable, "-I", "-S", "-c"]
