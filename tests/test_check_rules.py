@@ -326,7 +326,7 @@ def test_rules_are_the_same_in_code_docs_and_tests():
     for line in spec.splitlines():
         if match := re.match(r"### (\d+\.\d+) ", line):
             number = match[1]
-        elif line.startswith("Checked by:"):
+        elif line.startswith("- Checked by:"):
             sections.update(dict.fromkeys(mention(line), number))
     assert sections == case.RULES
     rows = [mention(line)[0] for line in spec.splitlines() if line.startswith("| `")]
@@ -341,7 +341,7 @@ def test_every_rule_of_the_spec_has_why_right_and_wrong():
     assert len(parts) > 20
     for part in parts:
         for word in ("Why:", "Right:", "Wrong:", "Checked by:"):
-            assert part.count(f"\n{word}") == 1, (part.splitlines()[0], word)
+            assert part.count(f"\n- {word}") == 1, (part.splitlines()[0], word)
 
 
 def test_levels_in_the_table_are_those_of_the_tests():
