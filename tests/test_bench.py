@@ -190,7 +190,7 @@ def test_earlier_results_are_kept_until_there_are_new_ones(config, tmp_path, mon
 
 
 def test_all_scores_the_starters_windows_on_cuda():
-    """docs/benchmarks.md has a row for a sliding score at 1024/64."""
+    """docs/floors.md has a row for a sliding score at 1024/64."""
     k = measure.load_trainer(kit.REPO / "train_gpt.py").read_knobs({})
     assert (k.eval_seq_len, k.eval_stride) == (1024, 64)
     jobs = bench.ALL["cuda"]

@@ -82,7 +82,7 @@ def test_parameters_are_the_models(shape):
 
 
 def test_bytes_are_those_of_the_documented_formulas():
-    """docs/benchmarks.md, Floor: spelt out again, at the reference job's shape."""
+    """docs/floors.md: spelt out again, at the reference job's shape."""
     k = T.read_knobs({"GRAD_CLIP_NORM": "1"})
     d, h, kv, v, s, layers, heads = 192, 576, 192, 1024, 2, 6, 6
     assert floor.widths(k) == (d, kv, h)
@@ -145,7 +145,7 @@ def test_the_floor_is_the_sum_of_each_operators_larger_bound():
 def test_the_documented_table_is_the_computed_one(config):
     found = envfile.parse(kit.REPO / "configs" / f"{config}.env")
     k = T.read_knobs({name: value for name, (value, _) in found.items()})
-    documented = (kit.REPO / "docs" / "benchmarks.md").read_text()
+    documented = (kit.REPO / "docs" / "floors.md").read_text()
     rows = [line for line in bench.floor_lines(config, k) if line.startswith(f"| {config} |")]
     assert len(rows) == 5
     for row in rows:

@@ -7,13 +7,13 @@ train     whole steps; then forward, backward, optimizer, data and logging alone
 score     the sliding score        optimizer  its update        data  the batches
 startup   from a process's start to its first training step: cold cache, warm cache, COMPILE=0
 floor     the operators counted, and their floor on an RTX 4090: computed, nothing is measured
-all       the table of docs/benchmarks.md; smaller on a CPU (the default)
+all       the table of docs/floors.md; smaller on a CPU (the default)
 compare   ratios of two --json files, and whether they are within noise
 
 Nothing is begun after 7 minutes, so that `all` ends after about 8. Without --config: the trainer's
 defaults, the starter. The environment wins over the file. Data that is not there is replaced by random
 tokens. --script times another copy of train_gpt.py, such as a submission's: it runs as it is, in no
-sandbox. One process and one device. docs/benchmarks.md says how the floor is derived.
+sandbox. One process and one device. docs/floors.md says how the floor is derived.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ BASELINE = REPO / "configs" / "local_4090_baseline.env"
 UPSTREAM = REPO / "configs" / "upstream_16mb_baseline.env"
 SMALL = {"TRAIN_BATCH_TOKENS": "16384"}
 ALL = {
-    "cuda": [  # what docs/benchmarks.md has a row for comes first, the rest where time is left
+    "cuda": [  # what docs/floors.md has a row for comes first, the rest where time is left
         # startup first: later its process would share the memory with this one
         Job("local_4090_baseline", BASELINE, ("startup", "train")),
         Job("starter", None, ("train", "score", "optimizer")),  # windows at 1024/64

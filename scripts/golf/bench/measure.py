@@ -178,7 +178,7 @@ def load_trainer(script: Path):
     if missing := [name for name in parts if not hasattr(module, name)]:
         raise GolfError(
             f"{script}: has no {missing[0]}, so its parts cannot be timed; time whole runs instead "
-            "(docs/benchmarks.md, Floor)"
+            "(docs/floors.md)"
         )
     return module
 
