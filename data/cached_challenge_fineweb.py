@@ -3,11 +3,11 @@
 
     python3 data/cached_challenge_fineweb.py --variant sp1024 --train-shards 2
 
-Files land beside this script: datasets/fineweb10B_sp1024/, tokenizers/, manifest.json. A file
-counts as present only if its length, its shard header and its SHA-256 are right; the hashes are
-the hub's and are kept in checksums.json, so later checks (--verify) need no network. A file is
-fetched into .incoming/ beside its place, checked there, and renamed: what lies at a final path is
-whole. A call that broke off is simply repeated.
+Files land beside this script: datasets/fineweb10B_sp1024/, tokenizers/, manifest.json. A file counts
+as present only if its length, its shard header and its SHA-256 are right. The hashes are the hub's;
+checksums.json keeps them, so later checks (--verify) need no network. A file is fetched into
+.incoming/ beside its place, checked there, and renamed: what lies at a final path is whole. A call
+that broke off is simply repeated.
 
 Environment: MATCHED_FINEWEB_REPO_ID, MATCHED_FINEWEB_REMOTE_ROOT_PREFIX; and what huggingface_hub
 reads: HF_ENDPOINT (a mirror), HF_HUB_OFFLINE, HF_TOKEN. Exit: 0 fine, 1 failed, 2 used wrongly.
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import email.utils
 import errno
 import hashlib
 import json
@@ -27,38 +26,27 @@ import shutil
 import struct
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-MANIFEST, CHECKSUMS, STAGING = "manifest.json", ROOT / "checksums.json", ".incoming"
-DEFAULT_TRAIN_SHARDS = 2
+MANIFEST, CHECKSUMS, STAGING = "manifest.json", "checksums.json", ".incoming"
 HEADER_BYTES, SHARD_MAGIC, SHARD_VERSION = 256 * 4, 20240520, 1
 
 TRIES = 5
 BACKOFF_SECONDS = 1.0  # doubles with each try
 LONGEST_WAIT_SECONDS = 300.0  # a hub that asks for more is reported, not waited for
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-# Base classes of what may pass by itself, of httpx (newer clients), requests and urllib3 (older ones).
-PASSING = {
-    "TransportError",
-    "TimeoutException",
-    "ConnectionError",
-    "Timeout",
-    "ChunkedEncodingError",
-    "ProtocolError",
-    "gaierror",
-    "TimeoutError",
-    "IncompleteRead",
-}
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+HOPELESS = (ImportError, ValueError, LookupError, TypeError, AttributeError)  # no retry helps
 PROXIES = [name for stem in ("HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY") for name in (stem, stem.lower())]
 
 
 class Fail(Exception):
-    """Something a user can act on: printed as one line, exit code 1."""
+    """An error that a user can act on: printed as one line, exit code 1."""
 
 
-# ---- what is right: shards, hashes and the record of them ----------------------------------
+# ---- Files and their hashes
 
 
 def shard_problem(path: Path, size: int) -> str | None:
@@ -89,267 +77,37 @@ def inspect(path: Path, want: dict) -> tuple[str | None, str | None]:
         return problem, None
     git_sha1 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     digests = {"sha256": hashlib.sha256(), "git_sha1": git_sha1}
-    kind = "sha256" if want.get("sha256") else "git_sha1"
     with path.open("rb") as file:
         while block := file.read(4 << 20):
-            for name in {"sha256", kind}:
-                digests[name].update(block)
-    found = digests[kind].hexdigest()
-    if found != want[kind]:
+            for digest in digests.values():
+                digest.update(block)
+    kind = "sha256" if want.get("sha256") else "git_sha1"
+    if (found := digests[kind].hexdigest()) != want[kind]:
         return f"its {kind} is {found[:12]}… instead of {want[kind][:12]}…", None
     return None, digests["sha256"].hexdigest()
 
 
 def read_record() -> dict[str, dict]:
-    """checksums.json: of each file once fetched, its bytes, its sha256 and the source it came from."""
-    if not CHECKSUMS.exists():
+    """checksums.json: bytes, sha256 and source of each file that was once fetched."""
+    path = ROOT / CHECKSUMS
+    if not path.exists():
         return {}
     try:
-        files = json.loads(CHECKSUMS.read_bytes())["files"]
+        files = json.loads(path.read_bytes())["files"]
         return {n: {key: e[key] for key in ("bytes", "sha256", "source")} for n, e in files.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Fail(f"{CHECKSUMS} is damaged: delete it and fetch again online") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise Fail(f"{path} is damaged: delete it and fetch again online") from error
 
 
-def write_record(files: dict[str, dict]) -> None:
-    draft = staging(CHECKSUMS) / CHECKSUMS.name
-    record = {"schema_version": 1, "files": dict(sorted(files.items()))}
-    draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, CHECKSUMS)
-
-
-# ---- errors in words -----------------------------------------------------------------------
-
-
-def causes_of(error: BaseException | None) -> list[BaseException]:
-    """The error and what it came from, the client's wrappers first."""
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
-
-
-def retry_after(headers) -> float:
-    """Seconds that a Retry-After header asks for (a number or a date); 0 where there is none."""
-    value = headers.get("Retry-After") or "0"
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(value))
-    with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    return 0.0
-
-
-def diagnose(error: BaseException) -> tuple[str, float | None]:
-    """(a line for a person, seconds to wait before a retry or None where none can help).
-
-    The client wraps errors differently from version to version, so this reads the whole chain of
-    causes and relies on no class of theirs. What it does not know is reported as it is.
-    """
-    causes = causes_of(error)
-    for cause in causes:
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        if status is not None and status >= 400:
-            return diagnose_status(status, cause.response.headers)
-        if "os error 28" in str(cause):  # how the Xet library, which is Rust, says ENOSPC
-            return os.strerror(errno.ENOSPC), None
-        if isinstance(cause, OSError) and cause.errno in NO_LOCKS:
-            return (
-                f"no file locks there ({cause.strerror}); fetch on another disk and make "
-                "data/datasets a link to it, or copy the files"
-            ), None
-        if isinstance(cause, OSError) and (cause.filename or cause.errno in DISK):
-            return str(cause) if cause.filename else os.strerror(cause.errno), None
-    text = (str(causes[-1]).strip() or type(causes[-1]).__name__).splitlines()[0][:200]
-    names = {base.__name__ for cause in causes for base in type(cause).__mro__}
-    if "ImportError" in names or "UnsupportedProtocol" in names or re.search("(?i)proxy|socks", text):
-        return f"{text}{proxy_hint()}", None
-    if any("CERTIFICATE_VERIFY_FAILED" in str(cause) for cause in causes):
-        return f"{text}; where a proxy signs anew, set SSL_CERT_FILE to its certificate", None
-    if names & PASSING or any("Consistency check failed" in str(cause) for cause in causes):
-        return text, 0.0
-    return f"{type(causes[-1]).__name__}: {text}", None
-
-
-def diagnose_status(status: int, headers) -> tuple[str, float | None]:
-    if status in (401, 403, 404):
-        why = "not found" if status == 404 else "no such repository, or it needs a valid HF_TOKEN"
-        return f"the hub answered {status} ({why})", None
-    if status == 407:
-        return f"the proxy wants a name and a password{proxy_hint()}", None
-    if status < 500 and status not in (408, 425, 429):
-        return f"the hub answered {status}", None
-    if (wait := retry_after(headers)) > LONGEST_WAIT_SECONDS:
-        return f"the hub answered {status} and asks for {wait:.0f} s: try later", None
-    return f"the hub answered {status}", wait
-
-
-def proxy_hint() -> str:
-    """What to do about the proxies that are set."""
-    names = [name for name in PROXIES if os.environ.get(name)]
-    if any("socks" in os.environ[name] for name in names):
-        socks = f"for a SOCKS proxy run `{sys.executable} -m pip install socksio`, or "
-        return f": {socks}unset {', '.join(names)}"
-    return f": is {', '.join(names)} right?" if names else ""
-
-
-def retrying(what: str, call):
-    """call(), again while its errors may pass. Fail says what it was, in a line that begins with `what`."""
-    for attempt in range(1, TRIES + 1):
-        try:
-            return call()
-        except Exception as error:
-            problem, wait = diagnose(error)
-            if wait is None:
-                raise Fail(f"{what}: {problem}") from error
-            if attempt == TRIES:
-                hint = "check the network, or set HF_ENDPOINT to a mirror; repeat to go on"
-                raise Fail(f"{what}: {problem} ({TRIES} tries){proxy_hint()}: {hint}") from error
-            wait = max(wait, BACKOFF_SECONDS * 2 ** (attempt - 1))
-            print(f"{what}: {problem}; again in {wait:.0f} s", file=sys.stderr)
-            time.sleep(wait)
-    return None
-
-
-# ---- the hub ------------------------------------------------------------------------------
-
-
-class Hub:
-    """The one place that talks to the network. Nothing is imported or locked until it must."""
-
-    def __init__(self) -> None:
-        self.repo = os.environ.get("MATCHED_FINEWEB_REPO_ID", "willdepueoai/parameter-golf")
-        self.prefix = os.environ.get("MATCHED_FINEWEB_REMOTE_ROOT_PREFIX", "datasets").strip("/")
-        self.source = f"{self.repo}/{self.prefix}"
-        self.revision = ""  # empty: not connected
-        self.stack = contextlib.ExitStack()
-
-    def remote(self, name: str) -> str:
-        return f"{self.prefix}/{name}" if self.prefix else name
-
-    def connect(self, wanted: list[str]) -> None:
-        """Loads the client, takes the folder's lock, and pins the revision for this call."""
-        if self.revision:
-            return
-        os.environ.setdefault("HF_XET_CHUNK_CACHE_SIZE_BYTES", "0")  # no second copy in a cache
-        try:
-            import filelock
-            from huggingface_hub import HfApi, constants, get_token, hf_hub_download
-            from huggingface_hub.utils import logging
-        except ImportError as error:
-            raise Fail(
-                f"Python package {error.name} is missing from {sys.executable}; run "
-                f"`{sys.executable} -m pip install huggingface_hub`, or scripts/quickstart.sh, "
-                "which makes .venv"
-            ) from error
-        except Exception as error:  # it reads its variables when imported
-            raise Fail(f"huggingface_hub cannot be loaded: {type(error).__name__}: {error}") from error
-        if constants.HF_HUB_OFFLINE:
-            raise Fail(
-                f"HF_HUB_OFFLINE is set, so nothing is fetched; missing, or not as recorded: {some(wanted)}"
-            )
-        if not re.match("https?://", constants.ENDPOINT):
-            raise Fail(
-                f"HF_ENDPOINT={constants.ENDPOINT}: a URL (https://...) is needed; files that you "
-                f"have already go into {ROOT}, then --verify"
-            )
-        logging.set_verbosity_error()  # its warnings are about retries, which are told here
-        self.api, self.download, self.token = HfApi(), hf_hub_download, get_token()
-        lock = filelock.FileLock(staging(ROOT / MANIFEST) / "lock", 0)
-        try:
-            self.stack.enter_context(lock)
-        except filelock.Timeout as error:
-            raise Fail(f"another download into {ROOT} is running: wait for it") from error
-        except NotImplementedError as error:  # how filelock says ENOSYS
-            raise Fail(f"{ROOT}: {diagnose(OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)))[0]}") from error
-        except OSError as error:
-            raise Fail(f"{ROOT}: {diagnose(error)[0]}") from error
-        clean_staging(leftovers_only=True)
-        where = f"{self.repo} at {constants.ENDPOINT}"
-        self.revision = retrying(
-            where,
-            lambda: self.first_call(
-                lambda token: self.api.repo_info(self.repo, repo_type="dataset", timeout=30, token=token)
-            ),
-        ).sha
-
-    def first_call(self, call):
-        """call(token), and where the token is refused without one: the export is public."""
-        if self.token and not (self.token.isascii() and self.token.isprintable()):
-            self.drop_token("holds characters that no token has")
-        try:
-            return call(self.token or False)
-        except Exception as error:
-            refused = any(
-                getattr(getattr(c, "response", None), "status_code", None) in (401, 403)
-                for c in causes_of(error)
-            )
-            if not (refused and self.token):
-                raise
-        self.drop_token("is refused (expired?)")
-        return call(False)
-
-    def drop_token(self, why: str) -> None:
-        print(
-            f"the token in HF_TOKEN (or of `hf auth login`) {why}: goes on without; unset or renew it",
-            file=sys.stderr,
-        )
-        self.token = None
-
-    def __enter__(self) -> Hub:
-        return self
-
-    def __exit__(self, kind: type | None, *rest: object) -> None:
-        """Lets go of the lock. What a call that failed has staged is kept for the next one."""
-        if kind is None and self.revision:
-            clean_staging()
-        self.stack.close()
-
-    def stat(self, names: list[str], optional: list[str] = ()) -> dict[str, dict]:
-        """The hub's length and hash of each file. An optional one that it lacks is left out."""
-        self.connect(names)
-        wanted, found = [*names, *optional], {}
-        for start in range(0, len(wanted), 100):
-            paths = [self.remote(name) for name in wanted[start : start + 100]]
-            infos = retrying(
-                f"list of files of {self.source}",
-                lambda paths=paths: self.api.get_paths_info(
-                    self.repo, paths, repo_type="dataset", revision=self.revision, token=self.token or False
-                ),
-            )
-            for info in infos:
-                if hasattr(info, "blob_id"):  # a file, not a folder
-                    lfs = info.lfs.sha256 if info.lfs else None
-                    found[info.path] = {"bytes": info.size, "sha256": lfs, "git_sha1": info.blob_id}
-        absent = [name for name in names if self.remote(name) not in found]
-        if absent:
-            raise Fail(f"{self.source} does not have {some(absent)}: check MATCHED_FINEWEB_*")
-        return {n: found[self.remote(n)] for n in wanted if self.remote(n) in found}
-
-    def fetch(self, name: str, want: dict) -> str:
-        """Fetches a file, checks it, and only then puts it in its place. Returns its SHA-256."""
-        target = ROOT / name
-        problem = None
-        for _ in range(2):  # a file that arrives wrong twice will do so again
-            staged = Path(
-                retrying(
-                    name,
-                    lambda: self.download(
-                        self.repo,
-                        self.remote(name),
-                        repo_type="dataset",
-                        revision=self.revision,
-                        local_dir=staging(target),
-                        token=self.token or False,
-                    ),
-                )
-            )
-            problem, sha256 = inspect(staged, want)
-            if sha256:
-                os.replace(staged, target)
-                return sha256
-            staged.unlink(missing_ok=True)  # or the client would take it for done
-        raise Fail(f"{name}: fetched twice, and {problem}: the hub or the network alters it")
+def note(record: dict, name: str, entry: dict) -> None:
+    """Adds a file to the record, on disk too."""
+    if record.get(name) == entry:
+        return
+    record[name] = entry
+    draft = staging(ROOT / CHECKSUMS) / CHECKSUMS
+    text = json.dumps({"schema_version": 1, "files": dict(sorted(record.items()))}, indent=1)
+    draft.write_text(text + "\n", encoding="utf-8")
+    os.replace(draft, ROOT / CHECKSUMS)
 
 
 def staging(target: Path) -> Path:
@@ -360,22 +118,210 @@ def staging(target: Path) -> Path:
     return folder
 
 
-def clean_staging(leftovers_only: bool = False) -> None:
-    """Removes staging folders, or of them only the partial files that no client will resume.
+def staging_folders() -> list[Path]:
+    return [ROOT / STAGING, *ROOT.glob(f"*/{STAGING}"), *ROOT.glob(f"*/*/{STAGING}")]
 
-    Newer clients write <hash>.<8 hex digits>.incomplete, a name for one process; what a killed
-    one leaves would stay for good. Older ones write <hash>.incomplete and resume it.
+
+# ---- Errors in words
+
+
+def explain(error: BaseException) -> tuple[str, float | None]:
+    """(a line for a person, seconds to wait before a retry; None where no retry helps).
+
+    The client wraps errors differently from version to version, so this reads the chain of causes.
     """
-    for folder in [ROOT / STAGING, *ROOT.glob(f"*/{STAGING}"), *ROOT.glob(f"*/*/{STAGING}")]:
-        if not leftovers_only:
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) and cause not in causes:
+        causes.append(cause)
+    for cause in causes:
+        response = getattr(cause, "response", None)
+        if response is not None and response.status_code >= 400:
+            return explain_status(response.status_code, response.headers.get("Retry-After"))
+        if isinstance(cause, OSError) and cause.errno in NO_LOCKS:
+            advice = "fetch on another disk and make data/datasets a link to it, or copy the files"
+            return f"no file locks there ({cause.strerror}); {advice}", None
+        if isinstance(cause, OSError) and (cause.filename or cause.errno in DISK):
+            return str(cause) if cause.filename else os.strerror(cause.errno), None
+    root = causes[-1]
+    text = (str(root).strip() or type(root).__name__).splitlines()[0][:200]
+    if "os error 28" in text:  # ENOSPC in the words of the Xet library, which is Rust
+        return os.strerror(errno.ENOSPC), None
+    if re.search("(?i)proxy|socks", text + type(root).__name__):
+        return text + proxy_hint(), None
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return f"{text}; where a proxy signs anew, set SSL_CERT_FILE to its certificate", None
+    return (f"{type(root).__name__}: {text}", None) if isinstance(root, HOPELESS) else (text, 0.0)
+
+
+def explain_status(status: int, retry_after: str | None) -> tuple[str, float | None]:
+    """The same for the hub's answer. Retry-After: seconds; a date is not waited for."""
+    said = f"the hub answered {status}"
+    if status == 407:
+        return f"the proxy wants a name and a password{proxy_hint()}", None
+    if status in (401, 403, 404):
+        why = "not found" if status == 404 else "no such repository, or it needs a valid HF_TOKEN"
+        return f"{said} ({why})", None
+    if status < 500 and status not in (408, 425, 429):
+        return said, None
+    wait = float(retry_after) if re.fullmatch(r"\d+", retry_after or "") else 0.0
+    return (
+        (f"{said} and asks for {wait:.0f} s: try later", None)
+        if wait > LONGEST_WAIT_SECONDS
+        else (said, wait)
+    )
+
+
+def proxy_hint() -> str:
+    """What to do about the proxies that are set."""
+    names = [name for name in PROXIES if os.environ.get(name)]
+    if any("socks" in os.environ[name] for name in names):
+        return f": run `{sys.executable} -m pip install socksio`, or unset {', '.join(names)}"
+    return f": is {', '.join(names)} right?" if names else ""
+
+
+def retrying(what: str, call):
+    """call(), again while its errors may pass. Fail: a line that begins with `what`."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return call()
+        except Exception as error:
+            problem, wait = explain(error)
+            if wait is None:
+                raise Fail(f"{what}: {problem}") from error
+            if attempt == TRIES:
+                hint = "check the network, or set HF_ENDPOINT to a mirror; repeat to go on"
+                raise Fail(f"{what}: {problem} ({TRIES} tries){proxy_hint()}: {hint}") from error
+            wait = max(wait, BACKOFF_SECONDS * 2 ** (attempt - 1))
+            print(f"{what}: {problem}; again in {wait:.0f} s", file=sys.stderr)
+            time.sleep(wait)
+    raise AssertionError("unreachable")
+
+
+# ---- The hub
+
+
+class Hub:
+    """The one place that talks to the network. Nothing is imported or locked until it must be."""
+
+    def __init__(self) -> None:
+        self.repo = os.environ.get("MATCHED_FINEWEB_REPO_ID", "willdepueoai/parameter-golf")
+        self.prefix = os.environ.get("MATCHED_FINEWEB_REMOTE_ROOT_PREFIX", "datasets").strip("/")
+        self.source = f"{self.repo}/{self.prefix}"
+        self.where = dict(repo_type="dataset", revision="", token=False)  # no revision: not connected
+        self.stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Hub:
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """Lets go of the lock. What a failed call has staged is kept for the next one."""
+        for folder in staging_folders() if kind is None and self.where["revision"] else ():
             shutil.rmtree(folder, ignore_errors=True)
-            continue
-        for path in folder.rglob("*.incomplete"):
-            if re.search(r"\.[0-9a-f]{8}\.incomplete$", path.name):
+        self.stack.close()
+
+    def remote(self, name: str) -> str:
+        return f"{self.prefix}/{name}".lstrip("/")
+
+    def connect(self, wanted: list[str]) -> None:
+        """Loads the client, takes the folder's lock, pins the export's revision for this call."""
+        if self.where["revision"]:
+            return
+        os.environ.setdefault("HF_XET_CHUNK_CACHE_SIZE_BYTES", "0")  # no second copy in a cache
+        try:
+            import filelock
+            from huggingface_hub import HfApi, constants, get_token, hf_hub_download
+            from huggingface_hub.utils import logging
+        except ImportError as error:
+            install = f"{sys.executable} -m pip install huggingface_hub"
+            raise Fail(
+                f"Python package {error.name} is missing from {sys.executable}; run `{install}`, or "
+                "scripts/quickstart.sh, which makes .venv"
+            ) from error
+        except Exception as error:  # it reads its variables when imported
+            raise Fail(f"huggingface_hub cannot be loaded: {type(error).__name__}: {error}") from error
+        if constants.HF_HUB_OFFLINE:
+            missing = f"missing, or not as recorded: {some(wanted)}"
+            raise Fail(f"HF_HUB_OFFLINE is set, so nothing is fetched; {missing}")
+        if not re.match("https?://", constants.ENDPOINT):
+            raise Fail(
+                f"HF_ENDPOINT={constants.ENDPOINT}: a URL (https://...) is needed; files that you have "
+                f"already go into {ROOT}, then --verify"
+            )
+        logging.set_verbosity_error()  # its warnings are about retries, which are told here
+        self.api, self.download = HfApi(), hf_hub_download
+        self.lock(filelock)
+        ask = partial(self.api.repo_info, self.repo, repo_type="dataset", timeout=30)
+        what = f"{self.repo} at {constants.ENDPOINT}"
+        self.where["revision"] = retrying(what, partial(self.with_token_or_without, ask, get_token())).sha
+
+    def with_token_or_without(self, ask, token: str | None):
+        """ask(token=...), and without one where it is refused: the export is public."""
+        problem = (
+            ""
+            if not token or token.isascii() and token.isprintable()
+            else "holds characters that no token has"
+        )
+        if token and not problem:
+            try:
+                answer = ask(token=token)
+                self.where["token"] = token
+                return answer
+            except Exception as error:
+                if "HF_TOKEN" not in explain(error)[0]:
+                    raise
+                problem = "is refused (expired?)"
+        if problem:
+            told = "goes on without; unset or renew it"
+            print(f"the token in HF_TOKEN (or of `hf auth login`) {problem}: {told}", file=sys.stderr)
+        return ask(token=False)
+
+    def lock(self, filelock) -> None:
+        """One download into a folder at a time; removes partial files that no client will resume."""
+        try:
+            self.stack.enter_context(filelock.FileLock(staging(ROOT / MANIFEST) / "lock", 0))
+        except filelock.Timeout as error:
+            raise Fail(f"another download into {ROOT} is running: wait for it") from error
+        except (OSError, NotImplementedError) as error:  # filelock says ENOSYS by the latter
+            known = error if isinstance(error, OSError) else OSError(errno.ENOSYS, "not implemented")
+            raise Fail(f"{ROOT}: {explain(known)[0]}") from error
+        for path in (path for folder in staging_folders() for path in folder.rglob("*.incomplete")):
+            if re.search(r"\.[0-9a-f]{8}\.incomplete$", path.name):  # named for a process that is gone
                 path.unlink(missing_ok=True)
+
+    def stat(self, names: list[str], optional: list[str] = ()) -> dict[str, dict]:
+        """The hub's length and hash of each file. An optional one that it lacks is left out."""
+        self.connect(names)
+        wanted, found = [*names, *optional], {}
+        for start in range(0, len(wanted), 100):
+            paths = [self.remote(name) for name in wanted[start : start + 100]]
+            ask = partial(self.api.get_paths_info, self.repo, paths, **self.where)
+            for info in retrying(f"list of files of {self.source}", ask):
+                if hasattr(info, "blob_id"):  # a file, not a folder
+                    lfs = info.lfs.sha256 if info.lfs else None
+                    found[info.path] = {"bytes": info.size, "sha256": lfs, "git_sha1": info.blob_id}
+        if absent := [name for name in names if self.remote(name) not in found]:
+            raise Fail(f"{self.source} does not have {some(absent)}: check MATCHED_FINEWEB_*")
+        return {n: found[self.remote(n)] for n in wanted if self.remote(n) in found}
+
+    def fetch(self, name: str, want: dict) -> dict:
+        """Fetches a file, checks it, and only then puts it in its place. Returns its record."""
+        folder = staging(ROOT / name)
+        for _ in range(2):  # a file that arrives wrong twice will do so again
+            get = partial(self.download, self.repo, self.remote(name), local_dir=folder, **self.where)
+            staged = Path(retrying(name, get))
+            problem, sha256 = inspect(staged, want)
+            if sha256:
+                os.replace(staged, ROOT / name)
+                return self.entry(want, sha256)
+            staged.unlink(missing_ok=True)  # or the client would take it for done
+        raise Fail(f"{name}: fetched twice, and {problem}: the hub or the network alters it")
+
+    def entry(self, want: dict, sha256: str) -> dict:
+        return {"bytes": want["bytes"], "sha256": sha256, "source": self.source}
 
 
 def require_space(want: dict[str, dict]) -> None:
+    """Fail where the disk of the largest of these files has no room for all of them."""
     if not want:
         return
     need = sum(entry["bytes"] for entry in want.values())
@@ -393,7 +339,7 @@ def some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-# ---- the commands -----------------------------------------------------------------------------
+# ---- What to fetch
 
 
 def read_manifest() -> dict:
@@ -408,35 +354,25 @@ def read_manifest() -> dict:
 
 def ready_manifest(dataset: str, skip: bool, hub: Hub, record: dict) -> dict:
     """The local manifest if it is as recorded and lists the dataset, else the hub's."""
-    path, known = ROOT / MANIFEST, expected(record, MANIFEST, hub)
-    if skip:
-        if not path.is_file():
-            raise Fail(f"--skip-manifest needs {path}, which is not there")
-        return read_manifest()
-    if known and not inspect(path, known)[0]:
+    path, known = ROOT / MANIFEST, of_source(record, hub).get(MANIFEST)
+    if skip and not path.is_file():
+        raise Fail(f"--skip-manifest needs {path}, which is not there")
+    if skip or known and not inspect(path, known)[0]:
         manifest = read_manifest()
-        if any(entry["name"] == dataset for entry in manifest["datasets"]):
+        if skip or any(entry["name"] == dataset for entry in manifest["datasets"]):
             return manifest
     want = hub.stat([MANIFEST])[MANIFEST]
     problem, sha256 = inspect(path, want)
-    if problem:
-        require_space({MANIFEST: want})
-        sha256 = hub.fetch(MANIFEST, want)
+    require_space({MANIFEST: want} if problem else {})
+    entry = hub.fetch(MANIFEST, want) if problem else hub.entry(want, sha256)
     manifest = read_manifest()  # before it is recorded: what is none is asked for anew
-    note(record, MANIFEST, sha256, want, hub)
+    note(record, MANIFEST, entry)
     return manifest
 
 
-def expected(record: dict, name: str, hub: Hub) -> dict | None:
-    want = record.get(name)
-    return want if want and want["source"] == hub.source else None
-
-
-def note(record: dict, name: str, sha256: str, want: dict, hub: Hub) -> None:
-    entry = {"bytes": want["bytes"], "sha256": sha256, "source": hub.source}
-    if record.get(name) != entry:
-        record[name] = entry
-        write_record(record)
+def of_source(record: dict, hub: Hub) -> dict[str, dict]:
+    """The part of the record that came from this repository."""
+    return {name: entry for name, entry in record.items() if entry["source"] == hub.source}
 
 
 def wanted_files(manifest: dict, args: argparse.Namespace, source: str) -> tuple[list[str], list[str]]:
@@ -453,10 +389,9 @@ def wanted_files(manifest: dict, args: argparse.Namespace, source: str) -> tuple
         required = [tokenizer[key] for key in ("model_path", "path") if tokenizer.get(key)]
         optional = [tokenizer["vocab_path"]] if tokenizer.get("vocab_path") else []
         docs = manifest.get("docs_jsonl", "docs_selected.jsonl")
-    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        required[0]  # a tokenizer has one file at least
+    except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise Fail(f"{ROOT / MANIFEST}: the entry of {dataset} is not whole ({error!r})") from error
-    if not required:
-        raise Fail(f"{ROOT / MANIFEST}: the entry of {dataset} is not whole (no tokenizer file)")
     if args.train_shards > files_train:
         raise Fail(f"{args.variant} has {files_train} train shards, {args.train_shards} asked for")
     # A manifest comes from elsewhere: it must not name, and so replace, anything else in here.
@@ -470,40 +405,34 @@ def wanted_files(manifest: dict, args: argparse.Namespace, source: str) -> tuple
     return required, optional
 
 
-def check_local(want: dict[str, dict], record: dict, hub: Hub | None) -> dict[str, str]:
-    """What is wrong, by file. With `hub`, what is right by its hashes is recorded."""
-    bad = {}
-    for name, entry in want.items():
-        problem, sha256 = inspect(ROOT / name, entry)
-        if problem:
-            bad[name] = problem
-        elif hub:
-            note(record, name, sha256, entry, hub)
-    return bad
+# ---- The commands
 
 
 def fetch_variant(args: argparse.Namespace, hub: Hub) -> None:
     record = read_record()
     manifest = ready_manifest(f"fineweb10B_{args.variant}", args.skip_manifest, hub, record)
     required, optional = wanted_files(manifest, args, hub.source)
-    recorded = {name: expected(record, name, hub) for name in required + optional}
-    want = {name: entry for name, entry in recorded.items() if entry}
-    unknown = [name for name in required if name not in want]
+    want = {name: e for name, e in of_source(record, hub).items() if name in (*required, *optional)}
+    missing = [name for name in required if name not in want or inspect(ROOT / name, want[name])[0]]
+    bad = {}
     # The hub is asked only where the record does not suffice: all here means no network at all.
     # Once asked, it is asked about every file: one call, one revision of the export.
-    bad = {} if unknown else check_local(want, record, None)
-    if unknown or bad:
-        hub.connect(unknown or list(bad))
+    if missing or any(inspect(ROOT / name, want[name])[0] for name in optional if name in want):
+        hub.connect(missing)
         want = hub.stat(required, optional)
-        bad = check_local(want, record, hub)
-    for name, problem in bad.items():
-        if problem != "missing":
-            print(f"{name}: {problem}: fetched anew", file=sys.stderr)
-    require_space({name: want[name] for name in bad})
-    small_first = sorted(bad, key=lambda name: want[name]["bytes"])
+        for name, entry in want.items():
+            problem, sha256 = inspect(ROOT / name, entry)
+            if sha256:
+                note(record, name, hub.entry(entry, sha256))
+                continue
+            bad[name] = entry
+            if problem != "missing":
+                print(f"{name}: {problem}: fetched anew", file=sys.stderr)
+    require_space(bad)
+    small_first = sorted(bad, key=lambda name: bad[name]["bytes"])
     for number, name in enumerate(small_first, len(want) - len(bad) + 1):
-        print(f"{number}/{len(want)} {name}, {megabytes(want[name]['bytes'])}", file=sys.stderr, flush=True)
-        note(record, name, hub.fetch(name, want[name]), want[name], hub)
+        print(f"{number}/{len(want)} {name}, {megabytes(bad[name]['bytes'])}", file=sys.stderr, flush=True)
+        note(record, name, hub.fetch(name, bad[name]))
     size = sum(entry["bytes"] for entry in want.values())
     print(f"{len(want)} files, {megabytes(size)}: {len(bad)} fetched, {len(want) - len(bad)} here")
     print(f"DATA_PATH={ROOT / 'datasets' / ('fineweb10B_' + args.variant)}")
@@ -512,47 +441,46 @@ def fetch_variant(args: argparse.Namespace, hub: Hub) -> None:
 
 def verify() -> None:
     """Checks, without the network, every recorded file and every shard that lies here."""
-    record = read_record()
-    bad, checked, unrecorded = [], 0, 0
+    record, problems, unrecorded = read_record(), {}, 0
     shards = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("datasets/*/fineweb_*.bin")}
-    for name in sorted(shards | {name for name in record if (ROOT / name).is_file()}):
-        path, checked = ROOT / name, checked + 1
+    names = sorted(shards | {name for name in record if (ROOT / name).is_file()})
+    for name in names:
+        path = ROOT / name
         if want := record.get(name):
             problem = inspect(path, want)[0]
         else:  # a shard that another tool made: only its form can be judged
             problem, unrecorded = shard_problem(path, path.stat().st_size), unrecorded + 1
         if problem:
-            bad.append(name)
+            problems[name] = problem
             print(f"BAD {name}: {problem}")
-    if not checked:
+    if not names:
         raise Fail(f"nothing to verify: {ROOT} holds no fetched file")
-    if bad:
-        raise Fail(f"{len(bad)} of {checked} files are bad: {some(bad)}; fetch again to replace")
+    if problems:
+        raise Fail(
+            f"{len(problems)} of {len(names)} files are bad: {some([*problems])}; fetch again to replace"
+        )
     aside = f" ({unrecorded} shards without a recorded hash: header and length)" * bool(unrecorded)
-    print(f"{checked} files are right{aside}")
+    print(f"{len(names)} files are right{aside}")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    add("shards", nargs="?", type=int, help="the same as --train-shards")
-    add("--variant", default="sp1024", help="sp<vocabulary size> or byte260 (default sp1024)")
-    add(
-        "--train-shards",
-        type=int,
-        metavar="N",
-        help=f"train shards to have, from the first on (default {DEFAULT_TRAIN_SHARDS})",
+    shards = dict(type=int, default=None)
+    parser.add_argument("shards", nargs="?", **shards, help="the same as --train-shards")
+    parser.add_argument("--variant", default="sp1024", help="sp<vocabulary size> or byte260 (default sp1024)")
+    parser.add_argument("--train-shards", metavar="N", **shards, help="the first N train shards (default 2)")
+    parser.add_argument("--with-docs", action="store_true", help="also the documents' text, tens of GB")
+    parser.add_argument("--skip-manifest", action="store_true", help="use the local manifest.json as it is")
+    parser.add_argument(
+        "--verify", action="store_true", help="check all that is here, offline, fetch nothing"
     )
-    add("--with-docs", action="store_true", help="also the documents' text, tens of GB")
-    add("--skip-manifest", action="store_true", help="use the local manifest.json as it is")
-    add("--verify", action="store_true", help="check all that is here, offline, and fetch nothing")
     args = parser.parse_args(argv)
-    if args.shards is not None and args.train_shards is not None:
+    given = [count for count in (args.shards, args.train_shards) if count is not None]
+    if len(given) > 1:
         parser.error("give the number of train shards once")
-    given = args.shards if args.train_shards is None else args.train_shards
-    args.train_shards = DEFAULT_TRAIN_SHARDS if given is None else given
+    args.train_shards = given[0] if given else 2
     if args.train_shards < 0:
         parser.error(f"--train-shards must not be negative, but is {args.train_shards}")
     if not re.fullmatch(r"byte260|sp[1-9][0-9]*", args.variant):
@@ -569,7 +497,7 @@ def main(argv: list[str] | None = None) -> int:
             with Hub() as hub:
                 fetch_variant(args, hub)
     except (Fail, OSError) as error:
-        text = diagnose(error)[0] if isinstance(error, OSError) else error
+        text = explain(error)[0] if isinstance(error, OSError) else error
         print(f"{Path(__file__).name}: error: {text}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -394,13 +393,6 @@ def test_429_with_an_endless_wait_or_without_end_fails(fetch, hub, data):
     assert fetch.sleeps == [1, 2, 4, 8]
 
 
-def test_retry_after_as_a_date(fetch):
-    header = {"Retry-After": formatdate(time.time() + 60, usegmt=True)}
-    assert 55 < fetch.module.retry_after(header) <= 60
-    assert fetch.module.retry_after({"Retry-After": "soon"}) == 0
-    assert fetch.module.retry_after({}) == 0
-
-
 def test_wrong_hash_once_is_fetched_again_twice_is_an_error(fetch, hub, data):
     hub.faults["val_000000.bin"] = ["alter"]
     assert fetch("1")[0] == 0
@@ -483,14 +475,14 @@ def test_only_what_may_pass_is_tried_again(fetch, monkeypatch, error, words, pas
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "ftp://127.0.0.1:9")
-    text, wait = fetch.module.diagnose(error)
+    text, wait = fetch.module.explain(error)
     assert words in text and "\n" not in text
     assert (wait is not None) == passes
 
 
 def test_a_socks_proxy_without_its_package_is_told_at_once(fetch, monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
-    text, wait = fetch.module.diagnose(ImportError("the 'socksio' package is not installed"))
+    text, wait = fetch.module.explain(ImportError("the 'socksio' package is not installed"))
     assert "pip install socksio`, or unset ALL_PROXY" in text and wait is None
 
 
