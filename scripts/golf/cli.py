@@ -18,6 +18,7 @@ from golf.run import command as run
 from golf.run.child import handle_stops
 from golf.score import command as score
 from golf.score import holdout
+from golf.see import sample
 from golf.submit import new
 from golf.verify import command as verify
 
@@ -30,6 +31,7 @@ COMMANDS = {
     "verify": verify,
     "compare": compare,
     "leaderboard": leaderboard,
+    "sample": sample,
     "bench": bench,
     "ci": ci,
 }

@@ -1,0 +1,183 @@
+"""Finds the packed model that a person means, and opens it for reading text, without trusting it.
+
+Three ways lead to a model, the first that is sure to be right:
+- its forward pass in numpy (cached.py), for text, where the script is the repository's own;
+- load_scorer of the repository's own trainer, for the same scripts and for an artifact alone;
+- load_scorer of the run's or entry's own script, which is somebody's code: in the scorer's sandbox.
+  For text, where it agrees with cached.py on a piece of text, cached.py goes on, since it is faster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from golf.core.errors import GolfError
+from golf.core.json_io import dig
+from golf.core.packages import missing
+from golf.core.paths import REPO, shown
+from golf.core.runlog import read_run
+from golf.core.submission import sha256
+from golf.score import claims
+from golf.score.command import NO_SANDBOX
+from golf.score.feeder import Fault
+from golf.see import weights
+from golf.see.cached import CachedModel
+
+TRAINERS = ("train_gpt.py", "train_gpt_mlx.py")
+AGREE_NATS = 1e-3  # two models that differ less on every row are one
+AGREE_TOKENS = 48
+
+
+@dataclass(frozen=True)
+class Target:
+    """A packed model: where it lies, which script made it, and which tokenizer it reads."""
+
+    artifact: Path
+    script: Path | None  # None: an artifact alone
+    files: dict[str, Path]  # what the script needs beside it: path in its folder -> where it lies
+    tokenizer: Path
+
+    @property
+    def ours(self) -> str | None:
+        """The repository's own trainer that made it; None where the script is another."""
+        if self.script is None:
+            return TRAINERS[0] if importlib.util.find_spec("torch") else TRAINERS[1]
+        digest = sha256(self.script)
+        return next((name for name in TRAINERS if sha256(REPO / name) == digest), None)
+
+
+def find(place: Path, seed: int | None = None, tokenizer: Path | None = None) -> Target:
+    """The model of a run's folder, of an entry's (its first seed, or `seed`), or in a file."""
+    if (place / "submission.json").is_file():
+        return of_entry(place, seed, tokenizer)
+    if (place / "metrics.jsonl").is_file():
+        return of_run(place, tokenizer)
+    if not place.is_file():
+        raise GolfError(f"{shown(place)}: no run, no entry and no artifact there", 2)
+    if tokenizer is None and (place.parent / "metrics.jsonl").is_file():
+        return of_run(place.parent, None, place.name)
+    if tokenizer is None:
+        text = "an artifact does not say which tokenizer it reads; name it with --tokenizer"
+        raise GolfError(f"{shown(place)}: {text}", 2)
+    return Target(place, None, {}, tokenizer)
+
+
+def of_run(folder: Path, tokenizer: Path | None, artifact: str | None = None) -> Target:
+    facts = read_run(folder)
+    artifact = artifact or dig(facts, "export", "artifact")
+    script, modules = dig(facts, "start", "script"), dig(facts, "start", "modules")
+    if not isinstance(artifact, str) or not isinstance(script, str):
+        raise GolfError(f"{shown(folder)}: that run has not packed a model yet", 2)
+    names = [script, artifact, *(modules if isinstance(modules, dict) else [])]
+    files = {Path(name).name: folder / Path(name).name for name in names}
+    for path in files.values():
+        if not path.is_file():
+            raise GolfError(f"{shown(path)}: the run's file is gone", 2)
+    model = tokenizer or find_tokenizer(dig(facts, "start", "data", "tokenizer_sha256"))
+    return Target(folder / Path(artifact).name, folder / Path(script).name, files, model)
+
+
+def of_entry(folder: Path, seed: int | None, tokenizer: Path | None) -> Target:
+    claim = claims.read_claim(folder)
+    entries = claims.read_entries(folder, claim, "cpu")
+    entry = next((e for e in entries if seed in (None, e.seed)), None)
+    if entry is None:
+        raise GolfError(f"{shown(folder)}: no seed {seed}; it has {[e.seed for e in entries]}", 2)
+    model = tokenizer or find_tokenizer(dig(claim, "data", "tokenizer_sha256"))
+    return Target(folder / entry.artifact, folder / entry.script, entry.files, model)
+
+
+def find_tokenizer(digest) -> Path:
+    """The tokenizer of data/ with this SHA-256."""
+    for path in sorted([*(REPO / "data").glob("*.model"), *(REPO / "data/tokenizers").glob("*.model")]):
+        if sha256(path) == digest:
+            return path
+    text = f"no tokenizer in data/ has the SHA-256 that it was trained with ({str(digest)[:12]}…)"
+    raise GolfError(f"{text}; fetch it (data/README.md) or name it with --tokenizer", 2)
+
+
+def load_tokenizer(path: Path):
+    """A sentencepiece.SentencePieceProcessor."""
+    import sentencepiece
+
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+    except (RuntimeError, OSError):
+        raise GolfError(f"{shown(path)}: not a SentencePiece model", 2) from None
+
+
+@contextlib.contextmanager
+def opened(target: Target, *, sandboxed: bool = True, fast: bool = False) -> Iterator:
+    """What answers reset() and log_probs(tokens), as docs/submission_interface.md says, on the CPU.
+
+    fast: for text: one token a call is quick where it can be. GolfError where it cannot be loaded.
+    """
+    with contextlib.ExitStack() as stack:
+        cached, ours = cached_model(target) if fast else None, target.ours
+        if ours:
+            yield cached or load_ours(ours, target.artifact)
+            return
+        if not sandboxed:
+            print(NO_SANDBOX, file=sys.stderr)
+        try:
+            own = stack.enter_context(in_sandbox(target, sandboxed))
+            yield cached if cached and agree(cached, own) else own
+        except Fault as fault:
+            raise GolfError(f"{shown(target.script)}: {fault.rule}: {fault.message}") from None
+
+
+def cached_model(target: Target) -> CachedModel | None:
+    try:
+        return CachedModel(weights.load(target.artifact))
+    except (GolfError, KeyError, ValueError, TypeError, ZeroDivisionError):
+        return None  # another architecture or container
+
+
+def agree(one: CachedModel, other) -> bool:
+    """Whether both say the same of some tokens; leaves both at the beginning of a stream."""
+    tokens = np.random.default_rng(0).integers(3, len(one.output), AGREE_TOKENS).astype(np.uint16)
+    rows = []
+    for model in (one, other):
+        model.reset()
+        rows.append(np.asarray(model.log_probs(tokens)))
+        model.reset()
+    return rows[0].shape == rows[1].shape and float(np.abs(rows[0] - rows[1]).max()) < AGREE_NATS
+
+
+def load_ours(name: str, artifact: Path):
+    """A Scorer of the repository's own trainer."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem, REPO / name)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look it up
+    try:
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        raise missing(error.name or str(error)) from None
+    try:
+        return module.load_scorer(artifact, "cpu")
+    except Exception as error:  # the trainer's own one-line error, of its own class
+        if type(error).__name__ != "UserError":
+            raise
+        raise GolfError(str(error), 2) from None
+
+
+def in_sandbox(target: Target, sandboxed: bool):
+    """The script's own load_scorer in a sandboxed process."""
+    from golf.score.sandbox import bwrap
+    from golf.score.sandbox.client import Remote
+
+    if sandboxed and bwrap.why_not():
+        text = f"{shown(target.script)} is not this repository's own trainer, and {bwrap.why_not()}"
+        raise GolfError(f"{text}. --no-sandbox runs it as yourself", 2)
+    script, artifact = (
+        next(name for name, path in target.files.items() if path == wanted)
+        for wanted in (target.script, target.artifact)
+    )
+    vocab = load_tokenizer(target.tokenizer).vocab_size()
+    return Remote(target.files, script, artifact, "cpu", vocab, sandboxed=sandboxed)
