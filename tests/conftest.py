@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -22,6 +23,9 @@ KEPT_FROM_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY
 # any test imports PyTorch.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 os.environ.update(ONE_THREAD)
+# Under nohup SIGHUP comes ignored. A handler keeps the tests alive, and what they start has the default.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 HANG_SECONDS = 1200  # what has not ended by then never will; a loaded machine is slow, not wrong
 
 

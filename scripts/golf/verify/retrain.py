@@ -205,10 +205,11 @@ def why_not() -> str | None:
     if why := sandbox.why_not():
         return why
     command = ["bwrap", *ALONE, "--ro-bind", "/", "/", "--proc", "/proc", "true"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
     if done.returncode == 0:
         return None
-    said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    errors = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    said = errors[-1] if errors else f"exit code {done.returncode}"
     return f"bubblewrap makes no user namespace with a /proc of its own here ({said}); {sandbox.what_to_do()}"
 
 
