@@ -48,7 +48,7 @@ bash scripts/golf.sh new "$run_dir" --out "$run_dir-submission" --track "$track"
 
 # 5. What came out. The range is in the config, beside the values that it belongs to.
 expect=$(sed -n 's/^# expect val_bpb: *//p' configs/quickstart.env)
-PYTHONPATH=scripts "$python" -m golf.run.summary "$run_dir" ${expect:+"$expect"}
+bash scripts/golf.sh summary "$run_dir" ${expect:+--expect "$expect"}
 cat <<TEXT
 entry    $run_dir-submission/ (what a pull request would add under records/$track/; the words that
          FAIL above asks for are yours to write)

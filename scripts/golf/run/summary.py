@@ -1,14 +1,13 @@
-"""What a finished run came to, in a few lines; `python -m golf.run.summary RUN_DIR` is quickstart's end."""
+"""Show what a finished run came to: score, bytes, seconds, files."""
 
 from __future__ import annotations
 
 import statistics
-import sys
 from pathlib import Path
 
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number
-from golf.core.paths import shown
+from golf.core.paths import path_argument, shown
 from golf.core.runlog import read_run
 
 ENOUGH_STEPS = 20  # fewer, and a model has learned next to nothing
@@ -17,6 +16,18 @@ NOTES = {
     "resumed": "went on from a checkpoint",
     "interrupted": "training was stopped early",
 }
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("run", type=path_argument, metavar="RUN_DIR", help="as runs/<RUN_ID>")
+    parser.add_argument("--expect", metavar="RANGE", help="the val_bpb to expect, printed beside the score")
+
+
+def main(args) -> int:
+    if not (args.run / "metrics.jsonl").is_file():
+        raise GolfError(f"{shown(args.run)}: no metrics.jsonl there; give the folder of a run", 2)
+    print("\n".join(["", headline(args.run), *summary(args.run, args.expect)]))
+    return 0
 
 
 def summary(run_dir: Path, expect: str | None = None) -> list[str]:
@@ -90,19 +101,3 @@ def seed_table(rows: list[tuple[str, Path]]) -> list[str]:
     if len(scores) > 1:
         lines.append(f"{'std':>10} {statistics.stdev(scores):>12.6f}")
     return lines
-
-
-def main(argv: list[str]) -> int:
-    if not 1 <= len(argv) <= 2:
-        print("usage: python -m golf.run.summary RUN_DIR [RANGE TO EXPECT]", file=sys.stderr)
-        return 2
-    try:
-        print("\n".join(["", headline(Path(argv[0])), *summary(Path(argv[0]), *argv[1:])]))
-    except (GolfError, OSError) as error:
-        print(f"golf report: error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
