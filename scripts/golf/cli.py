@@ -15,6 +15,7 @@ from golf.core.errors import GolfError
 from golf.core.packages import missing
 from golf.core.paths import shown
 from golf.run import command as run
+from golf.run import summary
 from golf.run.child import handle_stops
 from golf.score import command as score
 from golf.score import holdout
@@ -24,6 +25,7 @@ from golf.verify import command as verify
 
 COMMANDS = {
     "run": run,
+    "summary": summary,
     "new": new,
     "check": check,
     "score": score,
