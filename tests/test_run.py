@@ -335,6 +335,28 @@ def test_what_a_summary_lacks_is_left_out(tmp_path):
     assert [line.split()[0] for line in report.summary(tmp_path)] == ["score", "files"]
 
 
+def test_resume_without_a_run_id_goes_on_with_the_newest_unfinished_run(tiny_repo):
+    done = golf(tiny_repo, RESUME="1")
+    assert done.returncode == 2 and "no unfinished run tiny-<time> in runs" in one_line(done.stderr)
+    ids = ("tiny-20260101-000000", "tiny-20260102-000000", "tiny-20260103-000000")
+    for run_id in ids:
+        (tiny_repo / "runs" / run_id).mkdir(parents=True)
+        (tiny_repo / "runs" / run_id / "train.log").touch()
+    (tiny_repo / "runs" / ids[2] / "metrics.jsonl").write_text('{"event": "end", "exit_code": 0}\n')
+    done = golf(tiny_repo, RESUME="1")
+    assert done.returncode == 0 and f"run      runs/{ids[1]}\n" in done.stdout, done.stderr
+    assert f"run      runs/{ids[0]}\n" in golf(tiny_repo, RESUME="auto").stdout
+    assert golf(tiny_repo, RESUME="auto").returncode == 0  # all have finished: a new one
+    assert len(list((tiny_repo / "runs").iterdir())) == 4
+
+
+def test_resumed_seeds_without_a_run_id(tiny_repo):
+    (tiny_repo / "runs" / "tiny-20260101-000000-s7").mkdir(parents=True)
+    done = golf(tiny_repo, RESUME="auto", SEEDS="7,8")
+    assert done.returncode == 0, done.stderr
+    assert {path.name[-3:] for path in (tiny_repo / "runs").iterdir()} == {"-s7", "-s8"}
+
+
 def test_same_run_id_twice(tiny_repo):
     assert golf(tiny_repo, RUN_ID="one").returncode == 0
     log = (tiny_repo / "runs/one/train.log").read_bytes()

@@ -140,12 +140,12 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[Job]:
     world = settings.get("NPROC_PER_NODE") or "1"
     if not world.isascii() or not world.isdigit() or int(world) < 1:
         raise GolfError(f"NPROC_PER_NODE={world!r}: a whole number of at least 1 is needed", 2)
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "run"  # any file may be a config
-    run_id = settings.get("RUN_ID") or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     out_dir = REPO / (settings.get("OUT_DIR") or "runs")
     seeds = [s.strip() for s in settings.get("SEEDS", "").split(",") if s.strip()]
     if any(not (s.isascii() and s.isdigit()) for s in seeds) or len(set(seeds)) < len(seeds):
         raise GolfError(f"SEEDS={settings['SEEDS']!r}: different whole numbers, as 1337,42,2025", 2)
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "run"  # any file may be a config
+    run_id = settings.get("RUN_ID") or pick_run_id(stem, out_dir, seeds, settings.get("RESUME"))
     passed = {k: v for k, v in settings.items() if k not in envfile.OWN_NAMES}
     passed["OUT_DIR"] = str(out_dir)
     if not seeds:
@@ -159,6 +159,24 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[Job]:
             job_settings["RESUME"] = "0"  # a seed that was not reached begins
         jobs.append(Job(trainer, job_settings, seed, out_dir / name, int(world)))
     return jobs
+
+
+def pick_run_id(stem: str, out_dir: Path, seeds: list[str], resume: str | None) -> str:
+    """Config and time. With RESUME=1 or auto: the newest run of this config that has not finished.
+
+    GolfError where RESUME=1 finds none; auto begins one.
+    """
+    if resume in ("1", "auto"):
+        name = re.compile(rf"{stem}-\d{{8}}-\d{{6}}")  # as made below, so names sort by time
+        made = {match[0] for path in out_dir.glob(f"{stem}-*") if (match := name.match(path.name))}
+        for run_id in sorted(made, reverse=True):
+            folders = [out_dir / f"{run_id}-s{seed}" for seed in seeds] or [out_dir / run_id]
+            if any(map(Path.is_dir, folders)) and not all(map(finished, folders)):
+                return run_id
+        if resume == "1":
+            told = f"no unfinished run {stem}-<time> in {shown(out_dir)}; name one with RUN_ID"
+            raise GolfError(f"RESUME=1: {told}, or leave RESUME out", 2)
+    return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def finished(run_dir: Path) -> bool:
