@@ -19,7 +19,7 @@ from golf.run import summary
 from golf.run.child import handle_stops
 from golf.score import command as score
 from golf.score import holdout
-from golf.see import sample
+from golf.see import plot, runs, sample, watch
 from golf.submit import new
 from golf.verify import command as verify
 
@@ -34,6 +34,9 @@ COMMANDS = {
     "compare": compare,
     "leaderboard": leaderboard,
     "sample": sample,
+    "runs": runs,
+    "watch": watch,
+    "plot": plot,
     "bench": bench,
     "ci": ci,
 }

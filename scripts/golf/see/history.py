@@ -1,0 +1,220 @@
+"""A run as it went, step by step: the one reader that runs, watch, plot, report, export and the site share.
+
+It reads a run's folder, an entry's, a metrics file, or a train.log with upstream's line shapes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from golf.core.errors import GolfError
+from golf.core.json_io import dig, number, parse_json
+from golf.core.paths import REPO, shown
+from golf.core.runlog import final_lines, lines
+from golf.core.submission import MAY_DIFFER, NOT_REPEATED
+
+LIMIT = 1_000_000  # points that are read
+NUMBER = r"([-+0-9.eEnaif]+)"
+STEP_LINE = re.compile(
+    rf"step:(\d+)/\d+ (train_loss|val_loss):{NUMBER}(?: val_bpb:{NUMBER})? train_time:{NUMBER}ms.*"
+)
+BATCH_LINE = re.compile(r"train_batch_tokens:(\d+) .*")
+SILENT_SECONDS = 120  # a run without a supervisor's lock that wrote nothing for so long has ended
+
+
+@dataclass
+class History:
+    """Points over time, the last event of every other kind, and where it lies."""
+
+    place: Path
+    steps: list[dict] = field(default_factory=list)  # step, train_seconds, tokens, train_loss, lr_scale
+    vals: list[dict] = field(default_factory=list)  # the same, with val_loss and val_bpb
+    facts: dict[str, dict] = field(default_factory=dict)
+    written: float = 0.0  # when the file was last written, seconds since 1970
+
+    @property
+    def name(self) -> str:
+        found = dig(self.facts, "start", "run_id")
+        if isinstance(found, str):
+            return found
+        return (
+            self.place.name
+            if self.place.is_dir()
+            else f"{self.place.resolve().parent.name}/{self.place.name}"
+        )
+
+    @property
+    def config(self) -> dict:
+        """The knobs by name, as the trainer read them; empty for a log of another trainer."""
+        value = dig(self.facts, "start", "config")
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def val_bpb(self) -> float | None:
+        """The packed artifact's: the sliding score, else the plain one."""
+        for kind in ("sliding", "roundtrip"):
+            if (value := number(dig(self.facts, kind, "val_bpb"))) is not None:
+                return value
+        return None
+
+    def last(self, name: str) -> float | None:
+        """`step`, `train_seconds` or `tokens` at the last point."""
+        for event in (
+            self.facts.get("train_end"),
+            *(points[-1] for points in (self.steps, self.vals) if points),
+        ):
+            if (value := number(dig(event, name))) is not None:
+                return value
+        return None
+
+    def fraction(self) -> float:
+        """How much of the training is done: of the time budget or the steps, the larger."""
+        if "train_end" in self.facts:
+            return 1.0
+        pairs = (("train_seconds", "MAX_WALLCLOCK_SECONDS"), ("step", "ITERATIONS"))
+        parts = [(self.last(have) or 0.0, number(self.config.get(limit))) for have, limit in pairs]
+        return min(1.0, max((have / limit for have, limit in parts if limit), default=0.0))
+
+    def seconds_left(self) -> float | None:
+        """Of the training, None where that is unknown."""
+        part, seconds = self.fraction(), self.last("train_seconds")
+        return seconds * (1 - part) / part if part and seconds is not None else None
+
+    def rates(self) -> list[tuple[dict, float]]:
+        """(point, training tokens a second since the point before)."""
+        found = []
+        for before, now in zip(self.steps, self.steps[1:]):
+            values = [number(p.get(name)) for p in (before, now) for name in ("tokens", "train_seconds")]
+            if None not in values and values[3] > values[1]:
+                found.append((now, (values[2] - values[0]) / (values[3] - values[1])))
+        return found
+
+    def state(self) -> str:
+        """running, finished, stopped (by a person, or with a checkpoint to go on from) or failed."""
+        code = number(dig(self.facts, "end", "exit_code"))
+        if code is not None:
+            asked = dig(self.facts, "train_end", "reason") == "interrupted"
+            return "failed" if code else "stopped" if asked else "finished"
+        if not self.facts and self.steps:  # a log alone
+            return "unknown"
+        if is_running(self.place, self.written):
+            return "running"
+        return "stopped" if any(self.place.glob("checkpoint.*")) else "failed"
+
+
+def read(place: Path) -> History:
+    """The history at `place`. GolfError, code 2, where there is none."""
+    if place.is_dir():
+        names = ("metrics.jsonl", "metrics_seed*.jsonl", "train.log", "train_seed*.log")
+        found = [path for name in names for path in sorted(place.glob(name)) if path.is_file()]
+        if not found:
+            raise GolfError(f"{shown(place)}: no metrics.jsonl and no train.log there", 2)
+        file = found[0]
+    else:
+        file = place
+    try:
+        history = History(place, written=file.stat().st_mtime)
+        (read_metrics if file.suffix == ".jsonl" else read_log)(file, history)
+    except OSError as error:
+        raise GolfError(f"{shown(file)}: cannot be read ({error.strerror})", 2) from None
+    if not (history.steps or history.vals or history.facts):
+        raise GolfError(f"{shown(file)}: no run's metrics and no trainer's log", 2)
+    return history
+
+
+def read_metrics(file: Path, history: History) -> None:
+    for line in lines(file):
+        event = parse_json(line)  # None for a torn line
+        kind = dig(event, "event")
+        if kind in ("step", "val"):
+            points = history.steps if kind == "step" else history.vals
+            if number(event.get("step")) is not None and len(points) < LIMIT:
+                points.append(event)
+        elif isinstance(kind, str):
+            of_score = kind == "score" and isinstance(event.get("kind"), str)
+            history.facts[event["kind"] if of_score else kind] = event
+
+
+def read_log(file: Path, history: History) -> None:
+    """A train.log of this challenge or the larger one: its step lines, and its final ones."""
+    batch = None
+    for line in lines(file):
+        text = line.decode("utf-8", "replace").strip()
+        if match := BATCH_LINE.fullmatch(text):
+            batch = int(match[1])
+        elif match := STEP_LINE.fullmatch(text):
+            step, kind, loss, bpb, ms = match.groups()
+            point = {"step": int(step), "train_seconds": parsed(ms, 1e-3), kind: parsed(loss)}
+            point |= {"tokens": int(step) * batch} if batch else {}
+            point |= {"val_bpb": parsed(bpb)} if bpb else {}
+            points = history.steps if kind == "train_loss" else history.vals
+            if len(points) < LIMIT:
+                points.append(point)
+    for kind, found in final_lines(file).items():
+        name = {"size": "export", "train": "train_end"}.get(kind, kind)
+        history.facts |= {name: found[-1]} if found else {}
+    tokens, steps = (number(dig(history.facts, "train_end", name)) for name in ("tokens", "steps"))
+    if tokens and steps:  # this challenge's logs say the batch only so
+        for point in [*history.steps, *history.vals]:
+            point.setdefault("tokens", point["step"] * tokens / steps)
+
+
+def parsed(text: str, factor: float = 1.0) -> float | None:
+    try:
+        return float(text) * factor
+    except ValueError:
+        return None
+
+
+def is_running(folder: Path, written: float) -> bool:
+    """Whether somebody holds the run's lock; without one, whether it wrote something just now."""
+    try:
+        with (folder / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            return True
+    return time.time() - written < SILENT_SECONDS
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The folders in runs/ that hold a run, or one that is only starting."""
+    try:
+        places = [path for path in folder.iterdir() if path.is_dir()]
+    except OSError as error:
+        raise GolfError(f"{shown(folder)}: no runs there ({error.strerror})", 2) from None
+    return sorted(p for p in places if (p / "metrics.jsonl").is_file())
+
+
+def differences(histories: list[History]) -> list[str]:
+    """What sets each apart from the others, by the knobs that differ; its name where none does."""
+    ignored = {*MAY_DIFFER, "VAL_LOSS_EVERY", "TRAIN_LOG_EVERY", "DEVICE", "COMPILE"} - {"SEED"}
+    names = sorted({name for h in histories for name in h.config} - ignored)
+    apart = [n for n in names if len({str(h.config.get(n, "")) for h in histories}) > 1]
+    texts = [" ".join(f"{n}={h.config[n]}" for n in apart if n in h.config) for h in histories]
+    alone = len(histories) > 1 and len(set(texts)) == len(texts)
+    return [text if alone and text else h.name for text, h in zip(texts, histories)]
+
+
+def changes(history: History) -> str:
+    """What a run's settings say beyond its preset: NAME=value ..., by supervisor.json."""
+    from golf.run import envfile
+
+    path = history.place / "supervisor.json"
+    origin = parse_json(path.read_bytes()) if path.is_file() else None
+    settings, config = dig(origin, "set"), dig(origin, "config")
+    if not isinstance(settings, dict) or not isinstance(config, str):
+        return ""
+    try:
+        preset = {name: value for name, (value, _) in envfile.parse(REPO / config).items()}
+    except GolfError:
+        return "(its config is gone)"
+    ignored = {*NOT_REPEATED, "VAL_DATA_PATH"} - {"SEED"}
+    changed = {n: v for n, v in settings.items() if n not in ignored and preset.get(n) != v}
+    return " ".join(f"{name}={value}" for name, value in changed.items())

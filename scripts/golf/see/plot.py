@@ -1,0 +1,120 @@
+"""Draw how runs went: loss, val_bpb, learning rate and tokens a second, several runs in one picture.
+
+Each RUN is a run's folder, an entry's, a metrics.jsonl, or a train.log of this challenge or the
+larger one. The legend says what differs between them. The picture has no background and inks that
+read on white and on dark pages.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from golf.core.errors import GolfError
+from golf.core.json_io import number
+from golf.core.paths import path_argument, shown
+from golf.core.picture import COLOURS, drawable, rendered, styled, tidy
+from golf.see import history
+from golf.see.history import History
+
+AXES = {
+    "time": ("train_seconds", "minutes of training", 1 / 60),
+    "tokens": ("tokens", "training tokens, millions", 1e-6),
+    "steps": ("step", "steps", 1.0),
+}
+SETTLED = 0.05  # of the picture's width: the loss before it would flatten the rest
+MANY = 300  # points; more are drawn faintly, with their running mean
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN")
+    parser.add_argument(
+        "-o", "--out", type=path_argument, default=Path("plot.svg"), metavar="FILE",
+        help=".svg or .png; default: plot.svg",
+    )  # fmt: skip
+    parser.add_argument(
+        "--x", choices=list(AXES), default="time", help="what runs to the right; default: time"
+    )
+
+
+def main(args) -> int:
+    kind = args.out.suffix.lower().removeprefix(".")
+    if kind not in ("svg", "png"):
+        raise GolfError(f"{shown(args.out)}: give a name that ends in .svg or .png", 2)
+    histories = [history.read(place) for place in args.runs]
+    args.out.write_bytes(draw(histories, args.x, kind))
+    print(f"wrote {shown(args.out)}")
+    return 0
+
+
+def draw(histories: list[History], x: str = "time", kind: str = "svg", width: float = 9.0) -> bytes:
+    """The picture's bytes. GolfError where no run has a point to draw."""
+    panels = [panel for panel in panels_of(histories, x) if any(xs for xs, _ in panel[1])]
+    if not panels:
+        raise GolfError(f"nothing to draw over {x}: no step of these runs says it; try --x steps", 2)
+    with styled():
+        from matplotlib.figure import Figure
+
+        columns = min(2, len(panels))
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(width, 2.7 * rows + 0.4), layout="constrained")
+        places = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axes, (title, series) in zip(places, panels):
+            draw_panel(axes, title, series, AXES[x][1])
+        for axes in places[len(panels) :]:
+            axes.set_axis_off()
+        if len(histories) > 1:
+            texts = [drawable(name[:80]) for name in history.differences(histories)]
+            lines = [line for line in places[0].get_lines() if line.get_gid() == "run"]
+            figure.legend(lines, texts, loc="outside lower center", ncols=min(3, len(texts)), frameon=False)
+        return rendered(figure, kind)
+
+
+def panels_of(histories: list[History], x: str) -> list[tuple[str, list]]:
+    """(title, for each run its x and y values)."""
+    key, _, factor = AXES[x]
+
+    def series(points: list[tuple[dict, float | None]]) -> tuple[list, list]:
+        pairs = [(number(p.get(key)), value) for p, value in points]
+        kept = [(a * factor, b) for a, b in pairs if a is not None and b is not None]
+        return [a for a, _ in kept], [b for _, b in kept]
+
+    def of(points: str, name: str):
+        return [series([(p, number(p.get(name))) for p in getattr(h, points)]) for h in histories]
+
+    return [
+        ("training loss, nats a token", of("steps", "train_loss")),
+        ("validation on the way, bits a byte", of("vals", "val_bpb")),
+        ("learning rate, times its base", of("steps", "lr_scale")),
+        (
+            "training tokens a second, thousands",
+            [series([(p, r / 1e3) for p, r in h.rates()]) for h in histories],
+        ),
+    ]
+
+
+def draw_panel(axes, title: str, series: list, label: str) -> None:
+    tidy(axes, title, label)
+    end, settled = max(xs[-1] for xs, _ in series if xs), []
+    for i, (xs, ys) in enumerate(series):
+        colour = COLOURS[i % len(COLOURS)]
+        if len(xs) > MANY:
+            axes.plot(xs, ys, color=colour, alpha=0.3, linewidth=0.6)
+            ys = smoothed(ys)
+        marker = {"marker": "o", "markersize": 3} if len(xs) < 12 else {}
+        axes.plot(xs, ys, color=colour, linewidth=1.4, gid="run", **marker)
+        settled += [y for x, y in zip(xs, ys) if x >= SETTLED * end]
+    axes.set_xlim(0, end or 1)
+    if "loss" in title and len(settled) > 1 and max(settled) > min(settled):
+        room = 0.06 * (max(settled) - min(settled))
+        axes.set_ylim(min(settled) - room, max(settled) + room)
+    elif "bits" not in title:
+        axes.set_ylim(bottom=0)
+
+
+def smoothed(values: list[float], part: float = 0.02) -> list[float]:
+    """A running mean over about `part` of the points."""
+    keep, mean, found = 1 - 1 / max(1.0, part * len(values)), None, []
+    for value in values:
+        mean = value if mean is None else keep * mean + (1 - keep) * value
+        found.append(mean)
+    return found

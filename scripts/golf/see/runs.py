@@ -1,0 +1,102 @@
+"""List the runs in runs/: what each was, what it came to, and whether it is still going.
+
+A line a run: name, config, what differs from its preset, training tokens, score, counted bytes,
+training time, state. `watch` follows one of them.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+from golf.core.errors import GolfError
+from golf.core.json_io import dig, number, parse_json
+from golf.core.paths import REPO, path_argument, shown
+from golf.see import history
+from golf.see.history import History
+
+HEAD = ("name", "config", "tokens", "val_bpb", "bytes", "time", "state", "differs from its config")
+KEYS = {
+    "name": lambda h: h.name,
+    "score": lambda h: math.inf if h.val_bpb is None else h.val_bpb,
+    "bytes": lambda h: number(dig(h.facts, "export", "bytes_total")) or math.inf,
+    "tokens": lambda h: -(h.last("tokens") or 0),
+    "time": lambda h: -(h.last("train_seconds") or 0),
+    "date": lambda h: -h.written,
+}
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument(
+        "folder", nargs="?", type=path_argument, default=REPO / "runs", metavar="DIR", help="default: runs/"
+    )
+    parser.add_argument("--sort", choices=list(KEYS), default="date", help="default: date, the newest first")
+
+
+def main(args) -> int:
+    found = []
+    for folder in history.run_folders(args.folder):
+        try:
+            found.append(history.read(folder))
+        except GolfError as error:  # a metrics file with nothing in it yet
+            print(f"golf runs: {error}", file=sys.stderr)
+    if not found:
+        print(f"no runs in {shown(args.folder)} yet; bash scripts/quickstart.sh makes one")
+        return 0
+    found.sort(key=KEYS[args.sort])
+    print(as_table([HEAD, *map(row, found)]))
+    return 0
+
+
+def row(h: History) -> tuple[str, ...]:
+    size = number(dig(h.facts, "export", "bytes_total"))
+    seconds, tokens = h.last("train_seconds"), h.last("tokens")
+    return (
+        plain(h.name, 40),
+        plain(config_of(h), 24),
+        "-" if tokens is None else amount(tokens),
+        "-" if h.val_bpb is None else f"{h.val_bpb:.4f}",
+        "-" if size is None else f"{size:,.0f}",
+        "-" if seconds is None else duration(seconds),
+        h.state() if h.state() != "running" else f"running {100 * h.fraction():.0f}%",
+        plain(history.changes(h), 100),
+    )
+
+
+def config_of(h: History) -> str:
+    path = h.place / "supervisor.json"
+    found = dig(parse_json(path.read_bytes()), "config") if path.is_file() else None
+    return Path(found).stem if isinstance(found, str) else "-"
+
+
+def as_table(rows: list[tuple[str, ...]]) -> str:
+    """Columns as wide as their texts, numbers right; what is all empty at the end is left out."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    right = [name in ("tokens", "val_bpb", "bytes", "time") for name in rows[0]]
+    return "\n".join(
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right)).rstrip()
+        for line in rows
+    )
+
+
+def plain(text: str, limit: int) -> str:
+    """Text for one line of a terminal."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def amount(count: float) -> str:
+    """3,280,000 as 3.28M."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            return f"{count / unit:.3g}{name}" if count < 1000 * unit else f"{count / unit:,.0f}{name}"
+    return f"{count:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 45s, 2m30s or 1h05m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    return f"{whole // 60}m{whole % 60:02}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02}m"

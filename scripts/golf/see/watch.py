@@ -1,0 +1,110 @@
+"""Follow a run from another terminal: its loss curve, budget, tokens a second and time left.
+
+It ends when the run does. Where the output is no terminal it writes a line now and then instead.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+
+from golf.core.errors import GolfError
+from golf.core.json_io import dig, number
+from golf.core.paths import REPO, path_argument
+from golf.see import history
+from golf.see.history import History
+from golf.see.runs import amount, duration
+
+EVERY_SECONDS = {True: 2.0, False: 15.0}  # a terminal, a file
+HEIGHT = 12
+DOTS = "⡀⠄⠂⠁"  # a quarter of a line each, from below
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument(
+        "run", nargs="?", type=path_argument, metavar="RUN", help="its folder; default: the newest in runs/"
+    )
+
+
+def main(args) -> int:
+    folder, terminal = args.run or newest(), sys.stdout.isatty()
+    while True:
+        h = history.read(folder)
+        if terminal:
+            print("\x1b[H\x1b[2J" + "\n".join(screen(h, shutil.get_terminal_size().columns)), flush=True)
+        else:
+            print(status(h), flush=True)
+        if h.state() != "running":
+            return 0
+        time.sleep(EVERY_SECONDS[terminal])
+
+
+def newest():
+    folders = history.run_folders(REPO / "runs")
+    if not folders:
+        raise GolfError("no runs in runs/ yet; name a run's folder", 2)
+    return max(folders, key=lambda folder: (folder / "metrics.jsonl").stat().st_mtime)
+
+
+def screen(h: History, width: int) -> list[str]:
+    """The whole picture: a title, the curve, the status."""
+    pairs = [(number(point.get("step")), number(point.get("train_loss"))) for point in h.steps]
+    losses = [(step, loss) for step, loss in pairs if None not in (step, loss)]
+    title = (
+        f"{h.name} on {dig(h.facts, 'start', 'hardware') or 'unknown hardware'}: training loss, nats a token"
+    )
+    return [title, "", *curve(losses, max(20, width - 10)), "", status(h)]
+
+
+def status(h: History) -> str:
+    """One line: how far, how fast, how good, how long."""
+    parts = [h.state()]
+    if h.state() == "running":
+        parts[0] = f"{phase(h)} {100 * h.fraction():.0f}%" if phase(h) == "training" else phase(h)
+    step, seconds, rates = h.last("step"), h.last("train_seconds"), h.rates()
+    budget = number(h.config.get("MAX_WALLCLOCK_SECONDS"))
+    if step is not None:
+        parts.append(f"step {step:,.0f}")
+    if seconds is not None:
+        parts.append(duration(seconds) + (f" of {duration(budget)}" if budget else ""))
+    if h.steps and (loss := number(h.steps[-1].get("train_loss"))) is not None:
+        parts.append(f"loss {loss:.4f}")
+    if h.vals and (bpb := number(h.vals[-1].get("val_bpb"))) is not None:
+        parts.append(f"val_bpb {bpb:.4f} on the way")
+    if rates:
+        parts.append(f"{amount(rates[-1][1])} tokens/s")
+    left = h.seconds_left()
+    if phase(h) == "training" and h.state() == "running" and left is not None:
+        parts.append(f"{duration(left)} of training left")
+    if h.val_bpb is not None:
+        parts.append(f"score {h.val_bpb:.4f}")
+    return ", ".join(parts)
+
+
+def phase(h: History) -> str:
+    if "export" in h.facts:
+        return "scoring"
+    if "train_end" in h.facts:
+        return "packing"
+    return "training" if h.steps else "setting up"
+
+
+def curve(points: list[tuple[float, float]], width: int) -> list[str]:
+    """(step, value) as dots from left to right, with the largest and smallest value at the side."""
+    if len(points) < 2 or points[0][0] >= points[-1][0]:
+        return ["(no steps yet)"]
+    first, span, spots, at = points[0][0], points[-1][0] - points[0][0], [], 0
+    for x in range(width):
+        while points[at + 1][0] < first + span * x / (width - 1):
+            at += 1
+        (left, a), (right, b) = points[at], points[at + 1]
+        spots.append(a + (b - a) * (first + span * x / (width - 1) - left) / max(right - left, 1e-9))
+    ordered = sorted(spots)
+    low, high = ordered[0], max(ordered[int(0.95 * (width - 1))], ordered[0] + 1e-9)
+    rows = [[" "] * width for _ in range(HEIGHT)]
+    for x, value in enumerate(spots):  # the first steps may lie above: they stay at the top
+        y = min(4 * HEIGHT - 1, int((value - low) / (high - low) * (4 * HEIGHT - 1)))
+        rows[HEIGHT - 1 - y // 4][x] = DOTS[y % 4]
+    labels = {0: f"{high:.3f}", HEIGHT - 1: f"{low:.3f}"}
+    return [f"{labels.get(i, ''):>8} {''.join(row)}".rstrip() for i, row in enumerate(rows)]

@@ -1,0 +1,181 @@
+"""What is read from a run, and what runs, watch and plot make of it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import shutil
+
+import pytest
+from conftest import run_script
+from golf.core.errors import GolfError
+from golf.see import history, plot, runs, watch
+
+from .conftest import ENTRY
+
+UPSTREAM_LOG = """\
+# a script's own source: f"step:{step}/{total} train_loss:{loss:.4f} train_time:{ms:.0f}ms"
+train_batch_tokens:524288 train_seq_len:1024 iterations:20000 warmup_steps:20 max_wallclock_seconds:600.000
+step:0/20000 val_loss:6.9357 val_bpb:4.1077 train_time:0ms step_avg:0.02ms
+step:1/20000 train_loss:6.9370 train_time:33ms step_avg:32.98ms
+step:2/20000 train_loss:16.8366 train_time:75ms step_avg:37.44ms
+step:200/20000 train_loss:2.8554 train_time:8667ms step_avg:43.33ms
+step:200/20000 val_loss:2.8400 val_bpb:1.6820 train_time:8670ms step_avg:43.35ms
+final_int8_zlib_roundtrip_exact val_loss:2.07269931 val_bpb:1.22756936
+"""
+
+
+def test_metrics_and_log_of_one_run_say_the_same(torch_run):
+    metrics, log = history.read(torch_run / "metrics.jsonl"), history.read(torch_run / "train.log")
+    assert [p["step"] for p in metrics.steps] == [p["step"] for p in log.steps] == [*range(1, 11), 12]
+    for a, b in zip(metrics.steps, log.steps):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-4)
+        assert a["tokens"] == pytest.approx(b["tokens"])
+    assert [p["step"] for p in metrics.vals] == [p["step"] for p in log.vals] == [5, 10, 12]
+    assert metrics.val_bpb == pytest.approx(log.val_bpb, abs=1e-7)
+
+
+def test_the_larger_challenges_log_is_read(tmp_path):
+    (tmp_path / "train_seed1.log").write_text(UPSTREAM_LOG)
+    h = history.read(tmp_path)
+    assert [p["step"] for p in h.steps] == [1, 2, 200] and [p["step"] for p in h.vals] == [0, 200]
+    assert h.steps[-1] == {"step": 200, "train_seconds": 8.667, "train_loss": 2.8554, "tokens": 200 * 524288}
+    assert h.vals[-1]["val_bpb"] == 1.682 and h.val_bpb == 1.22756936
+
+
+@pytest.mark.parametrize("text", ["", "no log\n", "\x00\xff\n" * 9, "{}\n[]\n", '{"event": "step"}\n'])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "train.log"])
+def test_what_is_no_run_is_told_in_a_line(text, name, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(GolfError, match="no run's metrics"):
+        history.read(tmp_path)
+    done = run_script("golf.sh", "plot", tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+def test_a_torn_last_line_is_left_out(torch_run, tmp_path):
+    text = (torch_run / "metrics.jsonl").read_text()
+    (tmp_path / "metrics.jsonl").write_text(text[: text.index('"step": 3') + 3])
+    assert [p["step"] for p in history.read(tmp_path).steps] == [1, 2]
+
+
+def cut(run, folder, *kinds, **ends):
+    """A copy of a run whose metrics lack these events; ends: new values of its end."""
+    copy = shutil.copytree(run, folder)
+    lines = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    kept = [{**e, **(ends if e["event"] == "end" else {})} for e in lines if e["event"] not in kinds]
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in kept))
+    return copy
+
+
+def test_states(torch_run, tmp_path, monkeypatch):
+    assert history.read(torch_run).state() == "finished"
+    assert history.read(cut(torch_run, tmp_path / "a", exit_code=1)).state() == "failed"
+    killed = cut(torch_run, tmp_path / "b", "train_end", "export", "score", "end")
+    assert history.read(killed).state() == "running"  # it wrote something just now
+    (killed / ".lock").touch()
+    assert history.read(killed).state() == "stopped"
+    with (killed / ".lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert history.read(killed).state() == "running"
+    for path in killed.glob("checkpoint.*"):
+        path.unlink()
+    assert history.read(killed).state() == "failed"
+
+
+def test_time_left_is_of_the_steps_or_the_budget(torch_run):
+    h = history.read(torch_run)
+    del h.facts["train_end"]
+    h.steps = h.steps[:6]
+    assert h.fraction() == 0.5 and h.seconds_left() == pytest.approx(h.steps[-1]["train_seconds"])
+    h.config["MAX_WALLCLOCK_SECONDS"] = 1.25 * h.steps[-1]["train_seconds"]
+    assert h.fraction() == 0.8
+
+
+def test_runs_lists_what_each_was(torch_run, tmp_path):
+    shutil.copytree(torch_run, tmp_path / "one")
+    origin = {"config": "configs/quickstart.env", "set": {"ITERATIONS": "12", "COMPILE": "0", "SEED": "7"}}
+    (tmp_path / "one" / "supervisor.json").write_text(json.dumps(origin))
+    cut(torch_run, tmp_path / "two", "score", "export", exit_code=1)
+    (tmp_path / "empty").mkdir()
+    done = run_script("golf.sh", "runs", tmp_path, "--sort", "score")
+    assert done.returncode == 0, done.stderr
+    head, one, two = done.stdout.splitlines()
+    assert re.match(r"tiny +quickstart +1.54k +\d\.\d{4} +[\d,]+ +\d+s +finished +ITERATIONS=12 SEED=7$", one)
+    assert re.match(r"tiny +- +1.54k +- +- +\d+s +failed$", two)
+    assert one.index("finished") == head.index("state")
+
+
+def test_no_runs_yet_is_no_error_and_no_folder_is_one(tmp_path):
+    done = run_script("golf.sh", "runs", tmp_path)
+    assert done.returncode == 0 and "quickstart" in done.stdout
+    assert run_script("golf.sh", "runs", tmp_path / "none").returncode == 2
+
+
+def test_watch_ends_with_the_run(torch_run):
+    done = run_script("golf.sh", "watch", torch_run)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"finished, step 12, .*loss \d\.\d{4}, val_bpb .*tokens/s, score \d", done.stdout)
+
+
+def test_watch_tells_the_phase_and_the_time_left(torch_run, tmp_path):
+    run = cut(torch_run, tmp_path / "run", "train_end", "export", "score", "end")
+    h = history.read(run)
+    h.steps, h.vals = h.steps[:6], []
+    assert re.match(r"training 50%, step 6, .* of training left$", watch.status(h))
+    assert watch.phase(history.read(torch_run)) == "scoring"
+    h.steps = []
+    assert watch.status(h).startswith("setting up")
+
+
+def test_the_curve_falls_from_left_to_right():
+    rows = watch.curve([(step, 5 - step / 25) for step in range(1, 101)], 40)
+    assert len(rows) == watch.HEIGHT
+    columns = [next(y for y, row in enumerate(rows) if row[9 + x : 10 + x].strip()) for x in range(40)]
+    assert columns == sorted(columns) and columns[0] == 0 and columns[-1] == watch.HEIGHT - 1
+
+
+@pytest.mark.parametrize("kind, magic", [("svg", b"<?xml"), ("png", b"\x89PNG")])
+def test_plot_draws_runs_logs_and_entries(kind, magic, torch_run, mlx_run, tmp_path):
+    (tmp_path / "train.log").write_text(UPSTREAM_LOG)
+    out = tmp_path / f"picture.{kind}"
+    places = (torch_run, mlx_run, ENTRY, tmp_path / "train.log")
+    done = run_script("golf.sh", "plot", *places, "-o", out, "--x", "tokens")
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes().startswith(magic)
+
+
+def test_the_panels_hold_the_runs_values(torch_run):
+    h = history.read(torch_run)
+    titles = dict(plot.panels_of([h], "steps"))
+    assert titles["training loss, nats a token"] == [
+        ([p["step"] for p in h.steps], [p["train_loss"] for p in h.steps])
+    ]
+    assert titles["validation on the way, bits a byte"][0][0] == [5, 10, 12]
+    seconds = [b["train_seconds"] - a["train_seconds"] for a, b in zip(h.steps, h.steps[1:])]
+    expected = [0.128 * n / s for n, s in zip([*[1] * 9, 2], seconds)]
+    assert titles["training tokens a second, thousands"][0][1] == pytest.approx(expected)
+
+
+def test_the_legend_says_what_differs(torch_run):
+    one, other = history.read(torch_run), history.read(torch_run)
+    assert history.differences([one]) == history.differences([one, one])[:1] == ["tiny"]
+    one.facts["start"]["config"] = {"MATRIX_LR": 0.04, "SEED": 1, "RUN_ID": "a"}
+    other.facts["start"]["config"] = {"MATRIX_LR": 0.02, "SEED": 1, "RUN_ID": "b"}
+    assert history.differences([one, other]) == ["MATRIX_LR=0.04", "MATRIX_LR=0.02"]
+
+
+def test_another_kind_of_file_is_refused_before_anything_is_read(tmp_path):
+    done = run_script("golf.sh", "plot", tmp_path / "none", "-o", "picture.gif")
+    assert done.returncode == 2 and ".svg or .png" in done.stderr
+
+
+def test_amounts_and_durations():
+    amounts = [runs.amount(n) for n in (12, 999, 3280000, 2.5e9)]
+    assert amounts == ["12", "999", "3.28M", "2.5G"]
+    assert [runs.duration(s) for s in (0.4, 59, 150, 3900)] == ["0s", "59s", "2m30s", "1h05m"]
+
+
+def test_a_picture_is_the_same_twice(torch_run):
+    assert plot.draw([history.read(torch_run)]) == plot.draw([history.read(torch_run)])
