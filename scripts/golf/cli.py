@@ -19,7 +19,7 @@ from golf.run import summary
 from golf.run.child import handle_stops
 from golf.score import command as score
 from golf.score import holdout
-from golf.see import plot, runs, sample, watch
+from golf.see import explain, plot, runs, sample, watch
 from golf.submit import new
 from golf.verify import command as verify
 
@@ -37,6 +37,7 @@ COMMANDS = {
     "runs": runs,
     "watch": watch,
     "plot": plot,
+    "explain": explain,
     "bench": bench,
     "ci": ci,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from golf.core import artifact
 from golf.core.errors import GolfError
 from golf.core.paths import shown
 
+CHUNK = 64  # bytes
 DTYPES = {"int8": "i1", "fp16": "<f2", "fp32": "<f4"}
 
 
@@ -36,14 +38,16 @@ class Weights:
     config: dict
     tensors: dict[str, Tensor]
     file_bytes: int
-    header_bytes: int  # the container's prefix and its JSON header, uncompressed
+    # Bytes of the file that each part was coded to: a tensor's two arrays by its name, and "header".
+    coded: dict[str, tuple[float, float]]
 
 
 def load(path: Path) -> Weights:
     """The artifact in a file. GolfError says why there is none, or why only its own script can read it."""
     try:
         artifact.read(path)  # checks every shape and array
-        payload = artifact.unpack(path.read_bytes())
+        blob = path.read_bytes()
+        payload = artifact.unpack(blob)
     except artifact.ForeignArtifact as error:
         raise GolfError(f"{shown(path)}: {error}; only the script that wrote it can read it", 2) from None
     except artifact.ArtifactError as error:
@@ -53,10 +57,32 @@ def load(path: Path) -> Weights:
     length = 4 + struct.unpack_from("<I", payload)[0]
     config, entries = artifact.read_header(payload[4:length], length)
     parts: dict[str, list[np.ndarray]] = {}
-    for name, dtype, blob in artifact.arrays(payload, length, entries):
-        parts.setdefault(name, []).append(np.frombuffer(blob, DTYPES[dtype]))
+    ends = [(artifact.PREFIX.size, "header", length)]
+    for name, dtype, array in artifact.arrays(payload, length, entries):
+        parts.setdefault(name, []).append(np.frombuffer(array, DTYPES[dtype]))
+        ends.append((0, name, len(array)))
     tensors = {}
     for name, shape, encoding in entries:
         stored, *scales = parts[name]
         tensors[name] = Tensor(encoding, stored.reshape(shape), scales[0] if scales else None)
-    return Weights(config, tensors, path.stat().st_size, artifact.PREFIX.size + length)
+    return Weights(config, tensors, len(blob), coded_bytes(blob, ends))
+
+
+def coded_bytes(blob: bytes, ends: list[tuple[int, str, int]]) -> dict[str, tuple[float, float]]:
+    """How much of the file each part takes, within CHUNK bytes, by inflating it piece by piece.
+
+    ends: (bytes outside the coded part, name, unpacked bytes) of each part, in order. What a part
+    saves by pointing back to an earlier one counts for itself; the last part has the checksum.
+    """
+    decoder, read, made = zlib.decompressobj(), [0], [0]
+    for at in range(artifact.PREFIX.size, len(blob), CHUNK):
+        made.append(made[-1] + len(decoder.decompress(blob[at : at + CHUNK])))
+        read.append(min(at + CHUNK, len(blob)) - artifact.PREFIX.size)
+    found: dict[str, tuple[float, float]] = {}
+    before, done = 0.0, 0
+    for extra, name, size in ends:
+        done += size
+        here = float(read[-1]) if done >= made[-1] else float(np.interp(done, made, read))
+        found[name] = (*found.get(name, ()), here - before + extra)
+        before = here
+    return {name: (*sizes, 0.0)[:2] for name, sizes in found.items()}
