@@ -1,7 +1,7 @@
 """How far bfloat16 on a CPU turns training's gradients from float32's, batch by batch of an artifact's model,
-with the trainer's attention and with PyTorch's kernel. No test; docs/floors.md has figures.
+with the trainer's attention and with PyTorch's kernel. docs/floors.md has figures.
 
-    DATA_PATH=… TOKENIZER_PATH=… PYTHONPATH=. python3 tests/bench_gradients.py ARTIFACT
+    DATA_PATH=… TOKENIZER_PATH=… PYTHONPATH=. python3 dev/gradients.py ARTIFACT
 """
 
 import os

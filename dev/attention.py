@@ -1,6 +1,6 @@
 """Times attention, forward and backward, of one layer on a CPU: PyTorch's fused kernel, and ours.
 
-PYTHONPATH=. python3 tests/bench_attention.py
+PYTHONPATH=. python3 dev/attention.py
 """
 
 import torch

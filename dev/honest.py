@@ -1,7 +1,7 @@
 """Twenty honest entries, whole-scored: how many findings each has that is no PASS. No test, as it takes
 half an hour of two cores.
 
-    DATA=data/datasets/sample_sp1024 PYTHONPATH=scripts python3 tests/bench_honest.py OUT
+    DATA=data/datasets/sample_sp1024 PYTHONPATH=scripts python3 dev/honest.py OUT
 """
 
 import json

@@ -1,7 +1,7 @@
-"""What windows and strides score and cost: an artifact's val_bpb and targets a second on this device. No
-test; docs/benchmarks.md has figures.
+"""What windows and strides score and cost: an artifact's val_bpb and targets a second on this device.
+docs/benchmarks.md has figures.
 
-    VAL_MAX_TOKENS=65536 DATA_PATH=… TOKENIZER_PATH=… PYTHONPATH=. python3 tests/bench_scoring.py ARTIFACT
+    VAL_MAX_TOKENS=65536 DATA_PATH=… TOKENIZER_PATH=… PYTHONPATH=. python3 dev/scoring.py ARTIFACT
 """
 
 import os
