@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from golf.core.submission import sha256
+from golf.core.files import sha256
 from golf.score import scorer as official
 from golf.score.audit.control import Control
 

@@ -10,6 +10,7 @@ import pytest
 from conftest import run_script, tiny_repo
 from golf.check import command as check
 from golf.core import submission, track
+from golf.core.files import sha256
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +87,7 @@ def write(folder, name, content, role=None) -> None:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
     def change(value):
-        entry = {"bytes": path.stat().st_size, "sha256": submission.sha256(path)}
+        entry = {"bytes": path.stat().st_size, "sha256": sha256(path)}
         old = next((e for e in value["files"] if e["path"] == name), None)
         if old is None:
             value["files"].append({"path": name, "role": role, **entry})

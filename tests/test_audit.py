@@ -24,7 +24,7 @@ from audit_kit import (
     source,
     text_of,
 )
-from golf.core.submission import sha256
+from golf.core.files import sha256
 from golf.score.audit import rules as audits
 from golf.score.audit.passes import Pass, Text, call_ends, feed
 from golf.score.audit.reference import bigram_log_probs, compare_texts

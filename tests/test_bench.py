@@ -15,11 +15,11 @@ import trainer_kit as kit
 from conftest import run_script
 from golf.bench import command as bench
 from golf.bench import floor, measure
+from golf.core import trainers
 from golf.core.errors import GolfError
-from golf.run import preflight
 
 TINY = {**kit.TINY, "TRAIN_SEQ_LEN": 32, "VAL_BATCH_SIZE": 128}
-read_knobs = functools.cache(lambda script: preflight.read_knobs(script, preflight.child_env({})))
+read_knobs = functools.cache(lambda script: trainers.read_knobs(script, trainers.child_env({})))
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def config(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "copy_bandwidth", lambda device: 1e9)
     monkeypatch.setattr(measure, "product_rate", lambda shape, dtype, device: 1e9)
     monkeypatch.setattr(measure, "device_of", measure.Device)
-    monkeypatch.setattr(bench, "preflight", SimpleNamespace(**vars(preflight)))
-    monkeypatch.setattr(bench.preflight, "read_knobs", lambda script, env: read_knobs(script))
+    monkeypatch.setattr(bench, "trainers", SimpleNamespace(**vars(trainers)))
+    monkeypatch.setattr(bench.trainers, "read_knobs", lambda script, env: read_knobs(script))
     path = tmp_path / "tiny.env"
     left_out = ("RUN_ID", "WARMUP_STEPS", "VAL_MAX_TOKENS")
     path.write_text("".join(f"{n}={v}\n" for n, v in TINY.items() if n not in left_out))

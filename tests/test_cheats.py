@@ -22,7 +22,7 @@ from audit_kit import (
     source,
     text_of,
 )
-from golf.core import submission
+from golf.core.files import sha256
 from golf.score.feeder import Fault
 from golf.score.sandbox import bwrap as sandbox
 
@@ -162,7 +162,7 @@ def entry(name, folder):
     claim = json.loads((folder / "submission.json").read_text())
     claim["files"].append(dict(path="tiny.py", role="score"))
     for file in claim["files"]:
-        file["sha256"] = submission.sha256(folder / file["path"])
+        file["sha256"] = sha256(folder / file["path"])
     (folder / "submission.json").write_text(json.dumps(claim))
     return folder
 

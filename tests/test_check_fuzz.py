@@ -15,7 +15,7 @@ from golf.check import code as check_code
 from golf.check import command as check
 from golf.check import folder as case
 from golf.check import names as check_names
-from golf.core import strict_json, track
+from golf.core import json_io, track
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -87,8 +87,8 @@ def test_mangled_metrics_never_crash(quick, data):
 @given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_the_strict_reader_agrees_with_pythons_or_says_why(blob):
     try:
-        value = strict_json.parse(blob)
-    except strict_json.StrictError as error:
+        value = json_io.parse_strict(blob)
+    except json_io.StrictError as error:
         assert str(error).isprintable() and len(str(error)) < 200
     else:
         assert value == json.loads(blob) or value != value

@@ -435,7 +435,7 @@ def test_json_output_and_exit_codes(made, tmp_path):
     assert done.returncode == 0 and value["verdict"] == "PASS" and value["track"] == "track_tiny"
     for args, words in (
         ([tmp_path / "none"], "no folder there"),
-        ([tmp_path], "submission.json: no such file; give a submission's folder"),
+        ([tmp_path], "submission.json is missing; golf.sh new makes it"),
         (["records/track_tiny"], "records/track_tiny: a track's folder; give a submission's"),
         (["runs/r-s1"], "runs/r-s1: a run's folder; `golf.sh new` makes"),
         ([folder, "--track", "none"], "no track 'none'"),

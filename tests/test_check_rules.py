@@ -15,6 +15,7 @@ from conftest import REPO
 from golf.check import command as check
 from golf.check import folder as case
 from golf.core import submission, track
+from golf.core.files import sha256
 
 pytest_plugins = ["check_kit"]
 FAIL, HUMAN, NOTE = case.FAIL, case.HUMAN, case.NOTE
@@ -126,13 +127,13 @@ def own_coder(folder):
 def own_tokenizer(folder):
     edit_track(folder, lambda v: v["lanes"].append("non-record"))
     write(folder, "own.model", b"a tokenizer", "score")
-    sha256 = submission.sha256(folder / "own.model")
+    digest = sha256(folder / "own.model")
     for name in (f"metrics_seed{i}.jsonl" for i in (1, 2, 3)):
         stock = json.loads((folder / "submission.json").read_text())["data"]["tokenizer_sha256"]
-        replace_text(folder, name, stock, sha256)
+        replace_text(folder, name, stock, digest)
     edit(
         folder,
-        lambda v: v.update(lane="non-record", data={**v["data"], "tokenizer_sha256": sha256}),
+        lambda v: v.update(lane="non-record", data={**v["data"], "tokenizer_sha256": digest}),
     )
 
 

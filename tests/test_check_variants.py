@@ -17,7 +17,8 @@ from conftest import REPO
 from golf.check import code as check_code
 from golf.check import command as check
 from golf.check import folder as case
-from golf.core import strict_json, submission, track
+from golf.core import json_io, submission, track
+from golf.core.files import sha256
 
 pytest_plugins = ["check_kit"]
 FAIL, NOTE = case.FAIL, case.NOTE
@@ -127,7 +128,9 @@ def test_what_is_plain_json_is_read(folder):
     blob = claim_bytes(folder).replace(b"A. Thor", honest.encode())
     (folder / "submission.json").write_bytes(blob)
     assert findings(folder) == []
-    assert strict_json.parse(b'{"a": [1, -0.5, 1e-7, 0.0, -0, 9223372036854775807, null, true, "\xc3\xa9"]}')
+    assert json_io.parse_strict(
+        b'{"a": [1, -0.5, 1e-7, 0.0, -0, 9223372036854775807, null, true, "\xc3\xa9"]}'
+    )
 
 
 def top(**values):
@@ -304,9 +307,7 @@ def test_names_that_no_entry_may_have(folder, name):
     if name not in (".gitattributes", ".x.swp"):
         edit(
             folder,
-            lambda v: v["files"].append(
-                {"path": name, "role": "score", "bytes": 6, "sha256": submission.sha256(path)}
-            ),
+            lambda v: v["files"].append({"path": name, "role": "score", "bytes": 6, "sha256": sha256(path)}),
         )
     assert "file-name" in rules_of(folder)
 

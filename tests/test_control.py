@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from golf.core import track as tracks
 from golf.core.errors import GolfError
+from golf.core.submission import read_claim
 from golf.score import claims as entry
 from golf.score import scorer as official
 from golf.score.audit.reference import bigram_log_probs
@@ -77,7 +78,7 @@ def replaced(name):
 @pytest.mark.parametrize(
     "spoil, words",
     [
-        (lambda folder: folder.rename(folder.parent / "gone"), "no such file"),
+        (lambda folder: folder.rename(folder.parent / "gone"), "is missing"),
         (lambda folder: (folder / "final_model_seed3.bin").unlink(), "is no file of this folder"),
         (lambda folder: (folder / "train_gpt.py").write_text("import nothing_of_the_kind"), "not the file"),
         (replaced("sums_to_two"), "a row sums to 2"),
@@ -148,4 +149,4 @@ def test_tracks_of_the_repository_name_entries_that_can_be_scored(name):
     rules = tracks.load(name)
     if rules["reference"]:
         folder = tracks.RECORDS / name / rules["reference"]
-        assert entry.read_entries(folder, entry.read_claim(folder), "cpu")
+        assert entry.read_entries(folder, read_claim(folder), "cpu")

@@ -11,7 +11,7 @@ import trainer_kit as kit
 from golf.bench import command as bench
 from golf.bench import floor
 from golf.bench.floor import Operator, Peaks, Product
-from golf.run import envfile
+from golf.core import envfile
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -451,7 +451,7 @@ def test_used_wrongly_is_one_line(pull, tmp_path):
         ci.check_change("main", pull.root)
     with pytest.raises(GolfError, match="rev-parse"):
         ci.check_change("main", tmp_path)
-    with pytest.raises(GolfError, match="no such file"):
+    with pytest.raises(GolfError, match="is missing"):
         ci.score(tmp_path)
 
 

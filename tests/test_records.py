@@ -5,6 +5,7 @@ import json
 import pytest
 from conftest import REPO, run_script
 from golf.check import command as check
+from golf.core.findings import FAIL
 from score_kit import needs_sandbox
 
 ENTRIES = sorted(path.parent for path in REPO.glob("records/*/*/submission.json"))
@@ -14,7 +15,7 @@ STARTER = REPO / "records/track_sample_5min/2026-11-29_starter"
 @pytest.mark.parametrize("folder", ENTRIES, ids=lambda folder: folder.name)
 def test_every_entry_passes_the_check(folder):
     findings = check.check_folder(folder).findings
-    assert [f for f in findings if f.level == check.FAIL] == []
+    assert [f for f in findings if f.level == FAIL] == []
 
 
 def test_the_starter_is_there_with_three_seeds_and_their_artifacts():

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pytest
 from conftest import HANG_SECONDS, REPO, run_script
-from golf.core import lock, machine, runlog
+from golf.core import envfile, lock, machine, runlog, trainers
 from golf.core.errors import GolfError
+from golf.core.processes import descendants
 from golf.run import command as run
-from golf.run import envfile, preflight
+from golf.run import preflight
 from golf.run import summary as report
-from golf.run.child import descendants
 
 
 def golf(repo, *args, config="tiny.env", **env):
@@ -126,8 +126,8 @@ def test_names_that_libraries_read_are_accepted(tiny_repo):
 
 def test_names_that_our_messages_recommend_are_accepted():
     """Every NAME=value in a message or a page of this repository can stand in a config."""
-    knobs = preflight.read_knobs(REPO / "train_gpt.py", preflight.child_env({}))
-    knobs |= preflight.read_knobs(REPO / "train_gpt_mlx.py", preflight.child_env({}))
+    knobs = trainers.read_knobs(REPO / "train_gpt.py", trainers.child_env({}))
+    knobs |= trainers.read_knobs(REPO / "train_gpt_mlx.py", trainers.child_env({}))
     paths = [*REPO.glob("scripts/**/*.py"), *REPO.glob("data/*.py"), *REPO.glob("*.py"), REPO / "README.md",
              *REPO.glob("docs/*.md"), *REPO.glob("data/*.md"), *REPO.glob("configs/*.env")]  # fmt: skip
     found = set()
@@ -253,7 +253,7 @@ def check_source(folder, text, **beside):
     for name, source in beside.items():
         (folder / f"{name}.py").write_text(source, encoding="utf-8")
     (folder / "t.py").write_text(text, encoding="utf-8")
-    preflight.check_trainer(folder / "t.py")
+    trainers.check_trainer(folder / "t.py")
 
 
 def test_an_import_that_is_nowhere_is_told_before_training(tmp_path):
@@ -279,10 +279,10 @@ def test_an_import_that_is_nowhere_is_told_before_training(tmp_path):
 def test_cuda_is_asked_for_where_there_is_none(tmp_path):
     trainer, hidden = tmp_path / "t.py", {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     trainer.write_text("import json\n")
-    preflight.check_cuda(trainer, hidden)  # no torch in it: nothing to ask
+    trainers.check_cuda(trainer, hidden)  # no torch in it: nothing to ask
     trainer.write_text("import torch\n")
     with pytest.raises(GolfError, match="finds no CUDA device"):
-        preflight.check_cuda(trainer, hidden)
+        trainers.check_cuda(trainer, hidden)
 
 
 # ---- Runs
@@ -589,7 +589,7 @@ def start(repo, **env):
 
 def child_of(process) -> int:
     """The trainer's process id."""
-    return descendants(process.pid, levels=1)[0]
+    return next(iter(descendants(process.pid, levels=1)))
 
 
 def gone(pid: int) -> bool:

@@ -20,8 +20,8 @@ import pytest
 from conftest import REPO, run_script
 from golf.cli import parser as parser_of_all
 from golf.core import packages, paths
+from golf.core.trainers import imported
 from golf.run.child import for_people
-from golf.run.preflight import imported
 from golf.run.summary import headline
 
 USAGE = [

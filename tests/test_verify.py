@@ -15,6 +15,7 @@ import pytest
 from conftest import REPO, run_script
 from golf.core import submission, track
 from golf.core.errors import GolfError
+from golf.core.files import sha256
 from golf.score.claims import Entry
 from golf.verify import command, retrain
 from golf.verify import comparison as verify
@@ -429,7 +430,7 @@ def test_a_small_run_of_the_starter_comes_to_its_claim_again(clone, monkeypatch,
     told = json.loads((folder / "submission.json").read_text())
     for file in told["files"]:
         path = folder / file["path"]
-        file |= dict(bytes=path.stat().st_size, sha256=submission.sha256(path))
+        file |= dict(bytes=path.stat().st_size, sha256=sha256(path))
     (folder / "submission.json").write_text(json.dumps(told))
     monkeypatch.setattr(command, "REPO", tmp_path)
     args = Namespace(folder=folder, seed=None, device="auto", data=knobs["DATA_PATH"], steps=True)

@@ -29,10 +29,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from golf.bench import floor
+from golf.core import envfile, trainers
 from golf.core.errors import GolfError
 from golf.core.json_io import number, parse_json
 from golf.core.paths import REPO, path_argument, shown
-from golf.run import envfile, preflight
 
 PARTS = ("train", "score", "optimizer", "data", "startup")
 LAST_START_SECONDS = 420  # a part takes a minute or so, and `all` should end within 8
@@ -95,14 +95,14 @@ def main(args) -> int:
     if args.what == "all" and args.config:
         raise GolfError("all has its own configurations; name a part with --config", 2)
     script = args.script.resolve()
-    preflight.check_trainer(script)
+    trainers.check_trainer(script)
     from golf.bench import measure  # torch takes seconds to import; compare does without
 
     label = args.config.stem if args.config else "starter"
     jobs = [Job(label, args.config, (args.what,))]
     if args.what == "all":
         jobs = ALL[measure.here().device.type]
-    knobs = preflight.read_knobs(script, preflight.child_env({}))
+    knobs = trainers.read_knobs(script, trainers.child_env({}))
     plan = [(job, job_settings(job, knobs)) for job in jobs]
     results, trainer = Results(args.json, script), measure.load_trainer(script)
     with tempfile.TemporaryDirectory(prefix="golf-bench-") as folder:

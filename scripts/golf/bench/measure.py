@@ -24,10 +24,9 @@ import numpy as np
 import torch
 
 from golf.bench import floor
-from golf.core import machine, runlog, track
+from golf.core import machine, runlog, track, trainers
 from golf.core.errors import GolfError
 from golf.core.paths import REPO
-from golf.run import preflight
 
 SAMPLE_SECONDS = 0.1  # one sample takes at least this, so that a synchronisation does not show
 TOKENIZER = REPO / "data" / "sample_1024_bpe.model"
@@ -186,9 +185,9 @@ def load_trainer(script: Path):
 def usable_data(settings: dict[str, str], trainer, folder: Path) -> dict[str, str]:
     """DATA_PATH and TOKENIZER_PATH where they hold data, else a folder of random tokens."""
     k, script = trainer.read_knobs(settings), Path(trainer.__file__)
-    paths = [preflight.find_path(path, script) for path in (k.data_path, k.tokenizer_path)]
+    paths = [trainers.find_path(path, script) for path in (k.data_path, k.tokenizer_path)]
     try:
-        preflight.check_data(*paths)
+        trainers.check_data(*paths)
     except GolfError:
         paths = folder / "random tokens", TOKENIZER
         paths[0].mkdir(exist_ok=True)
@@ -391,7 +390,7 @@ def first_step(script: Path, settings: dict[str, str], limit: float) -> float:
     with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would fill up and hold it
         process = subprocess.Popen(
             [sys.executable, str(script)],
-            env=preflight.child_env({**machine.thread_settings(), **settings}),
+            env=trainers.child_env({**machine.thread_settings(), **settings}),
             stdout=subprocess.DEVNULL,
             stderr=said,
             start_new_session=True,  # so that its compile workers end with it

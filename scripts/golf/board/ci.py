@@ -17,27 +17,28 @@ import secrets
 import subprocess
 import sys
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 from golf.board import ci_changes, ci_summary
-from golf.board.ci_changes import Change, Remark, fail, git
+from golf.board.ci_changes import Change, fail, git
 from golf.check import command as check
 from golf.check import names as check_names
 from golf.check import record as check_record
 from golf.core import submission, track
-from golf.core.errors import GolfError
+from golf.core.findings import FAIL, HUMAN, LEVELS, NOTE, RULING, Finding
 from golf.core.json_io import dig, number, parse_json
 from golf.core.paths import REPO
-from golf.core.strict_json import StrictError
+from golf.core.text import printable
 
-COMMANDS = {check.FAIL: "error", check.HUMAN: "warning", check.NOTE: "notice"}
+COMMANDS = {FAIL: "error", HUMAN: "warning", NOTE: "notice"}
 WHOLE_IS_DUE = (
     "two parts of one seed were scored here; the whole score, of every seed, is due: a maintainer runs "
     "scripts/golf.sh score before or after merging"
 )
 
 
-def annotation(remark: Remark) -> str:
+def annotation(remark: Finding) -> str:
     place = f"file={escape(remark.path, ':,')},title={escape(remark.rule, ':,')}"
     return f"::{COMMANDS[remark.level]} {place}::{escape(remark.message)}"
 
@@ -45,13 +46,12 @@ def annotation(remark: Remark) -> str:
 def escape(text: str, more: str = "") -> str:
     """Text for a workflow command: its special characters and line ends as %XX."""
     text = re.sub(rf"[%\r\n{more}]", lambda c: f"%{ord(c[0]):02X}", text)
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return printable(text)
 
 
 def say(line: str) -> None:
     """A line that is no workflow command, whatever foreign text it holds."""
-    line = "".join(c if c.isprintable() else "?" for c in line)
-    print(line.replace("::", ": :").replace("##[", "# #["))
+    print(printable(line).replace("::", ": :").replace("##[", "# #["))
 
 
 def add_arguments(parser) -> None:
@@ -85,16 +85,16 @@ def check_change(base: str, root: Path) -> int:
             remarks += check_folder(root, entry, changes)
     for remark in remarks:
         print(annotation(remark))
-    failed = not entries or any(remark.level == check.FAIL for remark in remarks)
+    failed = not entries or any(remark.level == FAIL for remark in remarks)
     verdict, names = "FAIL" if failed else "PASS", ", ".join(map(ascii, entries)) or "no entry"
     ci_summary.write(ci_summary.of_findings(names, verdict, remarks))
     if not failed:
         set_outputs(folder=entries[0], data=rules_of(entries[0])["data"]["name"])
-    say(f"{verdict} {names[:500]}" + ("" if failed else f"; {check.RULING}"))
+    say(f"{verdict} {names[:500]}" + ("" if failed else f"; {RULING}"))
     return int(failed)
 
 
-def check_folder(root: Path, entry: str, changes: list[Change]) -> list[Remark]:
+def check_folder(root: Path, entry: str, changes: list[Change]) -> list[Finding]:
     """The check's findings on a folder, by the track of this repository, not of the change."""
     claim_path = f"{entry}/submission.json"
     place = claim_path if (root / claim_path).is_file() else entry
@@ -102,7 +102,7 @@ def check_folder(root: Path, entry: str, changes: list[Change]) -> list[Remark]:
     for finding in check.check_folder(root / entry, rules_of(entry)).findings:
         # what is published already was so before this pull request
         again = finding.rule == "log-twice"
-        remarks.append(Remark(check.FAIL if again else finding.level, finding.rule, finding.message, place))
+        remarks.append(replace(finding, level=FAIL if again else finding.level, path=place))
     for change in changes:
         if ci_changes.entry_of(change.path) == entry and check_names.left_behind(change.path):
             remarks.append(fail("file-unlisted", "a system or Python left it behind; delete it", change.path))
@@ -113,11 +113,11 @@ def rules_of(folder: str | Path) -> dict:
     return track.load(Path(folder).parent.name)
 
 
-def author(folder: Path, place: str) -> list[Remark]:
+def author(folder: Path, place: str) -> list[Finding]:
     """github_id is who opened the pull request, and the author's name nobody else's."""
     try:
         claim = submission.read_claim(folder)
-    except StrictError:
+    except submission.ClaimError:
         return []  # `json` says so
     stated = same_name(claim.get("github_id"))
     login, number = opener()
@@ -176,13 +176,12 @@ def score(folder: Path) -> int:
     from golf.score.sandbox import bwrap as sandbox  # here: `check` does without what it needs
 
     place = "/".join(folder.parts[-3:])
-    path = folder / "submission.json"
-    if not path.is_file():
-        raise GolfError(f"{path}: no such file; give a submission's folder", 2)
     try:
         seeds = dig(submission.read_claim(folder), "seeds")
-    except StrictError as error:
-        return not_scored(folder, place, f"submission.json {error}")
+    except submission.ClaimError as error:
+        if error.reason == submission.MISSING:
+            raise
+        return not_scored(folder, place, f"submission.json {error.reason}")
     if not isinstance(seeds, list) or not any(dig(seed, "artifact") for seed in seeds):
         text = "it ships no artifact; a maintainer may merge such an entry, which has no rank, by hand"
         return not_scored(folder, place, text)
@@ -196,12 +195,11 @@ def score(folder: Path) -> int:
         if rule["passed"]:
             say(f"PASS {rule['id']}: {text}")
         else:
-            level = check.HUMAN if rule["passed"] is None else check.FAIL
-            print(annotation(Remark(level, rule["id"], text, place)))
-    failed = code != 0 or dig(report, "verdict") not in ("PASS", check.HUMAN)
+            print(annotation(Finding(LEVELS[rule["passed"]], rule["id"], text, path=place)))
+    failed = code != 0 or dig(report, "verdict") not in ("PASS", HUMAN)
     if not failed:
-        print(annotation(Remark(check.NOTE, "quick", WHOLE_IS_DUE, place)))
-    verdict = check.FAIL if failed else report["verdict"]
+        print(annotation(Finding(NOTE, "quick", WHOLE_IS_DUE, path=place)))
+    verdict = FAIL if failed else report["verdict"]
     page = ci_summary.of_score(folder, report, verdict, record_rule(folder))
     ci_summary.write([*page, "", WHOLE_IS_DUE])
     say(f"{verdict} {place}")

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from golf.check import command as check
 from golf.core import track
 from golf.core.errors import GolfError
+from golf.core.findings import FAIL, Finding
 from golf.core.paths import shown
 
 SHOWN = 5  # remarks of one kind
@@ -35,16 +35,6 @@ class Change:
     mode: str  # after; 000000: removed
     blob: str
     status: str  # A, M, D or T
-    path: str
-
-
-@dataclass(frozen=True)
-class Remark:
-    """One annotation: a finding's level and rule, at a path of the pull request."""
-
-    level: str
-    rule: str
-    message: str
     path: str
 
 
@@ -101,7 +91,7 @@ def entries_of(changes: Iterable[Change]) -> list[str]:
     return sorted({entry for change in changes if (entry := entry_of(change.path))})
 
 
-def remarks(root: Path, base: str, changes: list[Change]) -> list[Remark]:
+def remarks(root: Path, base: str, changes: list[Change]) -> list[Finding]:
     """What is not one new folder of a known track; empty also for a change of other things alone."""
     entries = entries_of(changes)
     found = [*modes(changes, entries), *settings(changes), *misplaced(changes, entries)]
@@ -112,11 +102,11 @@ def remarks(root: Path, base: str, changes: list[Change]) -> list[Remark]:
     return found
 
 
-def fail(rule: str, message: str, path: str) -> Remark:
-    return Remark(check.FAIL, rule, message, path)
+def fail(rule: str, message: str, path: str) -> Finding:
+    return Finding(FAIL, rule, message, path=path)
 
 
-def modes(changes: list[Change], entries: list[str]) -> Iterable[Remark]:
+def modes(changes: list[Change], entries: list[str]) -> Iterable[Finding]:
     """Links and submodules nowhere; in an entry plain files alone."""
     for change in changes:
         what = MODES.get(change.mode)
@@ -127,7 +117,7 @@ def modes(changes: list[Change], entries: list[str]) -> Iterable[Remark]:
             yield fail("mode", f"has mode {change.mode}; bring plain files (mode {PLAIN})", change.path)
 
 
-def settings(changes: list[Change]) -> Iterable[Remark]:
+def settings(changes: list[Change]) -> Iterable[Finding]:
     for change in changes:
         parts = {key(part) for part in parts_of(change.path)}
         if parts & {*SETTINGS} or any(map(SHORT_SETTINGS.fullmatch, parts)):
@@ -135,7 +125,7 @@ def settings(changes: list[Change]) -> Iterable[Remark]:
             yield fail("settings", text, change.path)
 
 
-def misplaced(changes: list[Change], entries: list[str]) -> Iterable[Remark]:
+def misplaced(changes: list[Change], entries: list[str]) -> Iterable[Finding]:
     """Everything outside the one entry; without an entry, what lies under records/ all the same."""
     if len(entries) > 1:
         message = f"{len(entries)} submission folders are touched; one pull request adds one"
@@ -149,7 +139,7 @@ def misplaced(changes: list[Change], entries: list[str]) -> Iterable[Remark]:
         yield fail("outside", message, path)
 
 
-def place(root: Path, base: str, entry: str) -> Iterable[Remark]:
+def place(root: Path, base: str, entry: str) -> Iterable[Finding]:
     """The track is one of these tools', and no entry has the name, in whatever case."""
     _, track_name, name = entry.split("/")
     if not ENTRY_NAME.fullmatch(name):
@@ -170,14 +160,14 @@ def place(root: Path, base: str, entry: str) -> Iterable[Remark]:
         yield fail("changed", text, entry)
 
 
-def not_added(changes: list[Change], entry: str) -> Iterable[Remark]:
+def not_added(changes: list[Change], entry: str) -> Iterable[Finding]:
     """In a new folder every file is new; a removed or renamed one belongs to somebody."""
     for change in [c for c in changes if entry_of(c.path) == entry and c.status != "A"][:SHOWN]:
         rule = "removed" if change.status == "D" else "changed"
         yield fail(rule, f"{rule} by this pull request; entries stay as they were merged", change.path)
 
 
-def unlike_checkout(root: Path, changes: list[Change], entry: str) -> Iterable[Remark]:
+def unlike_checkout(root: Path, changes: list[Change], entry: str) -> Iterable[Finding]:
     """The files that are checked are the commit's: no attribute or filter has changed them."""
     mine = [c for c in changes if entry_of(c.path) == entry and c.mode in (PLAIN, "100755")]
     here = [c for c in mine if (root / c.path).is_file() and not (root / c.path).is_symlink()]

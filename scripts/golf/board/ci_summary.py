@@ -14,7 +14,9 @@ from pathlib import Path
 
 from golf.board.leaderboard import cell, plain, table
 from golf.core import submission, track
+from golf.core.findings import LEVELS
 from golf.core.paths import REPO
+from golf.core.text import printable
 
 SCRIPT_LIMIT = 1 << 20  # bytes of a script that is compared
 DIFF_LINES = 800
@@ -48,9 +50,6 @@ def of_score(folder: Path, report: dict | None, verdict: str, record: str) -> li
     return [*lines, "", f"Record rule: {text(record, 400)}", "", *against_nearest(folder)]
 
 
-LEVELS = {True: "PASS", False: "FAIL", None: "NEEDS-HUMAN"}
-
-
 def text(value, limit: int) -> str:
     return cell(plain(str(value), limit))
 
@@ -80,11 +79,13 @@ def against_nearest(folder: Path) -> list[str]:
     head = f"The script against {text(name, 120)}, of all published ones the nearest:"
     more = [f"... and {len(lines) - DIFF_LINES:,} lines more"] if len(lines) > DIFF_LINES else []
     shown = [line[:LINE_LIMIT] for line in lines[:DIFF_LINES]] + more
-    return [head, "", f"<pre>{html.escape(printable(shown))}</pre>"] if lines else [f"{head} no difference."]
+    return (
+        [head, "", f"<pre>{html.escape(plain_lines(shown))}</pre>"] if lines else [f"{head} no difference."]
+    )
 
 
-def printable(lines: list[str]) -> str:
-    return "\n".join("".join(c if c.isprintable() or c == "\t" else "?" for c in line) for line in lines)
+def plain_lines(lines: list[str]) -> str:
+    return "\n".join(printable(line, keep="\t") for line in lines)
 
 
 def is_script(path: Path) -> bool:

@@ -22,11 +22,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from golf.board import verified
-from golf.board.compare import compare
 from golf.check import command as check
 from golf.core import submission, track
 from golf.core.errors import GolfError
+from golf.core.findings import FAIL
 from golf.core.paths import REPO, shown
+from golf.core.record_rule import compare
+from golf.core.text import printable
 
 BEGIN = "<!-- leaderboard: written by scripts/golf.sh leaderboard, which overwrites any edit -->"
 END = "<!-- end of leaderboard -->"
@@ -169,7 +171,7 @@ def read_entry(folder: Path, rules: dict) -> Entry:
         print(f"leaderboard: {shown(folder)}: {why}", file=sys.stderr)
         return Entry(folder, {}, ["unreadable"], [])
     findings = [(finding.level, finding.rule) for finding in case.findings]
-    faults = sorted({rule for level, rule in findings if level == check.FAIL})
+    faults = sorted({rule for level, rule in findings if level == FAIL})
     notes = [rule for rule in SHOWN_NOTES if rule in {rule for _, rule in findings}]
     return Entry(folder, case.claim, faults, notes)
 
@@ -227,7 +229,7 @@ def mark_records(entries: list[Entry], rules: dict) -> None:
 
 def plain(text: str, limit: int) -> str:
     """Foreign text on one line, cut, without what no one can see."""
-    text = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    text = printable(" ".join(text.split()))
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 

@@ -12,17 +12,16 @@ from pathlib import Path
 
 from golf.core import submission
 from golf.core.errors import GolfError
-from golf.core.json_io import dig, number, parse_json
+from golf.core.files import sha256
+from golf.core.json_io import dig, number, objects, read_json
 from golf.core.paths import REPO, shown
-from golf.core.strict_json import StrictError
 
 NAME = "verified.json"
 
 
 def read(home: Path) -> dict[str, str]:
     """Of a track's folder; empty where there is none, or none that can be read."""
-    path = home / NAME
-    value = parse_json(path.read_bytes()) if path.is_file() else None
+    value = read_json(home / NAME)
     return value if isinstance(value, dict) else {}
 
 
@@ -30,7 +29,7 @@ def holds(known: dict[str, str], folder: Path) -> bool:
     claim = folder / "submission.json"
     if folder.name not in known or claim.is_symlink() or not claim.is_file():
         return False
-    return known[folder.name] == submission.sha256(claim)
+    return known[folder.name] == sha256(claim)
 
 
 def enter(folder: Path) -> None:
@@ -41,15 +40,15 @@ def enter(folder: Path) -> None:
         raise GolfError(f"{shown(path)}: no report there; run golf.sh score {shown(folder)} first", 2)
     try:
         claim = submission.read_claim(folder)
-    except (StrictError, OSError) as error:
-        raise GolfError(f"{shown(folder)}: submission.json {error}", 2) from None
-    report = parse_json(path.read_bytes())
+    except submission.ClaimError as error:
+        raise GolfError(str(error), 2) from None
+    report = read_json(path)
     if why := why_not(report, claim):
         raise GolfError(f"{shown(path)}: {why}; run golf.sh score {shown(folder)} again")
     home = folder.parent
     if not (home / "track.json").is_file():
         raise GolfError(f"{shown(folder)}: lies in no track's folder", 2)
-    known = {**read(home), folder.name: submission.sha256(folder / "submission.json")}
+    known = {**read(home), folder.name: sha256(folder / "submission.json")}
     kept = {name: known[name] for name in sorted(known) if (home / name).is_dir()}
     (home / NAME).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
@@ -60,8 +59,8 @@ def why_not(report, claim: dict) -> str | None:
         return f"a {dig(report, 'mode')} score with the verdict {dig(report, 'verdict')}"
     if dig(report, "sandbox") == "none" or dig(report, "track") != claim.get("track"):
         return "scored without a sandbox, or on another track"
-    scored = {dig(s, "seed"): s for s in report.get("seeds") or []}
-    for seed in claim.get("seeds") or []:
+    scored = {dig(s, "seed"): s for s in objects(report, "seeds")}
+    for seed in objects(claim, "seeds"):
         found = scored.get(dig(seed, "seed"))
         if number(dig(found, "official", "val_bpb")) is None:
             return f"seed {dig(seed, 'seed')} was not scored"

@@ -6,15 +6,16 @@ import datetime
 import itertools
 import math
 import re
+import statistics
 from collections import Counter
 from pathlib import PurePosixPath
 
-from golf.check.folder import FAIL, HUMAN, LIST_LIMIT, Case, quoted, seed_name
+from golf.check.folder import LIST_LIMIT, Case, quoted, seed_name
 from golf.core import schema, submission
+from golf.core.findings import FAIL, HUMAN
 from golf.core.json_io import dig, number
 from golf.core.paths import REPO
 from golf.core.runlog import final_lines, read_metrics
-from golf.core.strict_json import StrictError
 
 DATE = re.compile(r"20\d\d-\d\d-\d\d", re.ASCII)
 
@@ -45,8 +46,8 @@ def read_claim(case: Case) -> None:
         return  # file-required says so, or what it is instead of a file
     try:
         case.claim = submission.read_claim(case.folder)
-    except StrictError as error:
-        text = f"submission.json {str(error)[:120]}; make it with golf.sh new"
+    except submission.ClaimError as error:
+        text = f"submission.json {error.reason[:120]}; make it with golf.sh new"
         case.fail_file("json", "submission.json", text)
     else:
         check_shape(case)
@@ -383,7 +384,7 @@ def means(case: Case) -> None:
         elif None not in values and name in case.claim and case.claim[name] is None:
             case.fail("mean", f"{name} is a number in each seed and null on top; state their mean")
         elif all(number(value) is not None for value in values):
-            average = submission.mean(values)
+            average = statistics.fmean(values)
             tolerance = 1e-8 * max(1, abs(average))
             same(case, "mean", name, case.claim.get(name), average, "as the seeds' mean", tolerance)
 

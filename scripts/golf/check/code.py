@@ -15,7 +15,8 @@ from pathlib import PurePosixPath
 
 from golf.check import reach as check_reach
 from golf.check import source as check_text
-from golf.check.folder import FAIL, HUMAN, Case, quoted
+from golf.check.folder import Case, quoted
+from golf.core.findings import FAIL, HUMAN
 
 SOURCE_LIMIT, FILES_LIMIT = 256 << 10, 20  # bytes of all files; the longest trainers have 110,000
 LINES_SHOWN = 8

@@ -8,20 +8,17 @@ beats the track's best entry by the record rule. Exit code 0: no FAIL, 1: FAIL, 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from golf.check import claims as check_claims
 from golf.check import code as check_code
 from golf.check import files as check_files
 from golf.check import record as check_record
-from golf.check.folder import FAIL, HUMAN, NOTE, Case
+from golf.check.folder import Case
 from golf.core import submission, track
 from golf.core.errors import GolfError
-from golf.core.json_io import dig
+from golf.core.findings import FAIL, HUMAN, NOTE, ORDER, RULING, verdict
 from golf.core.paths import path_argument, shown
-
-RULING = "passing is not a ruling: reviewers still read the idea, the code and the score"
 
 
 def add_arguments(parser) -> None:
@@ -45,7 +42,7 @@ def check_folder(folder: Path, rules: dict | None = None) -> Case:
     """Applies every rule to a folder. GolfError, code 2, where there is no track to check by."""
     case = Case(folder.resolve())
     apply(case, check_files.scan_folder, check_claims.read_claim)
-    case.track = rules or track.of_folder(folder) or claimed_track(case)
+    case.track = rules or track.of_submission(folder, case.claim)
     apply(case, *check_files.RULES, *check_claims.RULES, *check_code.RULES)
     return case
 
@@ -65,40 +62,28 @@ def is_valid(folder: Path, rules: dict) -> bool:
     return all(finding.level != FAIL for finding in check_folder(folder, rules).findings)
 
 
-def claimed_track(case: Case) -> dict:
-    name = case.claim.get("track")
-    if isinstance(name, str) and name in track.names():
-        return track.load(name)
-    path = case.folder / "submission.json"
-    if not path.is_file():
-        raise GolfError(f"{shown(path)}: no such file; give a submission's folder", 2)
-    raise GolfError(
-        f"{shown(case.folder)}: lies under no track's folder and submission.json names none; "
-        f"give --track ({', '.join(track.names())})",
-        2,
-    )
-
-
 def report(case: Case, as_json: bool) -> int:
     """Prints the findings and the verdict; the exit code."""
-    levels = [finding.level for finding in case.findings]
-    verdict = FAIL if FAIL in levels else HUMAN if HUMAN in levels else "PASS"
+    found = sorted(case.findings, key=lambda finding: ORDER.index(finding.level))
+    result = verdict(found)
     if as_json:
         value = {
             "folder": shown(case.folder),
             "track": case.track["name"],
-            "verdict": verdict,
+            "verdict": result,
             "ruling": RULING,
-            "findings": [asdict(finding) for finding in case.findings],
+            "findings": [
+                {name: getattr(finding, name) for name in ("level", "rule", "message", "section")}
+                for finding in case.findings
+            ],
         }
         print(json.dumps(value, indent=1))
-        return int(verdict == FAIL)
-    for level in (FAIL, HUMAN, NOTE):
-        for finding in case.findings:
-            if finding.level == level:
-                print(f"{level} {finding.rule}: {finding.message} (rule {finding.section})")
+        return int(result == FAIL)
+    for finding in found:
+        print(finding)
+    levels = [finding.level for finding in found]
     counts = ", ".join(f"{levels.count(level)} {level}" for level in (FAIL, HUMAN, NOTE))
-    lane = dig(case.claim, "lane") if case.claim.get("lane") in case.track["lanes"] else "no lane"
-    ruling = "" if verdict == FAIL else f"; {RULING}"
-    print(f"{verdict} {shown(case.folder)} on {case.track['name']}, {lane} ({counts}){ruling}")
-    return int(verdict == FAIL)
+    lane = case.claim["lane"] if case.claim.get("lane") in case.track["lanes"] else "no lane"
+    ruling = "" if result == FAIL else f"; {RULING}"
+    print(f"{result} {shown(case.folder)} on {case.track['name']}, {lane} ({counts}){ruling}")
+    return int(result == FAIL)

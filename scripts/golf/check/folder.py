@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from golf.core import submission
+from golf.core.files import sha256_and_size
+from golf.core.findings import FAIL, HUMAN, NOTE, Finding
 from golf.core.json_io import dig
+from golf.core.text import printable
 
-FAIL, HUMAN, NOTE = "FAIL", "NEEDS-HUMAN", "NOTE"
 LIST_LIMIT = 200  # entries of a list in submission.json that anybody reads
 
 # Id of a finding -> the rule of docs/track_spec.md that it belongs to.
@@ -85,14 +87,6 @@ RULES = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    level: str  # FAIL, NEEDS-HUMAN or NOTE
-    rule: str  # a key of RULES
-    message: str  # one printable line: what is wrong, where, what to do
-    section: str  # of docs/track_spec.md
-
-
 @dataclass
 class Case:
     """One folder and its track; rules read it and add findings."""
@@ -108,8 +102,7 @@ class Case:
     disputed: set[tuple[str, str]] = field(default_factory=set)  # (seed, figure) that a FAIL names
 
     def add(self, level: str, rule: str, message: str) -> None:
-        message = "".join(c if c.isprintable() else "?" for c in message)
-        self.found[Finding(level, rule, message, RULES[rule])] = None
+        self.found[Finding(level, rule, printable(message), section=RULES[rule])] = None
 
     def fail(self, rule: str, message: str) -> None:
         self.add(FAIL, rule, message)
@@ -180,7 +173,7 @@ class Case:
     def sha256(self, path: str) -> str:
         """Of a file of the folder, read once; none where its size is not what it says it is."""
         if path not in self.hashes:
-            digest, size = submission.sha256_and_size(self.folder / path, self.files[path] + 1)
+            digest, size = sha256_and_size(self.folder / path, self.files[path] + 1)
             self.hashes[path] = digest if size == self.files[path] else "unlike its size"
         return self.hashes[path]
 

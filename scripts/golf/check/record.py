@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from golf.board import compare
-from golf.check.folder import FAIL, Case
+from golf.check.folder import Case
 from golf.core import submission, track
 from golf.core.errors import GolfError
+from golf.core.findings import FAIL
 from golf.core.json_io import number
+from golf.core.record_rule import (
+    compare,
+    refuse_incomparable,
+    result_lines,
+    seed_table,
+    side_of_submission,
+)
 
 
 def against_best(case: Case, is_valid: Callable[[Path, dict], bool]) -> list[str]:
-    """Adds the finding `record`: is this a record, by `compare.compare` and track.json's rule?
+    """Adds the finding `record`: is this a record, by track.json's rule?
 
     Returns the table of seeds and what the test says, as `golf.sh compare` shows it.
     """
@@ -29,9 +36,9 @@ def against_best(case: Case, is_valid: Callable[[Path, dict], bool]) -> list[str
         case.human("record", text)
         return []
     try:
-        mine, other = (compare.read_entry(str(folder)) for folder in (case.folder, best))
-        compare.refuse_incomparable(mine, other)
-        found = compare.compare(mine.losses, other.losses, case.track["record_rule"])
+        mine, other = map(side_of_submission, (case.folder, best))
+        refuse_incomparable(mine, other)
+        found = compare(mine.losses, other.losses, case.track["record_rule"])
     except GolfError as error:
         case.human("record", f"{best.name}: {error}")
         return []
@@ -40,7 +47,7 @@ def against_best(case: Case, is_valid: Callable[[Path, dict], bool]) -> list[str
         case.note("record", text)
     else:
         case.fail("record", f"{text}; run more seeds, or enter it without the claim of a record")
-    return [*compare.seed_table(mine, other), *compare.result(found, case.track)]
+    return [*seed_table(mine, other), *result_lines(found, case.track)]
 
 
 def best_entry(case: Case, is_valid) -> Path | None:

@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
+from golf.core.text import unreadable
+
 COLUMNS = 500
 CODING = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
 # Letters and marks that show nothing, or as a blank, though Unicode calls them something else.
@@ -237,27 +239,3 @@ OPERATORS = (ast.operator, ast.unaryop, ast.cmpop, ast.boolop, ast.expr_context)
 def form(statement: ast.stmt) -> tuple:
     parts = (part for part in ast.walk(statement) if not isinstance(part, OPERATORS))
     return tuple(sorted(type(part).__name__ for part in itertools.islice(parts, 40)))
-
-
-WORD = re.compile(r"\S+")
-CHUNK = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
-HARD = re.compile(r"[^aeiouyAEIOUY]{6,}")  # consonants in a row; 'rhythms' has none, 'lengths' five
-
-
-def unreadable(text: str) -> int:
-    """Characters of the words in a text that look like data: base64, hexadecimal digits, noise."""
-    odd = sum(not c.isascii() or not c.isprintable() for c in text.translate(SPACES))
-    return odd + sum(len(word) for word in WORD.findall(text) if len(word) > 2 and is_noise(word))
-
-
-SPACES = dict.fromkeys(map(ord, " \t\r\n"))
-
-
-def is_noise(word: str) -> bool:
-    """Whether most of a word is in pieces too short, or without vowels, to be words joined up."""
-    pieces = CHUNK.findall(word)
-    letters = "".join(pieces)
-    if len(letters) < 0.6 * len(word):
-        return len(word) > 15 and not set(word) <= set("-=*#~_.+/|<>")  # punctuation without end
-    noise = sum(len(p) for p in pieces if len(p) < 3 or p.isdigit() and len(p) > 6 or HARD.search(p))
-    return noise > 0.5 * len(letters)

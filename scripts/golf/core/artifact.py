@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from golf.check.source import unreadable
+from golf.core.text import unreadable
 
 PREFIX, MAGIC, FORMAT, ZLIB, MAX_UNPACKED = struct.Struct("<4sHHQI"), b"PGLA", 1, 1, 64 << 20
 MAX_HEADER = 64 << 10  # the starter's has 3,000 bytes

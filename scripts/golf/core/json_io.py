@@ -1,9 +1,41 @@
-"""JSON that others wrote: read without trust."""
+"""JSON that others wrote: read without trust.
+
+parse_json takes what Python's reader takes, less what breaks it. parse_strict is for submission.json, on
+which a board and a review rest: what two readers could take for two things is refused (keys twice, NaN,
+UTF-16, numbers without end, characters that no one sees).
+"""
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
+import re
+import unicodedata
+from pathlib import Path
+
+DEPTH_LIMIT = 8  # submission.json has 5 levels
+DIGITS_LIMIT = 40  # of one number
+BIGGEST = 1 << 63
+MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# Unicode categories that no one sees or that move what is seen: control, format (bidi, zero width),
+# surrogate, private use, unassigned, line and paragraph separator.
+UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+# Letters and marks that show nothing: fillers, a blank of Braille, joiners, variation selectors (but
+# for the one that emoji have).
+BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0e\uffa0\U000e0100-\U000e01ef]"
+)
+# Between letters of scripts that need them, as Persian and Hindi do, and between emoji, joiners show.
+JOINED = re.compile("(?<=[^\0-\u05ff\u2000-\u206f])[\u200c\u200d](?=[^\0-\u05ff\u2000-\u206f])")
+MARKS_LIMIT = 4  # on one letter; no language writes more
+
+
+class StrictError(ValueError):
+    """The message says in a few words what is wrong with the file."""
+
+
+# ---- Values
 
 
 def number(value) -> float | None:
@@ -23,6 +55,15 @@ def dig(value, *keys):
     return value
 
 
+def objects(value, name: str) -> list[dict]:
+    """The objects in the list value[name]; empty where it is no list."""
+    listed = dig(value, name)
+    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+
+
+# ---- Reading
+
+
 def parse_json(text: str | bytes):
     """The JSON value, or None: also for what nests too deep, holds a key twice or a number without end."""
     try:
@@ -31,8 +72,85 @@ def parse_json(text: str | bytes):
         return None
 
 
-def unique(pairs: list) -> dict:
+def read_json(path: Path):
+    """The JSON value in a file; None where there is no such file, or no JSON in it."""
+    return parse_json(path.read_bytes()) if path.is_file() else None
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict:
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise ValueError("a key twice")
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise StrictError(f"has the key {ascii(twice)[:60]} twice in one object")
     return value
+
+
+def parse_strict(blob: bytes):
+    """The JSON value in `blob`, where it reads one way only. Else StrictError says what is wrong."""
+    if blob.startswith(MARKS):
+        raise StrictError("begins with a byte order mark; save it as UTF-8 without one")
+    if b"\0" in blob:
+        raise StrictError("holds NUL bytes, as UTF-16 and UTF-32 do; save it as UTF-8")
+    try:
+        value = json.loads(
+            blob.decode("utf-8"),
+            object_pairs_hook=unique,
+            parse_constant=refuse_constant,
+            parse_int=parse_int,
+            parse_float=parse_float,
+        )
+    except UnicodeDecodeError as error:
+        raise StrictError(f"is not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise StrictError("nests too deep") from None
+    except json.JSONDecodeError as error:
+        raise StrictError(f"is not JSON: {error.msg} (line {error.lineno})") from None
+    refuse_unseen(value)
+    return value
+
+
+def refuse_constant(name: str):
+    raise StrictError(f"holds {name}, which is no number of JSON")
+
+
+def parse_int(text: str) -> int:
+    value = int(text) if len(text) <= DIGITS_LIMIT else BIGGEST
+    if not -BIGGEST <= value < BIGGEST:
+        raise StrictError(f"holds a number too large: {text[:20]}")
+    return value
+
+
+def parse_float(text: str) -> float:
+    value = float(text) if len(text) <= DIGITS_LIMIT else float("inf")
+    digits = text.lower().split("e")[0]
+    if abs(value) == float("inf") or (value == 0 and digits.strip("-0.")):
+        raise StrictError(f"holds a number too large, too small or too long: {text[:20]}")
+    return value
+
+
+def refuse_unseen(value) -> None:
+    """StrictError for nesting past DEPTH_LIMIT and for characters that no one sees or can read."""
+    waiting = [(value, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > DEPTH_LIMIT:
+            raise StrictError("nests too deep")
+        if isinstance(value, dict):
+            waiting += [(one, depth + 1) for one in (*value, *value.values())]
+        elif isinstance(value, list):
+            waiting += [(one, depth + 1) for one in value]
+        elif isinstance(value, str) and not (value.isascii() and value.isprintable()):
+            refuse_characters(value)
+
+
+def refuse_characters(text: str) -> None:
+    seen = JOINED.sub("", text)
+    unseen = next((c for c in seen if unicodedata.category(c) in UNSEEN or BLANK.match(c)), None)
+    if unseen is not None:
+        raise StrictError(f"holds the character U+{ord(unseen):04X}, which no one sees; remove it")
+    stacked = 0
+    for character in text:
+        stacked = stacked + 1 if unicodedata.category(character) in ("Mn", "Me") else 0
+        if stacked > MARKS_LIMIT:
+            raise StrictError(f"stacks more than {MARKS_LIMIT} marks on a letter: {ascii(text)[:40]}")

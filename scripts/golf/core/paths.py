@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from golf.core.errors import GolfError
+from golf.core.text import printable
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -15,7 +16,7 @@ def shown(path) -> str:
     for base in (Path.cwd(), REPO):
         if path.is_relative_to(base):
             path = path.relative_to(base)
-    return "".join(c if c.isprintable() else "?" for c in str(path))
+    return printable(str(path))
 
 
 def path_argument(text: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shlex
@@ -11,11 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from golf.core import strict_json
 from golf.core.errors import GolfError
-from golf.core.json_io import number
+from golf.core.json_io import StrictError, number, objects, parse_strict
 from golf.core.paths import shown
-from golf.core.strict_json import StrictError
 
 SCHEMA_VERSION = 1
 JSON_LIMIT = 1 << 20  # bytes of a submission.json that anybody reads; three seeds take 12,000
@@ -25,6 +22,7 @@ FIGURE_LIMIT = 1e12  # as the schema says; sums of much larger figures are no nu
 ROLES = ("script", "score", "artifact", "val", "log", "readme", "extra")
 CODE_ROLES = ("script", "score")
 SEGMENTS = 64
+MISSING = "is missing"
 RUN_TOLERANCE = 1e-3  # of a segment's nats, within which two runs count as one
 # What names a run or its place, not what it does; a command to repeat it sets SEED itself.
 NOT_REPEATED = ("RUN_ID", "OUT_DIR", "SEED", "RESUME", "CHECKPOINT_EVERY_SECONDS")
@@ -103,16 +101,30 @@ def path_bytes(path: str, role: str) -> int:
     return len(path.encode("utf-8", "surrogatepass")) if role == "score" else 0
 
 
+class ClaimError(GolfError):
+    """A folder's submission.json cannot be read; `reason` says why without naming the file."""
+
+    def __init__(self, folder: Path, reason: str):
+        code = 2 if reason == MISSING else 1
+        super().__init__(f"{shown(folder / 'submission.json')} {reason}; golf.sh new makes it", code)
+        self.reason = reason
+
+
 def read_claim(folder: Path) -> dict:
-    """The object in the folder's submission.json. StrictError says why there is none."""
+    """The object in the folder's submission.json. ClaimError says why there is none."""
     path = folder / "submission.json"
-    if path.is_symlink() or not path.is_file():
-        raise StrictError("is no plain file")
-    if (size := path.stat().st_size) > JSON_LIMIT:
-        raise StrictError(f"has {size:,} bytes")
-    value = strict_json.parse(path.read_bytes())
-    if not isinstance(value, dict):
-        raise StrictError("is not an object")
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise StrictError("is no plain file" if os.path.lexists(path) else MISSING)
+        if (size := path.stat().st_size) > JSON_LIMIT:
+            raise StrictError(f"has {size:,} bytes")
+        value = parse_strict(path.read_bytes())
+        if not isinstance(value, dict):
+            raise StrictError("is not an object")
+    except OSError as error:
+        raise ClaimError(folder, f"cannot be read ({error.strerror})") from None
+    except StrictError as error:
+        raise ClaimError(folder, str(error)) from None
     return value
 
 
@@ -137,7 +149,7 @@ def claims(home: Path) -> Iterator[tuple[Path, dict]]:
     for folder in entry_folders(home):
         try:
             yield folder, read_claim(folder)
-        except (StrictError, OSError):
+        except ClaimError:
             continue  # the check of that entry says so
 
 
@@ -151,9 +163,8 @@ def is_complete(claim: dict) -> bool:
 
 def hashes_of(claim: dict, *roles: str) -> set[str]:
     """The sha256 that a claim lists for its files of these roles; not of empty ones, which are alike."""
-    files = claim.get("files")
-    listed = [e for e in files if isinstance(e, dict)] if isinstance(files, list) else []
-    return {str(e.get("sha256")) for e in listed if e.get("role") in roles and e.get("bytes")}
+    listed = [e for e in objects(claim, "files") if e.get("role") in roles and e.get("bytes")]
+    return {str(e.get("sha256")) for e in listed}
 
 
 def parts(seed: dict) -> list[tuple[float, float]] | None:
@@ -178,26 +189,7 @@ def same_run(one: dict, other: dict) -> bool:
 
 def has_run(claim: dict, seed: dict) -> bool:
     """Whether a seed of this submission.json is the same run as `seed`."""
-    seeds = claim.get("seeds")
-    return isinstance(seeds, list) and any(isinstance(s, dict) and same_run(s, seed) for s in seeds)
-
-
-def sha256(path: Path) -> str:
-    return sha256_and_size(path)[0]
-
-
-def sha256_and_size(path: Path, limit: float = float("inf")) -> tuple[str, int]:
-    """Of a file's bytes, of no more than a block past `limit` of them."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while size <= limit and (block := file.read(1 << 20)):
-            digest.update(block)
-            size += len(block)
-    return digest.hexdigest(), size
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+    return any(same_run(one, seed) for one in objects(claim, "seeds"))
 
 
 def command_line(env: dict[str, str], arguments: list[str]) -> str:

@@ -1,30 +1,31 @@
-"""Reads files that a person or another program wrote: bounded, UTF-8 whatever the locale."""
+"""Foreign text: made fit for a terminal, and told from data in the guise of words."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 
-from golf.core.errors import GolfError
-from golf.core.paths import shown
-
-LIMIT = 1 << 20  # bytes; env files and supervisor.json have some hundreds
-
-
-def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
-    """The whole file; GolfError, code 2, where it is no readable file or larger than `limit`."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise GolfError(f"{shown(path)}: cannot be read ({error.strerror})", 2) from None
-    if len(data) > limit:
-        raise GolfError(f"{shown(path)}: over {limit:,} bytes; this is another kind of file", 2)
-    return data
+WORD = re.compile(r"\S+")
+CHUNK = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
+HARD = re.compile(r"[^aeiouyAEIOUY]{6,}")  # consonants in a row; 'rhythms' has none, 'lengths' five
+SPACES = dict.fromkeys(map(ord, " \t\r\n"))
 
 
-def read_text(path: Path, limit: int = LIMIT) -> str:
-    """The file as UTF-8, with or without a byte order mark; GolfError, code 2, for other text."""
-    try:
-        return read_bytes(path, limit).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise GolfError(f"{shown(path)}: not UTF-8 text (byte {error.start}); save it as UTF-8", 2) from None
+def printable(text: str, keep: str = "") -> str:
+    """The text on one line, with a ? for whatever moves a cursor or shows nothing, but for `keep`."""
+    return "".join(c if c.isprintable() or c in keep else "?" for c in text)
+
+
+def unreadable(text: str) -> int:
+    """Characters of the words in a text that look like data: base64, hexadecimal digits, noise."""
+    odd = sum(not c.isascii() or not c.isprintable() for c in text.translate(SPACES))
+    return odd + sum(len(word) for word in WORD.findall(text) if len(word) > 2 and is_noise(word))
+
+
+def is_noise(word: str) -> bool:
+    """Whether most of a word is in pieces too short, or without vowels, to be words joined up."""
+    pieces = CHUNK.findall(word)
+    letters = "".join(pieces)
+    if len(letters) < 0.6 * len(word):
+        return len(word) > 15 and not set(word) <= set("-=*#~_.+/|<>")  # punctuation without end
+    noise = sum(len(p) for p in pieces if len(p) < 3 or p.isdigit() and len(p) > 6 or HARD.search(p))
+    return noise > 0.5 * len(letters)

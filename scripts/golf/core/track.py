@@ -41,6 +41,24 @@ def of_folder(folder: Path) -> dict | None:
     return None
 
 
+def of_submission(folder: Path, claim: dict, name: str | None = None) -> dict:
+    """The track whose rules hold for a submission: `name`, else the one that it lies in, else its claim's.
+
+    The place comes before the claim: an author cannot choose other rules by a word in submission.json.
+    GolfError, code 2, where none of the three is a track.
+    """
+    rules = load(name) if name else of_folder(folder)
+    if rules is None and claim.get("track") in names():
+        rules = load(claim["track"])
+    if rules is None:
+        raise GolfError(
+            f"{shown(folder)}: lies under no track's folder and submission.json names no known track; "
+            f"give --track ({', '.join(names())})",
+            2,
+        )
+    return rules
+
+
 def home(rules: dict, folder: Path) -> Path:
     """Where the track's entries lie: records/<track>/, or for another track beside `folder`."""
     known = RECORDS / rules["name"]

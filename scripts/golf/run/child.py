@@ -17,6 +17,7 @@ from pathlib import Path
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number, parse_json
 from golf.core.paths import REPO
+from golf.core.processes import descendants, kill_tree
 
 OUT_OF_MEMORY = 3
 STOPPED = 130
@@ -167,7 +168,7 @@ class Watch:
         # torchrun would end its workers 30 seconds after its own signal: they are told themselves.
         command, pid = self.process.args, self.process.pid
         by_torchrun = "torch.distributed.run" in command
-        workers = descendants(pid, levels=1) if by_torchrun else []
+        workers = list(descendants(pid, levels=1)) if by_torchrun else []
         for target in workers or [pid]:
             with suppress(ProcessLookupError):
                 os.kill(target, signal.SIGTERM)
@@ -186,33 +187,6 @@ def end_with_parent(signum: int):
         return None
     prctl = ctypes.CDLL(None).prctl
     return lambda: prctl(1, signum)  # 1: PR_SET_PDEATHSIG
-
-
-def descendants(pid: int, levels: int = 64) -> list[int]:
-    """The processes below `pid`, so many levels down; none where there is no /proc."""
-    parent = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_bytes().rpartition(b")")[2].split()
-        except OSError:
-            continue
-        parent[int(stat.parent.name)] = int(fields[1])
-    found, level = [], [pid]
-    while level and levels:
-        levels -= 1
-        level = [p for p, above in parent.items() if above in level]
-        found += level
-    return found
-
-
-def kill_tree(pid: int) -> None:
-    """Ends the child's process group and whatever else it started, at once."""
-    below = descendants(pid)
-    for kill, target in ((os.killpg, pid), *((os.kill, p) for p in below)):
-        try:
-            kill(target, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
 
 
 class Progress:

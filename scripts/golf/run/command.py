@@ -17,12 +17,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from golf.core import lock, machine
+from golf.core import envfile, lock, machine, trainers
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.runlog import read_run
-from golf.run import envfile, preflight
+from golf.run import preflight
 from golf.run import summary as report
 from golf.run.child import OUT_OF_MEMORY, STOPPED, Watch
 from golf.run.view import train_shards_alone
@@ -81,8 +81,8 @@ def name_and_value(text: str) -> tuple[str, str]:
 def main(args) -> int:
     trainer, (config, words) = args.trainer.resolve(), config_and_words(args)
     found = envfile.parse(config)
-    preflight.check_trainer(trainer)
-    knobs = preflight.read_knobs(trainer, preflight.child_env({}))
+    trainers.check_trainer(trainer)
+    knobs = trainers.read_knobs(trainer, trainers.child_env({}))
     envfile.refuse_unknown(config, found, knobs)
     envfile.set_words(words, knobs)
     for line in envfile.near_misses(knobs):
@@ -187,7 +187,7 @@ def finished(run_dir: Path) -> bool:
 def check(jobs: list[Job], knobs: dict[str, str]) -> None:
     """GolfError for what would stop a run; nothing is made before all of it holds."""
     first = jobs[0]
-    if first.world > 1 and preflight.imports(first.trainer, "mlx"):
+    if first.world > 1 and trainers.imports(first.trainer, "mlx"):
         text = f"NPROC_PER_NODE={first.world}: {first.trainer.name} is one process, on one device"
         raise GolfError(text, 2)
     given = {**knobs, **first.settings}
@@ -196,15 +196,15 @@ def check(jobs: list[Job], knobs: dict[str, str]) -> None:
         resume = job.settings.get("RESUME") in ("1", "auto")
         preflight.check_run_id(job.settings["RUN_ID"], job.run_dir, resume)
     if given.get("DATA_PATH") and given.get("TOKENIZER_PATH"):
-        paths = (preflight.find_path(given[n], first.trainer) for n in ("DATA_PATH", "TOKENIZER_PATH"))
+        paths = (trainers.find_path(given[n], first.trainer) for n in ("DATA_PATH", "TOKENIZER_PATH"))
         val = given.get("VAL_DATA_PATH")
-        preflight.check_data(
+        trainers.check_data(
             *paths,
             splits=("val",) if given.get("EVAL_ONLY") else ("train", "val"),
-            val=preflight.find_path(val, first.trainer) if val else None,
+            val=trainers.find_path(val, first.trainer) if val else None,
         )
     if given.get("DEVICE") == "cuda":
-        preflight.check_cuda(first.trainer, preflight.child_env(first.settings))
+        trainers.check_cuda(first.trainer, trainers.child_env(first.settings))
     preflight.check_out_dir(first.run_dir.parent)
 
 
@@ -235,7 +235,7 @@ def run_job(job: Job, config: Path, watch: Watch, places: dict[str, str] | None 
     while True:
         write_origin(job, settings, config)  # each time: a smaller micro-batch is told as it was
         watch.print(f"run      {shown(job.run_dir)}" + f" (seed {job.seed})" * bool(job.seed))
-        env = preflight.child_env({**extra, **settings, **(places or {})})
+        env = trainers.child_env({**extra, **settings, **(places or {})})
         code = watch.run(job.command, env, job.run_dir / "metrics.jsonl")
         if code != OUT_OF_MEMORY or watch.stops:
             break

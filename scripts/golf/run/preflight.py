@@ -2,123 +2,16 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from golf.core.errors import GolfError
-from golf.core.packages import missing
-from golf.core.paths import REPO, shown
+from golf.core.paths import shown
 
 FREE_BYTES = 512 << 20  # logs, checkpoint and artifact of one run at the largest preset
-TRAINER_PACKAGES = ("torch", "mlx", "numpy", "sentencepiece", "brotli")  # of the requirements
 RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-
-
-def check_trainer(trainer: Path) -> None:
-    """The trainer is there, parses, and what it and the modules beside it import can be imported.
-
-    So also what is imported late, in a function: scoring, after hours of training, may be its time.
-    """
-    if not trainer.is_file():
-        raise GolfError(f"{shown(trainer)}: no trainer there; give the path of a script", 2)
-    files = [trainer]
-    for path in files:
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise GolfError(f"{shown(path)}: does not parse as Python: {error}") from None
-        except OSError as error:
-            raise GolfError(f"{shown(path)}: cannot be read ({error.strerror})") from None
-        for name, late in imported(tree, path):
-            if (trainer.parent / name / "__init__.py").is_file():
-                raise GolfError(
-                    f"{shown(path)} imports {name}, a folder: a submission's modules are single files; "
-                    f"make it {name}.py beside {trainer.name}"
-                )
-            own = trainer.parent / f"{name}.py"
-            if own.is_file():
-                files += [own] if own not in files else []
-            elif not can_import(name):
-                refuse_import(path, name, late)
-
-
-def imported(tree: ast.AST, path: Path) -> list[tuple[str, bool]]:
-    """Top-level names of the modules that a source imports; whether only late, in a function.
-
-    What stands in a `try` that handles its absence is left out. GolfError for relative imports,
-    which a script cannot have.
-    """
-    found: dict[str, bool] = {}
-    waiting = [(tree, False)]
-    while waiting:
-        node, late = waiting.pop()
-        if isinstance(node, ast.Try) and node.handlers and not any(map(gives_up, node.handlers)):
-            waiting += [(n, late) for n in [*node.handlers, *node.orelse, *node.finalbody]]
-            continue
-        if isinstance(node, ast.ImportFrom) and node.level:
-            raise GolfError(
-                f"{shown(path)}:{node.lineno}: a script has no package to import from; "
-                "write `import name`, without the dot, for name.py beside it"
-            )
-        names = [node.module] if isinstance(node, ast.ImportFrom) else []
-        names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        for name in (n.partition(".")[0] for n in names):
-            found[name] = late and found.get(name, True)
-        late = late or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        waiting += [(n, late) for n in ast.iter_child_nodes(node)]
-    return sorted(found.items())
-
-
-def gives_up(handler: ast.ExceptHandler) -> bool:
-    """Whether it ends the script, so that what is missing was needed all the same."""
-    ends = (ast.Name, ast.Attribute)
-    called = [n.func for n in ast.walk(handler) if isinstance(n, ast.Call) and isinstance(n.func, ends)]
-    names = {func.id if isinstance(func, ast.Name) else func.attr for func in called}
-    return bool(names & {"exit", "SystemExit"}) or any(isinstance(n, ast.Raise) for n in ast.walk(handler))
-
-
-def can_import(name: str) -> bool:
-    """Whether this Python has the module; our own package, which a trainer does not see, apart."""
-    if name in sys.stdlib_module_names:
-        return True
-    try:
-        return name != "golf" and importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-def refuse_import(path: Path, name: str, late: bool) -> None:
-    """GolfError for a module that is nowhere, unless it may not be needed: a late known package."""
-    if name not in TRAINER_PACKAGES:
-        raise GolfError(
-            f"{shown(path)} imports {name}, which is no installed package, and there is no {name}.py "
-            "beside it; put it there, or install it",
-            2,
-        )
-    if not late:
-        raise missing(name, f"requirements-{'mlx' if imports(path, 'mlx') else 'cuda'}.txt")
-
-
-def read_knobs(trainer: Path, env: dict[str, str]) -> dict[str, str]:
-    """NAME -> default, as `trainer --knobs` prints them; "also NAME" in a meaning is an alias."""
-    command = [sys.executable, str(trainer), "--knobs"]
-    done = subprocess.run(command, env=env, cwd=REPO, capture_output=True, encoding="utf-8", errors="replace")
-    rows = [line.split("\t") for line in done.stdout.splitlines() if line.count("\t") >= 2]
-    if done.returncode or not rows:
-        said = (done.stderr.strip().splitlines() or ["it printed no knobs"])[-1]
-        raise GolfError(f"{shown(trainer)} --knobs failed: {said}")
-    knobs = {name: default for name, default, *_ in rows}
-    for _, default, meaning in (row[:3] for row in rows):
-        for alias in re.findall(r"\b(?:also|or) ([A-Z][A-Z0-9_]+)", meaning):
-            knobs.setdefault(alias, default)
-    return knobs
 
 
 def check_run_id(run_id: str, run_dir: Path, resume: bool) -> None:
@@ -128,54 +21,6 @@ def check_run_id(run_id: str, run_dir: Path, resume: bool) -> None:
         raise GolfError(
             f"{shown(run_dir)} already holds a run; choose another RUN_ID, or go on with RESUME=1"
         )
-
-
-def find_path(value: str, trainer: Path) -> Path:
-    """Where a trainer, run in the repository, finds a path; defaults count from where it lies."""
-    bases = [REPO, *trainer.parents]
-    return next((base / value for base in bases if (base / value).exists()), REPO / value)
-
-
-def check_data(
-    data: Path, tokenizer: Path, splits: tuple[str, ...] = ("train", "val"), val: Path | None = None
-) -> None:
-    """val: the folder of the validation shards, where it is another (VAL_DATA_PATH)."""
-    sample = "python3 data/build_sample_dataset.py"
-    if "sample" in data.name:
-        fetch = f"get them with `{sample}`"
-    else:
-        variant = data.name.rpartition("_")[2] if data.name.startswith("fineweb10B_") else "sp1024"
-        fetch = (
-            f"get them with `python3 data/cached_challenge_fineweb.py --variant {variant} --train-shards 2` "
-            f"(0.5 GB), or try it on the sample data: `{sample}`, then configs/quickstart.env"
-        )
-    for split in splits:
-        elsewhere = split == "val" and val is not None
-        name, folder = ("VAL_DATA_PATH", val) if elsewhere else ("DATA_PATH", data)
-        if not any(folder.glob(f"fineweb_{split}_*.bin")):
-            raise GolfError(f"{name}={shown(folder)}: no fineweb_{split}_*.bin there; {fetch}")
-    if not tokenizer.is_file():
-        raise GolfError(f"TOKENIZER_PATH={shown(tokenizer)}: no such file; {fetch}")
-
-
-def check_cuda(trainer: Path, env: dict[str, str]) -> None:
-    """DEVICE=cuda needs a device that PyTorch sees; asked in a process of its own."""
-    if not imports(trainer, "torch"):
-        return
-    ask = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 9)"
-    command = [sys.executable, "-c", ask]  # not where we stand: a torch.py there would be imported
-    done = subprocess.run(command, env=env, cwd=REPO, stderr=subprocess.DEVNULL)
-    if done.returncode == 9:
-        raise GolfError(
-            "DEVICE=cuda: PyTorch finds no CUDA device here; check the driver with nvidia-smi, "
-            "or set DEVICE=cpu to train on the processor"
-        )
-
-
-def imports(trainer: Path, module: str) -> bool:
-    """Whether a line of it imports this top-level module."""
-    pattern = rf"^\s*(import|from) {module}\b".encode()
-    return bool(re.search(pattern, trainer.read_bytes(), re.MULTILINE))
 
 
 def check_out_dir(out_dir: Path) -> None:
@@ -194,13 +39,3 @@ def check_out_dir(out_dir: Path) -> None:
             f"OUT_DIR={shown(out_dir)}: {disk.free >> 20} MiB free, a run needs {FREE_BYTES >> 20}; "
             "free some or set OUT_DIR to another disk"
         )
-
-
-def child_env(settings: dict[str, str]) -> dict[str, str]:
-    """The trainer's environment: ours with the settings, without our own PYTHONPATH entry."""
-    env = {**os.environ, **settings, "PYTHONUNBUFFERED": "1"}
-    scripts = str(REPO / "scripts")
-    kept = [p for p in env.pop("PYTHONPATH", "").split(os.pathsep) if p and p != scripts]
-    if kept:
-        env["PYTHONPATH"] = os.pathsep.join(kept)
-    return env

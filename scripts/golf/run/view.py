@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from golf.run import preflight
+from golf.core.trainers import find_path
 
 FOLDER = ".train_data"  # in the run's folder
 LOGS = ("train.log", "metrics.jsonl", "config.json")
@@ -28,7 +28,7 @@ def train_shards_alone(given: dict[str, str], trainer: Path, run_dir: Path) -> I
     None where the trainer has no VAL_DATA_PATH, does not train, or has no validation shards in its
     DATA_PATH. When the run ends the links go, and its logs name the data's own folder.
     """
-    data = preflight.find_path(given["DATA_PATH"], trainer) if given.get("DATA_PATH") else None
+    data = find_path(given["DATA_PATH"], trainer) if given.get("DATA_PATH") else None
     mixed = data and any(data.glob("fineweb_val_*.bin")) and any(data.glob("fineweb_train_*.bin"))
     if "VAL_DATA_PATH" not in given or given.get("EVAL_ONLY") or not mixed:
         yield {}

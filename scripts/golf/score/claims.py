@@ -7,8 +7,9 @@ from pathlib import Path
 
 from golf.core import submission
 from golf.core.errors import GolfError
+from golf.core.files import sha256
+from golf.core.json_io import objects
 from golf.core.paths import shown
-from golf.core.strict_json import StrictError
 
 TORCH, MLX = "train_gpt.py", "train_gpt_mlx.py"
 SCRIPTS = {"cpu": (TORCH, MLX), "cuda": (TORCH,), "mlx": (MLX,)}  # by device, the first there is
@@ -24,17 +25,6 @@ class Entry:
     artifact: str
     bytes_total: int
     claim: dict  # of submission.json's `seeds`
-
-
-def read_claim(folder: Path) -> dict:
-    """submission.json as an object."""
-    path = folder / "submission.json"
-    if not path.is_file():
-        raise GolfError(f"{shown(path)}: no such file; give a submission's folder", 2)
-    try:
-        return submission.read_claim(folder)
-    except StrictError as error:
-        raise GolfError(f"{shown(path)} {error}; golf.sh new makes it") from None
 
 
 def read_entries(folder: Path, claim: dict, device: str) -> list[Entry]:
@@ -67,18 +57,12 @@ def read_entries(folder: Path, claim: dict, device: str) -> list[Entry]:
     return entries
 
 
-def objects(claim: dict, name: str) -> list[dict]:
-    """The entries of a list of submission.json that are objects."""
-    value = claim.get(name)
-    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
-
-
 def declared_path(folder: Path, entry: dict) -> str:
     """The path of an entry of `files`: a file inside the folder, with the declared hash."""
     path = entry.get("path")
     if not is_inside(folder, path):
         raise GolfError(f"{shown(folder)}: files names {path!a}, which is no file of this folder")
-    if submission.sha256(folder / path) != entry.get("sha256"):
+    if sha256(folder / path) != entry.get("sha256"):
         raise GolfError(f"{shown(folder)}: {path!a} is not the file whose sha256 is listed")
     return path
 

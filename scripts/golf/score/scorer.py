@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -13,17 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from golf.check.command import RULING
-from golf.core import submission, track
+from golf.core import submission, track, trainers
 from golf.core.errors import GolfError
-from golf.core.json_io import dig, number
+from golf.core.findings import RULING
+from golf.core.json_io import dig, number, objects
 from golf.core.paths import shown
-from golf.run import preflight
 from golf.score import stream as streams
 from golf.score.audit.control import Control
 from golf.score.audit.passes import Pass, Text, feed
 from golf.score.audit.rules import FULL, MOST_HELD_OUT, QUICK, RECORD, Size, audit, draw_uniform, in_time
-from golf.score.claims import MLX, TORCH, Entry, objects, read_claim, read_entries
+from golf.score.claims import MLX, TORCH, Entry, read_entries
 from golf.score.command import DUE, NO_SANDBOX
 from golf.score.feeder import AuditRule, Fault
 from golf.score.progress import FIRST_CALLS, Progress, say
@@ -144,8 +144,8 @@ def score(
     limits: Limits | None = None,
 ) -> dict:
     """Scores a submission's folder; the report that audit.json holds. GolfError: could not."""
-    claim = read_claim(folder)
-    rules = track.load(track_name) if track_name else track.of_folder(folder) or of_claim(claim)
+    claim = submission.read_claim(folder)
+    rules = track.of_submission(folder, claim, track_name)
     device = pick_device(device, folder)
     source = streams.load(rules, data)
     guard(sandboxed, data or streams.default_folder(rules), *filter(None, [holdout]))
@@ -153,7 +153,7 @@ def score(
     rng = np.random.default_rng()  # of the system's entropy: nobody can foresee it
     held_out, kind = hold_out(source, stream, holdout, data or streams.default_folder(rules), rng)
     entries = pick_seeds(read_entries(folder, claim, device), seed, quick)
-    preflight.check_trainer(folder / entries[0].script)  # what is missing here is no fault of it
+    trainers.check_trainer(folder / entries[0].script)  # what is missing here is no fault of it
     vocab = len(source.vocabulary)
 
     def start(entry: Entry, device: str) -> Remote:
@@ -181,13 +181,6 @@ def score(
 # ---- What is scored
 
 
-def of_claim(claim: dict) -> dict:
-    name = claim.get("track")
-    if isinstance(name, str) and name in track.names():
-        return track.load(name)
-    raise GolfError("the folder lies under no track's and names none; give --track NAME", 2)
-
-
 def pick_device(name: str, folder: Path) -> str:
     """auto: mlx for a folder with the MLX script alone, cuda where its framework finds such a
     device, else cpu. GolfError where cuda is asked for in vain."""
@@ -197,7 +190,7 @@ def pick_device(name: str, folder: Path) -> str:
         return "cpu"
     if name in ("auto", "cuda") and (folder / TORCH).is_file():
         try:
-            preflight.check_cuda(folder / TORCH, dict(os.environ))
+            trainers.check_cuda(folder / TORCH, dict(os.environ))
         except GolfError:
             if name == "cuda":
                 text = "--device cuda: PyTorch finds no CUDA device here; use --device cpu"
@@ -457,7 +450,7 @@ def claim_mean(job: Job, claim: dict, results: list[Result]) -> list[AuditRule]:
     told = f"the mean of {len(values)} seeds, {len(scores)} of them scored"
     if claimed is None or None in values:
         return [AuditRule("claim-mean", None, "none to compare", f"{told}; a val_bpb is missing")]
-    official = submission.mean(values)
+    official = statistics.fmean(values)
     figure = f"claimed {claimed:.6f}, official {official:.6f} bits a byte"
     return [AuditRule("claim-mean", official - claimed <= SCORE_TOLERANCE, figure, told)]
 

@@ -204,7 +204,7 @@ def differences(histories: list[History]) -> list[str]:
 
 def changes(history: History) -> str:
     """What a run's settings say beyond its preset: NAME=value ..., by supervisor.json."""
-    from golf.run import envfile
+    from golf.core import envfile
 
     path = history.place / "supervisor.json"
     origin = parse_json(path.read_bytes()) if path.is_file() else None

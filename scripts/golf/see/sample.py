@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from golf.core.errors import GolfError
+from golf.core.files import read_text
 from golf.core.paths import path_argument, shown
-from golf.core.text import read_text
 from golf.see import reader, surprise
 
 WINDOW = 512  # tokens that are decoded again to find what a new one adds

@@ -24,7 +24,9 @@ from pathlib import Path
 from golf.check import command as check
 from golf.core import track
 from golf.core.errors import GolfError
-from golf.core.json_io import dig, number, parse_json
+from golf.core.files import sha256
+from golf.core.findings import FAIL
+from golf.core.json_io import dig, number, read_json
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.runlog import read_run, run_folders
 from golf.core.submission import (
@@ -36,8 +38,6 @@ from golf.core.submission import (
     Count,
     command_line,
     count_bytes,
-    mean,
-    sha256,
 )
 
 MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.py")
@@ -68,8 +68,7 @@ class Run:
     @property
     def origin(self) -> dict:
         """supervisor.json: what was asked for; empty for a trainer that ran by itself."""
-        path = self.folder / "supervisor.json"
-        value = parse_json(path.read_bytes()) if path.is_file() else None
+        value = read_json(self.folder / "supervisor.json")
         return value if isinstance(value, dict) else {}
 
     @property
@@ -135,7 +134,7 @@ def tell_check(out: Path, rules: dict) -> int:
     """The check's findings; words that a person adds now are no failure of this command."""
     case = check.check_folder(out, rules)
     code = check.report(case, as_json=False)
-    left = {finding.rule for finding in case.findings if finding.level == check.FAIL}
+    left = {finding.rule for finding in case.findings if finding.level == FAIL}
     if left == {"placeholder"}:
         print("next     write what these lines name, then check again: "
               f"scripts/check_submission_folder.sh {shlex.quote(shown(out))}")  # fmt: skip
@@ -340,13 +339,13 @@ def claim(folder: Path, out: Path, runs: list[Run], roles: dict[str, str], words
         "hardware": start.get("hardware"),
         "command": repeat_command(first, home(out, words["track"]), env),
         "env": env,
-        "val_loss": mean([s["val_loss"] for s in seeds]),
-        "val_bpb": mean([s["val_bpb"] for s in seeds]),
+        "val_loss": statistics.fmean([s["val_loss"] for s in seeds]),
+        "val_bpb": statistics.fmean([s["val_bpb"] for s in seeds]),
         "bytes_total": largest.total,
         "bytes_code": largest.code,
         "bytes_model": largest.model,
-        "train_seconds": mean([s["train_seconds"] for s in seeds]),
-        "eval_seconds": mean([s["eval_seconds"] for s in seeds]),
+        "train_seconds": statistics.fmean([s["train_seconds"] for s in seeds]),
+        "eval_seconds": statistics.fmean([s["eval_seconds"] for s in seeds]),
         "files": [],
         "data": {name: data.get(name) for name in ("name", "val_sha256", "tokenizer_sha256")},
         "seeds": seeds,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 
-from golf.check import command as check
+from golf.core.findings import RULING
 from golf.core.packages import missing
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.submission import require_folder
@@ -38,7 +38,7 @@ def main(args) -> int:
     report = verify(args.folder, out, seed=args.seed, device=args.device, data=args.data, by_steps=args.steps)
     (out / "verify.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print("\n".join(table(report)))
-    print(f"{report['verdict']} {report['folder']} retrained; {shown(out)}/verify.json; {check.RULING}")
+    print(f"{report['verdict']} {report['folder']} retrained; {shown(out)}/verify.json; {RULING}")
     return int(report["verdict"] == "FAIL")
 
 

@@ -16,10 +16,12 @@ from pathlib import Path
 from golf.check import command as check
 from golf.core import runlog, submission, track
 from golf.core.errors import GolfError
-from golf.core.json_io import dig, number
+from golf.core.files import sha256
+from golf.core.findings import FAIL
+from golf.core.json_io import dig, number, objects, read_json
 from golf.core.paths import REPO, shown
 from golf.score import stream
-from golf.score.claims import MLX, TORCH, Entry, objects, read_claim, read_entries
+from golf.score.claims import MLX, TORCH, Entry, read_entries
 from golf.score.scorer import score
 from golf.verify import retrain
 
@@ -65,8 +67,8 @@ def verify(
     """
     if why := retrain.why_not():
         raise GolfError(f"{why}. Without it validation data cannot be kept away from training", 2)
-    claim, folder = read_claim(folder), folder.resolve()
-    rules = track.of_folder(folder) or track.load(str(claim.get("track")))
+    claim, folder = submission.read_claim(folder), folder.resolve()
+    rules = track.of_submission(folder, claim)
     refuse_failing(folder, rules)
     device = pick_device(folder, claim, device)
     entries = pick_seeds(read_entries(folder, claim, device), seed)
@@ -103,7 +105,7 @@ def say(text: str) -> None:
 
 def refuse_failing(folder: Path, rules: dict) -> None:
     """GolfError where the check fails: what is not a valid entry need not be trained."""
-    failed = [f for f in check.check_folder(folder, rules).findings if f.level == check.FAIL]
+    failed = [f for f in check.check_folder(folder, rules).findings if f.level == FAIL]
     if failed:
         raise GolfError(f"{shown(folder)}: golf.sh check fails ({failed[0].rule}); mend that first")
 
@@ -226,7 +228,7 @@ def score_again(folder: Path, claim: dict, rules: dict, plan, trained, data: Pat
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, place / name)
         listed = [f for f in objects(claim, "files") if f.get("path") in entry.files]
-        files = [{**f, "sha256": submission.sha256(place / f["path"])} for f in listed]
+        files = [{**f, "sha256": sha256(place / f["path"])} for f in listed]
         told = dict(lane=claim.get("lane"), track=claim.get("track"), files=files)
         told["seeds"] = [dict(seed=entry.seed, artifact=entry.artifact)]
         (place / "submission.json").write_text(json.dumps(told), encoding="utf-8")
@@ -260,9 +262,9 @@ def track_path(folder: Path, rules: dict) -> str:
 def spread_of(rules: dict, claim: dict) -> tuple[float, str]:
     """How far seeds lie apart, bits a byte, and whose seeds these are."""
     reference = track.RECORDS / rules["name"] / str(rules.get("reference")) / "submission.json"
-    others = runlog.parse_json(reference.read_bytes()) if reference.is_file() else {}
+    others = read_json(reference)
     for value, whose in ((claim, "its own seeds"), (others, "the reference's seeds")):
-        scores = [number(s.get("val_bpb")) for s in objects(value or {}, "seeds")]
+        scores = [number(s.get("val_bpb")) for s in objects(value, "seeds")]
         if len(scores) >= 3 and None not in scores:
             return min(max(statistics.stdev(scores), LEAST_SPREAD), MOST_SPREAD), whose
     return USUAL_SPREAD, "no seeds to tell it by"
@@ -270,7 +272,7 @@ def spread_of(rules: dict, claim: dict) -> tuple[float, str]:
 
 def judge(rules: dict, claim: dict, seeds: list[Seed]) -> list[Rule]:
     """Whether the retrained mean is as good as the claimed one."""
-    claimed, got = (submission.mean([getattr(s, n) for s in seeds]) for n in ("claimed", "retrained"))
+    claimed, got = (statistics.fmean([getattr(s, n) for s in seeds]) for n in ("claimed", "retrained"))
     spread, whose = spread_of(rules, claim)
     allowed = SIGMAS * spread * math.sqrt(2 / len(seeds))
     both = [(s.steps, s.claimed_steps) for s in seeds if s.steps and s.claimed_steps]

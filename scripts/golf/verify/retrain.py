@@ -23,7 +23,7 @@ import numpy as np
 from golf.core import machine, runlog
 from golf.core.errors import GolfError
 from golf.core.paths import shown
-from golf.run.child import kill_tree
+from golf.core.processes import kill_tree
 from golf.score import stream
 from golf.score.claims import Entry
 from golf.score.sandbox import bwrap as sandbox

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from golf.core import track
+from golf.core import track, trainers
 from golf.core.errors import GolfError
-from golf.core.submission import sha256
-from golf.run import preflight
+from golf.core.files import sha256
+from golf.core.submission import read_claim
 from golf.score.audit.passes import Pass, Text, feed
 from golf.score.audit.reference import bigram_log_probs
-from golf.score.claims import Entry, read_claim, read_entries
+from golf.score.claims import Entry, read_entries
 from golf.score.feeder import AuditRule, Fault
 from golf.score.progress import Progress, say
 from golf.score.sandbox.client import Remote
@@ -45,7 +45,7 @@ class Control:
             home = track.home(rules, folder.resolve()) / self.name
             try:
                 entry = read_entries(home, read_claim(home), self.device)[0]
-                preflight.check_trainer(home / entry.script)
+                trainers.check_trainer(home / entry.script)
                 self.entry = entry
             except GolfError as error:
                 self.give_up(str(error))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections import defaultdict
 from dataclasses import dataclass
+
+from golf.core.processes import THREADS, TICKS, descendants, kill, stat
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -25,33 +26,18 @@ def usage(pid: int) -> tuple[Usage, list[int]]:
 
     The orphans of a PID namespace belong to its init, which is below bubblewrap: none gets away.
     """
-    below, threads = defaultdict(list), {}
-    for name in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
-        if fields := stat(int(name)):
-            below[int(fields[1])].append(int(name))
-            threads[int(name)] = max(1, int(fields[17]))  # an ended one has none
-    found = [pid]
-    for parent in found:
-        found += below[parent]
-    sizes = [status_bytes(p) for p in found[1:]]
+    below = descendants(pid)
+    threads = sum(max(1, int(fields[THREADS])) for fields in below.values())  # an ended one has none
+    sizes = [status_bytes(p) for p in below]
     own = sum(size["RssAnon"] + size["RssFile"] + size["VmSwap"] for size in sizes)
     shared = max((size["RssShmem"] for size in sizes), default=0)
-    return Usage(sum(threads[p] for p in found[1:]), own, shared), found[1:]
-
-
-def stat(pid: int) -> list[bytes] | None:
-    """The fields of /proc/<pid>/stat after its name; None: it ended."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
+    return Usage(threads, own, shared), list(below)
 
 
 def cpu_seconds(pids: list[int]) -> float:
     """What these processes, and children of theirs that they waited for, have computed so far."""
     fields = filter(None, map(stat, pids))
-    return sum(int(ticks) for f in fields for ticks in f[11:15]) / TICKS_A_SECOND
+    return sum(int(ticks) for f in fields for ticks in f[TICKS]) / TICKS_A_SECOND
 
 
 def status_bytes(pid: int) -> defaultdict[str, int]:
@@ -101,10 +87,3 @@ def end(process: subprocess.Popen) -> None:
             kill(os.kill, process.pid)
     kill(os.killpg, process.pid)  # without a sandbox: what outlived its parent
     process.wait()
-
-
-def kill(how, pid: int) -> None:
-    try:
-        how(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass

@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 from golf.core.errors import GolfError
+from golf.core.files import read_text
 from golf.core.paths import REPO, shown
-from golf.core.text import read_text
 
 OWN_NAMES = ("NPROC_PER_NODE", "SEEDS")  # read by `run` itself, not by the trainer
 # What the libraries below a trainer read, by who reads it. A config may set them.

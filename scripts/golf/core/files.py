@@ -1,0 +1,45 @@
+"""Reads files that a person or another program wrote: bounded, UTF-8 whatever the locale."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from golf.core.errors import GolfError
+from golf.core.paths import shown
+
+LIMIT = 1 << 20  # bytes; env files and supervisor.json have some hundreds
+
+
+def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
+    """The whole file; GolfError, code 2, where it is no readable file or larger than `limit`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise GolfError(f"{shown(path)}: cannot be read ({error.strerror})", 2) from None
+    if len(data) > limit:
+        raise GolfError(f"{shown(path)}: over {limit:,} bytes; this is another kind of file", 2)
+    return data
+
+
+def read_text(path: Path, limit: int = LIMIT) -> str:
+    """The file as UTF-8, with or without a byte order mark; GolfError, code 2, for other text."""
+    try:
+        return read_bytes(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise GolfError(f"{shown(path)}: not UTF-8 text (byte {error.start}); save it as UTF-8", 2) from None
+
+
+def sha256(path: Path) -> str:
+    return sha256_and_size(path)[0]
+
+
+def sha256_and_size(path: Path, limit: float = float("inf")) -> tuple[str, int]:
+    """Of a file's bytes, of no more than a block past `limit` of them."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while size <= limit and (block := file.read(1 << 20)):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest(), size

@@ -1,0 +1,45 @@
+"""Processes and what they started: found by one walk over /proc (Linux), ended together."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+PARENT, TICKS, THREADS = 1, slice(11, 15), 17  # where stat()'s fields say so; proc(5)
+
+
+def stat(pid: int) -> list[bytes] | None:
+    """The fields of /proc/<pid>/stat after its name; None: it ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+
+
+def descendants(pid: int, levels: int = 64) -> dict[int, list[bytes]]:
+    """The processes below `pid`, so many levels down, with their stat(); none where there is no /proc."""
+    names = os.listdir("/proc") if os.path.isdir("/proc") else []
+    known = {int(name): fields for name in names if name.isdigit() and (fields := stat(int(name)))}
+    found, level = {}, {pid}
+    while level and levels:
+        levels -= 1
+        level = {p for p, fields in known.items() if int(fields[PARENT]) in level and p not in found}
+        found |= {p: known[p] for p in level}
+    return found
+
+
+def kill(send, pid: int) -> None:
+    """SIGKILL by os.kill or os.killpg, to what may have ended already."""
+    try:
+        send(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def kill_tree(pid: int) -> None:
+    """Ends a child's process group and whatever else it started, at once."""
+    below = descendants(pid)
+    kill(os.killpg, pid)
+    for each in below:
+        kill(os.kill, each)
