@@ -12,6 +12,7 @@ ALLOWED = {  # room -> the rooms that it may use besides itself and core
     "submit": {"check"},
     "board": {"check", "score"},
     "verify": {"check", "score"},
+    "see": {"score"},  # a submission speaks in the scorer's sandbox alone
 }
 
 

@@ -50,13 +50,12 @@ def of_submission(folder: Path, claim: dict, name: str | None = None) -> dict:
     rules = load(name) if name else of_folder(folder)
     if rules is None and claim.get("track") in names():
         rules = load(claim["track"])
-    if rules is None:
-        raise GolfError(
-            f"{shown(folder)}: lies under no track's folder and submission.json names no known track; "
-            f"give --track ({', '.join(names())})",
-            2,
-        )
-    return rules
+    if rules is not None:
+        return rules
+    if not (folder / "submission.json").is_file():
+        raise GolfError(f"{shown(folder / 'submission.json')} is missing; golf.sh new makes it", 2)
+    text = "lies under no track's folder and submission.json names no known track"
+    raise GolfError(f"{shown(folder)}: {text}; give --track ({', '.join(names())})", 2)
 
 
 def home(rules: dict, folder: Path) -> Path:

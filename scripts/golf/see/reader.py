@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from golf.core.errors import GolfError
+from golf.core.files import sha256
 from golf.core.json_io import dig
 from golf.core.packages import missing
 from golf.core.paths import REPO, shown
 from golf.core.runlog import read_run
-from golf.core.submission import sha256
 from golf.score import claims
 from golf.score.command import NO_SANDBOX
 from golf.score.feeder import Fault
