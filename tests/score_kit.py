@@ -47,7 +47,7 @@ def echo_log_probs(inputs, targets):
     return np.where(inputs == targets, math.log(0.5), math.log(0.5 / 1023))
 
 
-def make_track(folder: Path, tokens: int = 2 * TARGETS + 1, reference=None) -> Path:
+def make_track(folder: Path, tokens: int = 2 * TARGETS + 1, audit_control=None) -> Path:
     """track.json of a track with TARGETS targets; its shard, of real text, lies in folder/data."""
     from sentencepiece import SentencePieceProcessor
 
@@ -63,7 +63,7 @@ def make_track(folder: Path, tokens: int = 2 * TARGETS + 1, reference=None) -> P
     shard.parent.mkdir(parents=True)
     shard.write_bytes(struct.pack("<256i", 20240520, 1, tokens, *[0] * 253) + body)
     rules = json.loads((REPO / "records" / "track_sample_5min" / "track.json").read_text())
-    rules.update(name="track_small", targets=TARGETS, target_bytes=None, reference=reference)
+    rules.update(name="track_small", targets=TARGETS, target_bytes=None, audit_control=audit_control)
     rules["data"].update(name="small", val_sha256=sha256(shard))
     (folder / "track.json").write_text(json.dumps(rules))
     return folder / "track.json"

@@ -171,7 +171,7 @@ def entry(name, folder):
 @pytest.mark.parametrize("name, rules", [(BY_CLAIM, {"claim", "segments"}), ("peeks", {"causal"})])
 def test_cheat_is_caught_by_golf_score(name, rules, source, tmp_path):
     data, rules_file = tmp_path / "sample_sp1024", tmp_path / "track.json"
-    rules_file.write_text(json.dumps(TRACK | dict(reference=None)))  # it has tests of its own
+    rules_file.write_text(json.dumps(TRACK | dict(audit_control=None)))  # it has tests of its own
     data.mkdir()
     header = np.array([20240520, 1, len(source.tokens), *[0] * 253], "<i4")
     (data / "fineweb_val_000000.bin").write_bytes(header.tobytes() + source.tokens.tobytes())

@@ -407,7 +407,7 @@ def test_a_record_without_anything_to_beat(folder, record):
     assert record().level == HUMAN  # it is not valid
     top(lane="open-hardware")(other)
     assert record("first").level == HUMAN  # in another lane
-    edit_track(folder, lambda v: v.update(baseline="first"))
+    edit_track(folder, lambda v: v.update(record_baseline="first"))
     assert record("first").level == NOTE and "against first" in record("first").message
     assert record().level == HUMAN  # a baseline has to hold, too
     edit(other, lambda v: v["seeds"][1].update(artifact=None))

@@ -17,7 +17,7 @@ BIGRAM = "a bigram model, counted over the audited text"
 
 @pytest.fixture(scope="module")
 def track(tmp_path_factory):
-    return make_track(tmp_path_factory.mktemp("track"), reference="echo")
+    return make_track(tmp_path_factory.mktemp("track"), audit_control="echo")
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_reference_that_cannot_be_used_is_told_and_replaced(
     assert report["verdict"] == "NEEDS-HUMAN" and control["passed"] is None
     assert control["figure"] == BIGRAM and words in control["sentence"]
     lines = [line for line in capsys.readouterr().err.splitlines() if words in line]
-    assert len(lines) == 1 and "the track's reference echo cannot be used" in lines[0]
+    assert len(lines) == 1 and "the track's audit_control echo cannot be used" in lines[0]
     for inputs, targets, answer in asked:
         np.testing.assert_array_equal(answer, bigram_log_probs(inputs, targets, 1024))
 
@@ -136,17 +136,17 @@ def test_what_has_the_references_files_is_its_own_control(track, echo, asked, ca
 )
 def test_what_a_track_may_name(track, tmp_path, name, right):
     path = tmp_path / "track.json"
-    path.write_text(json.dumps(json.loads(track.read_text()) | dict(reference=name)))
+    path.write_text(json.dumps(json.loads(track.read_text()) | dict(audit_control=name)))
     if right:
-        assert tracks.load(str(path))["reference"] == name
+        assert tracks.load(str(path))["audit_control"] == name
     else:
-        with pytest.raises(GolfError, match="reference"):
+        with pytest.raises(GolfError, match="audit_control"):
             tracks.load(str(path))
 
 
 @pytest.mark.parametrize("name", tracks.names())
 def test_tracks_of_the_repository_name_entries_that_can_be_scored(name):
     rules = tracks.load(name)
-    if rules["reference"]:
-        folder = tracks.RECORDS / name / rules["reference"]
+    if rules["audit_control"]:
+        folder = tracks.RECORDS / name / rules["audit_control"]
         assert entry.read_entries(folder, read_claim(folder), "cpu")

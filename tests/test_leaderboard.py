@@ -36,7 +36,7 @@ RULES = {
     "data": {"name": "text"},
     "lanes": ["record", "open-hardware"],
     "record_rule": {"test": "welch-one-sided", "improvement_nats": 0.005, "p": 0.01, "min_seeds": 3},
-    "references": [{"name": "xz", "val_bpb": 2.3, "how": "`xz -9e`"}],
+    "chart_scores": [{"name": "xz", "val_bpb": 2.3, "how": "`xz -9e`"}],
 }
 
 
@@ -115,7 +115,7 @@ def test_a_record_beats_the_best_entry_not_the_last_record_alone(board):
 
 def test_a_named_baseline_is_what_the_first_record_beats(board):
     entries = [entry("base", 2.0, "record", "2026-01-02"), entry("close", 1.996, "record")]
-    assert records(board(*entries, baseline="base")) == set()
+    assert records(board(*entries, record_baseline="base")) == set()
 
 
 def test_the_readme_shows_the_best_of_each_lane_alone(board):
@@ -272,7 +272,7 @@ def test_weights_packed_anew_have_no_rank(real):
 def test_an_incomplete_baseline_is_none_to_beat(real):
     folder = real("base", lane="open-hardware")
     without_artifacts(folder, 1)
-    edit_track(folder, lambda v: v.update(baseline="base"))
+    edit_track(folder, lambda v: v.update(record_baseline="base"))
     assert records(read(real)) == set()
 
 
@@ -396,12 +396,12 @@ HOSTILE = (
 
 @pytest.mark.parametrize("words", HOSTILE)
 def test_foreign_words_stay_words(board, words):
-    found = board(entry("x", 2.0, name=words, author=words, hardware=words, date=words[:10]))
+    found = board(entry("x", 2.0, name=words, blurb=words, author=words, hardware=words, date=words[:10]))
     row = next(line for line in leaderboard.page_block(found) if "| 1 |" in line)
-    assert "\n" not in row and row.count("|") == 12
+    assert "\n" not in row and row.count("|") == 13
     cells = row.split(" | ")
-    links = [re.fullmatch(r"\[(.*)\]\((x/|https://github.com/a-b)\)", c) for c in (cells[6], cells[7])]
-    for inner in (*(link[1] for link in links), cells[8], cells[9]):
+    links = [re.fullmatch(r"\[(.*)\]\((x/|https://github.com/a-b)\)", c) for c in (cells[6], cells[8])]
+    for inner in (*(link[1] for link in links), cells[7], cells[9], cells[10]):
         assert not set(re.sub(r"&#\d+;", "", inner)) & set("|<>[]()`*_~\\!#$:@&{}/.")
         assert html.unescape(inner).isprintable()
     assert html.unescape(links[0][1]) == leaderboard.plain(words, 60)
@@ -534,5 +534,5 @@ def test_the_samples_xz_figure_is_what_xz_gives(tmp_path):
     documents = np.split(tokens, np.flatnonzero(tokens == model.bos_id()))
     text = "".join(model.decode(d[1:].tolist()) for d in documents if len(d)).encode()
     bits = 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text)
-    (xz,) = [r for r in rules["references"] if r["name"].startswith("xz")]
+    (xz,) = [r for r in rules["chart_scores"] if r["name"].startswith("xz")]
     assert xz["val_bpb"] == pytest.approx(bits, abs=0.002) and f"{len(text):,} bytes" in xz["how"]

@@ -192,7 +192,7 @@ TRACKS = sorted(ROOT.glob("records/*/track.json"))
 def test_track_has_every_key_of_the_contract(path):
     track = json.loads(path.read_text())
     assert set(track) >= TRACK_KEYS and set(track["data"]) == DATA_KEYS
-    assert track["schema_version"] == 1 and track["name"] == path.parent.name
+    assert track["schema_version"] == 2 and track["name"] == path.parent.name
     assert set(track["required_files"]) == {"always", "script", *({"record"} & set(track["lanes"]))}
     assert set(track["record_rule"]) == {"test", "improvement_nats", "p", "min_seeds"}
     assert track["lanes"] and set(track["lanes"]) <= LANES

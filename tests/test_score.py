@@ -495,7 +495,7 @@ def sample(tmp_path_factory):
 @pytest.mark.parametrize("name", ["bigram", "learning"])
 def test_example_passes_whole(sample, name, tmp_path):
     """Beside a bigram model, which is quick, a person may have to look at the tails; nothing fails."""
-    rules = tracks.load("track_sample_5min") | dict(reference=None)
+    rules = tracks.load("track_sample_5min") | dict(audit_control=None)
     (tmp_path / "track.json").write_text(json.dumps(rules))
     options = ("--track", tmp_path / "track.json", *sample[2:], "--json")
     done = run_script("golf.sh", "score", REPO / "tests/fixtures/submissions" / name, *options)
@@ -524,6 +524,6 @@ def test_trained_entry_passes_whole(sample, tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert report["verdict"] == "PASS", report
-    assert report["rules"][0]["figure"].startswith(tracks.load(sample[1])["reference"])
+    assert report["rules"][0]["figure"].startswith(tracks.load(sample[1])["audit_control"])
     (seed,) = report["seeds"]
     assert seed["official"]["val_bpb"] == pytest.approx(seed["claimed"]["val_bpb"], abs=1e-4)

@@ -290,7 +290,7 @@ def seeds(*pairs, steps=(100, 100), in_time=False, failed=()):
     return [verify.Seed(seed=i, claimed=a, retrained=b, **more) for i, (a, b) in enumerate(pairs)]
 
 
-RULES = track.load("track_sample_5min") | dict(reference=None)
+RULES = track.load("track_sample_5min") | dict(audit_control=None)
 THREE = {"seeds": [dict(val_bpb=v) for v in (2.0, 2.005, 2.01)]}  # spread 0.005: 0.0122 allowed of three
 
 
@@ -333,9 +333,9 @@ def test_one_seed_is_allowed_more_and_a_claimed_spread_buys_little():
 
 def test_the_references_seeds_stand_in_where_an_entry_has_one():
     rules = track.load("track_sample_5min")
-    assert rules["reference"]
+    assert rules["audit_control"]
     spread, whose = verify.spread_of(rules, {"seeds": [dict(val_bpb=2.0)]})
-    assert whose == "the reference's seeds" and verify.LEAST_SPREAD <= spread <= verify.MOST_SPREAD
+    assert whose == "the audit control's seeds" and verify.LEAST_SPREAD <= spread <= verify.MOST_SPREAD
     assert verify.spread_of(RULES, {})[0] == verify.USUAL_SPREAD
 
 

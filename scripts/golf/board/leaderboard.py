@@ -97,9 +97,9 @@ class Board:
         return track.RECORDS / self.rules["name"] / "README.md"
 
     @property
-    def references(self) -> list[dict]:
-        """Scores that are no entries: name, val_bpb, how it came about."""
-        return self.rules.get("references", [])
+    def chart_scores(self) -> list[dict]:
+        """Reference scores (not entries): name, val_bpb, how each was measured."""
+        return self.rules.get("chart_scores", [])
 
 
 def add_arguments(parser) -> None:
@@ -212,11 +212,11 @@ def mark_copies(entries: list[Entry]) -> None:
 def mark_records(entries: list[Entry], rules: dict) -> None:
     """In the order of merging: each that beats the best before it, as `check --record` asks.
 
-    At first that is the track's baseline; where it names none, the first with enough seeds is one.
+    At first that is the track's record_baseline; where it names none, the first with enough seeds is one.
     """
     rule = rules["record_rule"]
-    best = next((e for e in entries if e.folder.name == rules.get("baseline")), None)
-    if best is None and rules.get("baseline"):
+    best = next((e for e in entries if e.folder.name == rules.get("record_baseline")), None)
+    if best is None and rules.get("record_baseline"):
         return  # what is to be beaten cannot be scored again
     for entry in (e for e in entries if len(e.losses) >= rule["min_seeds"]):
         entry.record = best is None or compare(entry.losses, best.losses, rule).record
@@ -257,6 +257,7 @@ def entry_cells(entry: Entry, link: str) -> dict[str, str]:
         "bytes": f"{claim['bytes_total']:,}",
         "training": f"{claim['train_seconds']:,.0f} s",
         "entry": entry_link(entry, link),
+        "what is new": cell(entry.text("blurb", 160)),
         "by": author(entry),
         "date": cell(entry.text("date")),
         "hardware": cell(entry.text("hardware")),
@@ -285,9 +286,9 @@ def ranked_table(board: Board, link: str, leave_out: tuple = (), limit: int | No
     return table(head, rows) if rows else ["No entries yet."]
 
 
-def reference_table(board: Board) -> list[str]:
-    rows = [[f"{r['val_bpb']:.4f}", r["how"]] for r in board.references]
-    return ["", *table(["val_bpb", "to compare with, no entry"], rows)] if rows else []
+def chart_scores_table(board: Board) -> list[str]:
+    rows = [[f"{r['val_bpb']:.4f}", r["how"]] for r in board.chart_scores]
+    return ["", *table(["val_bpb", "reference score (not an entry)"], rows)] if rows else []
 
 
 def readme_block(boards: list[Board]) -> list[str]:
@@ -299,12 +300,12 @@ def readme_block(boards: list[Board]) -> list[str]:
         lines += ranked_table(
             board, f"records/{name}/", leave_out=("training", "hardware"), limit=README_ROWS
         )
-        lines += reference_table(board)
+        lines += chart_scores_table(board)
     return lines
 
 
 def page_block(board: Board) -> list[str]:
-    lines = [*ranked_table(board, ""), *reference_table(board)]
+    lines = [*ranked_table(board, ""), *chart_scores_table(board)]
     if board.unranked:
         rows = [[entry_link(e, ""), author(e), cell(e.text("date")), e.unranked] for e in board.unranked]
         lines += ["", *table(["not ranked", "by", "date", "why"], rows)]
@@ -342,7 +343,7 @@ def picture_data(boards: list[Board]) -> list[dict]:
         key = (data["name"], targets, cap)
         title = f"{data['name']}, {targets:,} targets"
         panel = panels.setdefault(key, {"title": title, "cap": cap, "lines": [], "points": []})
-        panel["lines"] += [{"name": r["name"], "val_bpb": r["val_bpb"]} for r in board.references]
+        panel["lines"] += [{"name": r["name"], "val_bpb": r["val_bpb"]} for r in board.chart_scores]
         panel["points"] += [
             {
                 "bytes": entry.claim["bytes_total"],
@@ -389,7 +390,7 @@ def draw(panels: list[dict]) -> bytes:
 
 
 def draw_panel(axes, panel: dict) -> None:
-    """Scores over counted bytes; the cap, the references as lines, a star for each record."""
+    """Scores over counted bytes; the cap, reference scores as lines, a star for each record."""
     points, cap = panel["points"], panel["cap"] / 1e6
     heights = [item["val_bpb"] for item in (*panel["lines"], *points)]
     room = max(0.1 * (max(heights) - min(heights)), 0.02)

@@ -62,8 +62,8 @@ def best_entry(case: Case, is_valid) -> Path | None:
 
 
 def baseline(case: Case, is_valid) -> Path | None:
-    """The entry that track.json names as its baseline, as far as it can be scored again."""
-    name, home = case.track.get("baseline"), track.home(case.track, case.folder)
+    """The entry that track.json names as its record_baseline, as far as it can be scored again."""
+    name, home = case.track.get("record_baseline"), track.home(case.track, case.folder)
     found = {folder.name: (folder, claim) for folder, claim in submission.claims(home)} if name else {}
     folder, claim = found.get(name, (None, {}))
     return folder if submission.is_complete(claim) and is_valid(folder, case.track) else None

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from golf.core import schema
 from golf.core.errors import GolfError
-from golf.core.json_io import parse_json
+from golf.core.json_io import dig, read_json
 from golf.core.paths import REPO, shown
 
 RECORDS = REPO / "records"
+RENAMED = {"reference": "audit_control", "references": "chart_scores", "baseline": "record_baseline"}
 
 
 def names() -> list[str]:
@@ -27,10 +28,13 @@ def load(name: str) -> dict:
 
 def read(path: Path) -> dict:
     """A track.json that its schema allows; GolfError, code 2, says what is wrong with another."""
-    wrong = schema.errors("track", parse_json(path.read_bytes()))
-    if wrong:
+    rules = read_json(path)
+    if dig(rules, "schema_version") == 1:
+        renamed = ", ".join(f"{old} to {new}" for old, new in RENAMED.items())
+        raise GolfError(f"{shown(path)}: schema_version 1; write 2, and rename {renamed}", 2)
+    if wrong := schema.errors("track", rules):
         raise GolfError(f"{shown(path)}: not a track.json: {wrong[0]}; see track.schema.json", 2)
-    return parse_json(path.read_bytes())
+    return rules
 
 
 def of_folder(folder: Path) -> dict | None:

@@ -261,9 +261,9 @@ def track_path(folder: Path, rules: dict) -> str:
 
 def spread_of(rules: dict, claim: dict) -> tuple[float, str]:
     """How far seeds lie apart, bits a byte, and whose seeds these are."""
-    reference = track.RECORDS / rules["name"] / str(rules.get("reference")) / "submission.json"
-    others = read_json(reference)
-    for value, whose in ((claim, "its own seeds"), (others, "the reference's seeds")):
+    control = track.RECORDS / rules["name"] / str(rules.get("audit_control")) / "submission.json"
+    others = read_json(control)
+    for value, whose in ((claim, "its own seeds"), (others, "the audit control's seeds")):
         scores = [number(s.get("val_bpb")) for s in objects(value, "seeds")]
         if len(scores) >= 3 and None not in scores:
             return min(max(statistics.stdev(scores), LEAST_SPREAD), MOST_SPREAD), whose

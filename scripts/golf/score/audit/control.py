@@ -1,4 +1,4 @@
-"""The audit's control model: the entry that a track names as its reference, else a bigram model."""
+"""The audit's control model: the entry that a track names as its audit_control, else a bigram model."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ BIGRAM = "a bigram model, counted over the audited text"
 class Control:
     """Says how likely another model than the submission holds each target: the audit's Reference.
 
-    rules: track.json. folder: the submission's, beside which the reference lies where the track is
-    not the repository's. start: loads an entry on a device, in a sandbox. A reference that cannot be
+    rules: track.json. folder: the submission's, beside which the control lies where the track is
+    not the repository's. start: loads an entry on a device, in a sandbox. A control that cannot be
     used is replaced by the bigram model, and rule() says so.
     """
 
@@ -37,7 +37,7 @@ class Control:
         vocab: int,
         start: Callable[[Entry, str], Remote],
     ):
-        self.name, self.vocab, self.start = rules.get("reference"), vocab, start
+        self.name, self.vocab, self.start = rules.get("audit_control"), vocab, start
         self.device = "cpu" if device == "mlx" else device  # with either script
         self.entry, self.trouble = None, None
         self.asked, self.answer = None, None  # the last question: every seed asks the same
@@ -67,20 +67,20 @@ class Control:
         return bigram_log_probs(text.inputs, text.targets, self.vocab)
 
     def recall(self, entry: Entry, text: Text, passed: Pass) -> None:
-        """An entry with the reference's own files has just been fed this text: that is the answer."""
+        """An entry with the control's own files has just been fed this text: that is the answer."""
         if self.entry and contents(entry) == contents(self.entry):
             self.asked, self.answer = text, passed.log_probs
 
     def give_up(self, why: str) -> None:
-        self.entry, self.trouble = None, f"the track's reference {self.name} cannot be used: {why}"
+        self.entry, self.trouble = None, f"the track's audit_control {self.name} cannot be used: {why}"
         say(f"{self.trouble}; a bigram model stands in, which shows less")
 
     def rule(self) -> AuditRule:
         """Which model the submission was compared with."""
         if self.entry:
             figure = f"{self.name}, seed {self.entry.seed}"
-            return AuditRule("control", True, figure, "the track's reference entry, run as a submission is")
-        sentence = self.trouble or "the track names no reference"
+            return AuditRule("control", True, figure, "the track's audit_control, run as a submission is")
+        sentence = self.trouble or "the track names no audit_control"
         return AuditRule("control", None if self.trouble else True, BIGRAM, sentence)
 
 

@@ -1,0 +1,51 @@
+"""track.json: its schema's versions, and which track a submission belongs to."""
+
+import json
+
+import pytest
+from golf.core import track
+from golf.core.errors import GolfError
+
+
+@pytest.fixture
+def records(tmp_path, monkeypatch):
+    """records/ with two tracks, and entries in one of them and elsewhere."""
+    rules = track.load("track_sample_5min")
+    monkeypatch.setattr(track, "RECORDS", tmp_path / "records")
+    for name in ("one", "two"):
+        (tmp_path / "records" / name).mkdir(parents=True)
+        (tmp_path / "records" / name / "track.json").write_text(json.dumps(rules | {"name": name}))
+    for folder in ("records/one/entry", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("folder", "claimed", "named", "track_name"),
+    [
+        ("records/one/entry", "two", "two", "two"),  # what a person names
+        ("records/one/entry", "two", None, "one"),  # the place, whatever the claim says
+        ("elsewhere", "two", None, "two"),  # the claim, where the place says nothing
+    ],
+)
+def test_which_track_a_submission_belongs_to(records, folder, claimed, named, track_name):
+    assert track.of_submission(records / folder, {"track": claimed}, named)["name"] == track_name
+
+
+@pytest.mark.parametrize("claimed", ["three", None, ["one"], "../one", "records/one"])
+def test_a_submission_of_no_track_is_told_in_a_line(records, claimed):
+    (records / "elsewhere/submission.json").write_text("{}")
+    with pytest.raises(GolfError, match="names no known track; give --track .one, two.") as error:
+        track.of_submission(records / "elsewhere", {"track": claimed})
+    assert error.value.code == 2
+
+
+def test_the_former_schema_is_refused_with_what_to_rename(records):
+    path = records / "records/one/track.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1}))
+    with pytest.raises(GolfError) as error:
+        track.load("one")
+    assert error.value.code == 2 and str(error.value).endswith(
+        "schema_version 1; write 2, and rename reference to audit_control, references to chart_scores, "
+        "baseline to record_baseline"
+    )
