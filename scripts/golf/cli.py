@@ -21,11 +21,13 @@ from golf.score import command as score
 from golf.score import holdout
 from golf.see import explain, plot, runs, sample, watch
 from golf.submit import new
+from golf.sweep import command as sweep
 from golf.verify import command as verify
 
 COMMANDS = {
     "run": run,
     "summary": summary,
+    "sweep": sweep,
     "new": new,
     "check": check,
     "score": score,

@@ -1,0 +1,157 @@
+"""What a sweep runs: rows of settings, each with several seeds, from a TOML file or from the command line."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from golf.core.errors import GolfError
+from golf.core.files import read_text
+from golf.core.paths import REPO, shown
+
+KEYS = {"config", "trainer", "seeds", "set", "rows", "grid"}
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: settings that all of its seeds share."""
+
+    name: str
+    settings: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a row and a seed."""
+
+    row: Row
+    seed: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """rows[0] is what the others are compared with."""
+
+    config: Path
+    trainer: Path
+    rows: list[Row]
+    seeds: list[int]
+    folder: Path
+
+    def cells(self) -> list[Cell]:
+        """In the order they run: every row gets its first seed before any gets its second."""
+        return [
+            Cell(row, seed, self.folder / f"{row.name}-s{seed}")
+            for seed, row in itertools.product(self.seeds, self.rows)
+        ]
+
+
+def from_toml(path: Path, words: dict[str, str], name: str | None) -> Sweep:
+    """The sweep of a TOML file; words (NAME -> value) are set in every row and win over the file.
+
+    config, trainer: paths from the repository's root. seeds: whole numbers. [set]: for every row.
+    [rows.NAME]: a row. [grid]: NAME = [values], all combinations, where there are no rows.
+    """
+    if sys.version_info >= (3, 11):  # here: no other tool needs it
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        found = tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise GolfError(f"{shown(path)}: {error}", 2) from None
+    if unknown := sorted(found.keys() - KEYS):
+        raise GolfError(f"{shown(path)}: unknown {', '.join(unknown)}; known: {', '.join(sorted(KEYS))}", 2)
+    if not isinstance(found.get("config"), str):
+        raise GolfError(f"{shown(path)}: config: the path of an env file is needed", 2)
+    if bool(found.get("rows")) == bool(found.get("grid")):
+        raise GolfError(f"{shown(path)}: give either [rows.NAME] tables or one [grid]", 2)
+    words = dict(words)
+    seeds = read_seeds(words.pop("SEEDS", None) or found.get("seeds", [1337]), shown(path))
+    common = settings(found.get("set", {}), f"{shown(path)}: [set]")
+    if found.get("rows"):
+        rows = [Row(key, settings(value, f"{shown(path)}: [rows.{key}]")) for key, value in
+                tables(found["rows"], shown(path))]  # fmt: skip
+    else:
+        rows = grid({key: value if isinstance(value, list) else [value] for key, value in
+                     tables({"grid": found["grid"]}, shown(path))[0][1].items()}, shown(path))  # fmt: skip
+    rows = [Row(row.name, {**common, **row.settings, **words}) for row in rows]
+    trainer = REPO / found.get("trainer", "train_gpt.py")
+    return finish(REPO / found["config"], trainer, rows, seeds, name or path.stem)
+
+
+def from_words(config: Path, words: dict[str, str], name: str | None) -> Sweep:
+    """The grid of an env file and NAME=a,b,c words; SEEDS=1,2,3 are its seeds."""
+    values = {key: text.split(",") for key, text in words.items() if key != "SEEDS"}
+    seeds = read_seeds(words.get("SEEDS", "1337"), "SEEDS")
+    varied = {key: value for key, value in values.items() if len(value) > 1}
+    same = {key: value[0] for key, value in values.items() if len(value) == 1}
+    rows = [Row(row.name, {**same, **row.settings}) for row in grid(varied, "the command line")]
+    return finish(config, REPO / "train_gpt.py", rows, seeds, name or f"{config.stem}-sweep")
+
+
+def grid(values: dict[str, list], where: str) -> list[Row]:
+    """A row for each combination, named by it."""
+    choices = {key: [text_of(v, f"{where}: {key}") for v in vs] for key, vs in values.items()}
+    rows = []
+    for combination in itertools.product(*choices.values()):
+        chosen = dict(zip(choices, combination))
+        rows.append(Row("_".join(f"{k}-{v}" for k, v in chosen.items()) or "as-is", chosen))
+    return rows
+
+
+def finish(config: Path, trainer: Path, rows: list[Row], seeds: list[int], name: str) -> Sweep:
+    """A Sweep whose names are safe as folders and differ. GolfError else."""
+    rows = [
+        Row(re.sub(r"[^A-Za-z0-9._-]+", "-", row.name).strip(".-") or "row", row.settings) for row in rows
+    ]
+    names = [row.name for row in rows]
+    if len(set(names)) < len(names):
+        raise GolfError(
+            f"two rows are named alike: {', '.join(sorted(n for n in names if names.count(n) > 1))}", 2
+        )
+    for path in (config, trainer):
+        if not path.is_file():
+            raise GolfError(f"{shown(path)}: no such file", 2)
+    folder = Path(name)
+    if folder.name != name or name in ("", ".", ".."):
+        raise GolfError(f"--name {name!r}: a plain name is needed; results go to runs/<name>", 2)
+    return Sweep(config, trainer, rows, seeds, REPO / "runs" / name)
+
+
+def tables(found, where: str) -> list[tuple[str, dict]]:
+    """The items of a table of tables."""
+    if not isinstance(found, dict) or not all(isinstance(value, dict) for value in found.values()):
+        raise GolfError(f"{where}: rows and grid are tables, as [rows.baseline] or [grid]", 2)
+    return list(found.items())
+
+
+def settings(found, where: str) -> dict[str, str]:
+    """NAME -> value as the environment has it."""
+    if not isinstance(found, dict):
+        raise GolfError(f"{where}: a table of NAME = value is needed", 2)
+    for key in found:
+        if not NAME.fullmatch(key):
+            raise GolfError(f"{where}: {key!r} is no variable's name", 2)
+    return {key: text_of(value, f"{where}: {key}") for key, value in found.items()}
+
+
+def text_of(value, where: str) -> str:
+    """A number or a text as the environment has it."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise GolfError(f"{where}: {value!r} is no number and no text", 2)
+    return str(value)
+
+
+def read_seeds(value, where: str) -> list[int]:
+    """Different whole numbers, of a list or of a text as 1337,42."""
+    found = value.split(",") if isinstance(value, str) else value
+    texts = [str(seed).strip() for seed in found] if isinstance(found, list) else []
+    if not texts or not all(t.isascii() and t.isdigit() for t in texts) or len(set(texts)) < len(texts):
+        raise GolfError(f"{where}: seeds are different whole numbers, as 1337,42,2025", 2)
+    return [int(text) for text in texts]

@@ -1,0 +1,130 @@
+"""What a sweep came to, read from its runs' folders: results.csv, table.md, plot.svg."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from golf.core.json_io import dig, number
+from golf.core.picture import COLOURS, drawable, rendered, styled, tidy
+from golf.core.record_rule import compare
+from golf.core.runlog import read_run
+from golf.sweep.plan import Cell, Row, Sweep
+
+COLUMNS = "row seed status val_loss val_bpb packing_gap bytes tokens steps train_seconds settings".split()
+
+
+@dataclass(frozen=True)
+class Result:
+    """A cell that finished."""
+
+    val_loss: float  # nats a target, sliding windows, packed
+    val_bpb: float
+    gap: float | None  # bits a byte that packing cost, where the run scored its last step unpacked
+    size: float  # bytes counted
+    tokens: float
+    steps: float
+    seconds: float  # of training
+
+
+def read_result(cell: Cell) -> Result | None:
+    """The cell's result; None where its run has not ended well."""
+    facts = read_run(cell.folder)
+    if dig(facts, "end", "exit_code") != 0:
+        return None
+    wanted = [("sliding", "val_loss"), ("sliding", "val_bpb"), ("export", "bytes_total"),
+              ("train_end", "tokens"), ("train_end", "step"), ("train_end", "train_seconds")]  # fmt: skip
+    loss, bpb, size, tokens, steps, seconds = (number(dig(facts, *place)) for place in wanted)
+    if None in (loss, bpb, size, tokens, steps, seconds):
+        return None
+    packed, unpacked = number(dig(facts, "roundtrip", "val_bpb")), number(dig(facts, "val", "val_bpb"))
+    last = dig(facts, "val", "step") == dig(facts, "train_end", "step")
+    gap = packed - unpacked if last and None not in (packed, unpacked) else None
+    return Result(loss, bpb, gap, size, tokens, steps, seconds)
+
+
+def write(sweep: Sweep, failed: set[Path]) -> str:
+    """Writes all three files; the Markdown table."""
+    results = [(cell, read_result(cell)) for cell in sweep.cells()]
+    text = markdown(sweep, results)
+    replace(sweep.folder / "results.csv", as_csv(sweep, results, failed).encode())
+    replace(sweep.folder / "table.md", text.encode())
+    if any(result for _, result in results):
+        replace(sweep.folder / "plot.svg", plot(sweep, results))
+    return text
+
+
+def replace(path: Path, content: bytes) -> None:
+    """The whole file or the one before."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def as_csv(sweep: Sweep, results: list[tuple[Cell, Result | None]], failed: set[Path]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for cell, r in results:
+        status = "done" if r else "failed" if cell.folder in failed else "open"
+        figures = [r.val_loss, r.val_bpb, r.gap, r.size, r.tokens, r.steps, r.seconds] if r else [None] * 7
+        words = " ".join(f"{key}={value}" for key, value in cell.row.settings.items())
+        writer.writerow([cell.row.name, cell.seed, status, *figures, words])
+    return out.getvalue()
+
+
+def of_row(row: Row, results: list[tuple[Cell, Result | None]]) -> list[Result]:
+    return [r for cell, r in results if cell.row == row and r]
+
+
+def markdown(sweep: Sweep, results: list[tuple[Cell, Result | None]]) -> str:
+    """One line a row. Differences are to the first row, in bits a byte, negative is better; p is Welch's,
+    one-sided, that the row is no better than the first."""
+    head = "row | seeds | val_bpb | sd | difference [95 %] | p | bytes | tokens/s | minutes".split(" | ")
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    first = of_row(sweep.rows[0], results)
+    for row in sweep.rows:
+        lines.append("| " + " | ".join(figures(row, of_row(row, results), first)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def figures(row: Row, found: list[Result], first: list[Result]) -> list[str]:
+    """The texts of a row of the table."""
+    if not found:
+        return [row.name, "0", *[""] * 7]
+    bpbs, firsts = [r.val_bpb for r in found], [r.val_bpb for r in first]
+    spread = f"{statistics.stdev(bpbs):.4f}" if len(bpbs) > 1 else ""
+    change, p = "", ""
+    if firsts and bpbs != firsts:
+        test = compare(bpbs, firsts)
+        change = f"{-test.improvement:+.4f}"
+        if test.interval:
+            low, high = test.interval
+            change += f" [{-high:+.4f}, {-low:+.4f}]"
+            p = f"{test.p:.2g}"
+    rate = sum(r.tokens for r in found) / max(sum(r.seconds for r in found), 1e-9)
+    minutes = statistics.fmean(r.seconds for r in found) / 60
+    size = max(r.size for r in found)
+    return [row.name, str(len(found)), f"{statistics.fmean(bpbs):.4f}", spread, change, p, f"{size:,.0f}",
+            f"{rate:,.0f}", f"{minutes:.1f}"]  # fmt: skip
+
+
+def plot(sweep: Sweep, results: list[tuple[Cell, Result | None]]) -> bytes:
+    """Every seed a dot, every mean a line, rows from top to bottom."""
+    with styled():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 0.9 + 0.4 * len(sweep.rows)), layout="constrained")
+        axes = figure.subplots()
+        tidy(axes, sweep.folder.name, "val_bpb, lower is better")
+        for place, row in enumerate(sweep.rows):
+            bpbs = [r.val_bpb for r in of_row(row, results)]
+            axes.plot(bpbs, [place] * len(bpbs), "o", color=COLOURS[0], alpha=0.6)
+            if bpbs:
+                axes.plot([statistics.fmean(bpbs)] * 2, [place - 0.3, place + 0.3], color=COLOURS[1])
+        axes.set_yticks(range(len(sweep.rows)), [drawable(row.name[:60]) for row in sweep.rows])
+        axes.set_ylim(len(sweep.rows) - 0.5, -0.5)
+        return rendered(figure)

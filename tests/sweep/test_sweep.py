@@ -1,0 +1,125 @@
+"""golf.sh sweep: what it runs, in which order, what it repeats and what it says."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+import pytest
+from conftest import run_script
+from golf.core.errors import GolfError
+from golf.sweep import plan, table
+
+FILE = """
+config = "configs/tiny.env"
+seeds = [1, 2]
+[rows.base]
+[rows.wide]
+MODEL_DIM = 256
+"""
+
+
+def sweep(repo, *args, env=None):
+    return run_script("golf.sh", "sweep", *args, repo=repo, env=env)
+
+
+def rows_of(repo, name="tiny"):
+    with (repo / "runs" / name / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(repo, text, name="tiny.toml"):
+    path = repo / name
+    path.write_text(text)
+    return path
+
+
+def test_rows_and_seeds_become_runs_and_a_table(tiny_repo):
+    done = sweep(tiny_repo, write(tiny_repo, FILE))
+    assert done.returncode == 0, done.stderr
+    found = rows_of(tiny_repo)
+    order = [(r["row"], r["seed"]) for r in found]
+    assert order == [("base", "1"), ("wide", "1"), ("base", "2"), ("wide", "2")]
+    assert all(r["status"] == "done" and float(r["val_bpb"]) > 0 for r in found)
+    assert [r["settings"] for r in found[:2]] == ["", "MODEL_DIM=256"]
+    lines = (tiny_repo / "runs/tiny/table.md").read_text().splitlines()
+    assert len(lines) == 4 and lines[3].startswith("| wide | 2 | ")
+    assert (tiny_repo / "runs/tiny/plot.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_a_finished_run_is_never_repeated_and_the_same_command_goes_on(tiny_repo):
+    path = write(tiny_repo, FILE)
+    assert "0 s are over" in sweep(tiny_repo, path, "--for", "0").stdout
+    assert {r["status"] for r in rows_of(tiny_repo)} == {"open"}
+    sweep(tiny_repo, path, "SEEDS=1")
+    log = tiny_repo / "runs/tiny/base-s1/metrics.jsonl"
+    before = log.read_bytes(), log.stat().st_mtime_ns
+    done = sweep(tiny_repo, path)
+    assert "4 runs, 2 finished before" in done.stdout
+    assert (log.read_bytes(), log.stat().st_mtime_ns) == before
+    assert {r["status"] for r in rows_of(tiny_repo)} == {"done"}
+
+
+def test_a_run_that_fails_is_skipped_and_tried_again(tiny_repo):
+    words = ["configs/tiny.env", "MODEL_DIM=64,128", "--name", "odd"]
+    done = sweep(tiny_repo, *words, env={"FAKE_FAIL": "1"})
+    assert done.returncode == 1 and done.stdout.count("failed (exit code 1)") == 2
+    assert [r["status"] for r in rows_of(tiny_repo, "odd")] == ["failed", "failed"]
+    done = sweep(tiny_repo, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [r["row"] for r in rows_of(tiny_repo, "odd")] == ["MODEL_DIM-64", "MODEL_DIM-128"]
+
+
+def test_a_name_that_the_trainer_does_not_know_ends_it_at_once(tiny_repo):
+    done = sweep(tiny_repo, "configs/tiny.env", "MODEL_DIMM=64,128")
+    assert done.returncode == 2 and "MODEL_DIMM" in done.stderr
+    assert "2 of 2" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("config = 3", "config"),
+        ('config = "configs/tiny.env"', r"\[rows.NAME\] tables or one \[grid\]"),
+        (FILE + "[grid]\nSEED = [1]\n", "either"),
+        (FILE.replace("seeds", "seed"), "unknown seed"),
+        (FILE.replace("[1, 2]", "[1, 1]"), "different whole numbers"),
+        (FILE.replace("256", "[256]"), "no number and no text"),
+        (FILE.replace("tiny.env", "absent.env"), "no such file"),
+        ("config =", "tiny.toml: "),
+    ],
+)
+def test_a_file_that_says_something_wrong_is_refused_in_a_line(tiny_repo, text, told):
+    done = sweep(tiny_repo, write(tiny_repo, text))
+    assert done.returncode == 2 and re.search(told, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr and not (tiny_repo / "runs").exists()
+
+
+def result(bpb):
+    return table.Result(bpb * 1.7, bpb, None, 1000, 1e6, 10, 60)
+
+
+def test_the_table_tests_each_row_against_the_first(tmp_path):
+    rows = [plan.Row("first", {}), plan.Row("better", {}), plan.Row("alone", {}), plan.Row("open", {})]
+    made = plan.Sweep(tmp_path, tmp_path, rows, [1, 2, 3], tmp_path)
+    scores = {"first": [2.0, 2.01, 1.99], "better": [1.9, 1.91, 1.89], "alone": [1.95]}
+    results = [(c, result(scores[c.row.name][c.seed - 1])
+                if c.seed <= len(scores.get(c.row.name, [])) else None) for c in made.cells()]  # fmt: skip
+    first, better, alone, empty = [
+        line.split(" | ") for line in table.markdown(made, results).splitlines()[2:]
+    ]
+    assert first[1:6] == ["3", "2.0000", "0.0100", "", ""]
+    change, low, high = map(float, re.findall(r"[-+][\d.]+", better[4]))
+    assert change == -0.1 and low < -0.1 < high < 0
+    assert float(better[5]) < 0.001
+    assert alone[1:6] == ["1", "1.9500", "", "-0.0500", ""]
+    assert empty[1] == "0" and "1.9" not in "".join(empty)
+
+
+def test_a_grid_is_every_combination(tmp_path):
+    rows = plan.grid({"A": [1, 2], "B": ["x"]}, "here")
+    assert [(r.name, r.settings) for r in rows] == [
+        ("A-1_B-x", {"A": "1", "B": "x"}), ("A-2_B-x", {"A": "2", "B": "x"}),
+    ]  # fmt: skip
+    with pytest.raises(GolfError, match="no number"):
+        plan.grid({"A": [True]}, "here")
