@@ -7,7 +7,7 @@ import re
 
 import pytest
 from golf.check import code as check_code
-from golf.check import folder as case
+from golf.check import folder as checked
 from golf.check import source as check_text
 from test_check_code import findings
 
@@ -55,7 +55,7 @@ AROUND = {
 def test_ways_around_are_seen(tmp_path, rule, source):
     found = findings(tmp_path, train_gpt=source)
     assert rule in found, found
-    assert found[rule].level == case.HUMAN
+    assert found[rule].level == checked.HUMAN
     assert f"line {source.count(chr(10)) + 1} (" in found[rule].message or "here" in source
 
 

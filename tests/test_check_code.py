@@ -12,9 +12,10 @@ from conftest import REPO
 from golf.check import allowed
 from golf.check import code as check_code
 from golf.check import command as check
-from golf.check import folder as case
 from golf.check import source as check_text
+from golf.check.folder import Folder
 from golf.core import track
+from golf.core.findings import FAIL, HUMAN, Finding
 
 pytest_plugins = ["check_kit"]
 TRAINERS = [REPO / "train_gpt.py", REPO / "train_gpt_mlx.py", REPO / "tests/fake_trainer.py"]
@@ -24,7 +25,7 @@ STARTER = TRAINERS[0].read_text()
 def raised(tmp_path, source, name="train_gpt.py") -> dict[str, str]:
     """Rule -> message of the code rules on one file."""
     (tmp_path / name).write_bytes(source if isinstance(source, bytes) else source.encode())
-    one = case.Case(tmp_path, files={name: (tmp_path / name).stat().st_size})
+    one = Folder(tmp_path, files={name: (tmp_path / name).stat().st_size})
     check_code.code(one)
     return {finding.rule: finding.message for finding in one.findings}
 
@@ -34,12 +35,12 @@ def test_the_trainers_raise_nothing(tmp_path, path):
     assert raised(tmp_path, path.read_text()) == {}
 
 
-def findings(tmp_path, **sources) -> dict[str, case.Finding]:
+def findings(tmp_path, **sources) -> dict[str, Finding]:
     """Rule -> finding of the code rules on files that lie together."""
     for name, source in sources.items():
         (tmp_path / f"{name}.py").write_bytes(source if isinstance(source, bytes) else source.encode())
     files = {f"{name}.py": (tmp_path / f"{name}.py").stat().st_size for name in sources}
-    one = case.Case(tmp_path, files=files)
+    one = Folder(tmp_path, files=files)
     check_code.code(one)
     return {finding.rule: finding for finding in one.findings}
 
@@ -160,7 +161,7 @@ FAILS = ("code-pickle", "code-import", "code-syntax", "code-text")
 def test_what_is_stopped(tmp_path, rule, source):
     found_ = findings(tmp_path, train_gpt=source)
     assert rule in found_, found_
-    assert found_[rule].level == (case.FAIL if rule in FAILS else case.HUMAN)
+    assert found_[rule].level == (FAIL if rule in FAILS else HUMAN)
     assert found_[rule].message.isprintable() and len(found_[rule].message) < 1000
     if rule != "code-syntax":
         assert re.search(r"line [1-6] \(", found_[rule].message)
@@ -463,7 +464,7 @@ def test_plain_training_is_not_flagged(source):
 
 
 def uncounted(folder):
-    return "bytes-uncounted" in found(folder, case.FAIL)
+    return "bytes-uncounted" in found(folder, FAIL)
 
 
 def test_a_stub_counts_with_what_it_executes(folder):
@@ -513,7 +514,7 @@ def test_bytes_that_the_script_did_not_count_itself(folder):
         for seed in v["seeds"]:
             seed["bytes_total"] += more
 
-    assert "bytes" in found(folder, case.FAIL)
+    assert "bytes" in found(folder, FAIL)
     edit(folder, claim)
     assert found(folder) == set()
 

@@ -13,9 +13,10 @@ from check_kit import edit, found, write
 from conftest import REPO, run_script
 from golf.check import code as check_code
 from golf.check import command as check
-from golf.check import folder as case
 from golf.check import names as check_names
+from golf.check.folder import Folder
 from golf.core import json_io, track
+from golf.core.findings import NOTE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -259,14 +260,14 @@ def test_files_that_may_not_be_read(folder, monkeypatch, name):
             raise PermissionError(13, "Permission denied", path)
         return plain(self, path, limit)
 
-    plain = case.Case.read
-    monkeypatch.setattr(case.Case, "read", read)
+    plain = Folder.read
+    monkeypatch.setattr(Folder, "read", read)
     assert "unreadable" in found(folder)
 
 
 def test_a_script_of_many_texts_is_read_in_a_moment(folder):
     """Each may name a file, and only names that stand in the folder are looked up."""
-    one = case.Case(folder, files={"train_gpt.py": 1})
+    one = Folder(folder, files={"train_gpt.py": 1})
     one.listed = lambda: pytest.fail("looked up")
     tree = ast.parse("x = ['a', 'b.log', 'c']\n")
     check_code.uncounted(one, "train_gpt.py", tree, executes=False)
@@ -309,6 +310,6 @@ def test_a_folder_outside_records(made, tmp_path):
     repo, source, _ = made
     copy = Path(shutil.copytree(source, tmp_path / "elsewhere"))
     rules = track.read(repo / "records/track_tiny/track.json")
-    assert {f.level for f in check.check_folder(copy, rules).findings} <= {case.NOTE}
+    assert {f.level for f in check.check_folder(copy, rules).findings} <= {NOTE}
     done = run_script("check_submission_folder.sh", copy, repo=repo)  # submission.json names the track
     assert done.returncode == 0, done.stdout

@@ -16,9 +16,9 @@ import pytest
 from check_kit import edit, found
 from conftest import KEPT_FROM_ENVIRONMENT, REPO, run_script
 from golf.check import command as check
-from golf.check import folder as case
 from golf.core import runlog, schema, submission, track
 from golf.core.errors import GolfError
+from golf.core.findings import FAIL
 from golf.submit import new as new_command
 
 pytest_plugins = ["check_kit"]
@@ -390,15 +390,15 @@ def test_another_tracks_numbers_hold_without_a_change_of_code(made, tmp_path):
     assert done.returncode == 0 and "on track_16mb, non-record (1 FAIL" in done.stdout, done.stdout
     folder = rules / "2026-01-01_big"
     (folder / "README.md").write_text("# Big\n")  # the idea was to be written
-    assert not found(folder, case.FAIL)
+    assert not found(folder, FAIL)
     value = json.loads((rules / "track.json").read_text())
     total = json.loads((folder / "submission.json").read_text())["bytes_total"]
     for cap, fails in ((total, set()), (total - 1, {"cap"}), (2_000_000, {"cap"})):
         (rules / "track.json").write_text(json.dumps({**value, "cap_bytes": cap}))
-        assert found(folder, case.FAIL) == fails
+        assert found(folder, FAIL) == fails
     (rules / "track.json").write_text(json.dumps(value))
     edit(folder, lambda v: v.update(lane="record"))
-    assert "hardware" in found(folder, case.FAIL)  # eight H100s
+    assert "hardware" in found(folder, FAIL)  # eight H100s
 
 
 def test_no_script_knows_a_tracks_numbers():

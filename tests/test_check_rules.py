@@ -13,12 +13,12 @@ import pytest
 from check_kit import add_code, edit, edit_track, found, listing, remove, replace_text, write
 from conftest import REPO
 from golf.check import command as check
-from golf.check import folder as case
+from golf.check.folder import RULES, Folder
 from golf.core import submission, track
 from golf.core.files import sha256
+from golf.core.findings import FAIL, HUMAN, NOTE
 
 pytest_plugins = ["check_kit"]
-FAIL, HUMAN, NOTE = case.FAIL, case.HUMAN, case.NOTE
 
 
 def seed(**values):
@@ -329,11 +329,11 @@ def test_rules_are_the_same_in_code_docs_and_tests():
             number = match[1]
         elif line.startswith("- Checked by:"):
             sections.update(dict.fromkeys(mention(line), number))
-    assert sections == case.RULES
+    assert sections == RULES
     rows = [mention(line)[0] for line in spec.splitlines() if line.startswith("| `")]
-    assert sorted(rows) == sorted(case.RULES), "the table of findings"
+    assert sorted(rows) == sorted(RULES), "the table of findings"
     elsewhere = {"record", "unreadable"}  # below, and in test_check_fuzz.py
-    assert {rule for rule, _, _ in WRONG} | elsewhere == set(case.RULES)
+    assert {rule for rule, _, _ in WRONG} | elsewhere == set(RULES)
 
 
 def test_every_rule_of_the_spec_has_why_right_and_wrong():
@@ -376,7 +376,7 @@ def record(folder, monkeypatch):
     from golf.check import record as check_record
 
     def ask(*valid):
-        case_ = case.Case(folder, track.load("track_tiny"))
+        case_ = Folder(folder, track.load("track_tiny"))
         case_.claim = json.loads((folder / "submission.json").read_text())
         check_record.against_best(case_, lambda entry, rules: entry.name in valid)
         (finding,) = case_.findings

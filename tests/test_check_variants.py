@@ -16,12 +16,12 @@ from check_kit import edit, found, listing, write
 from conftest import REPO
 from golf.check import code as check_code
 from golf.check import command as check
-from golf.check import folder as case
+from golf.check import folder as checked
 from golf.core import json_io, submission, track
 from golf.core.files import sha256
 
 pytest_plugins = ["check_kit"]
-FAIL, NOTE = case.FAIL, case.NOTE
+FAIL, NOTE = checked.FAIL, checked.NOTE
 
 
 @pytest.fixture(autouse=True)
@@ -554,7 +554,7 @@ def test_one_run_is_no_second_seed(folder):
     edit(folder, near)
     assert any("score alike" in f.message and f.level == FAIL for f in findings(folder))
     edit(folder, top(lane="open-hardware"))
-    assert any("score alike" in f.message and f.level == case.HUMAN for f in findings(folder))
+    assert any("score alike" in f.message and f.level == checked.HUMAN for f in findings(folder))
 
 
 @pytest.mark.parametrize(
@@ -562,12 +562,12 @@ def test_one_run_is_no_second_seed(folder):
     [
         ("NVIDIA GeForce RTX 4090", None),
         ("RTX 4090", None),
-        ("NVIDIA GeForce RTX 4090 D", case.HUMAN),
-        ("NVIDIA GeForce RTX 4090 Laptop GPU", case.HUMAN),
-        ("NOT an RTX 4090", case.HUMAN),
-        ("8x RTX 4090", case.HUMAN),
-        ("RTX 40900", case.HUMAN),
-        ("RTX 4090\u200b", case.HUMAN),
+        ("NVIDIA GeForce RTX 4090 D", checked.HUMAN),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", checked.HUMAN),
+        ("NOT an RTX 4090", checked.HUMAN),
+        ("8x RTX 4090", checked.HUMAN),
+        ("RTX 40900", checked.HUMAN),
+        ("RTX 4090\u200b", checked.HUMAN),
     ],
 )
 def test_a_model_is_its_whole_name(folder, name, level):

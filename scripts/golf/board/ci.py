@@ -215,11 +215,11 @@ def not_scored(folder: Path, place: str, why: str) -> int:
 
 def record_rule(folder: Path) -> str:
     """What check --record says, in one line."""
-    case = check.check_folder(folder, rules_of(folder))
-    if not case.ranked:
+    checked = check.check_folder(folder, rules_of(folder))
+    if not checked.ranked:
         return "not asked: records are made in the record lane"
-    check_record.against_best(case, check.is_valid)
-    return next((f"{f.level}: {f.message}" for f in case.findings if f.rule == "record"), "not asked")
+    check_record.against_best(checked, check.is_valid)
+    return next((f"{f.level}: {f.message}" for f in checked.findings if f.rule == "record"), "not asked")
 
 
 def run_score(folder: Path) -> tuple[int, dict | None]:

@@ -163,17 +163,17 @@ def read_board(name: str) -> Board:
 def read_entry(folder: Path, rules: dict) -> Entry:
     """What the check says of a folder. Whatever lies there, the board goes on."""
     try:
-        case = check.check_folder(folder, rules)
+        checked = check.check_folder(folder, rules)
     except GolfError:  # the tool lacks something
         raise
     except Exception as error:
         why = f"{type(error).__name__}; listed without a rank"
         print(f"leaderboard: {shown(folder)}: {why}", file=sys.stderr)
         return Entry(folder, {}, ["unreadable"], [])
-    findings = [(finding.level, finding.rule) for finding in case.findings]
+    findings = [(finding.level, finding.rule) for finding in checked.findings]
     faults = sorted({rule for level, rule in findings if level == FAIL})
     notes = [rule for rule in SHOWN_NOTES if rule in {rule for _, rule in findings}]
-    return Entry(folder, case.claim, faults, notes)
+    return Entry(folder, checked.claim, faults, notes)
 
 
 def merge_order(home: Path) -> dict[str, int]:

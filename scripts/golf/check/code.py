@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 from golf.check import reach as check_reach
 from golf.check import source as check_text
-from golf.check.folder import Case, quoted
+from golf.check.folder import Folder, quoted
 from golf.core.findings import FAIL, HUMAN
 
 SOURCE_LIMIT, FILES_LIMIT = 256 << 10, 20  # bytes of all files; the longest trainers have 110,000
@@ -39,35 +39,35 @@ REACHES = {
 }
 
 
-def code(case: Case) -> None:
+def code(folder: Folder) -> None:
     """Every Python file: it compiles, and what in it a reviewer must see."""
-    paths = [path for path in case.files if path.endswith(".py")]
+    paths = [path for path in folder.files if path.endswith(".py")]
     if len(paths) > FILES_LIMIT:
         text = f"{len(paths)} Python files; put it into {FILES_LIMIT} at most, which people can read"
-        case.fail("code-syntax", text)
-    size = sum(case.files[path] for path in paths)
+        folder.fail("code-syntax", text)
+    size = sum(folder.files[path] for path in paths)
     if size > SOURCE_LIMIT:
-        case.fail("code-syntax", f"{size:,} bytes of Python, over {SOURCE_LIMIT:,}: too long to be read")
+        folder.fail("code-syntax", f"{size:,} bytes of Python, over {SOURCE_LIMIT:,}: too long to be read")
         return
-    trees = {path: parse(case, path) for path in paths[:FILES_LIMIT]}
+    trees = {path: parse(folder, path) for path in paths[:FILES_LIMIT]}
     trees = {path: tree for path, tree in trees.items() if tree is not None}
-    folder = check_reach.Folder({module_name(path): tree for path, tree in trees.items()})
+    modules = check_reach.Modules({module_name(path): tree for path, tree in trees.items()})
     sums = check_text.Totals()
     for path, tree in trees.items():
-        check_tree(case, path, tree, folder)
-        sums.add(check_text.totals(case.read(path), tree))
+        check_tree(folder, path, tree, modules)
+        sums.add(check_text.totals(folder.read(path), tree))
     for name, (found, most) in sums.over().items():
         text = f"the code holds {found:,} {check_text.MEANING[name]}, over {most:,} for its size"
-        case.human("code-opaque", f"{text}: data in the guise of code? weights go into the artifact")
+        folder.human("code-opaque", f"{text}: data in the guise of code? weights go into the artifact")
 
 
-def parse(case: Case, path: str) -> ast.Module | None:
+def parse(folder: Folder, path: str) -> ast.Module | None:
     """The syntax tree, None with a finding where there is none."""
-    source = case.read(path)
+    source = folder.read(path)
     faults = dict(check_text.faults(source))
     if faults:
         text = "plain UTF-8, one line under another, nothing invisible, names in ASCII"
-        case.fail("code-text", f"{quoted(path)}: {show(faults)}; write it as {text}")
+        folder.fail("code-text", f"{quoted(path)}: {show(faults)}; write it as {text}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -76,7 +76,7 @@ def parse(case: Case, path: str) -> ast.Module | None:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or error or type(error).__name__
         where = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        case.fail("code-syntax", f"{quoted(path)}{where}: {reason}; ship the script that ran")
+        folder.fail("code-syntax", f"{quoted(path)}{where}: {reason}; ship the script that ran")
         return None
 
 
@@ -85,25 +85,25 @@ def module_name(path: str) -> str:
     return path.removesuffix(".py").replace("/", ".")
 
 
-def check_tree(case: Case, path: str, tree: ast.Module, folder: check_reach.Folder) -> None:
+def check_tree(folder: Folder, path: str, tree: ast.Module, modules: check_reach.Modules) -> None:
     raised: dict[str, dict[int, str]] = {}
     try:
-        for line, rule, name in check_reach.reached(tree, folder, module_name(path)):
+        for line, rule, name in check_reach.reached(tree, modules, module_name(path)):
             raised.setdefault(rule, {}).setdefault(line, name)
     except RecursionError:
         raised["code-indirect"] = {1: "nested too deep to be followed"}
     for rule, lines in raised.items():
         level, meaning = REACHES[rule]
-        case.add(level, rule, f"{quoted(path)} {meaning}: {show(lines)}")
+        folder.add(level, rule, f"{quoted(path)} {meaning}: {show(lines)}")
     lines = {line: "gradient" for line in validation_gradients(tree)}
     if lines:
         text = "validation tokens may reach an optimizer; only targets already scored may teach"
-        case.human("code-val", f"{quoted(path)}: {text}: {show(lines)}")
+        folder.human("code-val", f"{quoted(path)}: {text}: {show(lines)}")
     lines = dict(other_sources(tree, module_name(path)))
     if lines:
         text = "what it scores may hang on more than the artifact and the text before"
-        case.human("code-val", f"{quoted(path)}: {text}: {show(lines)}")
-    uncounted(case, path, tree, "code-exec" in raised)
+        folder.human("code-val", f"{quoted(path)}: {text}: {show(lines)}")
+    uncounted(folder, path, tree, "code-exec" in raised)
 
 
 def show(lines: dict[int, str]) -> str:
@@ -325,25 +325,25 @@ def main_guard(node: ast.stmt) -> bool:
 # ---- What counts with the script
 
 
-def uncounted(case: Case, path: str, tree: ast.Module, executes: bool) -> None:
+def uncounted(folder: Folder, path: str, tree: ast.Module, executes: bool) -> None:
     """Siblings that the code imports or names count with it; logs only where it runs code."""
-    folder = PurePosixPath(path).parent
-    used = {str(folder / m): line for line, name in modules(tree) for m in module_files(name)}
+    beside = PurePosixPath(path).parent
+    used = {str(beside / m): line for line, name in imported_modules(tree) for m in module_files(name)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value.split()) == 1:
-            named = str(folder / PurePosixPath(node.value).name)
-            if not case.has(named):
+            named = str(beside / PurePosixPath(node.value).name)
+            if not folder.has(named):
                 continue  # most texts; a role is looked up in a list
-            if executes or case.role(named) not in ("log", "artifact", "val"):
+            if executes or folder.role(named) not in ("log", "artifact", "val"):
                 used.setdefault(named, node.lineno)
     for sibling, line in used.items():
-        known = case.role(sibling) is not None and sibling != path  # else it is file-unlisted
-        if known and not case.counted(sibling):
+        known = folder.role(sibling) is not None and sibling != path  # else it is file-unlisted
+        if known and not folder.counted(sibling):
             text = f"{quoted(path)} line {line} uses {quoted(sibling)}, which does not count"
-            case.fail("bytes-uncounted", f"{text}; list it with the role score")
+            folder.fail("bytes-uncounted", f"{text}; list it with the role score")
 
 
-def modules(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def imported_modules(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of every imported module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -14,7 +14,7 @@ from golf.check import claims as check_claims
 from golf.check import code as check_code
 from golf.check import files as check_files
 from golf.check import record as check_record
-from golf.check.folder import Case
+from golf.check.folder import Folder
 from golf.core import submission, track
 from golf.core.errors import GolfError
 from golf.core.findings import FAIL, HUMAN, NOTE, ORDER, RULING, verdict
@@ -31,50 +31,50 @@ def add_arguments(parser) -> None:
 def main(args) -> int:
     submission.require_folder(args.folder)
     rules = track.load(args.track) if args.track else None
-    case = check_folder(args.folder, rules)
-    table = check_record.against_best(case, is_valid) if args.record else []
+    folder = check_folder(args.folder, rules)
+    table = check_record.against_best(folder, is_valid) if args.record else []
     if table and not args.json:
         print("\n".join(table), end="\n\n")
-    return report(case, args.json)
+    return report(folder, args.json)
 
 
-def check_folder(folder: Path, rules: dict | None = None) -> Case:
+def check_folder(place: Path, rules: dict | None = None) -> Folder:
     """Applies every rule to a folder. GolfError, code 2, where there is no track to check by."""
-    case = Case(folder.resolve())
-    apply(case, check_files.scan_folder, check_claims.read_claim)
-    case.track = rules or track.of_submission(folder, case.claim)
-    apply(case, *check_files.RULES, *check_claims.RULES, *check_code.RULES)
-    return case
+    folder = Folder(place.resolve())
+    apply(folder, check_files.scan_folder, check_claims.read_claim)
+    folder.track = rules or track.of_submission(place, folder.claim)
+    apply(folder, *check_files.RULES, *check_claims.RULES, *check_code.RULES)
+    return folder
 
 
-def apply(case: Case, *rules) -> None:
+def apply(folder: Folder, *rules) -> None:
     for rule in rules:
         try:
-            rule(case)
+            rule(folder)
         except GolfError:  # the tool lacks something, not the folder
             raise
         except Exception as error:  # junk must give a finding, whatever a rule did not foresee
             reason = f"{type(error).__name__}: {error}"
-            case.fail("unreadable", f"{rule.__name__} gave up: {reason}; mend or remove what it read")
+            folder.fail("unreadable", f"{rule.__name__} gave up: {reason}; mend or remove what it read")
 
 
-def is_valid(folder: Path, rules: dict) -> bool:
-    return all(finding.level != FAIL for finding in check_folder(folder, rules).findings)
+def is_valid(place: Path, rules: dict) -> bool:
+    return all(finding.level != FAIL for finding in check_folder(place, rules).findings)
 
 
-def report(case: Case, as_json: bool) -> int:
+def report(folder: Folder, as_json: bool) -> int:
     """Prints the findings and the verdict; the exit code."""
-    found = sorted(case.findings, key=lambda finding: ORDER.index(finding.level))
+    found = sorted(folder.findings, key=lambda finding: ORDER.index(finding.level))
     result = verdict(found)
     if as_json:
         value = {
-            "folder": shown(case.folder),
-            "track": case.track["name"],
+            "folder": shown(folder.path),
+            "track": folder.track["name"],
             "verdict": result,
             "ruling": RULING,
             "findings": [
                 {name: getattr(finding, name) for name in ("level", "rule", "message", "section")}
-                for finding in case.findings
+                for finding in folder.findings
             ],
         }
         print(json.dumps(value, indent=1))
@@ -83,7 +83,7 @@ def report(case: Case, as_json: bool) -> int:
         print(finding)
     levels = [finding.level for finding in found]
     counts = ", ".join(f"{levels.count(level)} {level}" for level in (FAIL, HUMAN, NOTE))
-    lane = case.claim["lane"] if case.claim.get("lane") in case.track["lanes"] else "no lane"
+    lane = folder.claim["lane"] if folder.claim.get("lane") in folder.track["lanes"] else "no lane"
     ruling = "" if result == FAIL else f"; {RULING}"
-    print(f"{result} {shown(case.folder)} on {case.track['name']}, {lane} ({counts}){ruling}")
+    print(f"{result} {shown(folder.path)} on {folder.track['name']}, {lane} ({counts}){ruling}")
     return int(result == FAIL)

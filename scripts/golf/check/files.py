@@ -7,7 +7,7 @@ import stat
 from pathlib import Path, PurePosixPath
 
 from golf.check import names as check_names
-from golf.check.folder import Case, quoted, seed_name
+from golf.check.folder import Folder, quoted, seed_name
 from golf.core import artifact, submission
 from golf.core.json_io import dig, number
 
@@ -27,128 +27,128 @@ NATIVE_MAGICS = (
 )  # fmt: skip
 
 
-def scan_folder(case: Case) -> None:
-    """Fills case.files with the regular files; no link is followed."""
-    waiting, seen = [case.folder], 0
-    if why := check_names.fault(case.folder.name):
-        case.fail("file-name", f"the folder {quoted(case.folder.name)}: {why}")
+def scan_folder(folder: Folder) -> None:
+    """Fills folder.files with the regular files; no link is followed."""
+    waiting, seen = [folder.path], 0
+    if why := check_names.fault(folder.path.name):
+        folder.fail("file-name", f"the folder {quoted(folder.path.name)}: {why}")
     while waiting:
-        folder = waiting.pop()
-        relative = folder.relative_to(case.folder)
+        place = waiting.pop()
+        relative = place.relative_to(folder.path)
         try:
-            with os.scandir(folder) as entries:
+            with os.scandir(place) as entries:
                 paths = sorted(entry.path for entry in entries)
         except OSError as error:
-            case.fail("unreadable", f"{quoted(relative.as_posix())}: {error.strerror}; make it readable")
+            folder.fail("unreadable", f"{quoted(relative.as_posix())}: {error.strerror}; make it readable")
             continue
-        if not paths and folder != case.folder:
+        if not paths and place != folder.path:
             text = f"{quoted(relative.as_posix())} is an empty folder, which git does not keep; remove it"
-            case.fail("file-kind", text)
+            folder.fail("file-kind", text)
         seen += len(paths)
         if seen > ENTRY_LIMIT or len(relative.parts) > DEPTH_LIMIT:
             text = f"over {ENTRY_LIMIT} entries or {DEPTH_LIMIT} levels; keep a dozen files"
-            case.fail("file-count", text)
+            folder.fail("file-count", text)
             return
-        waiting += [path for path in map(Path, paths) if scan_entry(case, path)]
+        waiting += [path for path in map(Path, paths) if scan_entry(folder, path)]
 
 
-def scan_entry(case: Case, path: Path) -> bool:
+def scan_entry(folder: Folder, path: Path) -> bool:
     """Notes a file's size, or what is wrong with it; True for a folder to go into."""
-    relative = path.relative_to(case.folder).as_posix()
+    relative = path.relative_to(folder.path).as_posix()
     try:
         facts = path.lstat()
     except OSError as error:
-        case.fail_file("unreadable", relative, f"{quoted(relative)}: {error.strerror}; remove or mend it")
+        folder.fail_file("unreadable", relative, f"{quoted(relative)}: {error.strerror}; remove or mend it")
         return False
     is_folder = stat.S_ISDIR(facts.st_mode)
     if stat.S_ISREG(facts.st_mode) and check_names.left_behind(relative):
         text = f"{quoted(relative)} is what a system or Python left behind: skipped; delete it"
-        case.note("file-unlisted", text)
+        folder.note("file-unlisted", text)
         return False
     if why := check_names.fault(relative, is_folder):
-        case.fail_file("file-name", relative, f"{quoted(relative)}: {why}")
+        folder.fail_file("file-name", relative, f"{quoted(relative)}: {why}")
     if is_folder:
         return not check_names.EDITORS_OWN.fullmatch(path.name)
     if stat.S_ISLNK(facts.st_mode):
-        case.fail_file("file-link", relative, f"{quoted(relative)} is a link; put the file itself")
+        folder.fail_file("file-link", relative, f"{quoted(relative)} is a link; put the file itself")
     elif not stat.S_ISREG(facts.st_mode):
-        case.fail_file("file-kind", relative, f"{quoted(relative)} is no plain file; remove it")
+        folder.fail_file("file-kind", relative, f"{quoted(relative)} is no plain file; remove it")
     elif facts.st_size > READ_LIMIT:
         text = f"{quoted(relative)} has {facts.st_size:,} bytes, too many to be read; ship less"
-        case.fail_file("file-large", relative, text)
+        folder.fail_file("file-large", relative, text)
     else:
-        case.files[relative] = facts.st_size
-        scan_mode(case, relative, facts)
+        folder.files[relative] = facts.st_size
+        scan_mode(folder, relative, facts)
     return False
 
 
-def scan_mode(case: Case, path: str, facts: os.stat_result) -> None:
+def scan_mode(folder: Folder, path: str, facts: os.stat_result) -> None:
     """A second name elsewhere and bits of the mode are no part of what git keeps."""
     if facts.st_nlink > 1:
-        case.fail("file-link", f"{quoted(path)} is a hard link, the same file as another; put a copy")
+        folder.fail("file-link", f"{quoted(path)} is a hard link, the same file as another; put a copy")
     if facts.st_mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX):
-        case.fail("file-mode", f"{quoted(path)} has a set-id or sticky bit; chmod 644")
+        folder.fail("file-mode", f"{quoted(path)} has a set-id or sticky bit; chmod 644")
     elif facts.st_mode & 0o111:
-        case.note("file-mode", f"{quoted(path)} is executable, which ci refuses; chmod 644")
+        folder.note("file-mode", f"{quoted(path)} is executable, which ci refuses; chmod 644")
 
 
-def required(case: Case) -> None:
+def required(folder: Folder) -> None:
     """The files that track.json names: always, one script, and those of the lane for each seed."""
-    rules = case.track["required_files"]
+    rules = folder.track["required_files"]
     for name in rules["always"]:
-        if name not in case.files and name not in case.told:
-            case.fail_file("file-required", name, f"{name} is missing; add it (golf.sh new makes it)")
+        if name not in folder.files and name not in folder.told:
+            folder.fail_file("file-required", name, f"{name} is missing; add it (golf.sh new makes it)")
     scripts = rules.get("script", [])
-    if scripts and not any(name in case.files or name in case.told for name in scripts):
-        case.told |= {*scripts}
-        case.fail("file-required", f"the script that ran is missing; add {' or '.join(scripts)}")
-    lane = case.claim.get("lane")
+    if scripts and not any(name in folder.files or name in folder.told for name in scripts):
+        folder.told |= {*scripts}
+        folder.fail("file-required", f"the script that ran is missing; add {' or '.join(scripts)}")
+    lane = folder.claim.get("lane")
     patterns = rules.get(lane, []) if isinstance(lane, str) else []
-    for seed in case.seeds():
+    for seed in folder.seeds():
         for pattern in patterns if type(seed.get("seed")) is int else ():
             wanted = pattern.replace("{seed}", str(seed["seed"]))
-            here = (name for name in {*case.files, *case.told} if "/" not in name)
+            here = (name for name in {*folder.files, *folder.told} if "/" not in name)
             unclaimed = pattern.startswith("final_model") and seed.get("artifact") is None
             if not unclaimed and not any(PurePosixPath(name).match(wanted) for name in here):
                 text = f"{wanted} is missing; the {lane} lane ships it"
-                case.fail_file("file-required", wanted, text)
+                folder.fail_file("file-required", wanted, text)
 
 
-def listed(case: Case) -> None:
+def listed(folder: Folder) -> None:
     """`files` names what is there, with its size and hash, and all of it."""
-    named = [e for e in case.entries("files") if isinstance(dig(e, "path"), str)]
+    named = [e for e in folder.entries("files") if isinstance(dig(e, "path"), str)]
     if not named:
         return  # json-schema says so
     for entry in named:
-        check_entry(case, entry)
+        check_entry(folder, entry)
     paths = [entry["path"] for entry in named]
-    for path in sorted(set(case.files) - {*paths, "submission.json"} - case.told):
+    for path in sorted(set(folder.files) - {*paths, "submission.json"} - folder.told):
         text = f"{quoted(path)} is not in files; list it with its role, or remove it"
-        case.fail_file("file-unlisted", path, text)
+        folder.fail_file("file-unlisted", path, text)
     for path in sorted({p for p in paths if paths.count(p) > 1}):
-        case.fail("file-listed", f"{quoted(path)} is listed twice; list it once")
+        folder.fail("file-listed", f"{quoted(path)} is listed twice; list it once")
     scripts = {e["path"] for e in named if e.get("role") == "script"}
     if not scripts:
-        case.fail("file-listed", "no file has the role script; the trainer always counts")
-    allowed = {*case.track["required_files"].get("script", scripts)}
+        folder.fail("file-listed", "no file has the role script; the trainer always counts")
+    allowed = {*folder.track["required_files"].get("script", scripts)}
     for path in sorted(scripts - allowed):
         text = f"{quoted(path)} has the role script; that is {' or '.join(sorted(allowed))}, others: score"
-        case.fail("file-role", text)
+        folder.fail("file-role", text)
 
 
-def check_entry(case: Case, entry: dict) -> None:
+def check_entry(folder: Folder, entry: dict) -> None:
     path = entry["path"]
-    if case.is_told(path) and not case.has(path):
+    if folder.is_told(path) and not folder.has(path):
         return
-    if not case.has(path):
+    if not folder.has(path):
         text = f"files names {quoted(path)}, which is no file here; remove the entry"
-        case.fail_file("file-listed", path, text)
+        folder.fail_file("file-listed", path, text)
     elif entry.get("role") == "readme":
         return  # written by hand after the run
-    elif entry.get("bytes") != case.files[path] or entry.get("sha256") != case.sha256(path):
+    elif entry.get("bytes") != folder.files[path] or entry.get("sha256") != folder.sha256(path):
         remedy = "restore what the run wrote" if written_by_run(entry) else "list its bytes and sha256 anew"
-        text = f"{quoted(path)} ({case.files[path]:,} bytes) is not the file that is listed; {remedy}"
-        case.fail_file("file-hash", path, text)
+        text = f"{quoted(path)} ({folder.files[path]:,} bytes) is not the file that is listed; {remedy}"
+        folder.fail_file("file-hash", path, text)
 
 
 def written_by_run(entry: dict) -> bool:
@@ -156,92 +156,92 @@ def written_by_run(entry: dict) -> bool:
     return entry.get("role") in ("script", "score", "artifact", "log")
 
 
-def roles(case: Case) -> None:
+def roles(folder: Folder) -> None:
     """What counts cannot be listed as something that does not."""
-    artifacts = [seed.get("artifact") for seed in case.seeds()]
-    for path, role in ((entry["path"], entry["role"]) for entry in case.listed()):
+    artifacts = [seed.get("artifact") for seed in folder.seeds()]
+    for path, role in ((entry["path"], entry["role"]) for entry in folder.listed()):
         fits = {
             "readme": path == "README.md",
-            "log": path.endswith((".log", ".jsonl")) and b"\0" not in case.read(path, 1 << 16),
+            "log": path.endswith((".log", ".jsonl")) and b"\0" not in folder.read(path, 1 << 16),
             "artifact": path in artifacts,
-            "val": path.endswith(".bin") and case.claim.get("lane") == "non-record",
+            "val": path.endswith(".bin") and folder.claim.get("lane") == "non-record",
             "extra": not path.endswith(".py"),
         }.get(role, True)
         if not fits:
-            case.fail("file-role", f"{quoted(path)} is no {role}; code and what scoring reads: role score")
+            folder.fail("file-role", f"{quoted(path)} is no {role}; code and what scoring reads: role score")
 
 
-def foreign_files(case: Case) -> None:
+def foreign_files(folder: Folder) -> None:
     """No pickles, no native code, nothing that fills the repository."""
-    for path, size in case.files.items():
-        head = case.read(path, 4096)
+    for path, size in folder.files.items():
+        head = folder.read(path, 4096)
         pickled = head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5")
         zipped = head.startswith(b"PK\3\4") and b".pkl" in head
         if pickled or zipped or path.lower().endswith(PICKLE_SUFFIXES):
-            case.fail("file-pickle", f"{quoted(path)} is a pickle, which runs code when read; remove it")
+            folder.fail("file-pickle", f"{quoted(path)} is a pickle, which runs code when read; remove it")
         binary = head.startswith(NATIVE_MAGICS) and b"\0" in head or head.startswith(b"!<arch>")
         if binary or path.lower().endswith(NATIVE_SUFFIXES):
-            case.fail("file-native", f"{quoted(path)} is native code; a submission is Python source")
+            folder.fail("file-native", f"{quoted(path)} is native code; a submission is Python source")
         if size > LARGE_BYTES:
-            case.note("file-large", f"{quoted(path)} has {size:,} bytes; log less, or ship less")
+            folder.note("file-large", f"{quoted(path)} has {size:,} bytes; log less, or ship less")
 
 
-def artifacts(case: Case) -> None:
+def artifacts(folder: Folder) -> None:
     """Each seed's artifact: listed, a sound container, and counted under the cap as claimed."""
     counts = []
-    for seed in case.seeds():
+    for seed in folder.seeds():
         path = seed.get("artifact")
         if path is None:
             text = f"{seed_name(seed)} ships no artifact, so nobody can score it again: no rank"
-            case.add(case.strictly(), "not-rescorable", text)
-            check_cap(case, number(seed.get("bytes_total")) or 0, seed_name(seed))
-        elif not case.has(path):
-            if not case.is_told(path):
+            folder.add(folder.strictly(), "not-rescorable", text)
+            check_cap(folder, number(seed.get("bytes_total")) or 0, seed_name(seed))
+        elif not folder.has(path):
+            if not folder.is_told(path):
                 text = f"{seed_name(seed)}: its artifact {quoted(path)} is missing; add it"
-                case.fail("artifact", text)
-        elif path not in case.told:
-            if case.role(path) != "artifact":
-                case.fail("artifact", f"{quoted(path)} is not in files with the role artifact; list it")
-            container(case, path)
-            counts.append(count(case, seed, path))
-    if len(counts) < len([seed for seed in case.seeds() if seed.get("artifact") is not None]):
+                folder.fail("artifact", text)
+        elif path not in folder.told:
+            if folder.role(path) != "artifact":
+                folder.fail("artifact", f"{quoted(path)} is not in files with the role artifact; list it")
+            container(folder, path)
+            counts.append(count(folder, seed, path))
+    if len(counts) < len([seed for seed in folder.seeds() if seed.get("artifact") is not None]):
         return  # a finding says what is wrong with the others; the largest is not known
     if counts:
         most = max(counts, key=lambda one: one.total)
         for name, value in (("total", most.total), ("code", most.code), ("model", most.model)):
-            same_bytes(case, f"bytes_{name}", case.claim.get(f"bytes_{name}"), value)
+            same_bytes(folder, f"bytes_{name}", folder.claim.get(f"bytes_{name}"), value)
     else:
-        check_cap(case, number(case.claim.get("bytes_total")) or 0, "submission.json")
+        check_cap(folder, number(folder.claim.get("bytes_total")) or 0, "submission.json")
 
 
-def container(case: Case, path: str) -> None:
+def container(folder: Folder, path: str) -> None:
     """The artifact is read by this repository's own reader, never by the submission's."""
     try:
-        found = artifact.read(case.folder / path)
+        found = artifact.read(folder.path / path)
         for doubt in found.doubts:
-            case.human("artifact-format", f"{quoted(path)}: {doubt}; a reviewer reads what they are for")
+            folder.human("artifact-format", f"{quoted(path)}: {doubt}; a reviewer reads what they are for")
     except artifact.ForeignArtifact as error:
-        case.human("artifact-format", f"{quoted(path)}: {error}; a reviewer reads the script's decoder")
+        folder.human("artifact-format", f"{quoted(path)}: {error}; a reviewer reads the script's decoder")
     except artifact.ArtifactError as error:
-        case.fail("artifact-format", f"{quoted(path)}: {error}; ship the file that the run packed")
+        folder.fail("artifact-format", f"{quoted(path)}: {error}; ship the file that the run packed")
 
 
-def count(case: Case, seed: dict, path: str) -> submission.Count:
-    found = submission.count_bytes(case.folder, case.listed(), path)
-    same_bytes(case, f"{seed_name(seed)}: bytes_total", seed.get("bytes_total"), found.total)
-    check_cap(case, found.total, seed_name(seed))
+def count(folder: Folder, seed: dict, path: str) -> submission.Count:
+    found = submission.count_bytes(folder.path, folder.listed(), path)
+    same_bytes(folder, f"{seed_name(seed)}: bytes_total", seed.get("bytes_total"), found.total)
+    check_cap(folder, found.total, seed_name(seed))
     return found
 
 
-def same_bytes(case: Case, what: str, claimed, found: int) -> None:
-    if number(claimed) is not None and claimed != found and not case.code_altered:
-        case.differs("bytes", what, f"{claimed:,}", f"{found:,}", "on disk")
+def same_bytes(folder: Folder, what: str, claimed, found: int) -> None:
+    if number(claimed) is not None and claimed != found and not folder.code_altered:
+        folder.differs("bytes", what, f"{claimed:,}", f"{found:,}", "on disk")
 
 
-def check_cap(case: Case, total: float, who: str) -> None:
-    over = total - case.track["cap_bytes"]
+def check_cap(folder: Folder, total: float, who: str) -> None:
+    over = total - folder.track["cap_bytes"]
     if over > 0:
-        case.fail("cap", f"{who}: {total:,.0f} bytes are {over:,.0f} over the cap; pack coarser or shrink")
+        folder.fail("cap", f"{who}: {total:,.0f} bytes are {over:,.0f} over the cap; pack coarser or shrink")
 
 
 RULES = (required, *check_names.RULES, listed, roles, foreign_files, artifacts)

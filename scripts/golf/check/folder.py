@@ -1,7 +1,7 @@
 """A submission folder under check: what lies in it, what it claims, and what was found.
 
-The rules stand in check_files.py, check_names.py, check_claims.py and check_code.py: functions that
-take a Case and add findings to it. Every finding has one of the ids below, which docs/track_spec.md explains.
+The rules stand in files.py, names.py, claims.py and code.py: functions that take a Folder and add findings
+to it. Every finding has one of the ids below, which docs/track_spec.md explains.
 """
 
 from __future__ import annotations
@@ -88,16 +88,16 @@ RULES = {
 
 
 @dataclass
-class Case:
-    """One folder and its track; rules read it and add findings."""
+class Folder:
+    """A submission's folder and its track; rules read it and add findings."""
 
-    folder: Path
+    path: Path
     track: dict = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)  # regular files: path -> bytes
     claim: dict = field(default_factory=dict)  # submission.json
     found: dict[Finding, None] = field(default_factory=dict)  # in order, each once
     hashes: dict[str, str] = field(default_factory=dict)  # of files read so far
-    metrics: dict[str, dict[str, list[dict]]] = field(default_factory=dict)  # check_claims.runs
+    metrics: dict[str, dict[str, list[dict]]] = field(default_factory=dict)  # claims.runs
     told: set[str] = field(default_factory=set)  # files that a FAIL names, or patterns of missing ones
     disputed: set[tuple[str, str]] = field(default_factory=set)  # (seed, figure) that a FAIL names
 
@@ -173,12 +173,12 @@ class Case:
     def sha256(self, path: str) -> str:
         """Of a file of the folder, read once; none where its size is not what it says it is."""
         if path not in self.hashes:
-            digest, size = sha256_and_size(self.folder / path, self.files[path] + 1)
+            digest, size = sha256_and_size(self.path / path, self.files[path] + 1)
             self.hashes[path] = digest if size == self.files[path] else "unlike its size"
         return self.hashes[path]
 
     def read(self, path: str, limit: int = -1) -> bytes:
-        with (self.folder / path).open("rb") as file:
+        with (self.path / path).open("rb") as file:
             return file.read(limit)
 
 

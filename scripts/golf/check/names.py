@@ -7,7 +7,7 @@ import sys
 import unicodedata
 from pathlib import PurePosixPath
 
-from golf.check.folder import Case, quoted
+from golf.check.folder import Folder, quoted
 
 NAME_LIMIT, PATH_LIMIT = 64, 128  # bytes; names of files that do not count could hold text
 COUNTED_LIMIT = 12  # files that count for one seed
@@ -61,25 +61,25 @@ def key(path: str) -> str:
     return unicodedata.normalize("NFKC", path).casefold()
 
 
-def names_apart(case: Case) -> None:
+def names_apart(folder: Folder) -> None:
     """No two names that differ in case alone, and no module that is a file and a folder at once."""
     known: dict[str, str] = {}
-    folders = {str(parent) for path in case.files for parent in PurePosixPath(path).parents} - {"."}
-    for path in (*sorted(case.files), *sorted(folders)):
+    folders = {str(parent) for path in folder.files for parent in PurePosixPath(path).parents} - {"."}
+    for path in (*sorted(folder.files), *sorted(folders)):
         other = known.setdefault(key(path), path)
         if other != path:
             text = f"{quoted(path)} and {quoted(other)} are one file on other systems; rename one"
-            case.fail("file-name", text)
+            folder.fail("file-name", text)
         if path.endswith(".py") and path.removesuffix(".py") in folders:
             text = f"{quoted(path)} has a folder of its name beside it, which Python imports instead"
-            case.fail("file-name", f"{text}; rename one")
+            folder.fail("file-name", f"{text}; rename one")
 
 
-def counted_few(case: Case) -> None:
-    counted = [path for path in case.files if case.counted(path)]
+def counted_few(folder: Folder) -> None:
+    counted = [path for path in folder.files if folder.counted(path)]
     if len(counted) + 1 > COUNTED_LIMIT:
         text = f"{len(counted)} files of the roles script and score, and the artifact"
-        case.fail("file-count", f"{text}; put them into {COUNTED_LIMIT} at most, the artifact with them")
+        folder.fail("file-count", f"{text}; put them into {COUNTED_LIMIT} at most, the artifact with them")
 
 
 RULES = (names_apart, counted_few)

@@ -54,14 +54,14 @@ PATH_TAKERS = (
 )  # fmt: skip
 
 
-def reached(tree: ast.Module, folder: Folder, module: str) -> Iterator[tuple[int, str, str]]:
+def reached(tree: ast.Module, modules: Modules, module: str) -> Iterator[tuple[int, str, str]]:
     """(line, rule id, what) of everything in a file that a reviewer must see."""
-    walk = Walk(tree, folder, module)
+    walk = Walk(tree, modules, module)
     walk.visit(tree)
     yield from walk.found
 
 
-class Folder:
+class Modules:
     """The modules that a submission brings along, by dotted name; a package is `kit.__init__`."""
 
     def __init__(self, modules: dict[str, ast.Module]):
@@ -69,11 +69,11 @@ class Folder:
         self.aliases = {names[m]: aliases(tree, m) for m, tree in modules.items()}
         self.defined = {names[m]: defined(tree) for m, tree in modules.items()}
         parts = [name.split(".") for name in names.values()]
-        self.modules = {".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)}
+        self.names = {".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)}
         self.private = {name for tree in modules.values() for name in private_names(tree)}
 
     def own(self, name: str) -> bool:
-        return name in self.modules
+        return name in self.names
 
     def importable(self, name: str) -> bool:
         """Whether an import of the dotted name finds something: here, or in a known package."""
@@ -184,9 +184,9 @@ def is_module(name: str) -> bool:
 class Walk(ast.NodeVisitor):
     """Goes through one file; `found` is what it met."""
 
-    def __init__(self, tree: ast.Module, folder: Folder, module: str):
+    def __init__(self, tree: ast.Module, modules: Modules, module: str):
         self.found: list[tuple[int, str, str]] = []
-        self.folder, self.module, self.tree = folder, module, tree
+        self.modules, self.module, self.tree = modules, module, tree
         self.aliases = aliases(tree, module)
         self.renamed = {id(node) for _, _, node in module_aliases(tree, dict_of(imports(tree, module)))}
         # Of the functions around: names that they bind, not by import; those that they call global.
@@ -212,7 +212,7 @@ class Walk(ast.NodeVisitor):
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         base = absolute(node, self.module)
-        if node.level and base and not self.folder.own(base):
+        if node.level and base and not self.modules.own(base):
             self.report(node, IMPORT, "." * node.level + (node.module or ""))
             return
         for alias in node.names:
@@ -227,7 +227,7 @@ class Walk(ast.NodeVisitor):
         full = ".".join(parts)
         if parts[0] == "__main__":
             self.report(node, INDIRECT, full)
-        elif not self.folder.importable(full) and not named_rule(parts):
+        elif not self.modules.importable(full) and not named_rule(parts):
             self.report(node, IMPORT, full)
         else:
             self.chain(node, parts, imported=not leaf)
@@ -281,13 +281,13 @@ class Walk(ast.NodeVisitor):
     def value(self, node: ast.AST, parts: list[str]) -> None:
         """A chain that is used as a value, not called and with no attribute taken."""
         self.chain(node, parts)
-        for chain in self.folder.resolve(parts):
+        for chain in self.modules.resolve(parts):
             full = ".".join(chain)
             if is_module(full) and id(node) not in self.renamed:
                 self.report(node, INDIRECT, f"{full}, a module, as a value")
             elif full in GUARDS and full != "torch.compile":
                 self.report(node, INDIRECT, f"{full} as a value")
-        if self.folder.own(".".join(parts)):
+        if self.modules.own(".".join(parts)):
             self.report(node, INDIRECT, f"{'.'.join(parts)}, a module, as a value")
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
@@ -325,7 +325,7 @@ class Walk(ast.NodeVisitor):
     def private(self, node: ast.AST, name: str) -> None:
         """Reports what only others may name: an attribute that a package keeps to itself."""
         if name.startswith("_") and not DUNDER.fullmatch(name):
-            if name not in allowed.PRIVATE | self.folder.private | allowed.LEADING_OUT:
+            if name not in allowed.PRIVATE | self.modules.private | allowed.LEADING_OUT:
                 self.report(node, INDIRECT, f".{name}, which is another's")
 
     def full_names(self, node: ast.expr) -> Iterator[list[str]]:
@@ -337,7 +337,7 @@ class Walk(ast.NodeVisitor):
 
     def chain(self, node: ast.AST, parts: list[str], imported: bool = False) -> None:
         """Judges a chain that begins with a module: each part in its module's list."""
-        for chain in self.folder.resolve(parts):
+        for chain in self.modules.resolve(parts):
             module, rest = chain[0], chain[1:]
             rule = named_rule(chain)
             if rule:
@@ -358,7 +358,7 @@ class Walk(ast.NodeVisitor):
                 self.report(node, OUTSIDE, ".".join(chain))
             if rest and rest[-1] in ("__doc__", "__file__", "__path__"):
                 self.report(node, INDIRECT, ".".join(chain))
-        if not list(self.folder.resolve(parts)):
+        if not list(self.modules.resolve(parts)):
             for name in parts[1:]:
                 self.odd(node, name)
 
@@ -367,7 +367,7 @@ class Walk(ast.NodeVisitor):
     def called_name(self, node: ast.Call) -> str:
         """'torch.load' of what is called, 'getattr' of a builtin, '.format' of a method, or ''."""
         for parts in self.full_names(node.func):
-            for chain in self.folder.resolve(parts):
+            for chain in self.modules.resolve(parts):
                 return ".".join(chain)
         if isinstance(node.func, ast.Name) and not self.local(node.func):
             return node.func.id
@@ -475,7 +475,7 @@ class Walk(ast.NodeVisitor):
 
     def names_in(self, node: ast.AST, text: str) -> None:
         file = CODE_FILE.fullmatch(text)
-        known = file and (file[1].endswith("customize") or self.folder.importable(file[1]))
+        known = file and (file[1].endswith("customize") or self.modules.importable(file[1]))
         if file and (not file[2] or known and file[1] != self.module):
             self.report(node, INDIRECT, ascii(text))  # an import could find it
         for name in DUNDER.findall(text):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from golf.check.folder import Case
+from golf.check.folder import Folder
 from golf.core import submission, track
 from golf.core.errors import GolfError
 from golf.core.findings import FAIL
@@ -19,51 +19,51 @@ from golf.core.record_rule import (
 )
 
 
-def against_best(case: Case, is_valid: Callable[[Path, dict], bool]) -> list[str]:
+def against_best(folder: Folder, is_valid: Callable[[Path, dict], bool]) -> list[str]:
     """Adds the finding `record`: is this a record, by track.json's rule?
 
     Returns the table of seeds and what the test says, as `golf.sh compare` shows it.
     """
-    if not case.ranked:
-        case.fail("record", "records are made in the lane 'record'; choose it, or leave out --record")
+    if not folder.ranked:
+        folder.fail("record", "records are made in the lane 'record'; choose it, or leave out --record")
         return []
-    if any(finding.level == FAIL for finding in case.findings):
-        case.fail("record", "not asked: the folder has findings FAIL; mend them first")
+    if any(finding.level == FAIL for finding in folder.findings):
+        folder.fail("record", "not asked: the folder has findings FAIL; mend them first")
         return []
-    best = best_entry(case, is_valid) or baseline(case, is_valid)
+    best = best_entry(folder, is_valid) or baseline(folder, is_valid)
     if best is None:
         text = "the track has no valid, complete record and no such baseline to beat; a reviewer decides"
-        case.human("record", text)
+        folder.human("record", text)
         return []
     try:
-        mine, other = map(side_of_submission, (case.folder, best))
+        mine, other = map(side_of_submission, (folder.path, best))
         refuse_incomparable(mine, other)
-        found = compare(mine.losses, other.losses, case.track["record_rule"])
+        found = compare(mine.losses, other.losses, folder.track["record_rule"])
     except GolfError as error:
-        case.human("record", f"{best.name}: {error}")
+        folder.human("record", f"{best.name}: {error}")
         return []
     text = f"against {best.name}: {found.verdict}"
     if found.record:
-        case.note("record", text)
+        folder.note("record", text)
     else:
-        case.fail("record", f"{text}; run more seeds, or enter it without the claim of a record")
-    return [*seed_table(mine, other), *result_lines(found, case.track)]
+        folder.fail("record", f"{text}; run more seeds, or enter it without the claim of a record")
+    return [*seed_table(mine, other), *result_lines(found, folder.track)]
 
 
-def best_entry(case: Case, is_valid) -> Path | None:
+def best_entry(folder: Folder, is_valid) -> Path | None:
     """The other valid entry of the record lane with the lowest mean val_loss, every seed with artifact."""
-    needed, entries = case.track["record_rule"]["min_seeds"], []
-    for folder, claim in submission.claims(track.home(case.track, case.folder)):
+    needed, entries = folder.track["record_rule"]["min_seeds"], []
+    for place, claim in submission.claims(track.home(folder.track, folder.path)):
         seeds, loss = claim.get("seeds"), number(claim.get("val_loss"))
         enough = submission.is_complete(claim) and len(seeds) >= needed and loss is not None
-        if folder.resolve() != case.folder and claim.get("lane") == "record" and enough:
-            entries.append((loss, folder))
-    return next((folder for _, folder in sorted(entries) if is_valid(folder, case.track)), None)
+        if place.resolve() != folder.path and claim.get("lane") == "record" and enough:
+            entries.append((loss, place))
+    return next((place for _, place in sorted(entries) if is_valid(place, folder.track)), None)
 
 
-def baseline(case: Case, is_valid) -> Path | None:
+def baseline(folder: Folder, is_valid) -> Path | None:
     """The entry that track.json names as its record_baseline, as far as it can be scored again."""
-    name, home = case.track.get("record_baseline"), track.home(case.track, case.folder)
-    found = {folder.name: (folder, claim) for folder, claim in submission.claims(home)} if name else {}
-    folder, claim = found.get(name, (None, {}))
-    return folder if submission.is_complete(claim) and is_valid(folder, case.track) else None
+    name, home = folder.track.get("record_baseline"), track.home(folder.track, folder.path)
+    found = {place.name: (place, claim) for place, claim in submission.claims(home)} if name else {}
+    place, claim = found.get(name, (None, {}))
+    return place if submission.is_complete(claim) and is_valid(place, folder.track) else None

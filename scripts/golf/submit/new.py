@@ -132,9 +132,9 @@ def main(args) -> int:
 
 def tell_check(out: Path, rules: dict) -> int:
     """The check's findings; words that a person adds now are no failure of this command."""
-    case = check.check_folder(out, rules)
-    code = check.report(case, as_json=False)
-    left = {finding.rule for finding in case.findings if finding.level == FAIL}
+    checked = check.check_folder(out, rules)
+    code = check.report(checked, as_json=False)
+    left = {finding.rule for finding in checked.findings if finding.level == FAIL}
     if left == {"placeholder"}:
         print("next     write what these lines name, then check again: "
               f"scripts/check_submission_folder.sh {shlex.quote(shown(out))}")  # fmt: skip
