@@ -45,7 +45,7 @@ def run_script(script, *args, env=None, cwd=None, timeout=HANG_SECONDS, repo=REP
     runner = sys.executable if path.suffix == ".py" else "bash"
     return subprocess.run(
         [runner, str(path), *map(str, args)],
-        env={**base, **ONE_THREAD, "PYTHON": sys.executable, **(env or {})},
+        env={**base, **ONE_THREAD, "PYTHON": sys.executable, "REPORT": "0", **(env or {})},
         cwd=cwd or repo,
         capture_output=True,
         text=True,

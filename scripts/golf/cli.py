@@ -19,7 +19,7 @@ from golf.run import summary
 from golf.run.child import handle_stops
 from golf.score import command as score
 from golf.score import holdout
-from golf.see import explain, plot, runs, sample, watch
+from golf.see import explain, plot, report, runs, sample, watch
 from golf.submit import new
 from golf.sweep import command as sweep
 from golf.verify import command as verify
@@ -40,6 +40,7 @@ COMMANDS = {
     "watch": watch,
     "plot": plot,
     "explain": explain,
+    "report": report,
     "bench": bench,
     "ci": ci,
 }

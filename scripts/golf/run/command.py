@@ -4,7 +4,8 @@ CONFIG.env holds NAME=value lines (configs/ has some); a variable set in the env
 argument NAME=value, wins over the file, and `train_gpt.py --knobs` lists all names.
 SEEDS=1337,42,2025 runs one seed after another into runs/<RUN_ID>-s<seed>; NPROC_PER_NODE=2 uses two
 devices. Ctrl-C once (or SIGTERM, SIGHUP, SIGUSR1): the run saves, packs and scores what it has;
-Ctrl-C or SIGTERM again: it ends at once, and RESUME=1 goes on from its last checkpoint.
+Ctrl-C or SIGTERM again: it ends at once, and RESUME=1 goes on from its last checkpoint. A finished
+run's folder gets a report.html, unless REPORT=0.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from golf.core.json_io import dig, number
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.runlog import read_run
 from golf.run import preflight
-from golf.run import summary as report
+from golf.run import summary as summaries
 from golf.run.child import OUT_OF_MEMORY, STOPPED, Watch
 from golf.run.view import train_shards_alone
 
@@ -37,6 +38,7 @@ class Job:
     seed: str
     run_dir: Path
     world: int
+    report: bool = True
 
     @property
     def command(self) -> list[str]:
@@ -115,6 +117,8 @@ def run_jobs(jobs: list[Job], config: Path, knobs: dict[str, str], summary: bool
         data = train_shards_alone({**knobs, **job.settings}, job.trainer, job.run_dir)
         with lock.locked(job.run_dir), data as places:
             last = run_job(job, config, watch, places)
+        if last == 0 and job.report:
+            write_report(job.run_dir, watch)
         code = max(code, last)
         if last not in (0, 1) or (watch.stops and job is not jobs[-1]):
             code = last or 130
@@ -124,11 +128,21 @@ def run_jobs(jobs: list[Job], config: Path, knobs: dict[str, str], summary: bool
     return code
 
 
+def write_report(run_dir: Path, watch: Watch) -> None:
+    """report.html; a run is as good without it, whatever goes wrong."""
+    try:
+        from golf.see.report import write  # late: it draws
+
+        watch.print(f"report   {shown(write(run_dir))}")
+    except Exception as error:
+        watch.say(f"no report.html ({type(error).__name__}: {str(error)[:200]}); `golf.sh report` makes it")
+
+
 def tell(watch: Watch, done: list[tuple[str, Path]], several: bool, code: int) -> None:
     """What the runs came to, and what to do with them."""
-    lines = report.seed_table(done) if several else []
+    lines = summaries.seed_table(done) if several else []
     if code == 0:
-        lines = lines or report.summary(done[0][1])
+        lines = lines or summaries.summary(done[0][1])
         folders = " ".join(shlex.quote(shown(folder)) for _, folder in done)
         lines.append(f"next     bash scripts/golf.sh new {folders}")
     if lines:
@@ -141,6 +155,9 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[Job]:
     if not world.isascii() or not world.isdigit() or int(world) < 1:
         raise GolfError(f"NPROC_PER_NODE={world!r}: a whole number of at least 1 is needed", 2)
     out_dir = REPO / (settings.get("OUT_DIR") or "runs")
+    report = settings.get("REPORT") or "1"
+    if report not in ("0", "1"):
+        raise GolfError(f"REPORT={report!r}: 1 (report.html at the end of a run) or 0 is needed", 2)
     seeds = [s.strip() for s in settings.get("SEEDS", "").split(",") if s.strip()]
     if any(not (s.isascii() and s.isdigit()) for s in seeds) or len(set(seeds)) < len(seeds):
         raise GolfError(f"SEEDS={settings['SEEDS']!r}: different whole numbers, as 1337,42,2025", 2)
@@ -150,14 +167,16 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[Job]:
     passed["OUT_DIR"] = str(out_dir)
     if not seeds:
         job_settings = {**passed, "RUN_ID": run_id}
-        return [Job(trainer, job_settings, settings.get("SEED", ""), out_dir / run_id, int(world))]
+        return [
+            Job(trainer, job_settings, settings.get("SEED", ""), out_dir / run_id, int(world), report == "1")
+        ]
     jobs = []
     for seed in seeds:
         name = f"{run_id}-s{seed}"
         job_settings = {**passed, "RUN_ID": name, "SEED": seed}
         if "RESUME" in passed and not (out_dir / name / "train.log").exists():
             job_settings["RESUME"] = "0"  # a seed that was not reached begins
-        jobs.append(Job(trainer, job_settings, seed, out_dir / name, int(world)))
+        jobs.append(Job(trainer, job_settings, seed, out_dir / name, int(world), report == "1"))
     return jobs
 
 

@@ -10,8 +10,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from golf.core import track
 from golf.core.errors import GolfError
@@ -20,8 +19,12 @@ from golf.core.paths import path_argument, shown
 from golf.core.picture import COLOURS, INK, rendered, styled, tidy
 from golf.core.runlog import read_run
 from golf.core.submission import count_bytes
-from golf.see import reader, weights
-from golf.see.weights import Tensor, Weights
+from golf.see import reader
+
+if TYPE_CHECKING:  # numpy is imported late: other commands do without it
+    import numpy as np
+
+    from golf.see.weights import Tensor, Weights
 
 KINDS = ("embedding", "attention", "MLP", "head", "other matrices", "vectors", "scales", "header")
 COLUMNS = 32
@@ -71,6 +74,8 @@ def main(args) -> int:
 
 def read(place: Path, seed: int | None = None) -> tuple[Weights, Budget]:
     """The packed model of a run, an entry or a file, and what counts beside it."""
+    from golf.see import weights
+
     if place.is_file() and not (place.parent / "metrics.jsonl").is_file():
         return weights.load(place), Budget()
     target = reader.find(place, seed, Path())  # which tokenizer it reads does not matter here
@@ -112,6 +117,8 @@ def parts_of(found: Weights) -> list[tuple[str, Part]]:
 
 def entropy_bytes(array: np.ndarray) -> float:
     """Bytes that its symbols need one by one; of floats, their low and high bytes apart."""
+    import numpy as np
+
     total, planes = 0.0, array.reshape(-1).view(np.uint8).reshape(-1, array.itemsize)
     for plane in planes.T:
         counts = np.bincount(plane, minlength=256)
@@ -132,6 +139,8 @@ def by_kind(parts: list[tuple[str, Part]]) -> list[Part]:
 
 def lines(found: Weights, budget: Budget) -> list[str]:
     """The tables as text."""
+    import numpy as np
+
     parts = parts_of(found)
     kinds = by_kind(parts)
     rows = [*table_rows(kinds, found.file_bytes), "", *table_rows([p for _, p in parts], found.file_bytes)]
@@ -183,6 +192,8 @@ def growth(found: Weights, parts: list[tuple[str, Part]]) -> list[str]:
 
 def draw(found: Weights, budget: Budget, kind: str = "svg") -> bytes:
     """Three panels: bytes by kind, bits a weight by kind, how often each symbol comes."""
+    import numpy as np
+
     kinds = by_kind(parts_of(found))
     rows = [(p.name, p.coded) for p in kinds]
     rows += [("code", budget.code)] if budget.code is not None else []

@@ -23,12 +23,14 @@ th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px soli
   vertical-align: top; }
 th { font-weight: 600; }
 td.n, th.n { text-align: right; }
+th, td.n, td:first-child { white-space: nowrap; }
 .wide { overflow-x: auto; }
 .dim { color: var(--dim); }
 code, pre { font: .875em/1.45 ui-monospace, monospace; }
 pre { background: var(--soft); padding: .7rem .9rem; overflow-x: auto; overflow-wrap: normal; }
 pre.text { white-space: pre-wrap; overflow-wrap: anywhere; }
-svg { max-width: 100%; height: auto; }
+.picture { min-width: 40rem; width: 100%; height: auto; display: block; }
+summary { cursor: pointer; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 """
 
@@ -43,10 +45,10 @@ def page(title: str, body: str, style: str = "", head: str = "") -> str:
     )
 
 
-def table(head: list[str], rows: list[list[str]], numbers: tuple[int, ...] = ()) -> str:
+def table(head: list[str], rows: list[list[str]], numbers=(), head_row: bool = True) -> str:
     """A table of texts, all of them escaped; the columns `numbers` stand right."""
     kind = [' class="n"' if i in numbers else "" for i in range(len(head))]
-    lines = ["<tr>" + "".join(f"<th{k}>{escape(c)}</th>" for k, c in zip(kind, head)) + "</tr>"]
+    lines = ["<tr>" + "".join(f"<th{k}>{escape(c)}</th>" for k, c in zip(kind, head)) + "</tr>"] * head_row
     lines += [
         "<tr>" + "".join(f"<td{k}>{escape(c)}</td>" for k, c in zip(kind, row)) + "</tr>" for row in rows
     ]

@@ -15,8 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from golf.core.errors import GolfError
 from golf.core.files import sha256
@@ -26,9 +25,9 @@ from golf.core.paths import REPO, shown
 from golf.core.runlog import read_run
 from golf.score import claims
 from golf.score.command import NO_SANDBOX
-from golf.score.feeder import Fault
-from golf.see import weights
-from golf.see.cached import CachedModel
+
+if TYPE_CHECKING:  # numpy is imported late: other commands do without it
+    from golf.see.cached import CachedModel
 
 TRAINERS = ("train_gpt.py", "train_gpt_mlx.py")
 AGREE_NATS = 1e-3  # two models that differ less on every row are one
@@ -119,6 +118,8 @@ def opened(target: Target, *, sandboxed: bool = True, fast: bool = False) -> Ite
 
     fast: for text: one token a call is quick where it can be. GolfError where it cannot be loaded.
     """
+    from golf.score.feeder import Fault
+
     with contextlib.ExitStack() as stack:
         cached, ours = cached_model(target) if fast else None, target.ours
         if ours:
@@ -134,6 +135,9 @@ def opened(target: Target, *, sandboxed: bool = True, fast: bool = False) -> Ite
 
 
 def cached_model(target: Target) -> CachedModel | None:
+    from golf.see import weights
+    from golf.see.cached import CachedModel
+
     try:
         return CachedModel(weights.load(target.artifact))
     except (GolfError, KeyError, ValueError, TypeError, ZeroDivisionError):
@@ -142,6 +146,8 @@ def cached_model(target: Target) -> CachedModel | None:
 
 def agree(one: CachedModel, other) -> bool:
     """Whether both say the same of some tokens; leaves both at the beginning of a stream."""
+    import numpy as np
+
     tokens = np.random.default_rng(0).integers(3, len(one.output), AGREE_TOKENS).astype(np.uint16)
     rows = []
     for model in (one, other):

@@ -12,13 +12,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from golf.core.errors import GolfError
 from golf.core.files import read_text
 from golf.core.paths import path_argument, shown
-from golf.see import reader, surprise
+from golf.see import reader
+
+if TYPE_CHECKING:
+    import numpy as np  # imported late: other commands do without it
 
 WINDOW = 512  # tokens that are decoded again to find what a new one adds
 
@@ -68,6 +70,10 @@ def temperature(text: str) -> float:
 
 
 def main(args) -> int:
+    import numpy as np
+
+    from golf.see import surprise
+
     target = reader.find(args.place, args.model_seed, args.tokenizer)
     tokenizer = reader.load_tokenizer(target.tokenizer)
     text = read_text(args.surprise) if args.surprise else None
@@ -116,6 +122,8 @@ def write(
 
 def last_row(model, tokens: list[int]) -> np.ndarray:
     """float64 [vocab]: the log-probabilities of what follows `tokens`."""
+    import numpy as np
+
     return np.asarray(model.log_probs(np.array(tokens, np.uint16)))[-1].astype(np.float64)
 
 
@@ -127,6 +135,8 @@ def decoded(tokenizer, tokens: list[int]) -> str:
 
 
 def pick(row: np.ndarray, temperature: float, top_k: int, rng: np.random.Generator) -> int:
+    import numpy as np
+
     if temperature == 0:
         return int(row.argmax())
     logits = row / temperature

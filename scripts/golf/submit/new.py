@@ -40,6 +40,7 @@ from golf.core.submission import (
     count_bytes,
 )
 
+REPORT = "report.html"  # for people, of the first run
 MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.py")
 # Metrics may hold half a surrogate pair: UTF-8 has none, but JSON has its escape.
 TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
@@ -300,6 +301,9 @@ def fill(folder: Path, out: Path, runs: list[Run], words: dict) -> None:
         ):
             copy(run.folder / source, folder / target, role)
             roles[target] = role
+    if (first.folder / REPORT).is_file():
+        copy(first.folder / REPORT, folder / REPORT, "extra")
+        roles[REPORT] = "extra"
     value = claim(folder, out, runs, roles, words)
     if (out / "README.md").is_file():
         shutil.copyfile(out / "README.md", folder / "README.md")

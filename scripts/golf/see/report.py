@@ -1,0 +1,154 @@
+"""Write report.html into a run's folder: what it was, how it went, what it writes; one file, no network.
+
+`golf.sh run` does it at the end of every run (REPORT=0: not); this is for runs of a bare trainer.
+"""
+
+from __future__ import annotations
+
+import base64
+import shlex
+import time
+from html import escape
+from pathlib import Path
+
+from golf.core.errors import GolfError
+from golf.core.json_io import dig, number, parse_json
+from golf.core.paths import REPO, path_argument, shown
+from golf.run.summary import summary
+from golf.see import explain, history, page, plot, reader, sample
+from golf.see.history import History
+
+SAMPLES, SAMPLE_TOKENS, SAMPLE_SECONDS = 3, 80, 6.0  # the last: of a script that is slow, each
+NAME = "report.html"
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("run", type=path_argument, metavar="RUN", help="as runs/<RUN_ID>")
+
+
+def main(args) -> int:
+    if not (args.run / "metrics.jsonl").is_file():
+        raise GolfError(f"{shown(args.run)}: no metrics.jsonl there; give a run's folder", 2)
+    print(f"wrote {shown(write(args.run))}")
+    return 0
+
+
+def write(run: Path) -> Path:
+    """Makes the report of a run's folder; its path."""
+    path = run / NAME
+    path.write_text(build(run), encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def build(run: Path) -> str:
+    """The page. What cannot be told is said to be missing, and why."""
+    h = history.read(run)
+    parts = [
+        f"<h1>{escape(h.name)}</h1>",
+        facts_table(summary(run)),
+        section("Curves", lambda: picture(plot.draw([h]), f"how {h.name} went: loss, rates, speed")),
+        section("What it writes", lambda: samples(reader.find(run))),
+        section("Where the bytes went", lambda: artifact(*explain.read(run))),
+        section("Configuration", lambda: configuration(h)),
+        section("How to repeat it", lambda: f"<pre>{escape(command(h))}</pre>" + hashes(h)),
+    ]
+    text = page.page(f"{h.name}: report", "\n".join(parts))
+    return text.replace(escape(f"{REPO}/"), "")  # whose home it lies in is private
+
+
+def section(title: str, make) -> str:
+    """A heading and what make() returns, or why there is none."""
+    try:
+        body = make()
+    except (GolfError, ImportError) as error:
+        body = f'<p class="dim">Not here: {escape(str(error))}</p>'
+    return f"<h2>{escape(title)}</h2>\n{body}"
+
+
+def facts_table(lines: list[str]) -> str:
+    """Lines as `score    val_bpb 2.03` as a table."""
+    rows = [[*(part.strip() for part in line.partition(" ")[::2])] for line in lines]
+    return page.table(["", ""], rows, head_row=False)
+
+
+def picture(svg: bytes, alt: str) -> str:
+    """An SVG as an image: nothing in it is run, and no id of it meets another's."""
+    data = base64.b64encode(svg).decode()
+    source = f"data:image/svg+xml;base64,{data}"
+    return f'<div class="wide"><img class="picture" alt="{escape(alt)}" src="{source}"></div>'
+
+
+def samples(target: reader.Target, sandboxed: bool = True) -> str:
+    """Three texts that the model writes from nothing, seeds 1 to 3."""
+    import numpy as np
+
+    tokenizer, found = reader.load_tokenizer(target.tokenizer), []
+    with reader.opened(target, sandboxed=sandboxed, fast=True) as model:
+        for seed in range(1, SAMPLES + 1):
+            text, end = "", time.monotonic() + SAMPLE_SECONDS
+            for part in sample.write(
+                model, tokenizer, "", SAMPLE_TOKENS, 0.8, 0, np.random.default_rng(seed)
+            ):
+                text += part
+                if time.monotonic() > end:
+                    break
+            found.append(f'<pre class="text">{escape(text.strip())}</pre>')
+    return "\n".join(found)
+
+
+def artifact(found, budget) -> str:
+    """The picture and table of explain, by kind."""
+    parts = explain.parts_of(found)
+    head = ["", "weights", "bytes", "share", "raw", "entropy", "coded"]
+    rows = []
+    for part in explain.by_kind(parts):
+        share = f"{100 * part.coded / found.file_bytes:.1f}%"
+        bits = [part.bits(size) for size in (part.raw, part.entropy, part.coded)]
+        rows.append(
+            [part.name, f"{part.weights:,}" if part.weights else "-", f"{part.coded:,.0f}", share, *bits]
+        )
+    notes = ["The last three columns: bits a weight.", *explain.growth(found, parts)]
+    return "\n".join(
+        [
+            picture(explain.draw(found, budget), "bytes and bits a weight by kind of tensor"),
+            page.table(head, rows, numbers=range(1, 7)),
+            *(f'<p class="dim">{escape(note)}</p>' for note in notes),
+        ]
+    )
+
+
+def configuration(h: History) -> str:
+    """What was asked for beyond the preset, then all knobs."""
+    changed = history.changes(h)
+    first = f"<p>Beyond its config: <code>{escape(changed)}</code></p>" if changed else ""
+    rows = [[name, str(value)] for name, value in sorted(h.config.items())]
+    knobs = page.table(["knob", "value"], rows)
+    return f"{first}<details><summary>all {len(rows)} knobs</summary>{knobs}</details>"
+
+
+def command(h: History) -> str:
+    """What to type to have the run again, from the repository's root."""
+    path = h.place / "supervisor.json"
+    origin = parse_json(path.read_bytes()) if path.is_file() else None
+    config, trainer = dig(origin, "config"), dig(origin, "trainer")
+    if not isinstance(config, str) or not isinstance(trainer, str):
+        names = [n for n, v in h.config.items() if v not in ("", None) and n not in ("RUN_ID", "OUT_DIR")]
+        words = [f"{name}={shlex.quote(str(h.config[name]))}" for name in names]
+        return " ".join([*words, "python3", shlex.quote(str(dig(h.facts, "start", "script")))])
+    words = ["bash", "scripts/golf.sh", "run", config]
+    words += [] if trainer == "train_gpt.py" else ["--trainer", trainer]
+    return f"{shlex.join(words)} {history.changes(h)}".strip()
+
+
+def hashes(h: History) -> str:
+    start = h.facts.get("start", {})
+    versions = dig(start, "versions") or {}
+    rows = [["hardware", str(start.get("hardware"))], ["device", str(start.get("device"))]]
+    rows += [[f"{name}", str(value)] for name, value in versions.items()]
+    rows.append([str(start.get("script")), f"sha256 {start.get('script_sha256')}"])
+    rows.append(["artifact", f"sha256 {dig(h.facts, 'export', 'artifact_sha256')}"])
+    rows += [[name.removesuffix("_sha256"), f"sha256 {value}" if "sha" in name else str(value)]
+             for name, value in (dig(start, "data") or {}).items()]  # fmt: skip
+    if (began := number(dig(start, "time"))) is not None:
+        rows.append(["began", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(began))])
+    return page.table(["", ""], rows, head_row=False)

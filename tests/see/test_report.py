@@ -1,0 +1,84 @@
+"""report.html: one file that holds everything, at the end of a run and in a submission."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+from conftest import run_script
+from golf.see import report
+
+
+def test_the_report_holds_all_sections_and_asks_for_nothing_outside(torch_run):
+    text = report.build(torch_run)
+    for title in ("Curves", "What it writes", "Where the bytes went", "Configuration", "How to repeat it"):
+        part = text.partition(f"<h2>{title}</h2>")[2].partition("<h2>")[0]
+        assert part and "Not here" not in part, title
+    assert text.count("data:image/svg+xml;base64,") == 2 and text.count('<pre class="text">') == 3
+    assert not re.search(r'(src|href)="(?!data:)', text) and "<script" not in text and "@import" not in text
+    score = json.loads((torch_run / "metrics.jsonl").read_text().splitlines()[-2])["val_bpb"]
+    assert f"val_bpb {score:.4f}" in text
+
+
+def test_what_is_foreign_is_escaped_and_no_home_is_named(torch_run, tmp_path):
+    run = shutil.copytree(torch_run, tmp_path / "run")
+    metrics = (run / "metrics.jsonl").read_text()
+    evil = "<script>alert(1)</script>"
+    metrics = metrics.replace('"run_id": "tiny"', f'"run_id": "{evil}"').replace("CPU", evil)
+    (run / "metrics.jsonl").write_text(metrics)
+    text = report.build(run)
+    assert "<script" not in text and html.escape(evil) in text
+    assert f'"{report.REPO}/' not in text and f">{report.REPO}/" not in text
+
+
+def test_a_run_without_its_artifact_gets_a_report_that_says_so(torch_run, tmp_path):
+    run = shutil.copytree(torch_run, tmp_path / "run")
+    for path in run.glob("final_model*"):
+        path.unlink()
+    text = report.build(run)
+    assert text.count("Not here: ") == 2 and "is gone" in text and "<h2>Curves</h2>" in text
+
+
+def test_golf_run_writes_it_and_golf_new_takes_it_along(tiny_repo):
+    env = {"RUN_ID": "one", "REPORT": "1"}
+    done = run_script("golf.sh", "run", "configs/tiny.env", env=env, repo=tiny_repo)
+    assert done.returncode == 0, done.stderr
+    assert "\nreport   runs/one/report.html\n" in done.stdout
+    made = run_script("golf.sh", "new", "runs/one", "--out", tiny_repo / "entry", repo=tiny_repo)
+    claim = json.loads((tiny_repo / "entry" / "submission.json").read_text())
+    assert [f["role"] for f in claim["files"] if f["path"] == "report.html"] == ["extra"]
+    assert "report.html" not in made.stdout  # no finding of the check
+
+
+def test_no_report_where_none_is_wanted_and_a_wrong_value_is_told(tiny_repo):
+    done = run_script("golf.sh", "run", "configs/tiny.env", env={"RUN_ID": "one"}, repo=tiny_repo)
+    assert done.returncode == 0 and not (tiny_repo / "runs" / "one" / "report.html").exists()
+    env = {"RUN_ID": "two", "REPORT": "yes"}
+    done = run_script("golf.sh", "run", "configs/tiny.env", env=env, repo=tiny_repo)
+    assert done.returncode == 2 and "REPORT='yes'" in done.stderr
+
+
+def test_a_report_that_cannot_be_made_costs_the_run_nothing(tiny_repo):
+    broken = tiny_repo / "scripts" / "golf" / "see" / "report.py"
+    broken.write_text("raise ValueError('broken')\n")
+    env = {"RUN_ID": "one", "REPORT": "1"}
+    command = "configs/tiny.env"
+    cli = tiny_repo / "scripts" / "golf" / "cli.py"
+    text = cli.read_text()
+    cli.write_text(re.sub(r"\breport, ", "", text).replace('    "report": report,\n', ""))
+    done = run_script("golf.sh", "run", command, env=env, repo=tiny_repo)
+    assert done.returncode == 0 and "no report.html (ValueError: broken)" in done.stderr
+    assert "\nscore    val_bpb " in done.stdout
+
+
+def test_the_door_opens_without_numpy_and_matplotlib():
+    """Those who only check a folder have neither."""
+    names = ("numpy", "matplotlib", "sentencepiece", "torch", "scipy")
+    code = f"import sys; sys.modules.update(dict.fromkeys({names})); import golf.cli; golf.cli.main(['run'])"
+    env = {"PYTHONPATH": str(report.REPO / "scripts"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr and "the following arguments are required" in done.stderr
