@@ -10,9 +10,9 @@ GOLF = REPO / "scripts/golf"
 ALLOWED = {  # room -> the rooms that it may use besides itself and core
     "cli": {"bench", "board", "check", "run", "score", "see", "submit", "sweep", "verify"},
     "submit": {"check"},
-    "board": {"check", "score"},
+    "board": {"check", "score", "see"},
     "verify": {"check", "score"},
-    "see": {"score"},  # a submission speaks in the scorer's sandbox alone
+    "see": {"run", "score"},  # a submission speaks in the scorer's sandbox alone
 }
 
 

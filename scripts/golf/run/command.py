@@ -11,8 +11,10 @@ run's folder gets a report.html, unless REPORT=0.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -129,13 +131,14 @@ def run_jobs(jobs: list[Job], config: Path, knobs: dict[str, str], summary: bool
 
 
 def write_report(run_dir: Path, watch: Watch) -> None:
-    """report.html; a run is as good without it, whatever goes wrong."""
-    try:
-        from golf.see.report import write  # late: it draws
-
-        watch.print(f"report   {shown(write(run_dir))}")
-    except Exception as error:
-        watch.say(f"no report.html ({type(error).__name__}: {str(error)[:200]}); `golf.sh report` makes it")
+    """report.html, by `golf.sh report`; a run is as good without it, whatever goes wrong."""
+    words = ["bash", str(REPO / "scripts" / "golf.sh"), "report", str(run_dir)]
+    env = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(words, env=env, stdin=subprocess.DEVNULL, capture_output=True, errors="replace")
+    if done.returncode == 0:
+        watch.print(f"report   {shown(run_dir / 'report.html')}")
+    else:
+        watch.say(f"no report.html: {(done.stderr.strip().splitlines() or ['it ended'])[-1]}")
 
 
 def tell(watch: Watch, done: list[tuple[str, Path]], several: bool, code: int) -> None:

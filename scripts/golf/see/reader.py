@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from golf.core import submission
 from golf.core.errors import GolfError
 from golf.core.files import sha256
 from golf.core.json_io import dig
@@ -84,7 +85,7 @@ def of_run(folder: Path, tokenizer: Path | None, artifact: str | None = None) ->
 
 
 def of_entry(folder: Path, seed: int | None, tokenizer: Path | None) -> Target:
-    claim = claims.read_claim(folder)
+    claim = submission.read_claim(folder)
     entries = claims.read_entries(folder, claim, "cpu")
     entry = next((e for e in entries if seed in (None, e.seed)), None)
     if entry is None:
