@@ -110,8 +110,8 @@ def audit_rules(feeder, text, first, seed=0, cuts=200, **options) -> dict:
     """The rules of an audit after this first pass, by id."""
     options = dict(reference=bigram, size=size_of(cuts), log=lambda _: None) | options
     rules = audit(feeder, text, first, np.random.default_rng(seed), **options)
-    assert len({rule.id for rule in rules}) == len(rules)
-    return {rule.id: rule for rule in rules}
+    assert len({rule.rule for rule in rules}) == len(rules)
+    return {rule.rule: rule for rule in rules}
 
 
 def repacked(extra: bytes) -> bytes:

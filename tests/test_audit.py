@@ -462,7 +462,7 @@ def test_rows_that_sum_to_one_in_the_first_pass_alone_are_found(short):
             return super().log_probs(tokens) + np.float32(2e-3 if self.calls[-1][1:] else 0)
 
     rules = audit_rules(Later(BIGRAM), text, first)
-    assert rules["normalised"].passed is False and "sums to 1.002" in rules["normalised"].sentence
+    assert rules["normalised"].passed is False and "sums to 1.002" in rules["normalised"].message
     assert "causal" not in rules
 
 
@@ -498,7 +498,7 @@ def test_rows_without_probability_or_with_all_of_it(short):
             return rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
 
     rules = audited(Sure(BIGRAM), text, cuts=50)
-    assert [r.id for r in rules.values() if r.passed is False] == []
+    assert [r.rule for r in rules.values() if r.passed is False] == []
 
 
 # ---- tokenizer

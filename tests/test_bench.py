@@ -121,9 +121,9 @@ def test_data_that_is_there_is_used(config, tmp_path, monkeypatch):
 
 def test_all_goes_on_where_a_part_fails_and_ends_with_a_table(config, monkeypatch, capsys):
     jobs = [
-        bench.Job("one", config, ("train", "score", "data")),
-        bench.Job("two", config, ("optimizer",), {"MODEL_DIM": "24"}),
-        bench.Job("three", config, ("data",), {"MODEL_DIM": "23"}),
+        bench.Benchmark("one", config, ("train", "score", "data")),
+        bench.Benchmark("two", config, ("optimizer",), {"MODEL_DIM": "24"}),
+        bench.Benchmark("three", config, ("data",), {"MODEL_DIM": "23"}),
     ]
     monkeypatch.setattr(bench, "ALL", {"cpu": jobs, "cuda": jobs})
     monkeypatch.setattr(measure, "score", lambda lab: 1 / 0)

@@ -480,7 +480,7 @@ def test_out_of_memory_in_scoring_trains_nothing_again(tiny_repo):
 
 def test_an_older_attempts_artifact_is_not_what_was_scored(tmp_path):
     """A resumed run's metrics go on where an earlier one's ended."""
-    job = run.Job(tmp_path / "t.py", {}, "", tmp_path, world=1)
+    job = run.SeedRun(tmp_path / "t.py", {}, "", tmp_path, world=1)
     facts = {"export": {"time": 1.0, "artifact": "a"}, "start": {"time": 2.0}}
     assert run.scored_artifact(job, facts) is None
     facts["start"]["time"] = 0.5
@@ -500,7 +500,7 @@ def test_a_given_micro_batch_that_was_halved_can_be_submitted(tiny_repo):
 def test_processes_share_the_cores_unless_told_otherwise(tmp_path, monkeypatch):
     given = []
 
-    class Watch:
+    class Supervisor:
         stops = 0
 
         def run(self, command, env, metrics):
@@ -510,14 +510,14 @@ def test_processes_share_the_cores_unless_told_otherwise(tmp_path, monkeypatch):
         def print(self, text):
             pass
 
-    job = run.Job(tmp_path / "t.py", {}, "", tmp_path, world=2)
+    job = run.SeedRun(tmp_path / "t.py", {}, "", tmp_path, world=2)
     monkeypatch.setattr(machine, "affinity", lambda: 16)
     monkeypatch.setattr(machine, "cpu_quota", lambda: None)
     for value in (None, "3"):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         if value:
             monkeypatch.setenv("OMP_NUM_THREADS", value)
-        run.run_job(job, tmp_path / "c.env", Watch())
+        run.run_one(job, tmp_path / "c.env", Supervisor())
     assert given == ["8", "3"]
     assert "OMP_NUM_THREADS" not in json.loads((tmp_path / "supervisor.json").read_text())["set"]
 
@@ -560,7 +560,7 @@ def test_processors_by_affinity_and_quota(tmp_path, monkeypatch):
 
 
 def test_ranks_of_one_machine_meet_at_the_loopback_address(tmp_path, monkeypatch):
-    command = " ".join(run.Job(tmp_path / "t.py", {}, "", tmp_path, world=2).command)
+    command = " ".join(run.SeedRun(tmp_path / "t.py", {}, "", tmp_path, world=2).command)
     assert "--rdzv-endpoint=127.0.0.1:0" in command and "--local-addr=127.0.0.1" in command
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
     assert machine.loopback() in ({"GLOO_SOCKET_IFNAME": "lo"}, {"GLOO_SOCKET_IFNAME": "lo0"})

@@ -14,10 +14,10 @@ import pytest
 from conftest import REPO, run_script
 from golf.core import track as tracks
 from golf.core.errors import GolfError
+from golf.core.findings import judged
 from golf.score import command as score
 from golf.score import scorer as official
 from golf.score import stream
-from golf.score.feeder import AuditRule
 from score_kit import (
     ECHO,
     HOSTILE,
@@ -269,7 +269,7 @@ def test_segments_are_those_of_the_whole_score(track, echo, tmp_path, no_audit, 
     """Neighbours are one part; context is scored by no claim."""
     monkeypatch.setattr(official, "QUICK_TARGETS", 0)
     monkeypatch.setattr(official, "QUICK_CONTEXT", 150)
-    monkeypatch.setattr(official.Job, "segments", chosen)
+    monkeypatch.setattr(official.Setup, "segments", chosen)
     claim = echo_score(track)
     report = run(track, make_submission(tmp_path / "entry", echo, **claim), quick=True)
     figure = rules_of(report)["segments"]["figure"]
@@ -339,7 +339,7 @@ def test_audit_gets_what_it_needs(track, echo, tmp_path, monkeypatch):
 
     def audit(feeder, text, first, rng, **options):
         seen.update(options, text=text, first=first, rows=feeder.log_probs(text.inputs[:3]))
-        return [AuditRule("odd", False, "1", "as told")]
+        return [judged("odd", False, "1", "as told")]
 
     monkeypatch.setattr(official, "audit", audit)
     report = run(track, make_submission(tmp_path / "entry", echo, **echo_score(track)))

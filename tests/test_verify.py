@@ -16,7 +16,7 @@ from conftest import REPO, run_script
 from golf.core import submission, track
 from golf.core.errors import GolfError
 from golf.core.files import sha256
-from golf.score.claims import Entry
+from golf.score.claims import SeedEntry
 from golf.verify import command, retrain
 from golf.verify import comparison as verify
 from score_kit import needs_user_namespace
@@ -50,7 +50,7 @@ def plan(tmp_path, data, script: str, *, limit=30.0, files=None, **env) -> retra
         (folder / name).write_text(text)
     paths = {path.name: path for path in folder.iterdir()}
     return retrain.Plan(
-        entry=Entry(5, paths, "train_gpt.py", "final_model_seed5.bin", 0, {}),
+        entry=SeedEntry(5, paths, "train_gpt.py", "final_model_seed5.bin", 0, {}),
         env=env,
         arguments=[],
         world=1,

@@ -40,7 +40,7 @@ SECONDS = {"cuda": 12.0, "cpu": 6.0}  # of one measurement
 
 
 @dataclass(frozen=True)
-class Job:
+class Benchmark:
     """One configuration and what of it is timed; `changes` win over its file."""
 
     label: str
@@ -55,14 +55,14 @@ SMALL = {"TRAIN_BATCH_TOKENS": "16384"}
 ALL = {
     "cuda": [  # what docs/floors.md has a row for comes first, the rest where time is left
         # startup first: later its process would share the memory with this one
-        Job("local_4090_baseline", BASELINE, ("startup", "train")),
-        Job("starter", None, ("train", "score", "optimizer")),  # windows at 1024/64
-        Job("upstream_16mb_baseline", UPSTREAM, ("train",)),
-        Job("local_4090_baseline", BASELINE, ("score", "data")),  # windows at 1024/512
+        Benchmark("local_4090_baseline", BASELINE, ("startup", "train")),
+        Benchmark("starter", None, ("train", "score", "optimizer")),  # windows at 1024/64
+        Benchmark("upstream_16mb_baseline", UPSTREAM, ("train",)),
+        Benchmark("local_4090_baseline", BASELINE, ("score", "data")),  # windows at 1024/512
     ],
     "cpu": [
-        Job("starter, 16,384 tokens a step", None, PARTS, SMALL),
-        Job("the same as 3 heads of 64", None, ("train",), {**SMALL, "NUM_HEADS": "3"}),
+        Benchmark("starter, 16,384 tokens a step", None, PARTS, SMALL),
+        Benchmark("the same as 3 heads of 64", None, ("train",), {**SMALL, "NUM_HEADS": "3"}),
     ],
 }
 
@@ -99,26 +99,26 @@ def main(args) -> int:
     from golf.bench import measure  # torch takes seconds to import; compare does without
 
     label = args.config.stem if args.config else "starter"
-    jobs = [Job(label, args.config, (args.what,))]
+    benchmarks = [Benchmark(label, args.config, (args.what,))]
     if args.what == "all":
-        jobs = ALL[measure.here().device.type]
+        benchmarks = ALL[measure.here().device.type]
     knobs = trainers.read_knobs(script, trainers.child_env({}))
-    plan = [(job, job_settings(job, knobs)) for job in jobs]
+    plan = [(benchmark, settings_of(benchmark, knobs)) for benchmark in benchmarks]
     results, trainer = Results(args.json, script), measure.load_trainer(script)
     with tempfile.TemporaryDirectory(prefix="golf-bench-") as folder:
-        for job, settings in plan:
-            run_job(job, settings, trainer, Path(folder), results)
+        for benchmark, settings in plan:
+            run_benchmark(benchmark, settings, trainer, Path(folder), results)
     if args.what == "all" and results.found:
         print("\n" + "\n".join(table(results.found)))
     return results.code
 
 
-def job_settings(job: Job, knobs: dict[str, str]) -> dict[str, str]:
-    """What the file, the job and the environment say, the last of them first."""
-    found = envfile.parse(job.config) if job.config else {}
-    if job.config:
-        envfile.refuse_unknown(job.config, found, knobs)
-    found |= {name: (value, 0) for name, value in job.changes.items()}
+def settings_of(benchmark: Benchmark, knobs: dict[str, str]) -> dict[str, str]:
+    """What the file, the benchmark and the environment say, the last of them first."""
+    found = envfile.parse(benchmark.config) if benchmark.config else {}
+    if benchmark.config:
+        envfile.refuse_unknown(benchmark.config, found, knobs)
+    found |= {name: (value, 0) for name, value in benchmark.changes.items()}
     return envfile.settings(found, knobs)
 
 
@@ -136,48 +136,50 @@ class Results:
         except OSError as error:
             raise GolfError(f"{shown(path)}: cannot be written ({error.strerror})", 2) from None
 
-    def add(self, job: Job, what: str, result: dict) -> None:
-        result = {**self.common, "what": what, "label": job.label, "time": time.time(), **result}
+    def add(self, benchmark: Benchmark, what: str, result: dict) -> None:
+        result = {**self.common, "what": what, "label": benchmark.label, "time": time.time(), **result}
         self.found.append(result)
         print("\n".join(lines(result)), flush=True)
         if self.path:
             self.file = self.file or self.path.open("w", encoding="utf-8")
             print(json.dumps(result), file=self.file, flush=True)
 
-    def failed(self, job: Job, what: str, error: Exception) -> None:
+    def failed(self, benchmark: Benchmark, what: str, error: Exception) -> None:
         self.code = max(self.code, getattr(error, "code", 1))
         reason = str(error).partition("\n")[0]
-        print(f"golf bench: error: {what}, {job.label}: {reason}", file=sys.stderr)
+        print(f"golf bench: error: {what}, {benchmark.label}: {reason}", file=sys.stderr)
 
 
-def run_job(job: Job, settings: dict[str, str], trainer, folder: Path, results: Results) -> None:
-    """Times the job's parts. What fails is said and costs no other part its figure."""
+def run_benchmark(
+    benchmark: Benchmark, settings: dict[str, str], trainer, folder: Path, results: Results
+) -> None:
+    """Times the benchmark's parts. What fails is said and costs no other part its figure."""
     from golf.bench import measure
 
     lab, seconds = None, SECONDS[measure.here().device.type]
-    for part in job.parts:
+    for part in benchmark.parts:
         try:
             if part == "floor":
-                print("\n".join(floor_lines(job.label, trainer.read_knobs(settings))))
+                print("\n".join(floor_lines(benchmark.label, trainer.read_knobs(settings))))
                 continue
             given = {**settings, **measure.usable_data(settings, trainer, folder)}
             if time.monotonic() > results.end:
                 raise GolfError("left out: the time is up")
             if part == "startup":
                 for found in measure.startup(trainer, given, folder, results.end):
-                    results.add(job, part, dict(measure.here().facts, config=settings, **found))
+                    results.add(benchmark, part, dict(measure.here().facts, config=settings, **found))
                 continue
             lab = lab or measure.Lab(trainer, given, folder, seconds)
             found = getattr(measure, part)(lab)
             facts = dict(lab.device.facts, dtype=str(lab.dtype)[6:], config=settings)
             facts["peaks"] = lab.device.found_peaks(lab.dtype)
-            results.add(job, part, dict(facts, notes=lab.notes, **found))
+            results.add(benchmark, part, dict(facts, notes=lab.notes, **found))
         except BrokenPipeError:  # nobody reads on
             raise
         except Exception as error:  # also what a trainer raises for its user
             if not hasattr(error, "code"):
                 traceback.print_exc()
-            results.failed(job, part, error)
+            results.failed(benchmark, part, error)
     lab = None
     measure.forget()
 

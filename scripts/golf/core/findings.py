@@ -36,6 +36,16 @@ class Finding:
         return {PASS: True, NOTE: True, FAIL: False}.get(self.level)
 
 
+def judged(rule: str, passed: bool | None, figure: str, message: str = "") -> Finding:
+    """The finding of a rule that measures something."""
+    return Finding(LEVELS[passed], rule, message, figure)
+
+
+def as_json(finding: Finding) -> dict:
+    """As audit.json has it."""
+    return dict(id=finding.rule, passed=finding.passed, figure=finding.figure, sentence=finding.message)
+
+
 def verdict(findings: Iterable[Finding]) -> str:
     """FAIL, NEEDS-HUMAN or PASS: the worst of the levels."""
     levels = {finding.level for finding in findings}

@@ -34,7 +34,7 @@ def handle_stops(handler) -> None:
             signal.signal(number_, handler)
 
 
-class Watch:
+class Supervisor:
     """Runs trainers one after another; counts the signals that asked to stop.
 
     The child has a session of its own, so that Ctrl-C reaches us alone and arrives there once.
@@ -45,7 +45,7 @@ class Watch:
         self.stopped_at = 0.0
         self.told = False  # whether the child knows
         self.process: subprocess.Popen | None = None
-        self.bar: Progress | None = None
+        self.bar: ProgressBar | None = None
         handle_stops(self.on_signal)
 
     def say(self, text: str) -> None:
@@ -73,7 +73,7 @@ class Watch:
         if self.stops:
             return STOPPED
         by_torchrun = "torch.distributed.run" in command
-        self.bar, self.told = Progress(metrics), False
+        self.bar, self.told = ProgressBar(metrics), False
         try:
             self.process = subprocess.Popen(
                 command,
@@ -189,7 +189,7 @@ def end_with_parent(signum: int):
     return lambda: prctl(1, signum)  # 1: PR_SET_PDEATHSIG
 
 
-class Progress:
+class ProgressBar:
     """A bar on stderr, where that is a terminal, fed by what the run adds to metrics.jsonl."""
 
     def __init__(self, metrics: Path):

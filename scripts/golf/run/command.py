@@ -27,12 +27,12 @@ from golf.core.paths import REPO, path_argument, shown
 from golf.core.runlog import read_run
 from golf.run import preflight
 from golf.run import summary as summaries
-from golf.run.child import OUT_OF_MEMORY, STOPPED, Watch
+from golf.run.child import OUT_OF_MEMORY, STOPPED, Supervisor
 from golf.run.view import train_shards_alone
 
 
 @dataclass(frozen=True)
-class Job:
+class SeedRun:
     """One run: what a trainer is given and where it writes."""
 
     trainer: Path
@@ -92,9 +92,9 @@ def main(args) -> int:
     for line in envfile.near_misses(knobs):
         print(f"golf run: warning: {line}", file=sys.stderr)
     settings = envfile.settings(found, knobs, dict(args.default))
-    jobs = plan(trainer, settings, config.stem)
-    check(jobs, knobs)
-    return run_jobs(jobs, config, knobs, summary=not args.no_summary)
+    runs = plan(trainer, settings, config.stem)
+    check(runs, knobs)
+    return run_all(runs, config, knobs, summary=not args.no_summary)
 
 
 def config_and_words(args) -> tuple[Path, list[str]]:
@@ -108,40 +108,40 @@ def config_and_words(args) -> tuple[Path, list[str]]:
     return path_argument(configs[0]), words
 
 
-def run_jobs(jobs: list[Job], config: Path, knobs: dict[str, str], summary: bool) -> int:
+def run_all(runs: list[SeedRun], config: Path, knobs: dict[str, str], summary: bool) -> int:
     """One after another until one fails or is stopped; the worst exit code."""
-    watch, done, code = Watch(), [], 0
-    for job in jobs:
-        done.append((job.seed, job.run_dir))
-        if len(jobs) > 1 and finished(job.run_dir):
-            watch.print(f"run      {shown(job.run_dir)} (seed {job.seed}) is finished: kept")
+    supervisor, done, code = Supervisor(), [], 0
+    for run in runs:
+        done.append((run.seed, run.run_dir))
+        if len(runs) > 1 and finished(run.run_dir):
+            supervisor.print(f"run      {shown(run.run_dir)} (seed {run.seed}) is finished: kept")
             continue
-        data = train_shards_alone({**knobs, **job.settings}, job.trainer, job.run_dir)
-        with lock.locked(job.run_dir), data as places:
-            last = run_job(job, config, watch, places)
-        if last == 0 and job.report:
-            write_report(job.run_dir, watch)
+        data = train_shards_alone({**knobs, **run.settings}, run.trainer, run.run_dir)
+        with lock.locked(run.run_dir), data as places:
+            last = run_one(run, config, supervisor, places)
+        if last == 0 and run.report:
+            write_report(run.run_dir, supervisor)
         code = max(code, last)
-        if last not in (0, 1) or (watch.stops and job is not jobs[-1]):
+        if last not in (0, 1) or (supervisor.stops and run is not runs[-1]):
             code = last or 130
             break
     if summary:
-        tell(watch, done, len(jobs) > 1, code)
+        tell(supervisor, done, len(runs) > 1, code)
     return code
 
 
-def write_report(run_dir: Path, watch: Watch) -> None:
+def write_report(run_dir: Path, supervisor: Supervisor) -> None:
     """report.html, by `golf.sh report`; a run is as good without it, whatever goes wrong."""
     words = ["bash", str(REPO / "scripts" / "golf.sh"), "report", str(run_dir)]
     env = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run(words, env=env, stdin=subprocess.DEVNULL, capture_output=True, errors="replace")
     if done.returncode == 0:
-        watch.print(f"report   {shown(run_dir / 'report.html')}")
+        supervisor.print(f"report   {shown(run_dir / 'report.html')}")
     else:
-        watch.say(f"no report.html: {(done.stderr.strip().splitlines() or ['it ended'])[-1]}")
+        supervisor.say(f"no report.html: {(done.stderr.strip().splitlines() or ['it ended'])[-1]}")
 
 
-def tell(watch: Watch, done: list[tuple[str, Path]], several: bool, code: int) -> None:
+def tell(supervisor: Supervisor, done: list[tuple[str, Path]], several: bool, code: int) -> None:
     """What the runs came to, and what to do with them."""
     lines = summaries.seed_table(done) if several else []
     if code == 0:
@@ -149,10 +149,10 @@ def tell(watch: Watch, done: list[tuple[str, Path]], several: bool, code: int) -
         folders = " ".join(shlex.quote(shown(folder)) for _, folder in done)
         lines.append(f"next     bash scripts/golf.sh new {folders}")
     if lines:
-        watch.print("\n".join(["", *lines]))
+        supervisor.print("\n".join(["", *lines]))
 
 
-def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[Job]:
+def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
     """The runs that the settings ask for, in order."""
     world = settings.get("NPROC_PER_NODE") or "1"
     if not world.isascii() or not world.isdigit() or int(world) < 1:
@@ -169,18 +169,20 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[Job]:
     passed = {k: v for k, v in settings.items() if k not in envfile.OWN_NAMES}
     passed["OUT_DIR"] = str(out_dir)
     if not seeds:
-        job_settings = {**passed, "RUN_ID": run_id}
+        own_settings = {**passed, "RUN_ID": run_id}
         return [
-            Job(trainer, job_settings, settings.get("SEED", ""), out_dir / run_id, int(world), report == "1")
+            SeedRun(
+                trainer, own_settings, settings.get("SEED", ""), out_dir / run_id, int(world), report == "1"
+            )
         ]
-    jobs = []
+    runs = []
     for seed in seeds:
         name = f"{run_id}-s{seed}"
-        job_settings = {**passed, "RUN_ID": name, "SEED": seed}
+        own_settings = {**passed, "RUN_ID": name, "SEED": seed}
         if "RESUME" in passed and not (out_dir / name / "train.log").exists():
-            job_settings["RESUME"] = "0"  # a seed that was not reached begins
-        jobs.append(Job(trainer, job_settings, seed, out_dir / name, int(world), report == "1"))
-    return jobs
+            own_settings["RESUME"] = "0"  # a seed that was not reached begins
+        runs.append(SeedRun(trainer, own_settings, seed, out_dir / name, int(world), report == "1"))
+    return runs
 
 
 def pick_run_id(stem: str, out_dir: Path, seeds: list[str], resume: str | None) -> str:
@@ -206,17 +208,17 @@ def finished(run_dir: Path) -> bool:
     return dig(read_run(run_dir), "end", "exit_code") == 0
 
 
-def check(jobs: list[Job], knobs: dict[str, str]) -> None:
+def check(runs: list[SeedRun], knobs: dict[str, str]) -> None:
     """GolfError for what would stop a run; nothing is made before all of it holds."""
-    first = jobs[0]
+    first = runs[0]
     if first.world > 1 and trainers.imports(first.trainer, "mlx"):
         text = f"NPROC_PER_NODE={first.world}: {first.trainer.name} is one process, on one device"
         raise GolfError(text, 2)
     given = {**knobs, **first.settings}
-    for job in jobs:
-        lock.refuse_used(job.run_dir)
-        resume = job.settings.get("RESUME") in ("1", "auto")
-        preflight.check_run_id(job.settings["RUN_ID"], job.run_dir, resume)
+    for run in runs:
+        lock.refuse_used(run.run_dir)
+        resume = run.settings.get("RESUME") in ("1", "auto")
+        preflight.check_run_id(run.settings["RUN_ID"], run.run_dir, resume)
     if given.get("DATA_PATH") and given.get("TOKENIZER_PATH"):
         paths = (trainers.find_path(given[n], first.trainer) for n in ("DATA_PATH", "TOKENIZER_PATH"))
         val = given.get("VAL_DATA_PATH")
@@ -230,16 +232,16 @@ def check(jobs: list[Job], knobs: dict[str, str]) -> None:
     preflight.check_out_dir(first.run_dir.parent)
 
 
-def write_origin(job: Job, settings: dict[str, str], config: Path) -> None:
+def write_origin(run: SeedRun, settings: dict[str, str], config: Path) -> None:
     """supervisor.json: what was asked for, from which `golf new` tells how to repeat it."""
     origin = {
         "schema": 1,
         "config": shown(config.resolve()),
-        "trainer": str(job.trainer.relative_to(REPO) if job.trainer.is_relative_to(REPO) else job.trainer),
-        "nproc_per_node": job.world,
+        "trainer": str(run.trainer.relative_to(REPO) if run.trainer.is_relative_to(REPO) else run.trainer),
+        "nproc_per_node": run.world,
         "set": dict(sorted(settings.items())),
     }
-    path = job.run_dir / "supervisor.json"
+    path = run.run_dir / "supervisor.json"
     try:
         path.write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
@@ -248,44 +250,44 @@ def write_origin(job: Job, settings: dict[str, str], config: Path) -> None:
         ) from None
 
 
-def run_job(job: Job, config: Path, watch: Watch, places: dict[str, str] | None = None) -> int:
+def run_one(run: SeedRun, config: Path, supervisor: Supervisor, places: dict[str, str] | None = None) -> int:
     """Runs it, again with half the micro-batch each time training runs out of memory; its exit code.
     places: where the trainer finds its data, instead of where the settings say."""
-    settings, extra = dict(job.settings), machine.thread_settings(job.world)
-    if job.world > 1:
+    settings, extra = dict(run.settings), machine.thread_settings(run.world)
+    if run.world > 1:
         extra |= machine.loopback()
     while True:
-        write_origin(job, settings, config)  # each time: a smaller micro-batch is told as it was
-        watch.print(f"run      {shown(job.run_dir)}" + f" (seed {job.seed})" * bool(job.seed))
+        write_origin(run, settings, config)  # each time: a smaller micro-batch is told as it was
+        supervisor.print(f"run      {shown(run.run_dir)}" + f" (seed {run.seed})" * bool(run.seed))
         env = trainers.child_env({**extra, **settings, **(places or {})})
-        code = watch.run(job.command, env, job.run_dir / "metrics.jsonl")
-        if code != OUT_OF_MEMORY or watch.stops:
+        code = supervisor.run(run.command, env, run.run_dir / "metrics.jsonl")
+        if code != OUT_OF_MEMORY or supervisor.stops:
             break
-        facts = read_run(job.run_dir)
-        if artifact := scored_artifact(job, facts):  # training again would not help
+        facts = read_run(run.run_dir)
+        if artifact := scored_artifact(run, facts):  # training again would not help
             ends = "" if settings.get("EVAL_ONLY") else ", RESUME=1 ends the run from its last checkpoint"
-            watch.say(
+            supervisor.say(
                 "out of memory while scoring; with a smaller VAL_BATCH_SIZE "
                 f"EVAL_ONLY={shlex.quote(artifact)} scores what was trained{ends}"
             )
             break
         used, smaller = smaller_micro_batch(facts, settings)
         if smaller is None:
-            watch.say(
+            supervisor.say(
                 f"out of memory with MICRO_BATCH_TOKENS={used}, the smallest: train a smaller "
                 "model, shorter sequences, or on a device with more memory"
             )
             break
-        attempt = set_aside(job.run_dir)
+        attempt = set_aside(run.run_dir)
         settings["MICRO_BATCH_TOKENS"] = str(smaller)
-        watch.say(
+        supervisor.say(
             f"out of memory with MICRO_BATCH_TOKENS={used}: starting again with {smaller} "
             f"(what failed: attempt{attempt}.train.log)"
         )
     if code == STOPPED:
-        watch.say(how_to_go_on(job.run_dir))
+        supervisor.say(how_to_go_on(run.run_dir))
     elif code:
-        watch.say(f"{shown(job.run_dir)} ended with exit code {code}; the reason stands above")
+        supervisor.say(f"{shown(run.run_dir)} ended with exit code {code}; the reason stands above")
     return code
 
 
@@ -300,13 +302,13 @@ def how_to_go_on(run_dir: Path) -> str:
     )
 
 
-def scored_artifact(job: Job, facts: dict) -> str | None:
+def scored_artifact(run: SeedRun, facts: dict) -> str | None:
     """The artifact that was being scored when a run ended; None where it had not come so far."""
-    if job.settings.get("EVAL_ONLY"):
-        return job.settings["EVAL_ONLY"]
+    if run.settings.get("EVAL_ONLY"):
+        return run.settings["EVAL_ONLY"]
     began, packed = (number(dig(facts, event, "time")) or 0.0 for event in ("start", "export"))
     name = dig(facts, "export", "artifact")  # a resumed run's metrics may hold an older one
-    return shown(job.run_dir / name) if packed > began and isinstance(name, str) else None
+    return shown(run.run_dir / name) if packed > began and isinstance(name, str) else None
 
 
 def smaller_micro_batch(facts: dict, settings: dict[str, str]) -> tuple[str, int | None]:

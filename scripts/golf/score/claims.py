@@ -16,7 +16,7 @@ SCRIPTS = {"cpu": (TORCH, MLX), "cuda": (TORCH,), "mlx": (MLX,)}  # by device, t
 
 
 @dataclass(frozen=True)
-class Entry:
+class SeedEntry:
     """One seed of a submission: what it is scored from, and what it claims."""
 
     seed: int
@@ -27,7 +27,7 @@ class Entry:
     claim: dict  # of submission.json's `seeds`
 
 
-def read_entries(folder: Path, claim: dict, device: str) -> list[Entry]:
+def read_entries(folder: Path, claim: dict, device: str) -> list[SeedEntry]:
     """Every seed that ships an artifact, with the script for cpu, cuda or mlx. GolfError where a
     counted file is not as declared."""
     declared = {}
@@ -51,7 +51,7 @@ def read_entries(folder: Path, claim: dict, device: str) -> list[Entry]:
         files = {path: folder / path for path in counted}
         listed = [{"path": path, "role": role} for path, role in declared.items()]
         size = submission.count_bytes(folder, listed, artifact).total
-        entries.append(Entry(name, files, script, artifact, size, seed))
+        entries.append(SeedEntry(name, files, script, artifact, size, seed))
     if not entries:
         raise GolfError(f"{shown(folder)}: no seed ships an artifact, so nothing can be scored")
     return entries

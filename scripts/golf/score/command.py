@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from golf.core.errors import GolfError
+from golf.core.findings import LEVELS, NOTE, PASS
 from golf.core.packages import missing
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.submission import require_folder
@@ -104,9 +105,8 @@ def table(report: dict) -> str:
 
 
 def rule_line(rule: dict) -> str:
-    level = {True: "PASS", False: "FAIL", None: "NEEDS-HUMAN"}[rule["passed"]]
-    level = "NOTE" if rule["id"] == DUE else level
-    sentence = "" if level == "PASS" else f": {rule['sentence']}"  # audit.json has all of them
+    level = NOTE if rule["id"] == DUE else LEVELS[rule["passed"]]
+    sentence = "" if level == PASS else f": {rule['sentence']}"  # audit.json has all of them
     return f"{level:<11} {rule['id']:<14} {rule['figure']}{sentence}"
 
 

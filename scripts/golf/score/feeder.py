@@ -1,8 +1,7 @@
-"""What scorer and audit share: how tokens are fed to a submission, and how a rule ends."""
+"""A submission as scorer and audit see it, and how it misbehaves."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -33,13 +32,3 @@ class Feeder(Protocol):
         Row i is about the token that follows tokens[i]. The array is the caller's own. Raises
         Fault.
         """
-
-
-@dataclass(frozen=True)
-class AuditRule:
-    """One rule's outcome."""
-
-    id: str
-    passed: bool | None  # None: could not be judged, a person must
-    figure: str  # what was measured, with its unit
-    sentence: str  # what that means, for a person

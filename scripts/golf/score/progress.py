@@ -13,7 +13,7 @@ def say(text: str) -> None:
     print(f"golf score: {text}", file=sys.stderr, flush=True)
 
 
-class Progress:
+class TimeLeft:
     """Says how long a pass will take, as soon as that can be known, and now and then what is left.
 
     what: the pass; count: its targets; again: those that the audit will ask for after it.

@@ -16,17 +16,17 @@ import numpy as np
 
 from golf.core import submission, track, trainers
 from golf.core.errors import GolfError
-from golf.core.findings import RULING
+from golf.core.findings import FAIL, HUMAN, RULING, Finding, as_json, judged, verdict
 from golf.core.json_io import dig, number, objects
 from golf.core.paths import shown
 from golf.score import stream as streams
 from golf.score.audit.control import Control
 from golf.score.audit.passes import Pass, Text, feed
 from golf.score.audit.rules import FULL, MOST_HELD_OUT, QUICK, RECORD, Size, audit, draw_uniform, in_time
-from golf.score.claims import MLX, TORCH, Entry, read_entries
+from golf.score.claims import MLX, TORCH, SeedEntry, read_entries
 from golf.score.command import DUE, NO_SANDBOX
-from golf.score.feeder import AuditRule, Fault
-from golf.score.progress import FIRST_CALLS, Progress, say
+from golf.score.feeder import Fault
+from golf.score.progress import FIRST_CALLS, TimeLeft, say
 from golf.score.sandbox import bwrap as sandbox
 from golf.score.sandbox.bwrap import Limits
 from golf.score.sandbox.client import Remote
@@ -50,7 +50,7 @@ class Result:
     bytes_total: int
     claimed: dict[str, float | None]
     official: dict | None = None  # val_loss, val_bpb, segments; None where no whole score was taken
-    rules: list[AuditRule] = field(default_factory=list)
+    rules: list[Finding] = field(default_factory=list)
     targets: int = 0  # compared with the claim
     fed: int = 0  # of the stream, in the official pass
     load_seconds: float = 0.0
@@ -58,11 +58,11 @@ class Result:
     peak_memory_bytes: int = 0
 
     def add(self, rule: str, passed: bool | None, figure: str, sentence: str) -> None:
-        self.rules.append(AuditRule(rule, passed, figure, sentence))
+        self.rules.append(judged(rule, passed, figure, sentence))
 
 
 @dataclass(frozen=True)
-class Job:
+class Setup:
     """What is the same for every seed."""
 
     rules: dict  # track.json
@@ -72,7 +72,7 @@ class Job:
     device: str
     lane: str | None
     quick: bool
-    start: Callable[[Entry, str], Remote]
+    start: Callable[[SeedEntry, str], Remote]
     sandboxed: bool
     control: Control
     rng: np.random.Generator
@@ -156,11 +156,11 @@ def score(
     trainers.check_trainer(folder / entries[0].script)  # what is missing here is no fault of it
     vocab = len(source.vocabulary)
 
-    def start(entry: Entry, device: str) -> Remote:
+    def start(entry: SeedEntry, device: str) -> Remote:
         paths = entry.files, entry.script, entry.artifact
         return Remote(*paths, device, vocab, limits, sandboxed)
 
-    job = Job(
+    setup = Setup(
         rules=rules,
         stream=stream,
         holdout=held_out,
@@ -173,9 +173,9 @@ def score(
         control=Control(rules, folder, device, vocab, start),
         rng=rng,
     )
-    results = [score_entry(job, entry) for entry in entries]
-    general = general_rules(job, source, claim, results)
-    return report_of(job, folder, source, claim, results, general)
+    results = [score_entry(setup, entry) for entry in entries]
+    general = general_rules(setup, source, claim, results)
+    return report_of(setup, folder, source, claim, results, general)
 
 
 # ---- What is scored
@@ -238,7 +238,7 @@ def hold_out(
     return rest if len(rest) else None, "public"
 
 
-def pick_seeds(entries: list[Entry], seed: int | None, quick: bool) -> list[Entry]:
+def pick_seeds(entries: list[SeedEntry], seed: int | None, quick: bool) -> list[SeedEntry]:
     """--quick takes one at random where none is named."""
     if seed is not None:
         found = [entry for entry in entries if entry.seed == seed]
@@ -252,20 +252,20 @@ def pick_seeds(entries: list[Entry], seed: int | None, quick: bool) -> list[Entr
 # ---- One seed
 
 
-def score_entry(job: Job, entry: Entry) -> Result:
+def score_entry(setup: Setup, entry: SeedEntry) -> Result:
     """Feeds the stream, compares with the claim, audits. A Fault is a finding and ends it, and so is
     whatever else goes wrong meanwhile: a submission that breaks the scorer gets no better report."""
     claimed = {name: number(entry.claim.get(name)) for name in ("val_loss", "val_bpb")}
     result = Result(entry.seed, entry.bytes_total, claimed)
-    cap = job.rules["cap_bytes"]
+    cap = setup.rules["cap_bytes"]
     room = f"{entry.bytes_total:,} of {cap:,} bytes"
     result.add("bytes", entry.bytes_total <= cap, room, "script, artifact and what else counts")
-    say(f"seed {entry.seed}: loading on {job.device}")
+    say(f"seed {entry.seed}: loading on {setup.device}")
     remote = None
     try:
-        with job.start(entry, job.device) as remote:
+        with setup.start(entry, setup.device) as remote:
             result.load_seconds = remote.load_seconds
-            score_stream(job, entry, remote, result)
+            score_stream(setup, entry, remote, result)
     except Fault as fault:
         result.add(fault.rule, False, "ended", fault.message)
     except Exception as error:
@@ -276,43 +276,43 @@ def score_entry(job: Job, entry: Entry) -> Result:
     return result
 
 
-def score_stream(job: Job, entry: Entry, remote: Remote, result: Result) -> None:
+def score_stream(setup: Setup, entry: SeedEntry, remote: Remote, result: Result) -> None:
     """The official pass, what it says of the claims, and the audit."""
-    text = job.text
-    first = first_pass(job, remote)
+    text = setup.text
+    first = first_pass(setup, remote)
     result.fed, result.score_seconds = text.scored, first.seconds
-    log_probs = np.full(len(job.stream), np.nan)  # of the targets that were fed
-    for (start, stop), at in zip(job.parts, text.begins):
+    log_probs = np.full(len(setup.stream), np.nan)  # of the targets that were fed
+    for (start, stop), at in zip(setup.parts, text.begins):
         log_probs[start:stop] = first.log_probs[at : at + stop - start]
-    found = score_of_segments(job.stream, log_probs, job.segments)
-    result.targets = sum(stop - start for start, stop in map(job.edges, job.segments))
-    if job.whole:
-        result.official = official_score(job.stream, log_probs, found)
-        compare_score(job, result)
-    if not job.partial:
-        compare_segments(result, claimed_segments(entry), found, job.whole)
-    budget = None if job.partial or not job.whole else job.rules["eval_seconds"]
-    result.rules.append(in_time(first.seconds, budget, job.lane == "record" and job.device == "cuda"))
-    job.control.recall(entry, text, first)
-    options = dict(reference=job.control, size=job.size, log=say)
-    options |= dict(progress=lambda: Progress("the audit", len(text)).tell)
-    found = audit(remote, text, first, job.rng, **options)
-    result.rules += found if job.control.entry else [beside_a_bigram(rule) for rule in found]
+    found = score_of_segments(setup.stream, log_probs, setup.segments)
+    result.targets = sum(stop - start for start, stop in map(setup.edges, setup.segments))
+    if setup.whole:
+        result.official = official_score(setup.stream, log_probs, found)
+        compare_score(setup, result)
+    if not setup.partial:
+        compare_segments(result, claimed_segments(entry), found, setup.whole)
+    budget = None if setup.partial or not setup.whole else setup.rules["eval_seconds"]
+    result.rules.append(in_time(first.seconds, budget, setup.lane == "record" and setup.device == "cuda"))
+    setup.control.recall(entry, text, first)
+    options = dict(reference=setup.control, size=setup.size, log=say)
+    options |= dict(progress=lambda: TimeLeft("the audit", len(text)).tell)
+    found = audit(remote, text, first, setup.rng, **options)
+    result.rules += found if setup.control.entry else [beside_a_bigram(rule) for rule in found]
 
 
-def beside_a_bigram(rule: AuditRule) -> AuditRule:
+def beside_a_bigram(rule: Finding) -> Finding:
     """A bigram model explains few large leads: the learning example, honest, is far ahead of it by them."""
-    if rule.id != "tails" or rule.passed is not False:
+    if rule.rule != "tails" or rule.level != FAIL:
         return rule
     why = "more large leads on the stream; a bigram control cannot tell why"
-    return replace(rule, passed=None, sentence=why)
+    return replace(rule, level=HUMAN, message=why)
 
 
-def first_pass(job: Job, remote: Remote) -> Pass:
+def first_pass(setup: Setup, remote: Remote) -> Pass:
     """Feeds the text once. It is cut as often as in the audit's pass."""
-    text = job.text
-    progress = Progress(f"feeding {len(text):,} targets", len(text), len(text))
-    cuts = np.concatenate((np.cumsum(FIRST_CALLS) - 1, draw_uniform(job.rng, text, job.size)))
+    text = setup.text
+    progress = TimeLeft(f"feeding {len(text):,} targets", len(text), len(text))
+    cuts = np.concatenate((np.cumsum(FIRST_CALLS) - 1, draw_uniform(setup.rng, text, setup.size)))
     first = feed(remote, text, cuts, progress.tell)
     lost = np.flatnonzero(~np.isfinite(first.log_probs[: text.scored]))
     if len(lost):
@@ -341,17 +341,17 @@ def bits_a_byte(nats: float, size: int) -> float:
 # ---- Claims
 
 
-def compare_score(job: Job, result: Result) -> None:
+def compare_score(setup: Setup, result: Result) -> None:
     official, claimed = result.official, result.claimed
-    if job.partial:
-        of = f"{result.targets:,} of {job.rules['targets']:,} targets"
+    if setup.partial:
+        of = f"{result.targets:,} of {setup.rules['targets']:,} targets"
         result.add("claim", None, of, "a part was scored; leave --targets out for a verdict")
     elif None in claimed.values():
         told = f"official {official['val_bpb']:.6f} bits a byte"
         result.add("claim", None, told, "it claims no val_loss or no val_bpb to compare with")
     else:
-        nats = (official["val_loss"] - claimed["val_loss"]) * len(job.stream)
-        by_loss = bits_a_byte(nats, int(job.stream.target_bytes.sum()))
+        nats = (official["val_loss"] - claimed["val_loss"]) * len(setup.stream)
+        by_loss = bits_a_byte(nats, int(setup.stream.target_bytes.sum()))
         better = max(official["val_bpb"] - claimed["val_bpb"], by_loss)
         result.add(
             "claim",
@@ -361,7 +361,7 @@ def compare_score(job: Job, result: Result) -> None:
         )
 
 
-def claimed_segments(entry: Entry) -> list[list[float]] | None:
+def claimed_segments(entry: SeedEntry) -> list[list[float]] | None:
     """64 pairs [nats, bytes], or None."""
     value = entry.claim.get("segments")
     if not isinstance(value, list) or len(value) != SEGMENTS:
@@ -395,22 +395,22 @@ def compare_segments(result: Result, claimed, found: dict[int, list], exact: boo
     result.add("segments", right or (None if not exact else False), figure, sentence)
 
 
-def general_rules(job: Job, source: streams.Source, claim: dict, results: list[Result]) -> list[AuditRule]:
+def general_rules(setup: Setup, source: streams.Source, claim: dict, results: list[Result]) -> list[Finding]:
     """What holds for the submission as a whole."""
-    rules = [job.control.rule()]
+    rules = [setup.control.rule()]
     for name, value in source.hashes.items():
-        if job.rules["data"].get(name) is None:
+        if setup.rules["data"].get(name) is None:
             told = "as the claim's" if dig(claim, "data", name) == value else "NOT the claim's"
             rules.append(
-                AuditRule("data-unpinned", None, f"{name} {value[:12]}, {told}", "the track pins none yet")
+                judged("data-unpinned", None, f"{name} {value[:12]}, {told}", "the track pins none yet")
             )
-    if job.kind == "public":
+    if setup.kind == "public":
         figure = "public text alone: that an entry knows it by heart cannot be excluded"
-        passed = None if job.lane == "record" else True
-        rules.append(AuditRule("holdout-public", passed, figure, "score it with --holdout (golf.sh holdout)"))
-    if not job.sandboxed:
-        rules.append(AuditRule("sandbox", None, "none", "scored without a sandbox: read its code first"))
-    rules += claim_mean(job, claim, results)
+        passed = None if setup.lane == "record" else True
+        rules.append(judged("holdout-public", passed, figure, "score it with --holdout (golf.sh holdout)"))
+    if not setup.sandboxed:
+        rules.append(judged("sandbox", None, "none", "scored without a sandbox: read its code first"))
+    rules += claim_mean(setup, claim, results)
     seeds = objects(claim, "seeds")
     if len(results) < len(seeds):
         shipped = sum(seed.get("artifact") is not None for seed in seeds)
@@ -419,62 +419,60 @@ def general_rules(job: Job, source: streams.Source, claim: dict, results: list[R
         if shipped < len(seeds):
             sentence += f"; {len(seeds) - shipped} ship no artifact, so nobody can score them"
         # which of those that could be scored are is the caller's choice; `whole-score-due` says so too
-        rules.append(AuditRule("seeds", None if shipped < len(seeds) else True, told, sentence))
-    if job.quick or len(results) < len(seeds) or job.partial:
-        rules.append(AuditRule(DUE, True, "not whole", whole_score_due(job, len(results), len(seeds))))
+        rules.append(judged("seeds", None if shipped < len(seeds) else True, told, sentence))
+    if setup.quick or len(results) < len(seeds) or setup.partial:
+        rules.append(judged(DUE, True, "not whole", whole_score_due(setup, len(results), len(seeds))))
     return rules
 
 
-def whole_score_due(job: Job, scored: int, seeds: int) -> str:
+def whole_score_due(setup: Setup, scored: int, seeds: int) -> str:
     """What this score cannot show."""
     lacks = []
     if scored < seeds:
         lacks.append(f"{seeds - scored} of {seeds} seeds")
-    if not job.whole:
+    if not setup.whole:
         lacks.append(f"{SEGMENTS - QUICK_SEGMENTS} of {SEGMENTS} segments of each seed")
-    if job.partial:
+    if setup.partial:
         lacks.append("the targets after these")
-    if job.quick:
+    if setup.quick:
         lacks.append("rarer peeking, and less text known by heart, than its figures tell")
     due = "score again without --quick, --seed and --targets: this shows nothing of "
     return due + ", ".join(lacks)
 
 
-def claim_mean(job: Job, claim: dict, results: list[Result]) -> list[AuditRule]:
+def claim_mean(setup: Setup, claim: dict, results: list[Result]) -> list[Finding]:
     """The claimed mean, against official scores where there are some and claims where there are none."""
     scores = {result.seed: result.official["val_bpb"] for result in results if result.official}
     seeds, claimed = objects(claim, "seeds"), number(claim.get("val_bpb"))
     values = [scores.get(seed.get("seed"), number(seed.get("val_bpb"))) for seed in seeds]
-    if job.partial or not scores or not values:
+    if setup.partial or not scores or not values:
         return []
     told = f"the mean of {len(values)} seeds, {len(scores)} of them scored"
     if claimed is None or None in values:
-        return [AuditRule("claim-mean", None, "none to compare", f"{told}; a val_bpb is missing")]
+        return [judged("claim-mean", None, "none to compare", f"{told}; a val_bpb is missing")]
     official = statistics.fmean(values)
     figure = f"claimed {claimed:.6f}, official {official:.6f} bits a byte"
-    return [AuditRule("claim-mean", official - claimed <= SCORE_TOLERANCE, figure, told)]
+    return [judged("claim-mean", official - claimed <= SCORE_TOLERANCE, figure, told)]
 
 
 # ---- The report
 
 
-def report_of(job: Job, folder: Path, source, claim: dict, results: list[Result], general) -> dict:
-    found = [rule.passed for rule in general + [r for result in results for r in result.rules]]
-    verdict = "FAIL" if False in found else "NEEDS-HUMAN" if None in found else "PASS"
+def report_of(setup: Setup, folder: Path, source, claim: dict, results: list[Result], general) -> dict:
     return {
         "schema_version": SCHEMA_VERSION,
-        "verdict": verdict,
+        "verdict": verdict([*general, *(rule for result in results for rule in result.rules)]),
         "ruling": RULING,
         "folder": shown(folder),
-        "track": job.rules["name"],
-        "lane": job.lane,
+        "track": setup.rules["name"],
+        "lane": setup.lane,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "mode": "quick" if job.quick else "part" if job.partial else "whole",
-        "targets": len(job.stream),
-        "device": job.device,
+        "mode": "quick" if setup.quick else "part" if setup.partial else "whole",
+        "targets": len(setup.stream),
+        "device": setup.device,
         "machine": f"{os.cpu_count()}-core {platform.machine()}, {platform.system()}",
-        "sandbox": "bubblewrap" if job.sandboxed else "none",
-        "data": {"name": job.rules["data"]["name"], **source.hashes},
-        "rules": [asdict(rule) for rule in general],
-        "seeds": [asdict(result) for result in results],
+        "sandbox": "bubblewrap" if setup.sandboxed else "none",
+        "data": {"name": setup.rules["data"]["name"], **source.hashes},
+        "rules": [as_json(rule) for rule in general],
+        "seeds": [{**asdict(each), "rules": [as_json(rule) for rule in each.rules]} for each in results],
     }

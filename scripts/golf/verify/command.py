@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 
-from golf.core.findings import RULING
+from golf.core.findings import LEVELS, RULING
 from golf.core.packages import missing
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.submission import require_folder
@@ -49,6 +49,4 @@ def table(report: dict) -> list[str]:
         steps = "/".join("?" if n is None else f"{n:.0f}" for n in (s["steps"], s["claimed_steps"]))
         scores = f"{s['claimed']:>9.4f} {s['retrained']:>9.4f}"
         lines.append(f"{s['seed']:>8} {scores} {steps:>13} {s['seconds']:>8.0f}")
-    level = {True: "PASS", False: "FAIL", None: "NEEDS-HUMAN"}
-    rules = report["rules"]
-    return lines + [f"{level[r['passed']]:<11} {r['id']:<14} {r['figure']}" for r in rules]
+    return lines + [f"{LEVELS[r['passed']]:<11} {r['id']:<14} {r['figure']}" for r in report["rules"]]

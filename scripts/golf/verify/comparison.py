@@ -17,12 +17,12 @@ from golf.check import command as check
 from golf.core import runlog, submission, track
 from golf.core.errors import GolfError
 from golf.core.files import sha256
-from golf.core.findings import FAIL
+from golf.core.findings import FAIL, Finding, judged, verdict
 from golf.core.json_io import dig, number, objects, read_json
 from golf.core.paths import REPO, shown
 from golf.score import stream
-from golf.score.claims import MLX, TORCH, Entry, read_entries
-from golf.score.scorer import score
+from golf.score.claims import MLX, TORCH, SeedEntry, read_entries
+from golf.score.scorer import CUDA_SIGNS, score
 from golf.verify import retrain
 
 SIGMAS = 3  # of the seeds' spread that a retrained mean may be worse by
@@ -31,17 +31,7 @@ BY_ITSELF = 0.8  # of the budget: a training that took less was not ended by the
 SAME_STEPS = (0.95, 1.1)  # retrained steps / claimed: outside, machines were not equally fast
 ENV_BYTES = 4096  # a configuration is short; text or weights in it are not
 GRACE_SECONDS = 1800.0  # and four times what scoring took: then a training is ended
-CUDA_SIGNS = ("/dev/nvidiactl", "/dev/dxg")
 PLACES = ("DATA_PATH", "VAL_DATA_PATH", "TOKENIZER_PATH", "EVAL_ONLY", *submission.NOT_REPEATED)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One outcome; passed None: a person must judge."""
-
-    id: str
-    passed: bool | None
-    figure: str
 
 
 @dataclass(frozen=True)
@@ -83,15 +73,14 @@ def verify(
         say(f"seed {plan.entry.seed}: trained; now the official score")
         seeds.append(score_again(folder, claim, rules, plan, trained, data))
     found = [*judge(rules, claim, seeds), *clock(plans, seeds, by_steps), *extras(entries[0])]
-    passed = [rule.passed for rule in found]
     return {
         "schema_version": 1,
-        "verdict": "FAIL" if False in passed else "NEEDS-HUMAN" if None in passed else "PASS",
+        "verdict": verdict(found),
         "folder": shown(folder),
         "track": rules["name"],
         "device": device,
         "machine": f"{os.cpu_count()}-core {platform.machine()}, {platform.system()}",
-        "rules": [asdict(rule) for rule in found],
+        "rules": [dict(id=f.rule, passed=f.passed, figure=f.figure) for f in found],
         "seeds": [asdict(each) for each in seeds],
     }
 
@@ -126,7 +115,7 @@ def pick_device(folder: Path, claim: dict, asked: str) -> str:
     return told if asked == "auto" else asked
 
 
-def pick_seeds(entries: list[Entry], seed: int | None) -> list[Entry]:
+def pick_seeds(entries: list[SeedEntry], seed: int | None) -> list[SeedEntry]:
     found = [entry for entry in entries if seed in (None, entry.seed)]
     if not found:
         raise GolfError(f"no seed {seed}; there are {', '.join(str(e.seed) for e in entries)}", 2)
@@ -134,7 +123,7 @@ def pick_seeds(entries: list[Entry], seed: int | None) -> list[Entry]:
 
 
 def make_plan(
-    folder: Path, claim: dict, rules: dict, entry: Entry, device: str, data: Path | None, by_steps: bool
+    folder: Path, claim: dict, rules: dict, entry: SeedEntry, device: str, data: Path | None, by_steps: bool
 ) -> retrain.Plan:
     """GolfError where the entry cannot be trained here as it was."""
     stream.load(rules, data)  # what it will be scored on is whole, and the track's
@@ -164,7 +153,7 @@ def make_plan(
     )
 
 
-def configuration(folder: Path, claim: dict, entry: Entry) -> tuple[dict[str, str], int, list[str]]:
+def configuration(folder: Path, claim: dict, entry: SeedEntry) -> tuple[dict[str, str], int, list[str]]:
     """(variables, processes, arguments) of the entry's command; the check held it against its env."""
     where = f"{shown(folder)}: command"
     try:
@@ -188,7 +177,7 @@ def targets_asked(env: dict[str, str]) -> int:
     return int(text) if re.fullmatch(r"[0-9]{1,8}", text) else 0
 
 
-def train_shards(folder: Path, data: Path, entry: Entry) -> list[Path]:
+def train_shards(folder: Path, data: Path, entry: SeedEntry) -> list[Path]:
     """The first train shards, as many as the entry had."""
     found = sorted(data.glob("fineweb_train_*.bin"))
     metrics = folder / f"metrics_seed{entry.seed}.jsonl"
@@ -200,14 +189,14 @@ def train_shards(folder: Path, data: Path, entry: Entry) -> list[Path]:
     return found[:wanted]
 
 
-def log_of(folder: Path, entry: Entry) -> dict:
+def log_of(folder: Path, entry: SeedEntry) -> dict:
     """The last line of the seed's log that tells train_seconds, tokens and steps."""
     path = folder / str(entry.claim.get("log"))
     found = runlog.final_lines(path)["train"] if path.is_file() else []
     return found[-1] if found else {}
 
 
-def steps_instead(folder: Path, entry: Entry, env: dict[str, str]) -> dict[str, str]:
+def steps_instead(folder: Path, entry: SeedEntry, env: dict[str, str]) -> dict[str, str]:
     """The variables that make a run end by its steps, not by the clock."""
     steps = number(log_of(folder, entry).get("steps"))
     script = entry.files[entry.script].read_text("utf-8", "replace").lower()
@@ -270,7 +259,7 @@ def spread_of(rules: dict, claim: dict) -> tuple[float, str]:
     return USUAL_SPREAD, "no seeds to tell it by"
 
 
-def judge(rules: dict, claim: dict, seeds: list[Seed]) -> list[Rule]:
+def judge(rules: dict, claim: dict, seeds: list[Seed]) -> list[Finding]:
     """Whether the retrained mean is as good as the claimed one."""
     claimed, got = (statistics.fmean([getattr(s, n) for s in seeds]) for n in ("claimed", "retrained"))
     spread, whose = spread_of(rules, claim)
@@ -294,27 +283,29 @@ def judge(rules: dict, claim: dict, seeds: list[Seed]) -> list[Rule]:
         passed = False if ratio is not None and ratio >= low else None
     if passed is None and ratio is not None:
         speed += ": another speed, compare with --steps"
-    found = [Rule("retrained", passed, f"{figure}; {speed}")]
+    found = [judged("retrained", passed, f"{figure}; {speed}")]
     for seed in seeds:
         if seed.failed:
-            found.append(Rule("audit", False, f"seed {seed.seed} retrained: {', '.join(seed.failed)} failed"))
+            found.append(
+                judged("audit", False, f"seed {seed.seed} retrained: {', '.join(seed.failed)} failed")
+            )
     return found
 
 
-def clock(plans: list[retrain.Plan], seeds: list[Seed], by_steps: bool) -> list[Rule]:
+def clock(plans: list[retrain.Plan], seeds: list[Seed], by_steps: bool) -> list[Finding]:
     """Whether the artifacts were there in time, by our clock."""
     if by_steps:
-        return [Rule("clock", True, "not judged: --steps trains without a clock")]
+        return [judged("clock", True, "not judged: --steps trains without a clock")]
     allowed = plans[0].budget + retrain.OTHER_SECONDS
     worst = max(seed.seconds for seed in seeds)
     text = f"artifact after {worst:.0f} s; {allowed:g} s for training and what comes before and after"
-    return [Rule("clock", True if worst <= allowed else None, text)]
+    return [judged("clock", True if worst <= allowed else None, text)]
 
 
-def extras(entry: Entry) -> list[Rule]:
+def extras(entry: SeedEntry) -> list[Finding]:
     """Counted files besides script and artifact that are no Python: they may hold trained weights."""
     others = [n for n in entry.files if n not in (entry.script, entry.artifact) and not n.endswith(".py")]
     if not others:
         return []
     text = f"{', '.join(map(ascii, others))[:200]} was there while it trained: what is in it?"
-    return [Rule("score-files", None, text)]
+    return [judged("score-files", None, text)]

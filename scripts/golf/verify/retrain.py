@@ -25,7 +25,7 @@ from golf.core.errors import GolfError
 from golf.core.paths import shown
 from golf.core.processes import kill_tree
 from golf.score import stream
-from golf.score.claims import Entry
+from golf.score.claims import SeedEntry
 from golf.score.sandbox import bwrap as sandbox
 
 HOME, WORK, CODE, DATA = "/verify/home", "/verify/work", "/verify/entry", "/verify/data"
@@ -33,8 +33,6 @@ ALONE = ("--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", 
 HIDDEN = ("/usr/share", "/usr/local/share", "/usr/src", "/usr/local/src")  # they hold texts
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives")
-CUDA_DEVICES = ("nvidia*", "dxg")
-PASSED_ON = sandbox.PASSED_ON
 OTHER_SECONDS = 300.0  # for imports, compiling and packing; a longer training is seen beyond it
 TICK_SECONDS = 0.2
 
@@ -43,7 +41,7 @@ TICK_SECONDS = 0.2
 class Plan:
     """How one seed is trained again."""
 
-    entry: Entry
+    entry: SeedEntry
     env: dict[str, str]  # of the entry, without what names places
     arguments: list[str]  # behind the script's name
     world: int  # processes, by torchrun
@@ -97,7 +95,7 @@ def train(plan: Plan, folder: Path) -> Trained:
     return Trained(artifact, seconds, log, told.get("steps"), told.get("train_seconds"))
 
 
-def packed_name(entry: Entry) -> str:
+def packed_name(entry: SeedEntry) -> str:
     """What a run calls its artifact: final_model_seed<S>.int8.zlib without the seed."""
     return Path(entry.artifact).name.replace(f"_seed{entry.seed}.", ".", 1)
 
@@ -176,7 +174,7 @@ def last_written(work: Path, artifact: str) -> list[tuple]:
 
 def environment() -> dict[str, str]:
     """What a trainer sees besides its entry's variables; of ours, nothing that leads anywhere."""
-    env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    env = {name: os.environ[name] for name in sandbox.PASSED_ON if name in os.environ}
     path = f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin"
     return env | {"HOME": HOME, "USER": "trainer", "TMPDIR": "/tmp", "PATH": path, "PYTHONUNBUFFERED": "1"}
 
@@ -232,7 +230,7 @@ def sandboxed(plan: Plan, folders: tuple[Path, Path, Path]) -> list[str]:
     args += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm"]
     if plan.device == "cuda":
         args += ["--ro-bind", "/sys", "/sys"]
-        for path in (p for pattern in CUDA_DEVICES for p in sorted(Path("/dev").glob(pattern))):
+        for path in (p for pattern in sandbox.CUDA_DEVICES for p in sorted(Path("/dev").glob(pattern))):
             args += ["--dev-bind", str(path), str(path)]
     args += ["--ro-bind", str(code), CODE, "--bind", str(work), WORK]
     datasets = f"{DATA}/datasets/{plan.data_name}"

@@ -10,12 +10,13 @@ import numpy as np
 from golf.core import track, trainers
 from golf.core.errors import GolfError
 from golf.core.files import sha256
+from golf.core.findings import Finding, judged
 from golf.core.submission import read_claim
 from golf.score.audit.passes import Pass, Text, feed
 from golf.score.audit.reference import bigram_log_probs
-from golf.score.claims import Entry, read_entries
-from golf.score.feeder import AuditRule, Fault
-from golf.score.progress import Progress, say
+from golf.score.claims import SeedEntry, read_entries
+from golf.score.feeder import Fault
+from golf.score.progress import TimeLeft, say
 from golf.score.sandbox.client import Remote
 
 BIGRAM = "a bigram model, counted over the audited text"
@@ -35,7 +36,7 @@ class Control:
         folder: Path,
         device: str,
         vocab: int,
-        start: Callable[[Entry, str], Remote],
+        start: Callable[[SeedEntry, str], Remote],
     ):
         self.name, self.vocab, self.start = rules.get("audit_control"), vocab, start
         self.device = "cpu" if device == "mlx" else device  # with either script
@@ -61,12 +62,12 @@ class Control:
             say(f"audit: {len(text):,} targets by the control, {self.name}")
             try:
                 with self.start(self.entry, self.device) as remote:
-                    return feed(remote, text, tell=Progress("the control", len(text)).tell).log_probs
+                    return feed(remote, text, tell=TimeLeft("the control", len(text)).tell).log_probs
             except Fault as fault:
                 self.give_up(fault.message)
         return bigram_log_probs(text.inputs, text.targets, self.vocab)
 
-    def recall(self, entry: Entry, text: Text, passed: Pass) -> None:
+    def recall(self, entry: SeedEntry, text: Text, passed: Pass) -> None:
         """An entry with the control's own files has just been fed this text: that is the answer."""
         if self.entry and contents(entry) == contents(self.entry):
             self.asked, self.answer = text, passed.log_probs
@@ -75,15 +76,15 @@ class Control:
         self.entry, self.trouble = None, f"the track's audit_control {self.name} cannot be used: {why}"
         say(f"{self.trouble}; a bigram model stands in, which shows less")
 
-    def rule(self) -> AuditRule:
+    def rule(self) -> Finding:
         """Which model the submission was compared with."""
         if self.entry:
             figure = f"{self.name}, seed {self.entry.seed}"
-            return AuditRule("control", True, figure, "the track's audit_control, run as a submission is")
+            return judged("control", True, figure, "the track's audit_control, run as a submission is")
         sentence = self.trouble or "the track names no audit_control"
-        return AuditRule("control", None if self.trouble else True, BIGRAM, sentence)
+        return judged("control", None if self.trouble else True, BIGRAM, sentence)
 
 
-def contents(entry: Entry) -> dict[str, str]:
+def contents(entry: SeedEntry) -> dict[str, str]:
     """The SHA-256 of each counted file."""
     return {path: sha256(source) for path, source in entry.files.items()}

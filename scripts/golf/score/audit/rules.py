@@ -14,10 +14,11 @@ from functools import cached_property
 
 import numpy as np
 
+from golf.core.findings import Finding, judged
 from golf.score.audit.passes import SUM_TOLERANCE, Pass, Text, feed
 from golf.score.audit.reference import Gap, compare_texts
 from golf.score.audit.tokenizer import tokenizer
-from golf.score.feeder import AuditRule, Fault, Feeder
+from golf.score.feeder import Fault, Feeder
 
 MEAN_TOLERANCE = 1e-4  # bits a byte: how far two passes may differ in the mean
 ROW_TOLERANCE = 1e-3  # nats: how far two scores of a target may, where arithmetic is not noisy
@@ -71,7 +72,7 @@ def audit(
     size: Size = FULL,
     log: Callable[[str], None] = print,
     progress: Callable[[], Callable[[int], None]] = lambda: lambda at: None,
-) -> list[AuditRule]:
+) -> list[Finding]:
     """Every rule's outcome. A submission's misbehaviour ends the audit and is a finding too.
 
     first: the official pass, which was cut at uniform places. rng: seeded from what the submission
@@ -89,7 +90,7 @@ def audit(
         pair = Pair(text, first, second, control)
         rules += [deterministic(pair), causal(pair)]
     except Fault as fault:
-        rules.append(AuditRule(fault.rule, False, "the audit ended", fault.message))
+        rules.append(judged(fault.rule, False, "the audit ended", fault.message))
     rules += [rule(text, first, control) for rule in (at_first_sight, held_out, tails)]
     if all(rule.id != "normalised" for rule in rules):
         rules.append(normalised(worst_sum))
@@ -126,30 +127,30 @@ def suspicion(lead: np.ndarray, control: np.ndarray) -> np.ndarray:
 # ---- What the first pass shows by itself
 
 
-def complete(text: Text, first: Pass) -> AuditRule:
+def complete(text: Text, first: Pass) -> Finding:
     scored = int(np.isfinite(first.log_probs[: text.scored]).sum())
     whole = len(first.log_probs) == len(text) and scored == text.scored
     meaning = "each target is scored once, in order; the scorer holds the stream, not the submission"
-    return AuditRule("complete", whole, f"{scored:,} of {text.scored:,} targets fed", meaning)
+    return judged("complete", whole, f"{scored:,} of {text.scored:,} targets fed", meaning)
 
 
-def in_time(seconds: float, budget: float | None, same_device: bool) -> AuditRule:
+def in_time(seconds: float, budget: float | None, same_device: bool) -> Finding:
     """budget: the track's, seconds; None: it has none. same_device: as the lane's."""
     figure = f"{seconds:.1f} s"
     if budget is None:
-        return AuditRule("in-time", True, figure, "the track sets no limit")
+        return judged("in-time", True, figure, "the track sets no limit")
     within = seconds <= budget
     figure += f" of {budget:g} s"
     if same_device:
-        return AuditRule("in-time", within, figure, "measured from outside, loading and reset included")
+        return judged("in-time", within, figure, "measured from outside, loading and reset included")
     meaning = "not a device of the lane's class: says little of the time on that"
-    return AuditRule("in-time", None, figure, meaning)
+    return judged("in-time", None, figure, meaning)
 
 
-def normalised(worst: float) -> AuditRule:
+def normalised(worst: float) -> Finding:
     figure = f"largest |log-sum-exp| {worst:.2g} nats, {SUM_TOLERANCE:g} allowed"
     meaning = "every row of every pass; it is taken off before the target's probability is read"
-    return AuditRule("normalised", worst <= SUM_TOLERANCE, figure, meaning)
+    return judged("normalised", worst <= SUM_TOLERANCE, figure, meaning)
 
 
 # ---- Two passes, cut at different places
@@ -198,7 +199,7 @@ def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.nan_to_num(a - b, nan=0.0, posinf=99.0, neginf=-99.0)
 
 
-def deterministic(pair: Pair) -> AuditRule:
+def deterministic(pair: Pair) -> Finding:
     apart, noise, allowed = pair.apart, pair.noise, pair.row_allowed
     mean, off = float(apart.mean()), int((np.abs(apart) > allowed).sum())
     exact = not off or allowed > ROW_TOLERANCE  # noise of all rows has its outliers
@@ -210,10 +211,10 @@ def deterministic(pair: Pair) -> AuditRule:
     meaning = "two passes in new processes, cut elsewhere, agree"
     if not passed:
         meaning = "two passes disagree: rows depend on chance, or on where calls end"
-    return AuditRule("deterministic", bool(passed), figure, meaning)
+    return judged("deterministic", bool(passed), figure, meaning)
 
 
-def causal(pair: Pair) -> AuditRule:
+def causal(pair: Pair) -> Finding:
     uniform = pair.gains(pair.first, pair.second)
     gains = np.concatenate((uniform, pair.gains(pair.second, pair.first)))
     allowed, mean = pair.row_allowed, float(uniform.mean())
@@ -227,7 +228,7 @@ def causal(pair: Pair) -> AuditRule:
     if not passed:
         better = "better" if gains.sum() > 0 else "different"
         meaning = f"rows are {better} where the call holds the next token already: it peeks"
-    return AuditRule("causal", bool(passed), figure, meaning)
+    return judged("causal", bool(passed), figure, meaning)
 
 
 def smallest_share(draws: int) -> int:
@@ -238,7 +239,7 @@ def smallest_share(draws: int) -> int:
 # ---- The first pass beside the control model
 
 
-def at_first_sight(text: Text, first: Pass, control: np.ndarray) -> AuditRule:
+def at_first_sight(text: Text, first: Pass, control: np.ndarray) -> Finding:
     """Blind rows of the first pass, whose targets no process had seen before, against the others.
     Coarse, but nothing that one process tells another can deceive it."""
     lead = np.maximum(first.log_probs, LOWEST) - slope_of(first, control) * control
@@ -249,7 +250,7 @@ def at_first_sight(text: Text, first: Pass, control: np.ndarray) -> AuditRule:
     meaning = "as good where no process could have seen the target"
     if gap > allowed:
         meaning = "worse where no process could have seen the target: it peeks, and processes talk"
-    return AuditRule("first-sight", gap <= allowed, figure, meaning)
+    return judged("first-sight", gap <= allowed, figure, meaning)
 
 
 def slope_of(first: Pass, control: np.ndarray) -> float:
@@ -258,7 +259,7 @@ def slope_of(first: Pass, control: np.ndarray) -> float:
     return float((a * b).sum() / max((b * b).sum(), 1e-12))
 
 
-def held_out(text: Text, first: Pass, control: np.ndarray) -> AuditRule:
+def held_out(text: Text, first: Pass, control: np.ndarray) -> Finding:
     """The stream, which was fed no later than the other text: a scorer that learns has learnt no less
     by then."""
     gap = gap_of(text, np.maximum(first.log_probs, LOWEST), control)
@@ -266,7 +267,7 @@ def held_out(text: Text, first: Pass, control: np.ndarray) -> AuditRule:
     return gap_rule("held-out", gap, "nats better on the stream", meaning, text.kin)
 
 
-def tails(text: Text, first: Pass, control: np.ndarray) -> AuditRule:
+def tails(text: Text, first: Pass, control: np.ndarray) -> Finding:
     """The largest leads alone: what is stored of few targets is far ahead there."""
     lead = np.maximum(first.log_probs, LOWEST) - control
     worst, which = None, 0.0
@@ -285,11 +286,11 @@ def gap_of(text: Text, model: np.ndarray, control: np.ndarray, **options) -> Gap
     return compare_texts(model, control, text.documents, on_stream, **options)
 
 
-def gap_rule(rule: str, gap: Gap | None, unit: str, meaning: str, kin: bool) -> AuditRule:
+def gap_rule(rule: str, gap: Gap | None, unit: str, meaning: str, kin: bool) -> Finding:
     """kin: whether both texts are of one kind. A model that is better than the control at one kind is
     not as much better at another, so then only what no difference of kinds explains is FAIL."""
     if gap is None:
-        return AuditRule(rule, None, "too few documents", "needs a longer stream, or text by --holdout")
+        return judged(rule, None, "too few documents", "needs a longer stream, or text by --holdout")
     figure = (
         f"{gap.difference:+.4f} {unit}, error {gap.error:.4f}, {gap.allowed:.4f} "
         f"allowed; {gap.documents[0]} and {gap.documents[1]} documents"
@@ -301,4 +302,4 @@ def gap_rule(rule: str, gap: Gap | None, unit: str, meaning: str, kin: bool) -> 
             passed, meaning = None, "perhaps chance, as documents are few: score without --quick"
         elif not kin and gap.difference < OTHER_KIND:
             passed, meaning = None, "it holds the stream, or the private text is of another kind: retrain it"
-    return AuditRule(rule, None if passed is None else bool(passed), figure, meaning)
+    return judged(rule, None if passed is None else bool(passed), figure, meaning)

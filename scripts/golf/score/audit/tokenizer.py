@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from golf.score.feeder import AuditRule
+from golf.core.findings import Finding, judged
 from golf.score.stream import Stream
 
 
-def tokenizer(stream: Stream) -> AuditRule:
+def tokenizer(stream: Stream) -> Finding:
     """No <unk>; each whole document survives decoding and encoding, and its table bytes are the
     bytes of its text."""
     vocabulary, tokens = stream.vocabulary, stream.tokens
@@ -29,4 +29,4 @@ def tokenizer(stream: Stream) -> AuditRule:
     meaning = "the score is of the whole text, and its bytes are counted right"
     if not passed:
         meaning = "text was lost, or its bytes are miscounted: not a matter of the submission"
-    return AuditRule("tokenizer", passed if len(documents) else None, figure, meaning)
+    return judged("tokenizer", passed if len(documents) else None, figure, meaning)

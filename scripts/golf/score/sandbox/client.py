@@ -26,7 +26,7 @@ from golf.score.sandbox import usage as sandbox_usage
 from golf.score.sandbox import view as sandbox_view
 from golf.score.sandbox.bwrap import Limits
 from golf.score.sandbox.host import DONE, LOAD, NEXT, NOT_ROWS, RAISED, REPLY, REQUEST, RESET
-from golf.score.sandbox.watch import TICK_SECONDS, Watch
+from golf.score.sandbox.watch import TICK_SECONDS, LimitWatch
 
 # Of one call's rows. A CPU's allocator keeps blocks for calls of 8 MiB; for longer ones it maps memory anew
 # each time, which took the starter a quarter of its time. A GPU wants long calls.
@@ -105,7 +105,7 @@ class Remote:
         stack.enter_context(self.process.stdout)
         stack.callback(sandbox_usage.end, self.process)
         os.set_blocking(self.process.stdout.fileno(), False)
-        self.watch = Watch(self.process, self.limits)
+        self.watch = LimitWatch(self.process, self.limits)
         stack.callback(self.stop_watching)
 
     def command(self, folder: Path, control: int, memory: int, filter_fd: int = -1) -> list:

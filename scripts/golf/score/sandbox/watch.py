@@ -14,7 +14,7 @@ TICK_SECONDS = 0.05
 MEMORY_RESERVE = 0.03  # of the machine's memory: less left ends the sandbox, whoever took the rest
 
 
-class Watch(threading.Thread):
+class LimitWatch(threading.Thread):
     """Looks every TICK_SECONDS, and seldom enough to be cheap. Over a limit it keeps the Fault, then
     ends the process with all below it: whoever asks the process next finds both."""
 
