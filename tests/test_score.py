@@ -426,13 +426,13 @@ def test_device(tmp_path, monkeypatch):
     monkeypatch.setattr(official, "CUDA_SIGNS", ())
     assert official.pick_device("auto", tmp_path) == "cpu"
     monkeypatch.setattr(official, "CUDA_SIGNS", ("/dev/null",))
-    monkeypatch.setattr(official.trainer, "check_cuda", lambda *_: None)
+    monkeypatch.setattr(official.trainers, "check_cuda", lambda *_: None)
     assert official.pick_device("auto", tmp_path) == "cuda" == official.pick_device("cuda", tmp_path)
 
     def none_found(*_):
         raise GolfError("no CUDA device")
 
-    monkeypatch.setattr(official.trainer, "check_cuda", none_found)
+    monkeypatch.setattr(official.trainers, "check_cuda", none_found)
     assert official.pick_device("auto", tmp_path) == "cpu" == official.pick_device("cpu", tmp_path)
     with pytest.raises(GolfError, match="--device cuda: .*; use --device cpu") as error:
         official.pick_device("cuda", tmp_path)

@@ -444,7 +444,7 @@ def test_a_small_run_of_the_starter_comes_to_its_claim_again(clone, monkeypatch,
 def test_a_machine_that_allows_no_proc_of_its_own_is_told(monkeypatch):
     """As in most containers, where root's sandbox for scoring works all the same."""
     refusal = "bwrap: Can't mount proc on /newroot/proc: Operation not permitted\n"
-    done = subprocess.CompletedProcess([], 1, "", refusal)
+    done = subprocess.CompletedProcess([], 1, b"", refusal.encode())
     monkeypatch.setattr(retrain.sandbox, "why_not", lambda: None)
     monkeypatch.setattr(retrain.subprocess, "run", lambda *args, **how: done)
     said = retrain.why_not.__wrapped__()

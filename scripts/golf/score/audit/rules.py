@@ -92,7 +92,7 @@ def audit(
     except Fault as fault:
         rules.append(judged(fault.rule, False, "the audit ended", fault.message))
     rules += [rule(text, first, control) for rule in (at_first_sight, held_out, tails)]
-    if all(rule.id != "normalised" for rule in rules):
+    if all(rule.rule != "normalised" for rule in rules):
         rules.append(normalised(worst_sum))
     return rules
 
