@@ -45,6 +45,9 @@ MODULES = {
     "abc": "ABC abstractmethod",
     "argparse": "ArgumentParser ArgumentDefaultsHelpFormatter Namespace BooleanOptionalAction",
     "array": "array",
+    "ast": """parse unparse walk dump get_docstring iter_child_nodes Module ClassDef FunctionDef
+        AsyncFunctionDef Pass""",
+    "base64": "b85encode b64encode",
     "bisect": "bisect bisect_left bisect_right insort insort_left insort_right",
     "bz2": "compress decompress BZ2Compressor BZ2Decompressor",
     "collections": "namedtuple defaultdict deque Counter OrderedDict ChainMap",

@@ -461,13 +461,12 @@ def published(folder: Folder):
 def same_files(folder: Folder) -> None:
     """The script and the artifacts are those of the runs, and the logs begin with the script."""
     others: dict[str, list[str]] = {}  # script -> the files that show another
-    scripts = [entry["path"] for entry in folder.listed() if entry["role"] == "script"]
     for seed in folder.seeds():
         events = runs(folder).get(metrics_name(seed), {})
         facts = {kind: listed[-1] for kind, listed in events.items()}
         script, ran = dig(facts, "start", "script"), dig(facts, "start", "script_sha256")
         packed, path = dig(facts, "export", "artifact_sha256"), seed.get("artifact")
-        script = script if script in scripts else next(iter(scripts), None)
+        script = script if script in folder.sources else next(iter(folder.sources), None)
         if differs_from(folder, script, ran):
             others.setdefault(script, []).append(metrics_name(seed))
         if differs_from(folder, path, packed):
@@ -486,15 +485,15 @@ def differs_from(folder: Folder, path, known) -> bool:
 
 
 def logs_begin_with_script(folder: Folder) -> None:
-    scripts = [entry["path"] for entry in folder.listed() if entry["role"] == "script"]
-    if not scripts or scripts[0] in folder.told:
+    script = next(iter(folder.sources), None)
+    if not folder.has(script) or script in folder.told:
         return
-    source = folder.read(scripts[0], submission.JSON_LIMIT)
+    source = folder.read(script, submission.JSON_LIMIT)
     logs = {seed.get("log"): None for seed in folder.seeds()}
     logs = [log for log in logs if folder.has(log) and log not in folder.told]
     others = [log for log in logs if source and not folder.read(log, len(source)).startswith(source)]
     if others:
-        text = f"{quoted(', '.join(others))}: begins with another source than {scripts[0]}; ship what ran"
+        text = f"{quoted(', '.join(others))}: begins with another source than {script}; ship what ran"
         folder.add(folder.strictly(), "script-hash", text)
 
 
@@ -526,7 +525,7 @@ def check_shell(folder: Folder, text: str, env: dict) -> None:
 
 
 def check_command(folder: Folder, text: str, env: dict) -> None:
-    scripts = [entry["path"] for entry in folder.listed() if entry["role"] == "script"]
+    scripts = folder.sources
     try:
         given, words = submission.parse_command(text)
     except ValueError as error:

@@ -17,6 +17,8 @@ from golf.check import reach as check_reach
 from golf.check import source as check_text
 from golf.check.folder import Folder, quoted
 from golf.core.findings import FAIL, HUMAN
+from golf.core.packed import SUFFIX, packed_name, source_name, unpack
+from golf.core.packed import fault as packed_fault
 
 SOURCE_LIMIT, FILES_LIMIT = 256 << 10, 20  # bytes of all files; the longest trainers have 110,000
 LINES_SHOWN = 8
@@ -49,16 +51,37 @@ def code(folder: Folder) -> None:
     if size > SOURCE_LIMIT:
         folder.fail("code-syntax", f"{size:,} bytes of Python, over {SOURCE_LIMIT:,}: too long to be read")
         return
-    trees = {path: parse(folder, path) for path in paths[:FILES_LIMIT]}
+    packed = [path for path in paths[:FILES_LIMIT] if path.endswith(SUFFIX)]
+    trees = {path: parse(folder, path) for path in paths[:FILES_LIMIT] if path not in packed}
     trees = {path: tree for path, tree in trees.items() if tree is not None}
     modules = check_reach.Modules({module_name(path): tree for path, tree in trees.items()})
     sums = check_text.Totals()
     for path, tree in trees.items():
         check_tree(folder, path, tree, modules)
-        sums.add(check_text.totals(folder.read(path), tree))
+        if packed_name(path) not in packed:
+            sums.add(check_text.totals(folder.read(path), tree))
+    for path in packed:
+        if source := check_packed(folder, path):
+            sums.add(check_text.totals(source, ast.parse(source)))
     for name, (found, most) in sums.over().items():
         text = f"the code holds {found:,} {check_text.MEANING[name]}, over {most:,} for its size"
         folder.human("code-opaque", f"{text}: data in the guise of code? weights go into the artifact")
+
+
+def check_packed(folder: Folder, path: str) -> bytes | None:
+    """What a packed script runs; None with a finding where that is not the source beside it.
+
+    Its syntax tree is its source's, so the rules about code judge that one alone, with its lines.
+    """
+    plain = source_name(path)
+    if not folder.has(plain):
+        text = f"{quoted(path)} lacks {quoted(plain)}, which it was made from; ship that with the role source"
+    elif why := packed_fault(folder.read(path), folder.read(plain)):
+        text = f"{quoted(path)} {why}; ship what PACK_SCRIPT=1 made of {quoted(plain)}"
+    else:
+        return unpack(folder.read(path))
+    folder.fail("code-packed", text)
+    return None
 
 
 def parse(folder: Folder, path: str) -> ast.Module | None:

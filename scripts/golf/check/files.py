@@ -10,6 +10,7 @@ from golf.check import names as check_names
 from golf.check.folder import Folder, quoted, seed_name
 from golf.core import artifact, submission
 from golf.core.json_io import dig, number
+from golf.core.packed import packed_name
 
 ENTRY_LIMIT = 500  # files and folders; a submission holds a dozen
 DEPTH_LIMIT = 8
@@ -99,7 +100,7 @@ def required(folder: Folder) -> None:
         if name not in folder.files and name not in folder.told:
             folder.fail_file("file-required", name, f"{name} is missing; add it (golf.sh new makes it)")
     scripts = rules.get("script", [])
-    if scripts and not any(name in folder.files or name in folder.told for name in scripts):
+    if scripts and not any(name in folder.files or name in folder.told for name in with_packed(scripts)):
         folder.told |= {*scripts}
         folder.fail("file-required", f"the script that ran is missing; add {' or '.join(scripts)}")
     lane = folder.claim.get("lane")
@@ -130,10 +131,14 @@ def listed(folder: Folder) -> None:
     scripts = {e["path"] for e in named if e.get("role") == "script"}
     if not scripts:
         folder.fail("file-listed", "no file has the role script; the trainer always counts")
-    allowed = {*folder.track["required_files"].get("script", scripts)}
-    for path in sorted(scripts - allowed):
+    allowed = folder.track["required_files"].get("script", scripts)
+    for path in sorted(scripts - {*with_packed(allowed)}):
         text = f"{quoted(path)} has the role script; that is {' or '.join(sorted(allowed))}, others: score"
         folder.fail("file-role", text)
+
+
+def with_packed(scripts) -> list[str]:
+    return [name for script in scripts for name in (script, packed_name(script))]
 
 
 def check_entry(folder: Folder, entry: dict) -> None:
@@ -153,14 +158,17 @@ def check_entry(folder: Folder, entry: dict) -> None:
 
 def written_by_run(entry: dict) -> bool:
     """Nothing but the README may change after the run; files for people may."""
-    return entry.get("role") in ("script", "score", "artifact", "log")
+    return entry.get("role") in ("script", "source", "score", "artifact", "log")
 
 
 def roles(folder: Folder) -> None:
     """What counts cannot be listed as something that does not."""
     artifacts = [seed.get("artifact") for seed in folder.seeds()]
     for path, role in ((entry["path"], entry["role"]) for entry in folder.listed()):
+        packed = folder.role(packed_name(path)) == "script"
         fits = {
+            "script": not packed,
+            "source": packed,
             "readme": path == "README.md",
             "log": path.endswith((".log", ".jsonl")) and b"\0" not in folder.read(path, 1 << 16),
             "artifact": path in artifacts,
@@ -168,7 +176,10 @@ def roles(folder: Folder) -> None:
             "extra": not path.endswith(".py"),
         }.get(role, True)
         if not fits:
-            folder.fail("file-role", f"{quoted(path)} is no {role}; code and what scoring reads: role score")
+            text = "code and what scoring reads: role score"
+            if role in ("script", "source"):
+                text = f"role source is for what the listed script {quoted(packed_name(path))} was made from"
+            folder.fail("file-role", f"{quoted(path)} is no {role}; {text}")
 
 
 def foreign_files(folder: Folder) -> None:

@@ -13,6 +13,7 @@ from golf.core import submission
 from golf.core.files import sha256_and_size
 from golf.core.findings import FAIL, HUMAN, NOTE, Finding
 from golf.core.json_io import dig
+from golf.core.packed import source_name
 from golf.core.text import printable
 
 LIST_LIMIT = 200  # entries of a list in submission.json that anybody reads
@@ -74,6 +75,7 @@ RULES = {
     "code-pickle": "7.2",
     "file-native": "7.3",
     "code-native": "7.3",
+    "code-packed": "7.4",
     "code-syntax": "7.4",
     "code-text": "7.4",
     "code-import": "7.4",
@@ -158,6 +160,16 @@ class Folder:
 
     def role(self, path: str) -> str | None:
         return next((e["role"] for e in self.listed() if e["path"] == path), None)
+
+    @property
+    def scripts(self) -> list[str]:
+        """The files of the role script, which count and score."""
+        return [entry["path"] for entry in self.listed() if entry["role"] == "script"]
+
+    @property
+    def sources(self) -> list[str]:
+        """The scripts as people read and run them: of a packed one what it was made from."""
+        return [source_name(path) for path in self.scripts]
 
     def counted(self, path: str) -> bool:
         """Whether the file counts for every seed."""

@@ -479,7 +479,7 @@ class Walk(ast.NodeVisitor):
         if file and (not file[2] or known and file[1] != self.module):
             self.report(node, INDIRECT, ascii(text))  # an import could find it
         for name in DUNDER.findall(text):
-            if name not in allowed.DUNDERS:
+            if name not in allowed.DUNDERS | {"__file__"}:
                 self.report(node, INDIRECT, ascii(name))
 
     # ---- Scopes and patterns

@@ -17,9 +17,9 @@ from golf.core.paths import shown
 SCHEMA_VERSION = 1
 JSON_LIMIT = 1 << 20  # bytes of a submission.json that anybody reads; three seeds take 12,000
 FIGURE_LIMIT = 1e12  # as the schema says; sums of much larger figures are no numbers
-# What a file is. script and score count for every seed, an artifact for its own; val is the
-# validation shard of an own tokenizer; extra is for people, neither run nor read.
-ROLES = ("script", "score", "artifact", "val", "log", "readme", "extra")
+# What a file is. script and score count for every seed, an artifact for its own; source is what a packed
+# script was made from; val is the validation shard of an own tokenizer; extra is for people.
+ROLES = ("script", "source", "score", "artifact", "val", "log", "readme", "extra")
 CODE_ROLES = ("script", "score")
 SEGMENTS = 64
 MISSING = "is missing"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from golf.core.errors import GolfError
 from golf.core.packages import missing
+from golf.core.packed import NotPacked, read_source
 from golf.core.paths import REPO, shown
 
 TRAINER_PACKAGES = ("torch", "mlx", "numpy", "sentencepiece", "brotli")  # of the requirements
@@ -30,7 +31,9 @@ def check_trainer(trainer: Path) -> None:
     files = [trainer]
     for path in files:
         try:
-            tree = ast.parse(path.read_bytes())
+            tree = ast.parse(read_source(path))
+        except NotPacked as error:
+            raise GolfError(f"{shown(path)}: {error}; ship what the run packed") from None
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise GolfError(f"{shown(path)}: does not parse as Python: {error}") from None
         except OSError as error:
@@ -165,7 +168,7 @@ def check_cuda(trainer: Path, env: dict[str, str]) -> None:
 def imports(trainer: Path, module: str) -> bool:
     """Whether a line of it imports this top-level module."""
     pattern = rf"^\s*(import|from) {module}\b".encode()
-    return bool(re.search(pattern, trainer.read_bytes(), re.MULTILINE))
+    return bool(re.search(pattern, read_source(trainer), re.MULTILINE))
 
 
 def child_env(settings: dict[str, str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from golf.core import submission
 from golf.core.errors import GolfError
 from golf.core.files import sha256
 from golf.core.json_io import objects
+from golf.core.packed import packed_name
 from golf.core.paths import shown
 
 TORCH, MLX = "train_gpt.py", "train_gpt_mlx.py"
@@ -36,7 +37,8 @@ def read_entries(folder: Path, claim: dict, device: str) -> list[SeedEntry]:
             raise GolfError(f"{shown(folder)}: an own tokenizer (rule 4.3) is scored by reviewers", 2)
         if entry.get("role") in submission.CODE_ROLES or entry.get("role") == "artifact":
             declared[declared_path(folder, entry)] = entry["role"]
-    script = next((name for name in SCRIPTS[device] if declared.get(name) == "script"), None)
+    names = (name for plain in SCRIPTS[device] for name in (packed_name(plain), plain))
+    script = next((name for name in names if declared.get(name) == "script"), None)
     if script is None:
         wanted = " or ".join(SCRIPTS[device])
         raise GolfError(f"{shown(folder)}: submission.json lists no {wanted} with the role script")

@@ -27,6 +27,7 @@ from golf.core.errors import GolfError
 from golf.core.files import sha256
 from golf.core.findings import FAIL
 from golf.core.json_io import dig, number, read_json
+from golf.core.packed import fault, packed_name
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.runlog import read_run, run_folders
 from golf.core.submission import (
@@ -59,6 +60,13 @@ class Run:
     def config(self) -> dict:
         value = self.facts["start"].get("config")
         return value if isinstance(value, dict) else {}
+
+    @property
+    def scripts(self) -> dict[str, str]:
+        """The script's role by its name; with PACK_SCRIPT=1 the packed one counts, not its source."""
+        if self.config.get("PACK_SCRIPT") not in (True, 1, "1"):
+            return {self.script: "script"}
+        return {packed_name(self.script): "script", self.script: "source"}
 
     @property
     def modules(self) -> dict[str, str]:
@@ -216,12 +224,16 @@ def read_finished(folder: Path) -> Run:
         raise GolfError(f"{shown(folder)}: metrics.jsonl names a module {odd[0][:60]!r}; run it again")
     for name, known in (
         (script, facts["start"].get("script_sha256")),
+        *((name, None) for name in run.scripts if name != run.script),
         *run.modules.items(),
         (artifact, facts["export"].get("artifact_sha256")),
         ("train.log", None),
         ("metrics.jsonl", None),
     ):
         refuse_changed(folder / Path(name).name, known)
+    for name in (n for n, role in run.scripts.items() if role == "script" and n != run.script):
+        if why := fault((folder / name).read_bytes(), (folder / run.script).read_bytes()):
+            raise GolfError(f"{shown(folder / name)} {why}; run it again")
     return run
 
 
@@ -288,9 +300,9 @@ def git_config(key: str) -> str:
 def fill(folder: Path, out: Path, runs: list[Run], words: dict) -> None:
     """Writes the whole submission into `folder`; `out` is where it will stand, and what it holds is kept."""
     first = runs[0]
-    roles = {first.script: "script", "train.log": "log", "README.md": "readme"}
+    roles = {**first.scripts, "train.log": "log", "README.md": "readme"}
     roles |= dict.fromkeys(first.modules, "score")
-    for name in (first.script, *first.modules):
+    for name in (*first.scripts, *first.modules):
         shutil.copyfile(first.folder / name, folder / name)
     copy(first.folder / "train.log", folder / "train.log", "log")
     for run in runs:

@@ -1,0 +1,282 @@
+"""golf.core.packed: exactly what PACK_SCRIPT=1 writes is read, nothing beside it, and nothing is run."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+import lzma
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+from check_kit import edit, found, listing, write
+from conftest import REPO, run_script
+from golf.check import command as check
+from golf.core import packed, submission
+from golf.core.errors import GolfError
+from golf.core.findings import FAIL
+from golf.core.trainers import check_trainer
+
+pytest_plugins = ["check_kit"]
+SOURCE = '"""Docstring."""\n\nimport json\n\n\ndef f(x):\n    """Doc."""\n    return x + 1  # why\n'
+
+
+def compress(source: str | bytes, **how) -> bytes:
+    return lzma.compress(
+        source if isinstance(source, bytes) else source.encode(), **how or {"preset": packed.PRESET}
+    )
+
+
+def stub(stream: bytes) -> bytes:
+    text = base64.b85encode(stream).decode()
+    run = f'exec(compile(lzma.decompress(base64.b85decode("{text}")), __file__, "exec"))'
+    return f"import base64, lzma\n{run}\n".encode()
+
+
+def pack(source: str) -> bytes:
+    return stub(compress(ast.unparse(packed.plain_tree(source.encode()))))
+
+
+def test_a_packed_script_is_its_source_and_runs_as_it_does():
+    script = pack(SOURCE)
+    assert packed.fault(script, SOURCE.encode()) is None
+    assert b"why" not in packed.unpack(script) and b"Doc" not in packed.unpack(script)
+    names = {"__file__": "x.py"}
+    exec(script.decode(), names)
+    assert names["f"](1) == 2
+
+
+@pytest.mark.parametrize("name", ["train_gpt.py", "train_gpt_mlx.py"])
+def test_the_trainers_packed_are_themselves(name):
+    source = (REPO / name).read_bytes()
+    script = pack(source.decode())
+    assert packed.fault(script, source) is None and len(script) < len(source) / 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda b: b + b"print(1)\n",
+        lambda b: b + b"#\n",
+        lambda b: b"import os\n" + b,
+        lambda b: b"# coding: utf-7\n" + b,
+        lambda b: b"\xef\xbb\xbf" + b,
+        lambda b: b.replace(b"import base64, lzma", b"import base64, lzma, os"),
+        lambda b: b.replace(b"import base64, lzma\n", b"import base64, lzma; print(1)\n"),
+        lambda b: b.replace(b'"exec")', b'"exec"), {}'),
+        lambda b: b.replace(b"lzma.decompress", b"lzma.LZMADecompressor().decompress"),
+        lambda b: b.replace(b"\n", b"\r\n"),
+        lambda b: b.replace(b"\n", b"\f\n"),
+        lambda b: b.replace(b"\n", b"\0\n"),
+        lambda b: b.rstrip(b"\n"),
+        lambda b: b.replace(b'b85decode("', b'b85decode(b"'),
+        lambda b: b.replace(b'b85decode("', b'b85decode("\\x30'),
+        lambda b: b.replace(b'b85decode("', b'b85decode("" "'),
+        lambda b: b"",
+    ],
+)
+def test_any_other_stub_is_refused(change):
+    with pytest.raises(packed.NotPacked, match="not the two lines"):
+        packed.unpack(change(pack(SOURCE)))
+
+
+DELTA = [{"id": lzma.FILTER_DELTA, "dist": 1}, {"id": lzma.FILTER_LZMA2, "preset": packed.PRESET}]
+NOT_CANONICAL = base64.b85encode(compress("x = 1\n"))[:-1]
+STREAMS = {
+    "bytes behind the stream": (compress(SOURCE) + b"hidden", "more or less"),
+    "a second stream": (compress(SOURCE) + compress("import os"), "more or less"),
+    "zeros behind it": (compress(SOURCE) + bytes(8), "more or less"),
+    "half of it": (compress(SOURCE)[:60], "more or less"),
+    "no stream": (b"", "not the two lines"),
+    "noise": (bytes(range(256)), "does not unpack"),
+    "another filter": (compress(SOURCE, filters=DELTA), "in another way"),
+    "another check": (compress(SOURCE, check=lzma.CHECK_NONE, preset=packed.PRESET), "in another way"),
+    "another preset": (compress(SOURCE, preset=1), "in another way"),
+    "an lzma stream of the old kind": (compress(SOURCE, format=lzma.FORMAT_ALONE), "does not unpack"),
+    "a large dictionary": (
+        compress(SOURCE, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 512 << 20}]), "does not unpack"),
+    "no text": (compress(b"\xff\xfe"), "no Python source"),
+    "a comment": (compress("x = 1  # hidden\n"), "comments"),
+    "an encoding": (compress("# coding: raw_unicode_escape\nx = 1\n"), "comments"),
+    "a mark": (compress("\ufeffx = 1\n"), "control characters"),
+    "a nul byte": (compress("x = 1\0\n"), "control characters"),
+    "carriage returns": (compress("x = 1\r\n"), "control characters"),
+    "an invisible character": (compress("x = '\u200b'\n"), "control characters"),
+    "an open bracket": (compress("x = (1\n"), "no Python source"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_that_holds_anything_else_is_refused(name):
+    stream, words = STREAMS[name]
+    with pytest.raises(packed.NotPacked, match=words):
+        packed.unpack(stub(stream))
+
+
+def test_base85_is_spelled_in_one_way():
+    """Five characters stand for four bytes in more ways than one at the end."""
+    stream = compress("x = 1\n") + b""
+    text = base64.b85encode(stream)
+    spare = len(text) % 5
+    others = [text[:-1] + bytes([c]) for c in range(33, 126) if c not in b"\"',./:[\\]"]
+    alike = [other for other in others if other != text and decodes_to(other, stream)]
+    assert spare == 0 or alike, "no other spelling was found to test with"
+    for other in alike:
+        with pytest.raises(packed.NotPacked):
+            packed.unpack(stub(stream).replace(text, other))
+
+
+def decodes_to(text: bytes, stream: bytes) -> bool:
+    try:
+        return base64.b85decode(text) == stream
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("size", [1 << 20, 1 << 28])
+def test_a_bomb_costs_nothing(size):
+    compressor = lzma.LZMACompressor(preset=0)
+    block = b"#" * (1 << 20)
+    stream = b"".join(compressor.compress(block) for _ in range(size >> 20)) + compressor.flush()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(packed.NotPacked, match="over 262,144 bytes"):
+        packed.unpack(stub(stream))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
+
+
+@pytest.mark.parametrize(
+    ("source", "other"),
+    [
+        ("x = 1\n", "x = 2\n"),
+        ("x = 1\n", "x = 1.0\n"),
+        ("x = 0.0\n", "x = -0.0\n"),
+        ("x = 'a'\n", "x = b'a'\n"),
+        ("def f():\n    return 1\n", "def f():\n    pass\n    return 1\n"),
+        ("x = 1\n", "x = 1\n'text'\n"),
+        ("pass\n", "x = 1\n"),
+        ("x = 1\n", "x = (1\n"),
+    ],
+)
+def test_other_code_is_not_the_same(source, other):
+    script = pack(source)
+    assert packed.fault(script, source.encode()) is None
+    assert packed.fault(script, other.encode())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '"""Doc."""\n"second"\nx = 1\n',
+        'def f():\n    """Doc."""\n',
+        '""""""\nclass A:\n    ""\n    x = 1\n',
+        "async def f():\n    'doc'\n    await g()\n",
+        "from __future__ import annotations\nx: int = 1\n",
+        "x = f'{y!r:>{w}} {z}' 'ä'\n",
+        "x = '\\t\\n\\0\\u200b\\ud800'\n",
+    ],
+)
+def test_any_source_packs_into_its_own(source):
+    assert packed.fault(pack(source), source.encode()) is None
+
+
+def test_what_the_stub_imports_is_not_the_scripts():
+    """A name that runs packed and not as it is would be followed by no rule."""
+    assert "the stub's base64" in packed.fault(pack("base64.x()\n"), b"base64.x()\n")
+    assert packed.fault(pack("import lzma\nlzma.x()\n"), b"import lzma\nlzma.x()\n") is None
+
+
+# ---- In a folder
+
+
+def ship_packed(folder, source: str | None = None) -> None:
+    """The submission as PACK_SCRIPT=1 ships it; `source`: what is packed, else the script."""
+    script = (folder / "train_gpt.py").read_text()
+    write(folder, "train_gpt.packed.py", pack(source or script), "script")
+
+    def change(value):
+        listing(value, "train_gpt.py")["role"] = "source"
+        for seed in value["seeds"]:
+            count = submission.count_bytes(folder, value["files"], seed["artifact"])
+            seed["bytes_total"] = count.total
+        value["bytes_code"], value["bytes_total"] = count.code, count.total
+
+    edit(folder, change)
+
+
+def test_a_packed_submission_is_judged_by_its_source(folder):
+    ship_packed(folder)
+    assert found(folder, FAIL) == {"bytes"}  # the logs are of a run that did not pack
+    count = submission.count_bytes(folder, check.check_folder(folder).listed(), "final_model_seed1.int8.zlib")
+    assert count.code == (folder / "train_gpt.packed.py").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("spoil", "rule"),
+    [
+        (
+            lambda f: ship_packed(f, (f / "train_gpt.py").read_text().replace('"1337"', '"1338"')),
+            "code-packed",
+        ),
+        (lambda f: ship_packed(f, "import socket\n"), "code-packed"),
+        (lambda f: (ship_packed(f), (f / "train_gpt.py").unlink()), "code-packed"),
+        (lambda f: (ship_packed(f), role(f, "train_gpt.py", "extra")), "file-role"),
+        (lambda f: (ship_packed(f), role(f, "train_gpt.py", "script")), "file-role"),
+        (lambda f: (ship_packed(f), role(f, "train_gpt.packed.py", "source")), "file-role"),
+        (lambda f: role(f, "train_gpt.py", "source"), "file-role"),
+        (lambda f: write(f, "train_gpt.packed.py", stub(compress("import os\n")), "script"), "code-packed"),
+        (lambda f: write(f, "more.packed.py", b"import os\n", "script"), "file-role"),
+        (lambda f: write(f, "help.packed.py", b"import os\n", "score"), "code-packed"),
+    ],
+)
+def test_other_code_in_a_stub_fails(folder, spoil, rule):
+    assert rule not in found(folder)
+    spoil(folder)
+    assert rule in found(folder, FAIL)
+
+
+def role(folder, path: str, name: str) -> None:
+    edit(folder, lambda v: listing(v, path).update(role=name))
+
+
+def test_the_rules_about_code_see_into_a_stub(folder):
+    script = (folder / "train_gpt.py").read_text() + "\nimport socket\n"
+    write(folder, "train_gpt.py", script)
+    ship_packed(folder)
+    findings = check.check_folder(folder).findings
+    assert [f.message.split(":")[0] for f in findings if f.rule == "code-network"] == [
+        "'train_gpt.py' reaches the network"
+    ]
+
+
+def test_new_ships_the_packed_script_and_its_source(made):
+    repo, _, _ = made
+    run = Path(shutil.copytree(repo / "runs/r-s1", repo / "runs/packed"))
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines[0]["config"]["PACK_SCRIPT"] = 1
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ("golf.sh", "new", "runs/packed", "--lane", "open-hardware", "--out", "runs/made")
+    done = run_script(*words, repo=repo)
+    assert done.returncode == 1 and "train_gpt.packed.py is gone" in done.stderr
+    (run / "train_gpt.packed.py").write_bytes(pack("import os\n"))
+    assert "runs other code than its source; run it again" in run_script(*words, repo=repo).stderr
+    (run / "train_gpt.packed.py").write_bytes(pack((run / "train_gpt.py").read_text()))
+    run_script(*words, repo=repo)
+    claim = json.loads((repo / "runs/made/submission.json").read_text())
+    roles = {file["path"]: file["role"] for file in claim["files"]}
+    assert roles["train_gpt.packed.py"] == "script" and roles["train_gpt.py"] == "source"
+    assert claim["bytes_code"] == (repo / "runs/made/train_gpt.packed.py").stat().st_size
+    assert "train_gpt.py" in claim["command"]
+
+
+def test_preflight_reads_what_is_packed(tmp_path):
+    path = tmp_path / "train_gpt.packed.py"
+    path.write_bytes(pack("import json\nimport no_such_module\n"))
+    with pytest.raises(GolfError, match="imports no_such_module"):
+        check_trainer(path)
+    path.write_bytes(pack("import json\n"))
+    check_trainer(path)
+    path.write_bytes(b"import json\n")
+    with pytest.raises(GolfError, match="not the two lines"):
+        check_trainer(path)
