@@ -643,7 +643,7 @@ def test_a_login_that_ends_says_so_more_than_once(tiny_repo):
 def test_under_nohup_the_end_of_the_login_is_ignored():
     code = (
         "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from golf.run.child import handle_stops\n"
+        "from golf.core.processes import handle_stops\n"
         "handle_stops(print); print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
     )
     env = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}

@@ -3,56 +3,49 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 
-from golf.bench import command as bench
-from golf.board import ci, compare, leaderboard
-from golf.check import command as check
 from golf.core.errors import GolfError
 from golf.core.packages import missing
 from golf.core.paths import shown
-from golf.run import command as run
-from golf.run import summary
-from golf.run.child import handle_stops
-from golf.score import command as score
-from golf.score import holdout
-from golf.see import explain, plot, report, runs, sample, watch
-from golf.submit import new
-from golf.sweep import command as sweep
-from golf.verify import command as verify
+from golf.core.processes import handle_stops
 
-COMMANDS = {
-    "run": run,
-    "summary": summary,
-    "sweep": sweep,
-    "new": new,
-    "check": check,
-    "score": score,
-    "holdout": holdout,
-    "verify": verify,
-    "compare": compare,
-    "leaderboard": leaderboard,
-    "sample": sample,
-    "runs": runs,
-    "watch": watch,
-    "plot": plot,
-    "explain": explain,
-    "report": report,
-    "bench": bench,
-    "ci": ci,
+COMMANDS = {  # name -> its module in this package, imported when it is asked for
+    "run": "run.command",
+    "summary": "run.summary",
+    "sweep": "sweep.command",
+    "new": "submit.new",
+    "check": "check.command",
+    "score": "score.command",
+    "holdout": "score.holdout",
+    "verify": "verify.command",
+    "compare": "board.compare",
+    "leaderboard": "board.leaderboard",
+    "sample": "see.sample",
+    "runs": "see.runs",
+    "watch": "see.watch",
+    "plot": "see.plot",
+    "explain": "see.explain",
+    "report": "see.report",
+    "bench": "bench.command",
+    "ci": "board.ci",
 }
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(names: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """Of these commands alone: to import all of them takes longer than most of them do."""
     top = argparse.ArgumentParser(
         prog="golf.sh",
         description="The tools of Parameter Golf Local; `golf.sh COMMAND -h` explains one.",
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
-    for name, module in COMMANDS.items():
+    for name in names:
+        module = importlib.import_module(f"golf.{COMMANDS[name]}")
         text = (module.__doc__ or name).strip()  # python -OO strips docstrings
         one = commands.add_parser(
             name,
@@ -137,8 +130,9 @@ def dispatch(argv: list[str] | None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """As argparse does, but `run CONFIG --trainer T NAME=value` has its settings behind an option."""
-    top = parser()
-    args, rest = top.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    top = parser(words[:1] if words and words[0] in COMMANDS else COMMANDS)
+    args, rest = top.parse_known_args(words)
     if not hasattr(args, "settings") or any(word.startswith("-") for word in rest):
         if rest:
             top.error(f"unrecognized arguments: {' '.join(rest)}")

@@ -1,4 +1,4 @@
-"""Processes and what they started: found by one walk over /proc (Linux), ended together."""
+"""Processes: the signals that ask one to stop, and what it started, found in /proc and ended together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ import os
 import signal
 
 PARENT, TICKS, THREADS = 1, slice(11, 15), 17  # where stat()'s fields say so; proc(5)
+
+# All ask a run to end well: Ctrl-C, kill or a scheduler, the end of the login, a scheduler's warning.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+def handle_stops(handler) -> None:
+    """Installs a handler of the signals that ask to stop; under nohup SIGHUP is ignored, and stays so."""
+    for number in STOP_SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def stat(pid: int) -> list[bytes] | None:

@@ -17,21 +17,12 @@ from pathlib import Path
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number, parse_json
 from golf.core.paths import REPO
-from golf.core.processes import descendants, kill_tree
+from golf.core.processes import descendants, handle_stops, kill_tree
 
 OUT_OF_MEMORY = 3
 STOPPED = 130
 TICK_SECONDS = 0.5
-# All ask a run to end well: Ctrl-C, kill or a scheduler, the end of the login, a scheduler's warning.
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 ECHO_SECONDS = 0.15  # `timeout` and some shells send a signal twice: closer than this it is one
-
-
-def handle_stops(handler) -> None:
-    """Installs it for all of them; under nohup SIGHUP is ignored, and stays so."""
-    for number_ in STOP_SIGNALS:
-        if number_ != signal.SIGHUP or signal.getsignal(number_) != signal.SIG_IGN:
-            signal.signal(number_, handler)
 
 
 class Supervisor:
