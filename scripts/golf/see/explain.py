@@ -53,7 +53,7 @@ class Budget:
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("place", type=path_argument, metavar="RUN|ENTRY|ARTIFACT")
+    parser.add_argument("place", type=path_argument, metavar="RUN|ENTRY|ARTIFACT", help="whose model")
     parser.add_argument("-o", "--out", type=path_argument, metavar="FILE", help="a picture: .svg or .png")
     parser.add_argument(
         "--model-seed", type=int, metavar="N", help="which seed of an entry; default: its first"

@@ -26,7 +26,7 @@ MANY = 300  # points; more are drawn faintly, with their running mean
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN")
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="a folder under runs/")
     parser.add_argument(
         "-o", "--out", type=path_argument, default=Path("plot.svg"), metavar="FILE",
         help=".svg or .png; default: plot.svg",

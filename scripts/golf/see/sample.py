@@ -26,7 +26,7 @@ WINDOW = 512  # tokens that are decoded again to find what a new one adds
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("place", type=path_argument, metavar="RUN|ENTRY|ARTIFACT")
+    parser.add_argument("place", type=path_argument, metavar="RUN|ENTRY|ARTIFACT", help="whose model")
     parser.add_argument("--prompt", default="", metavar="TEXT", help="what the text begins with")
     parser.add_argument("--tokens", type=at_least(1), default=200, metavar="N", help="how many; default 200")
     parser.add_argument(

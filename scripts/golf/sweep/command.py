@@ -21,7 +21,7 @@ USED_WRONGLY, STOPPED = 2, 130  # exit codes of golf run
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("what", type=path_argument, metavar="FILE.toml|CONFIG.env")
+    parser.add_argument("what", type=path_argument, metavar="FILE.toml|CONFIG.env", help="what to run")
     parser.add_argument("settings", nargs="*", metavar="NAME=value", help="wins over the file")
     parser.add_argument("--name", help="results go to runs/NAME; default: the file's name")
     parser.add_argument(
