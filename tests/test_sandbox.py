@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import fcntl
 import importlib.util
 import json
 import os
@@ -23,7 +24,7 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
-from conftest import REPO
+from conftest import HANG_SECONDS, REPO
 from golf.core.errors import GolfError
 from golf.score import scorer as official
 from golf.score.feeder import Fault
@@ -33,12 +34,20 @@ from golf.score.sandbox import syscalls as sandbox_filter
 from golf.score.sandbox import usage as sandbox_usage
 from score_kit import HOSTILE, failed, make_submission, make_track, needs_sandbox, needs_user_namespace
 
-LIMITS = sandbox.Limits(load_seconds=60, call_seconds=60, memory_bytes=4 << 30, tasks=60)
+LIMITS = sandbox.Limits(load_seconds=HANG_SECONDS, call_seconds=HANG_SECONDS, memory_bytes=4 << 30, tasks=60)
 
 
 @pytest.fixture(scope="module")
 def track(tmp_path_factory):
     return make_track(tmp_path_factory.mktemp("track"))
+
+
+@pytest.fixture
+def memory_alone(tmp_path_factory):
+    """One test at a time: a sandbox is charged with what the machine's shared memory grows by meanwhile."""
+    with (tmp_path_factory.getbasetemp().parent / "memory.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 SEED = os.getpid()  # in the artifact's name, so that our processes are known by it
@@ -93,14 +102,20 @@ def test_hostile(run, name, rule, words):
 
 
 @needs_sandbox
-@pytest.mark.parametrize("name, during", [("hangs", "log_probs"), ("hangs_loading", "loading")])
-def test_hanging_ends_at_its_limit(run, name, during):
-    limits = dataclasses.replace(LIMITS, load_seconds=4, call_seconds=4)
-    assert failed(run(name, limits=limits)) == {"time": f"{during} took over 4 s"}
+def test_a_call_that_hangs_ends_at_its_limit(run):
+    found = failed(run("hangs", limits=dataclasses.replace(LIMITS, call_seconds=3)))
+    assert set(found) == {"time"} and re.fullmatch("(reset|log_probs) took over 3 s", found["time"])
 
 
 @needs_sandbox
-def test_filling_memory_ends_at_its_limit(run):
+@pytest.mark.slow  # the limit holds for the start of the sandbox too, which a loaded machine takes long for
+def test_loading_that_hangs_ends_at_its_limit(run):
+    limits = dataclasses.replace(LIMITS, load_seconds=30)
+    assert failed(run("hangs_loading", limits=limits)) == {"time": "loading took over 30 s"}
+
+
+@needs_sandbox
+def test_filling_memory_ends_at_its_limit(run, memory_alone):
     report = run("fills_memory", limits=dataclasses.replace(LIMITS, memory_bytes=1 << 29))
     assert failed(report) == {"memory": "over 536,870,912 bytes of memory while log_probs"}
     assert report["seeds"][0]["peak_memory_bytes"] < 2 << 30
@@ -132,7 +147,7 @@ def test_it_ends_with_the_scorer(track, tmp_path, number, early):
 
 
 def wait_until(holds):
-    end = time.monotonic() + 60
+    end = time.monotonic() + HANG_SECONDS
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -209,10 +224,11 @@ def test_rows_changed_after_handing_over(tmp_path):
         feeder.reset()
         rows = feeder.log_probs(tokens)
         kept = rows.copy()
-        time.sleep(1)
-        assert (rows == kept).all()
         with pytest.raises(Fault) as fault:
-            feeder.log_probs(tokens)
+            for _ in range(HANG_SECONDS):  # until it has written
+                time.sleep(0.2)
+                feeder.log_probs(tokens)
+        assert (rows == kept).all()
     assert fault.value.rule == "rows-changed"
 
 
@@ -434,8 +450,8 @@ def test_root_in_a_namespace_alone(tmp_path, monkeypatch):
     ],
 )
 def test_the_exchange_holds(tmp_path, way, rule):
-    limits, found = dataclasses.replace(LIMITS, call_seconds=10), "none"
-    with connect("breaks_exchange", tmp_path, way.encode(), limits=limits) as feeder:
+    found = "none"
+    with connect("breaks_exchange", tmp_path, way.encode()) as feeder:
         feeder.reset()
         try:
             for _ in range(3):
@@ -470,7 +486,7 @@ def test_a_sandbox_that_does_not_start_is_no_fault_of_the_submission(tmp_path, m
 
 @needs_sandbox
 @pytest.mark.parametrize("way", ["memfd", "file", "deleted", "mapped"])
-def test_memory_in_files_counts(tmp_path, way):
+def test_memory_in_files_counts(tmp_path, way, memory_alone):
     limits = dataclasses.replace(LIMITS, memory_bytes=1 << 28)
     with connect("hoards", tmp_path, way.encode(), limits=limits) as feeder:
         feeder.reset()
@@ -480,7 +496,7 @@ def test_memory_in_files_counts(tmp_path, way):
 
 
 @needs_sandbox
-def test_limits_hold_while_nobody_waits(tmp_path):
+def test_limits_hold_while_nobody_waits(tmp_path, memory_alone):
     limits = dataclasses.replace(LIMITS, memory_bytes=1 << 28)
     with connect("hoards", tmp_path, b"idle", limits=limits) as feeder:
         feeder.reset()
