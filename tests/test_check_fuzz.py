@@ -201,7 +201,7 @@ def test_megabytes_of_log(folder, megabytes):
             metrics.write(b'{"schema": 1, "event": "step", "step": 1, "train_loss": 2.0}\n' * 10000)
         metrics.write(b'{"event": "x"}\n' * 100000)
     assert {"file-large", "file-hash"} <= checked(folder)
-    done = run_script("check_submission_folder.sh", folder, "--track", folder.parent, timeout=60)
+    done = run_script("check_submission_folder.sh", folder, "--track", folder.parent, timeout=1200)
     assert done.returncode == 1 and "Traceback" not in done.stderr
 
 

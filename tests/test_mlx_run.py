@@ -34,7 +34,7 @@ def finished(tmp_path_factory):
     values = dict(SMALL, DATA_PATH=data, TOKENIZER_PATH=kit.TOKENIZER, OUT_DIR=folder / "runs", RUN_ID="run")
     config = folder / "small.env"
     config.write_text("".join(f'{name}="{value}"\n' for name, value in values.items()))
-    done = run_script("run_mlx_baseline.sh", config, timeout=300)
+    done = run_script("run_mlx_baseline.sh", config, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     return done, kit.Result(0, done.stdout, done.stderr, folder / "runs" / "run")
 
@@ -104,7 +104,7 @@ def test_the_twin_gives_its_artifact_the_same_score(finished):
 
 def start(script: Path, env: dict) -> subprocess.CompletedProcess:
     env = {**kit.BARE, **{name: str(value) for name, value in env.items()}}
-    options = dict(cwd=script.parent, capture_output=True, text=True, timeout=300)
+    options = dict(cwd=script.parent, capture_output=True, text=True, timeout=1200)
     return subprocess.run([sys.executable, script.name], env=env, **options)
 
 

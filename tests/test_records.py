@@ -27,7 +27,7 @@ def test_the_starter_is_there_with_three_seeds_and_their_artifacts():
 @pytest.mark.slow
 @needs_sandbox
 def test_the_starter_scores_as_claimed_and_passes_the_audit(tmp_path):
-    built = run_script("data/build_sample_dataset.py", "--out", tmp_path, timeout=300)
+    built = run_script("data/build_sample_dataset.py", "--out", tmp_path, timeout=1200)
     assert built.returncode == 0, built.stderr
     options = ("--seed", "1337", "--device", "cpu", "--data", tmp_path / "datasets" / "sample_sp1024")
     done = run_script("golf.sh", "score", STARTER, *options, "--json", timeout=3000)

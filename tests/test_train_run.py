@@ -29,7 +29,7 @@ def values(line: str) -> dict[str, str]:
 
 def start(command, env: dict, **options) -> subprocess.CompletedProcess:
     """A process with these knobs in a bare environment of one thread."""
-    options |= dict(capture_output=True, text=True, timeout=400)
+    options |= dict(capture_output=True, text=True, timeout=1200)
     return subprocess.run([str(word) for word in command], env={**kit.BARE, **env}, **options)
 
 
@@ -643,7 +643,7 @@ def test_the_second_signal_stops_at_once(tmp_path):
         process.send_signal(signal.SIGINT)
         assert "stop" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        assert process.wait(1200) == 130
         assert process.stderr.read() == (
             "stopped at once; RESUME=1 with RUN_ID=run goes on from the last checkpoint\n"
         )
@@ -846,7 +846,7 @@ def test_a_console_that_nobody_reads_ends_no_run(tmp_path):
     process.stdout.readline()
     process.stdout.close()
     process.stderr.close()
-    assert process.wait(120) == 0
+    assert process.wait(1200) == 0
     assert "final_sliding_window_exact" in (tmp_path / "runs" / "run" / "train.log").read_text()
 
 
@@ -894,7 +894,7 @@ def test_a_signal_before_training_ends_the_run_at_once(number, tmp_path):
     )
     assert process.stdout.readline() == "here\n"
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=1200)
     assert process.returncode == 130
     assert err == "stopped before training began; there was nothing to save\n"
     assert not list(tmp_path.glob("runs/run/final_model*"))
@@ -949,7 +949,7 @@ def test_nohup_holds(tmp_path):
     for line in process.stdout:
         if line.startswith("step:1/"):
             process.send_signal(signal.SIGHUP)
-    assert process.wait(60) == 0
+    assert process.wait(1200) == 0
     assert '"reason": "iterations"' in (tmp_path / "runs" / "run" / "metrics.jsonl").read_text()
 
 
