@@ -3,7 +3,8 @@
 All of it comes from records/*/: each track.json, and each submission.json as far as the check finds
 no FAIL and every seed ships its artifact; other entries are listed without a rank, with the reason.
 An entry is 'claimed' until a maintainer has scored it whole (--verified FOLDER). --check writes
-nothing, names what is stale and exits 1. A workflow runs it after a merge.
+nothing, names what is stale and exits 1. --site DIR writes the board as a static site instead.
+Workflows run both after a merge.
 """
 
 from __future__ import annotations
@@ -107,12 +108,18 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--verified", type=Path, metavar="FOLDER", help="first enter that its whole score was taken and held"
     )
+    parser.add_argument("--site", type=Path, metavar="DIR", help="write a static site into DIR instead")
 
 
 def main(args) -> int:
     if args.verified:
         verified.enter(args.verified)
     boards = [read_board(name) for name in track.names()]
+    if args.site:
+        from golf.board import site
+
+        print(f"wrote {site.write(boards, args.site)} pages into {shown(args.site)}/")
+        return 0
     pages = {REPO / "README.md": readme_block(boards)}
     pages |= {board.page: page_block(board) for board in boards}
     texts = {path: with_block(path, block) for path, block in pages.items()}

@@ -13,7 +13,7 @@ STYLE = """
     --link: #7db7f5; --accent: #f0894a; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.2rem 1rem 4rem; max-width: 68rem; background: var(--page);
-  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 a { color: var(--link); }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: .3rem 0 .6rem; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
@@ -24,6 +24,7 @@ th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px soli
 th { font-weight: 600; }
 td.n, th.n { text-align: right; }
 th, td.n, td:first-child { white-space: nowrap; }
+td:last-child { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 .dim { color: var(--dim); }
 code, pre { font: .875em/1.45 ui-monospace, monospace; }

@@ -1,0 +1,205 @@
+"""The board as a site: nothing foreign gets through, and it works in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import run_script
+from golf.board import leaderboard, site
+from golf.core import track
+from golf.core.submission import read_claim
+
+from .conftest import ENTRY
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+EVIL = "<script>alert(1)</script>\"'&"
+README = f"""# Title
+
+{EVIL} <img src=x onerror=alert(1)> [a](javascript:alert(1)) ![b](http://example.org/b.png)
+
+| a | b |
+| --- | --- |
+| 1 | {"x" * 300} |
+"""
+
+
+def entry(folder: Path, name: str, bpb: float, lane: str = "open-hardware", **claim) -> leaderboard.Entry:
+    """An entry on the board, of a folder that lacks its artifact."""
+    folder = folder / name.replace("/", "_")
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text(claim.pop("readme", "# It\n\nwords\n"))
+    for path in [ENTRY / "train_gpt.py", *ENTRY.glob("metrics_seed1337.jsonl")]:
+        shutil.copy(path, folder)
+    return leaderboard.Entry(
+        folder, {**read_claim(ENTRY), "name": name, "val_bpb": bpb, "lane": lane, **claim}, [], []
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The site of a board with four entries, one of them hostile; its folder."""
+    folder, rules = tmp_path_factory.mktemp("site"), track.load("track_sample_5min")
+    home = folder / "records"
+    best = entry(home, "best", 1.5, "record", date="2026-03-01", bytes_total=1_999_999)
+    best.record = True
+    evil = entry(home, f"z{EVIL}", 1.9, blurb=EVIL, author=EVIL, readme=README, hardware=EVIL)
+    tenth = entry(home, "tenth", 1.75, bytes_total=900, train_seconds=12.0)
+    broken = leaderboard.Entry(home / "broken", {}, ["unreadable"], [])
+    (home / "broken").mkdir()
+    boards = [leaderboard.Board(rules, {"record": [best], "open-hardware": [tenth, evil]}, [broken])]
+    boards.append(leaderboard.Board(track.load("track_30min_2mb_local"), {}, []))
+    assert site.write(boards, folder / "site") == 6
+    return folder / "site"
+
+
+def test_every_entry_has_a_page_and_every_link_leads_to_one(made):
+    pages = list(made.rglob("*.html"))
+    assert len(pages) == 6
+    for page in pages:
+        for link in re.findall(r'href="([^"#:]+)(?:#[^"]*)?"', page.read_text()):
+            if not link.startswith("data") and "articles" not in link and page.name != "rules.html":
+                assert (page.parent / link).is_file(), f"{page.name}: {link}"
+
+
+def test_what_is_foreign_is_escaped_everywhere(made):
+    for page in made.rglob("*.html"):
+        text = page.read_text()
+        assert "<script>alert" not in text and "<img src=x" not in text and 'href="javascript' not in text
+        assert not re.search(r'src="(?!data:image/svg)', text), page
+        assert text.count("<script>") == (page.name == "index.html")
+        assert "default-src 'none'" in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in (made / "index.html").read_text()
+
+
+def test_an_entry_says_what_it_lacks(made):
+    (page,) = (made / "entries").rglob("best-*.html")
+    text = page.read_text()
+    assert text.count("Not here: ") == 2 and "<h2>Curves</h2>" in text and "data:image/svg" in text
+    (broken,) = (made / "entries").rglob("broken-*.html")
+    assert "fails: unreadable" in broken.read_text()
+
+
+def test_the_diff_is_against_what_the_script_builds_on(tmp_path):
+    mine = entry(tmp_path, "mine", 2.0).folder
+    script = mine / "train_gpt.py"
+    script.write_text(script.read_text().replace("relu(", "gelu(", 1) + "\n# <b>mine</b>\n")
+    text = site.difference(mine)
+    assert "2026-11-29" in text and '<span class="add">+# &lt;b&gt;mine&lt;/b&gt;</span>' in text
+    assert "<b>" not in text
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    done = run_script("golf.sh", "leaderboard", "--site", tmp_path)
+    assert done.returncode == 2 and "holds something else" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_its_script_is_short_and_has_no_address():
+    text = (Path(site.__file__).parent / "site.js").read_text()
+    assert text.count("\n") <= 200 and "http" not in text and "innerHTML" not in text
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("NOT TESTED: the site needs a Chromium (sudo apt install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="NOT TESTED: playwright is missing")
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+def opened(browser, path: Path, width: int, theme: str = "light"):
+    """A page, and the list to which its errors go."""
+    page, errors = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=theme), []
+    page.set_default_timeout(120_000)  # a busy machine
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda r: errors.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+    page.goto(path.as_uri())
+    return page, errors
+
+
+def names(page) -> list[str]:
+    return [link.inner_text()[:5] for link in page.query_selector_all("#entries tbody tr:not([hidden]) a")]
+
+
+def test_sorting_by_mouse_and_keyboard(browser, made):
+    page, errors = opened(browser, made / "index.html", 1200)
+    assert names(page) == ["best", "tenth", f"z{EVIL}"[:5], "broke"]
+    page.click("th button:text('val_bpb')")
+    assert names(page) == ["best", "tenth", f"z{EVIL}"[:5], "broke"]
+    page.click("th button:text('val_bpb')")  # the other way; what has no score stays last
+    assert names(page) == [f"z{EVIL}"[:5], "tenth", "best", "broke"]
+    page.focus("th button:text('bytes')")
+    page.keyboard.press("Enter")
+    assert names(page)[0] == "tenth"
+    assert page.get_attribute("th:has(button:text('bytes'))", "aria-sort") == "ascending"
+    assert page.query_selector_all("th[aria-sort]").__len__() == 1 and not errors
+
+
+def test_filtering(browser, made):
+    page, errors = opened(browser, made / "index.html", 1200)
+    page.fill("#search", "TEN th")
+    assert names(page) == ["tenth"] and page.inner_text("#count") == "1 of 4 entries"
+    page.fill("#search", "")
+    page.select_option("select[name=lane]", "record")
+    assert names(page) == ["best"]
+    page.select_option("select[name=track]", "track_30min_2mb_local")
+    assert names(page) == [] and not errors
+
+
+def test_opening_an_entry_and_going_back(browser, made):
+    page, errors = opened(browser, made / "index.html", 390)
+    page.click("#entries a:text('tenth')")
+    assert page.inner_text("h1") == "tenth"
+    page.click("nav a:text('Leaderboard')")
+    assert page.title() == "Parameter Golf Local: leaderboard" and not errors
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_no_page_scrolls_sideways_or_complains(browser, made, width, theme):
+    """The screenshots in the test's output are for people to look at."""
+    for path in sorted(made.rglob("*.html")):
+        page, errors = opened(browser, path, width, theme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path.name
+        assert not errors, path.name
+        page.screenshot(path=made.parent / f"{path.stem[:20]}-{width}-{theme}.png")
+        page.close()
+    assert len(list(made.parent.glob(f"*-{width}-{theme}.png"))) == 6
+
+
+def test_light_and_dark_differ_and_text_can_be_read(browser, made):
+    contrasts = {}
+    for theme in ("light", "dark"):
+        page, _ = opened(browser, made / "index.html", 390, theme)
+        read = "e => [getComputedStyle(e).color, getComputedStyle(document.body).backgroundColor]"
+        for name in ("p", ".blurb", "a"):
+            ink, ground = (luminance(text) for text in page.eval_on_selector(name, read))
+            contrasts[theme, name] = (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05)
+    assert min(contrasts.values()) >= 4.5, contrasts
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2's relative luminance of rgb(r, g, b)."""
+    parts = [int(n) / 255 for n in re.findall(r"\d+", colour)[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear))
+
+
+def test_the_command_writes_the_real_board(tmp_path):
+    """Only that it is whole: the samples take a sandbox and some seconds."""
+    done = run_script("golf.sh", "leaderboard", "--site", tmp_path / "out", timeout=300)
+    assert done.returncode == 0, done.stderr
+    claims = list((ENTRY.parents[1]).glob("*/*/submission.json"))
+    assert len(list((tmp_path / "out" / "entries").rglob("*.html"))) == len(claims)
+    index = (tmp_path / "out" / "index.html").read_text()
+    for path in claims:
+        assert json.loads(path.read_text())["name"] in index
