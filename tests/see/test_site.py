@@ -194,6 +194,7 @@ def luminance(colour: str) -> float:
     return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear))
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_real_board(tmp_path):
     """Only that it is whole: the samples take a sandbox and some seconds."""
     done = run_script("golf.sh", "leaderboard", "--site", tmp_path / "out", timeout=300)

@@ -10,7 +10,6 @@ Workflows run both after a merge.
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -28,6 +27,7 @@ from golf.core import submission, track
 from golf.core.errors import GolfError
 from golf.core.findings import FAIL
 from golf.core.paths import REPO, shown
+from golf.core.picture import INK, STYLE, drawable, rendered, styled
 from golf.core.record_rule import compare
 from golf.core.text import printable
 
@@ -330,16 +330,7 @@ def with_block(path: Path, block: list[str]) -> str:
 
 # ---- The picture
 
-INK = "#77808b"  # between the two backgrounds: about 4:1 on white and on dark grey
 LANE_COLOURS = {"record": "#d1661f", "open-hardware": "#2b7fd6", "non-record": "#2f9a63"}
-STYLE = {
-    "svg.hashsalt": "leaderboard",  # the same ids in every rendering
-    "svg.fonttype": "path",
-    "font.family": "DejaVu Sans",  # matplotlib brings it along
-    "font.size": 9,
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "legend.labelcolor"), INK),
-    **dict.fromkeys(("xtick.color", "ytick.color"), INK),
-}
 
 
 def picture_data(boards: list[Board]) -> list[dict]:
@@ -362,7 +353,7 @@ def picture_data(boards: list[Board]) -> list[dict]:
             for lane, entries in board.lanes.items()
             for entry in entries
         ]
-    return [panel for panel in panels.values() if panel["lines"] or panel["points"]]
+    return [panel for panel in panels.values() if panel["points"]]
 
 
 def fingerprint(panels: list[dict]) -> str:
@@ -376,12 +367,9 @@ def is_drawn(path: Path, panels: list[dict]) -> bool:
 
 def draw(panels: list[dict]) -> bytes:
     """An SVG without background, in inks that read on white and on dark pages."""
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever a person's own matplotlibrc says
-        matplotlib.rcParams.update(STYLE)
+    with styled():
         count = max(len(panels), 1)
         figure = Figure(figsize=(8, 2.9 * count), layout="constrained")
         for axes, panel in zip(figure.subplots(count, squeeze=False)[:, 0], panels):
@@ -390,10 +378,7 @@ def draw(panels: list[dict]) -> bytes:
         for axes in figure.axes:
             marks |= dict(zip(*axes.get_legend_handles_labels()[::-1]))
         figure.legend(marks.values(), marks, loc="outside lower center", ncols=4, frameon=False)
-        content = io.BytesIO()
-        facts = {"Date": None, "Title": "val_bpb over bytes", "Description": fingerprint(panels)}
-        figure.savefig(content, format="svg", transparent=True, metadata=facts)
-    return content.getvalue()
+        return rendered(figure, Title="val_bpb over bytes", Description=fingerprint(panels))
 
 
 def draw_panel(axes, panel: dict) -> None:
@@ -447,11 +432,3 @@ def spread_labels(axes, items: list[dict]) -> list[float]:
         heights[i] = max(items[i]["val_bpb"], free)
         free = heights[i] + 0.08 * (high - low)
     return [heights[i] for i in range(len(items))]
-
-
-def drawable(text: str) -> str:
-    """`text` with a ? for what the font lacks."""
-    from matplotlib.font_manager import findfont, get_font
-
-    known = get_font(findfont("DejaVu Sans")).get_charmap()
-    return "".join(c if ord(c) in known else "?" for c in text)
