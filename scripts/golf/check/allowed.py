@@ -12,7 +12,7 @@ from __future__ import annotations
 # The requirements' distributions and what these depend on, by the names that are imported. What is
 # here but not in MODULES is there to be imported, and a reviewer reads why.
 PACKAGES = frozenset("""
-    torch torchgen functorch triton numpy sentencepiece huggingface_hub tqdm jsonschema scipy
+    torch torchgen functorch triton numpy sentencepiece huggingface_hub tqdm jsonschema scipy brotli
     matplotlib mpl_toolkits pylab mlx attr attrs referencing rpds jsonschema_specifications
     typing_extensions dateutil six pyparsing PIL packaging kiwisolver fontTools cycler contourpy yaml
     httpx httpcore h11 anyio certifi idna fsspec filelock hf_xet requests urllib3 jinja2 markupsafe
@@ -82,8 +82,9 @@ MODULES = {
     "operator": """itemgetter add sub mul truediv floordiv mod neg pos and_ or_ xor not_ lt le eq ne ge gt
         matmul pow lshift rshift""",
     "os": """environ getenv makedirs mkdir cpu_count uname path write fsync replace rename remove unlink
-        getpid getcwd listdir sched_getaffinity stat _exit process_cpu_count fsencode fsdecode devnull dup2
-        open close O_APPEND O_CREAT O_EXCL O_RDONLY O_RDWR O_TRUNC O_WRONLY SEEK_CUR SEEK_END SEEK_SET""",
+        getpid getcwd listdir sched_getaffinity stat truncate _exit process_cpu_count fsencode fsdecode
+        devnull dup2 open close O_APPEND O_CREAT O_EXCL O_RDONLY O_RDWR O_TRUNC O_WRONLY SEEK_CUR SEEK_END
+        SEEK_SET""",
     "os.path": """join exists dirname basename abspath realpath splitext isfile isdir getsize split
         normpath relpath expanduser""",
     "pathlib": "Path PurePath PurePosixPath",
@@ -144,6 +145,7 @@ MODULES = {
         binomial multinomial dirichlet""",
     "numpy.typing": "NDArray ArrayLike DTypeLike",
     # ---- Other packages that a scorer may import (rule 3.7)
+    "brotli": "compress Compressor Decompressor error MODE_GENERIC MODE_TEXT MODE_FONT",
     "sentencepiece": "SentencePieceProcessor",
     "tqdm": "tqdm trange",
     "typing_extensions": "Self Literal TypedDict NamedTuple override",

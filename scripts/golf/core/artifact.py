@@ -20,11 +20,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from golf.core.packages import missing
 from golf.core.text import unreadable
 
-PREFIX, MAGIC, FORMAT, ZLIB, MAX_UNPACKED = struct.Struct("<4sHHQI"), b"PGLA", 1, 1, 64 << 20
-MAX_HEADER = 64 << 10  # the starter's has 3,000 bytes
-MAX_TENSORS = 1000  # the starter has 62
+PREFIX, MAGIC, FORMAT, MAX_UNPACKED = struct.Struct("<4sHHQI"), b"PGLA", 1, 64 << 20
+CODERS = ("", "zlib", "brotli")  # by their number in the prefix
+MAX_HEADER = 256 << 10  # the starter's has 3,000 bytes, 256 layers take 150,000
+MAX_TENSORS = 4096  # the starter has 62, 256 layers 2,308
 MAX_RANK = 8  # the product of a million sizes would, too
 # Bytes an element of a tensor's arrays: symbols [*shape] and scales [rows], or floats [*shape].
 ITEM_BYTES = {"int8": (1, 2), "fp16": (2,), "fp32": (4,)}
@@ -100,6 +102,7 @@ def parse(blob: bytes) -> Artifact:
     config, entries = read_header(payload[4:length], length)
     tensors = {name: (encoding, shape) for name, shape, encoding in entries}
     need(len(tensors) == len(entries), "a tensor's name stands twice")
+    need(sum(0 in shape for _, shape, _ in entries) <= 1, "more than one tensor has no rows")
     held = length + sum(array_bytes(shape, encoding) for _, shape, encoding in entries)
     need(held == len(payload), f"its tensors take {held:,} bytes, there are {len(payload):,}")
     found = doubts(config, list(tensors))
@@ -198,14 +201,30 @@ def unpack(blob: bytes) -> bytes:
     coded = memoryview(blob)[PREFIX.size :]
     need(length <= MAX_UNPACKED, f"unpacks to {length:,} bytes, over {MAX_UNPACKED:,}")
     need(zlib.crc32(coded) == crc, "wrong CRC-32: damaged, or changed by hand")
-    if (version, coder) != (FORMAT, ZLIB):
+    if version != FORMAT or coder not in range(1, len(CODERS)):
         refuse_files(bytes(coded))
         raise ForeignArtifact(f"format {version}, coder {coder}: not this repository's own")
-    payload, rest, whole = inflate(coded, length)
+    unpacked = inflate_brotli(coded, length) if CODERS[coder] == "brotli" else inflate(coded, length)
+    payload, rest, whole = unpacked
     need(len(payload) == length and whole, "does not unpack to its stated length")
     need(not rest, f"{len(rest):,} bytes behind its coded part")
-    need(zero_padded(coded, payload), "the last bits of its coded part are not 0")
+    if CODERS[coder] == "zlib":  # brotli's decoder refuses such bits itself
+        need(zero_padded(coded, payload), "the last bits of its coded part are not 0")
     return payload
+
+
+def inflate_brotli(coded, length: int) -> tuple[bytes, bytes, bool]:
+    """As inflate; brotli's decoder refuses what stands behind its stream."""
+    try:
+        import brotli
+    except ImportError:
+        raise missing("brotli") from None
+    decoder = brotli.Decompressor()
+    try:
+        payload = decoder.process(bytes(coded), output_buffer_limit=length + 1)
+    except brotli.error:
+        raise ArtifactError("its coded part does not unpack") from None
+    return payload, b"", decoder.is_finished()
 
 
 def inflate(coded, length: int) -> tuple[bytes, bytes, bool]:
@@ -237,7 +256,8 @@ def zero_padded(coded, payload: bytes) -> bool:
 
 def read_entry(name, shape, encoding) -> tuple[str, tuple[int, ...], str]:
     sizes = isinstance(shape, list) and len(shape) <= MAX_RANK
-    sizes = sizes and all(type(n) is int and 0 < n <= MAX_UNPACKED for n in shape)
+    sizes = sizes and all(type(n) is int and 0 <= n <= MAX_UNPACKED for n in shape)
+    sizes = sizes and 0 not in shape[1:]  # no rows: one layer has no skip weights
     need(isinstance(name, str) and sizes and isinstance(encoding, str), "a tensor has no such shape")
     need(NAME.fullmatch(name) and len(name) <= NAME_LENGTH, "a tensor has no plain name")
     if encoding not in ITEM_BYTES:
@@ -294,7 +314,7 @@ def odd_symbols(array: bytes, config: dict) -> str:
 
 def odd_scales(name: str, scales: bytes, symbols: bytes) -> str:
     """fp16, one a row of symbols: none negative, none that makes nothing of symbols that are not 0."""
-    width, odd = len(symbols) // (len(scales) // 2), ""
+    width, odd = len(symbols) // max(1, len(scales) // 2), ""
     for row, (value,) in enumerate(struct.iter_unpack("<e", scales)):
         if abs(value) < VANISHING and any(symbols[row * width : (row + 1) * width]):
             need(value, f"tensor {name} has symbols in row {row}, whose scale is 0")

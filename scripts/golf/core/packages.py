@@ -9,7 +9,8 @@ from pathlib import Path
 from golf.core.errors import GolfError
 from golf.core.paths import REPO, shown
 
-CHECK_PACKAGES = ("jsonschema", "scipy", "matplotlib", "markdown_it")  # of requirements-check.txt
+# of requirements-check.txt
+CHECK_PACKAGES = ("jsonschema", "scipy", "matplotlib", "markdown_it", "brotli")
 
 
 def missing(package: str, requirements: str | None = None) -> GolfError:

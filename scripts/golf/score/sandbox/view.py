@@ -20,7 +20,7 @@ from pathlib import Path
 
 # What an entry may import besides Python's library, with all that these depend on.
 # docs/track_spec.md tells it to people.
-DISTRIBUTIONS = ("torch", "numpy", "sentencepiece", "tqdm", "mlx")
+DISTRIBUTIONS = ("torch", "numpy", "sentencepiece", "tqdm", "mlx", "brotli")
 OF_MLX = ("mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")  # its "extras" on Linux
 # Folders of prose, of other languages' sources and of tests: in Python's library, in packages.
 NOT_OF_PYTHON = re.compile(
