@@ -49,7 +49,12 @@ bash scripts/golf.sh new "$run_dir" --out "$run_dir-submission" --track "$track"
 # 5. What came out. The range is in the config, beside the values that it belongs to.
 expect=$(sed -n 's/^# expect val_bpb: *//p' configs/quickstart.env)
 bash scripts/golf.sh summary "$run_dir" ${expect:+--expect "$expect"}
+
+# 6. What the model writes: three lines of it.
+echo "writes"
+bash scripts/golf.sh sample "$run_dir" --tokens 150 | tr '\n' ' ' | fold -s -w 100 | sed -n 's/^/         /; 1,3p'
 cat <<TEXT
+more     bash scripts/golf.sh sample $run_dir --prompt "Once"; the curves: $run_dir/report.html
 entry    $run_dir-submission/ (what a pull request would add under records/$track/; the words that
          FAIL above asks for are yours to write)
 next     change $trainer or configs/quickstart.env and call this again, or go for the real data:
