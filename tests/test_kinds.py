@@ -15,7 +15,7 @@ from golf.core.errors import GolfError
 from golf.score import stream
 from golf.score.sandbox import bwrap as sandbox
 
-SOURCES = [*REPO.glob("scripts/golf/*.py"), *REPO.glob("data/*.py"), *REPO.glob("train_gpt*.py")]
+SOURCES = [*REPO.glob("scripts/golf/**/*.py"), *REPO.glob("data/*.py"), *REPO.glob("train_gpt*.py")]
 NO_TEXT = {("os", "open"), ("tarfile", "open")}
 TEXT_CALLS = {"open", "fdopen", "NamedTemporaryFile", "TemporaryFile", "read_text", "write_text", "run"}
 TEXT_CALLS |= {"Popen"}
