@@ -30,8 +30,7 @@ from golf.score import scorer as official
 from golf.score.feeder import Fault
 from golf.score.sandbox import bwrap as sandbox
 from golf.score.sandbox import client as remote
-from golf.score.sandbox import syscalls as sandbox_filter
-from golf.score.sandbox import usage as sandbox_usage
+from golf.score.sandbox import syscalls, usage
 from score_kit import HOSTILE, failed, make_submission, make_track, needs_sandbox, needs_user_namespace
 
 LIMITS = sandbox.Limits(load_seconds=HANG_SECONDS, call_seconds=HANG_SECONDS, memory_bytes=4 << 30, tasks=60)
@@ -75,7 +74,7 @@ def run(track, tmp_path, monkeypatch):
 
     yield run
     assert not ours()  # no process is left, whoever its parent is by now
-    assert not sandbox_usage.usage(os.getpid())[1]  # not even an unreaped one
+    assert not usage.usage(os.getpid())[1]  # not even an unreaped one
 
 
 @needs_sandbox
@@ -241,8 +240,8 @@ def test_every_stream_has_its_own_process(tmp_path):
         feeder.reset()
         assert feeder.process.pid != first
         assert feeder.log_probs(np.zeros(5, np.uint16)).shape == (5, 1024)
-        children = sandbox_usage.usage(os.getpid())[1]
-    assert first not in children and sandbox_usage.usage(os.getpid())[1] == []
+        children = usage.usage(os.getpid())[1]
+    assert first not in children and usage.usage(os.getpid())[1] == []
 
 
 @needs_sandbox
@@ -250,7 +249,7 @@ def test_environment_is_bare(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
     assert "HF_TOKEN" not in sandbox.environment()
     with connect("plain", tmp_path) as feeder:
-        inside = sandbox_usage.usage(feeder.process.pid)[1][-1]
+        inside = usage.usage(feeder.process.pid)[1][-1]
         with open(f"/proc/{inside}/environ", "rb") as file:
             assert b"secret" not in file.read()
 
@@ -344,8 +343,8 @@ def test_without_bubblewrap_the_package_is_named(monkeypatch):
 
 @needs_sandbox
 def test_what_the_filter_refuses(tmp_path):
-    column = sandbox_filter.MACHINES[platform.machine()][0]
-    calls = {name: [n[column]] + [0] * 6 for name, n in sandbox_filter.REFUSED.items()}
+    column = syscalls.MACHINES[platform.machine()][0]
+    calls = {name: [n[column]] + [0] * 6 for name, n in syscalls.REFUSED.items()}
     calls = {name: call for name, call in calls.items() if call[0] is not None}
     number = dict(keyctl=(250, 219), socket=(41, 198), pair=(53, 199), clone=(56, 220), preadv2=(327, 286))
     number = {name: numbers[column] for name, numbers in number.items()}
@@ -380,12 +379,12 @@ def test_calls_of_another_architecture_end_it(tmp_path):
     "machine, header", [("x86_64", "x86_64-linux-gnu/asm/unistd_64.h"), ("aarch64", "asm-generic/unistd.h")]
 )
 def test_numbers_of_calls(machine, header):
-    path, column = Path("/usr/include", header), sandbox_filter.MACHINES[machine][0]
+    path, column = Path("/usr/include", header), syscalls.MACHINES[machine][0]
     if not path.exists():
         pytest.skip(f"NOT TESTED: no {path} (package linux-libc-dev)")
     known = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", path.read_text()))
-    wrong = {n: v for n, v in sandbox_filter.REFUSED.items() if n in known and int(known[n]) != v[column]}
-    assert not wrong and len(set(known) & set(sandbox_filter.REFUSED)) > 70
+    wrong = {n: v for n, v in syscalls.REFUSED.items() if n in known and int(known[n]) != v[column]}
+    assert not wrong and len(set(known) & set(syscalls.REFUSED)) > 70
 
 
 @needs_sandbox
@@ -405,7 +404,7 @@ def test_root_is_nobody(tmp_path):
     if sandbox.user().uid is None:
         pytest.skip("NOT TESTED: root may not become another user here")
     with connect("plain", tmp_path) as feeder:
-        inside = sandbox_usage.usage(feeder.process.pid)[1][-1]
+        inside = usage.usage(feeder.process.pid)[1][-1]
         status = Path(f"/proc/{inside}/status").read_text()
     assert re.search(r"^Uid:(\s+65534){4}$", status, re.M) and re.search(r"^Gid:(\s+65534){4}$", status, re.M)
     assert re.search(r"^CapEff:\s+0+$", status, re.M) and re.search(r"^Groups:\s*$", status, re.M)

@@ -1,4 +1,4 @@
-"""Train, pack and score as an env file says, watched over.
+"""Train, pack and score a configuration.
 
 CONFIG.env holds NAME=value lines (configs/ has some); a variable set in the environment, or as an
 argument NAME=value, wins over the file, and `train_gpt.py --knobs` lists all names.

@@ -1,4 +1,4 @@
-"""What can be known to be wrong before a run starts, each in one line, before anything is made."""
+"""Checks before a run starts: each problem is one line, and nothing has been made yet."""
 
 from __future__ import annotations
 

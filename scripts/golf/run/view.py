@@ -1,4 +1,4 @@
-"""What a run's trainer is shown of the data: the train shards, without the validation shards beside.
+"""Shows a run's trainer the train shards without the validation shards.
 
 A script that trains on `fineweb_*.bin` of its DATA_PATH would train on what it is scored on. So that
 folder holds train shards alone while a run lasts, and validation has a path of its own,

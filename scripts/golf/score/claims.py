@@ -1,4 +1,4 @@
-"""What a submission's folder offers to be scored: its claim, and the counted files of each seed."""
+"""Reads what can be scored in a submission's folder: each seed's claim and counted files."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Score a submission again from its artifact, in a sandbox, and prove the score honest.
+"""Score a submission again from its artifact, in a sandbox, and audit the score.
 
-The scorer owns the stream, the targets and the byte counts; the submission's script only says, in a
-sandbox, how likely it holds each next token. What comes out is the official score, compared with
-the claimed one, and the audit's rules. Exit code 0: no FAIL, 1: FAIL, 2: used wrongly.
+The scorer owns the stream, the targets and the byte counts. The submission's script only predicts
+the next token, in a sandbox. The result is the official score beside the claimed one, and the audit's
+findings. Exit code 0: no FAIL, 1: FAIL, 2: wrong usage.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from golf.core.submission import require_folder
 
 NO_SANDBOX = (
     "NO SANDBOX: this submission's code runs as you. It can read, change and send whatever you can. "
-    "Go on only with code that you have read."
+    "Run only code that you have read."
 )
 
-DUE = "whole-score-due"  # a rule that passes, and says what a part of a score cannot show
+DUE = "whole-score-due"  # passes, and names what scoring a part cannot show
 
 
 def add_arguments(parser) -> None:
@@ -38,18 +38,21 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="this seed alone (default: all)")
     parser.add_argument(
-        "--targets", type=int, metavar="N", help="the first N alone; then no verdict on the score"
+        "--targets", type=int, metavar="N", help="only the first N targets; gives no verdict on the score"
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="one seed by chance, of a long stream 2 of 64 segments, and a shorter audit",
+        help="one random seed, 2 of 64 segments of a long stream, a shorter audit",
     )
     parser.add_argument(
-        "--holdout", type=path_argument, metavar="DIR", help="other validation shards to compare with"
+        "--holdout",
+        type=path_argument,
+        metavar="DIR",
+        help="private validation shards for the held-out test (golf.sh holdout)",
     )
     parser.add_argument(
-        "--no-sandbox", action="store_true", help="run its code as yourself; only code you have read"
+        "--no-sandbox", action="store_true", help="run its code as yourself: only code that you have read"
     )
     parser.add_argument("--json", action="store_true", help="audit.json on stdout, no file")
 

@@ -1,11 +1,11 @@
-"""What golf score tells while it works, on standard error."""
+"""Progress of golf score, on standard error."""
 
 from __future__ import annotations
 
 import sys
 import time
 
-FIRST_CALLS = (512, 1024, 1024)  # small ones, after which it can be told how long all will take
+FIRST_CALLS = (512, 1024, 1024)  # short calls at first, to estimate the time soon
 PROGRESS_SECONDS = 15.0
 
 
@@ -14,9 +14,9 @@ def say(text: str) -> None:
 
 
 class TimeLeft:
-    """Says how long a pass will take, as soon as that can be known, and now and then what is left.
+    """Prints how long a pass will take, then the time left every PROGRESS_SECONDS.
 
-    what: the pass; count: its targets; again: those that the audit will ask for after it.
+    what: the pass; count: its targets; again: targets that the audit will feed after it.
     """
 
     def __init__(self, what: str, count: int, again: int = 0):

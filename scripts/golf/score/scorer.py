@@ -1,4 +1,4 @@
-"""The official score of a submission: the stream fed, claims compared, the audit called."""
+"""The official score of a submission: feeds the stream, compares the claims, runs the audit."""
 
 from __future__ import annotations
 
@@ -226,8 +226,8 @@ def pick_targets(rules: dict, source: streams.Source, asked: int | None) -> Stre
 def hold_out(
     source: streams.Source, stream: Stream, folder: Path | None, data: Path, rng: np.random.Generator
 ) -> tuple[Stream | None, str]:
-    """Text that the submission is not scored on, as much as the audit feeds, and its kind: private
-    shards; parts drawn now from the train shards; else, public, what follows in the validation shard."""
+    """Text that the submission is not scored on, and its kind: private (--holdout), drawn (random parts
+    of the train shards), or public (what follows the targets in the validation shard)."""
     count, vocabulary = min(len(stream), MOST_HELD_OUT), source.vocabulary
     if folder:
         return Stream(streams.load_more(folder, vocabulary), vocabulary).part(0, len(stream)), "private"
@@ -253,8 +253,8 @@ def pick_seeds(entries: list[SeedEntry], seed: int | None, quick: bool) -> list[
 
 
 def score_entry(setup: Setup, entry: SeedEntry) -> Result:
-    """Feeds the stream, compares with the claim, audits. A Fault is a finding and ends it, and so is
-    whatever else goes wrong meanwhile: a submission that breaks the scorer gets no better report."""
+    """Scores and audits one seed. A Fault becomes a finding and ends it. So does any other error: a
+    submission that breaks the scorer must not get a better report."""
     claimed = {name: number(entry.claim.get(name)) for name in ("val_loss", "val_bpb")}
     result = Result(entry.seed, entry.bytes_total, claimed)
     cap = setup.rules["cap_bytes"]
@@ -301,7 +301,7 @@ def score_stream(setup: Setup, entry: SeedEntry, remote: Remote, result: Result)
 
 
 def beside_a_bigram(rule: Finding) -> Finding:
-    """A bigram model explains few large leads: the learning example, honest, is far ahead of it by them."""
+    """A bigram control explains few large leads: honest models that learn beat it by many of them."""
     if rule.rule != "tails" or rule.level != FAIL:
         return rule
     why = "more large leads on the stream; a bigram control cannot tell why"
@@ -309,7 +309,7 @@ def beside_a_bigram(rule: Finding) -> Finding:
 
 
 def first_pass(setup: Setup, remote: Remote) -> Pass:
-    """Feeds the text once. It is cut as often as in the audit's pass."""
+    """Feeds the text once, with as many cuts as the audit's pass has."""
     text = setup.text
     progress = TimeLeft(f"feeding {len(text):,} targets", len(text), len(text))
     cuts = np.concatenate((np.cumsum(FIRST_CALLS) - 1, draw_uniform(setup.rng, text, setup.size)))
@@ -396,7 +396,7 @@ def compare_segments(result: Result, claimed, found: dict[int, list], exact: boo
 
 
 def general_rules(setup: Setup, source: streams.Source, claim: dict, results: list[Result]) -> list[Finding]:
-    """What holds for the submission as a whole."""
+    """Findings about the submission as a whole."""
     rules = [setup.control.rule()]
     for name, value in source.hashes.items():
         if setup.rules["data"].get(name) is None:

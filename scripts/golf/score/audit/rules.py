@@ -1,8 +1,8 @@
-"""Whether a score is honest: the stream and held-out text are fed again, cut at other places.
+"""The audit: is the score honest? Feeds the stream and held-out text again, cut at other places.
 
-A row that is the last of a call cannot know its target; fed again within a call it could. Honest rows
-are the same either way. docs/submission_interface.md has the rules, what each of them finds and how
-surely, and what none of them sees.
+The last row of a call cannot know its target. Fed again inside a longer call, the same row could.
+Honest rows are equal both times. docs/submission_interface.md lists the rules, what each one finds,
+with what probability, and what none of them can find.
 """
 
 from __future__ import annotations

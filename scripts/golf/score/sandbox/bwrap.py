@@ -1,9 +1,9 @@
 """The sandbox that submissions run in: bubblewrap, a filter of system calls, another user.
 
 A submission sees this Python, the packages that scoring needs and shared libraries, read-only
-(sandbox_view.py); a copy of its own counted files; an empty home. It has no network, no other
+(view.py); a copy of its own counted files; an empty home. It has no network, no other
 process, no capability, and neither the validation stream nor any file of the user's. What it may
-ask of the kernel is in sandbox_filter.py. https://github.com/containers/bubblewrap
+ask of the kernel is in syscalls.py. https://github.com/containers/bubblewrap
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from golf.core import machine
-from golf.score.sandbox import syscalls as sandbox_filter
+from golf.score.sandbox import syscalls
 from golf.score.sandbox.view import View, links, view
 
 HOME, FOLDER, HOST = "/home/scorer", "/submission", "/scorer_host.py"
@@ -60,7 +60,7 @@ class Limits:
 class User:
     """Who a submission is, and bubblewrap's options for it."""
 
-    uid: int | None  # what scorer_host.py becomes; None: it stays what bubblewrap made it
+    uid: int | None  # what host.py becomes; None: it stays what bubblewrap made it
     options: tuple[str, ...]
 
     @property
@@ -98,7 +98,7 @@ def user() -> User | str:
     said = ""
     for candidate in users():
         with tempfile.TemporaryFile() as file:
-            file.write(sandbox_filter.program())
+            file.write(syscalls.program())
             file.seek(0)
             tried = subprocess.run(
                 ["bwrap", *PARTS, *candidate.options, "--ro-bind", "/", "/", "--proc", "/proc"]
@@ -122,8 +122,8 @@ def why_not() -> str | None:
     """Why bubblewrap cannot be used here, and what to do; None: it can."""
     if not sys.platform.startswith("linux"):
         return "the sandbox needs Linux (on Windows: WSL2)"
-    if not sandbox_filter.known_machine():
-        return f"the sandbox needs 64-bit Python on {' or '.join(sandbox_filter.MACHINES)}"
+    if not syscalls.known_machine():
+        return f"the sandbox needs 64-bit Python on {' or '.join(syscalls.MACHINES)}"
     if shutil.which("bwrap") is None:
         return "the sandbox needs the package bubblewrap; install it (sudo apt install bubblewrap)"
     said = user()
@@ -167,7 +167,7 @@ def shows(path: Path) -> bool:
 def command(folder: Path, host: Path, device: str, filter_fd: int) -> list[str]:
     """bubblewrap's part of the command line: `folder` becomes FOLDER, the file `host` HOST.
 
-    filter_fd: a file that holds sandbox_filter.program(), which the process inherits.
+    filter_fd: a file that holds syscalls.program(), which the process inherits.
     """
     args = ["bwrap", *PARTS, *user().options, "--hostname", "scorer", "--new-session", "--die-with-parent"]
     args += ["--proc", "/proc", "--dev", "/dev"]

@@ -21,9 +21,7 @@ import numpy as np
 from golf.core.errors import GolfError
 from golf.score.feeder import Fault
 from golf.score.sandbox import bwrap as sandbox
-from golf.score.sandbox import syscalls as sandbox_filter
-from golf.score.sandbox import usage as sandbox_usage
-from golf.score.sandbox import view as sandbox_view
+from golf.score.sandbox import syscalls, usage, view
 from golf.score.sandbox.bwrap import Limits
 from golf.score.sandbox.host import DONE, LOAD, NEXT, NOT_ROWS, RAISED, REPLY, REQUEST, RESET
 from golf.score.sandbox.watch import TICK_SECONDS, LimitWatch
@@ -88,7 +86,7 @@ class Remote:
         with theirs, os.fdopen(their_memory, "rb"), tempfile.TemporaryFile() as filter_file:
             handles = [theirs.fileno(), their_memory]
             if self.sandboxed:
-                filter_file.write(sandbox_filter.program())
+                filter_file.write(syscalls.program())
                 filter_file.seek(0)
                 handles.append(filter_file.fileno())
             self.process = subprocess.Popen(
@@ -103,7 +101,7 @@ class Remote:
                 start_new_session=True,
             )
         stack.enter_context(self.process.stdout)
-        stack.callback(sandbox_usage.end, self.process)
+        stack.callback(usage.end, self.process)
         os.set_blocking(self.process.stdout.fileno(), False)
         self.watch = LimitWatch(self.process, self.limits)
         stack.callback(self.stop_watching)
@@ -112,10 +110,10 @@ class Remote:
         device = "auto" if self.device == "mlx" else self.device  # MLX chooses by itself
         outer, inside, python, host, uid, tasks = [], folder, [sys.executable, "-B"], HOST_PY, -1, 0
         if self.sandboxed:
-            sandbox_view.read_ahead(sandbox.READ_AHEAD_BYTES)
+            view.read_ahead(sandbox.READ_AHEAD_BYTES)
             outer = sandbox.command(folder, HOST_PY, self.device, filter_fd)
             inside, host = sandbox.FOLDER, sandbox.HOST
-            python = [sandbox_view.view().python, "-B", "-s", "-S"]  # nothing but PYTHONPATH's packages
+            python = [view.view().python, "-B", "-s", "-S"]  # nothing but PYTHONPATH's packages
             uid = sandbox.user().uid or -1
             tasks = 2 * self.limits.tasks  # the watch comes first, and names it
         paths = (f"{inside}/{path}" for path in self.paths)
@@ -203,7 +201,7 @@ class Remote:
         reply = self.wait(during, limit)  # which finds out how it ended
         seconds = time.monotonic() - began
         self.charge(seconds)
-        self.watch.during, self.idle = IDLE, (time.monotonic(), sandbox_usage.cpu_seconds(self.watch.pids))
+        self.watch.during, self.idle = IDLE, (time.monotonic(), usage.cpu_seconds(self.watch.pids))
         return reply, seconds
 
     def charge(self, seconds: float) -> None:
@@ -215,7 +213,7 @@ class Remote:
         if self.idle is None:
             return 0.0
         since, computed = self.idle
-        computed = sandbox_usage.cpu_seconds(self.watch.pids) - computed
+        computed = usage.cpu_seconds(self.watch.pids) - computed
         return min(max(computed, 0.0), time.monotonic() - since)
 
     def wait(self, during: str, seconds: float) -> tuple[int, int]:
@@ -270,7 +268,7 @@ class Remote:
 
     def fail(self, rule: str, message: str) -> None:
         """Ends the process, then raises the Fault, with its last lines as escaped text."""
-        sandbox_usage.end(self.process)
+        usage.end(self.process)
         with contextlib.suppress(OSError):
             self.drain()
         lines = self.output.decode("utf-8", "replace").strip().splitlines()[-1:]

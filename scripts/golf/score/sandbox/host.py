@@ -1,7 +1,7 @@
-"""Runs inside the sandbox: loads a submission's scorer and answers the requests of remote.py.
+"""Runs inside the sandbox: loads a submission's scorer and answers the requests of client.py.
 
 Standard library and numpy alone until the submission's script is imported. From then on nothing
-here can be trusted, and remote.py trusts nothing: it takes fixed-size records from the socket and
+here can be trusted, and client.py trusts nothing: it takes fixed-size records from the socket and
 float32 rows from the shared memory, and judges both.
 """
 
@@ -76,7 +76,7 @@ def become(uid: int) -> None:
 
 
 def set_limits(tasks: int) -> None:
-    """Backstops in the kernel; remote.py watches memory, tasks and time from outside. 0: none."""
+    """Backstops in the kernel; client.py watches memory, tasks and time from outside. 0: none."""
     limits = {resource.RLIMIT_CORE: 0}
     if tasks:
         limits |= {resource.RLIMIT_FSIZE: FILE_BYTES, resource.RLIMIT_NOFILE: OPEN_FILES}

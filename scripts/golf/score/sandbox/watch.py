@@ -7,7 +7,7 @@ import threading
 import time
 
 from golf.score.feeder import Fault
-from golf.score.sandbox import usage as sandbox_usage
+from golf.score.sandbox import usage
 from golf.score.sandbox.bwrap import Limits
 
 TICK_SECONDS = 0.05
@@ -26,7 +26,7 @@ class LimitWatch(threading.Thread):
         self.peak_memory_bytes = 0
         self.pids: list[int] = []  # below the process, as of the last look
         self.over = threading.Event()
-        self.shared_before = sandbox_usage.machine_memory().shared_bytes
+        self.shared_before = usage.machine_memory().shared_bytes
         self.start()
 
     def run(self) -> None:
@@ -35,7 +35,7 @@ class LimitWatch(threading.Thread):
             began = time.monotonic()
             if rule_and_sentence := self.look():
                 self.fault = Fault(*rule_and_sentence)
-                sandbox_usage.end(self.process)
+                usage.end(self.process)
                 return
             tick = max(TICK_SECONDS, 20 * (time.monotonic() - began))
 
@@ -45,8 +45,8 @@ class LimitWatch(threading.Thread):
         Memory: what is resident, and by how much the machine's shared memory has grown, since files
         in memory need belong to no process.
         """
-        used, self.pids = sandbox_usage.usage(self.process.pid)
-        machine, most, during = sandbox_usage.machine_memory(), self.limits, self.during
+        used, self.pids = usage.usage(self.process.pid)
+        machine, most, during = usage.machine_memory(), self.limits, self.during
         shared = max(machine.shared_bytes - self.shared_before, used.shared_bytes)
         memory = used.memory_bytes + shared
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
