@@ -2,7 +2,7 @@
 
 pip itself asks, for a small package, so its proxies, certificates and mirrors count; by itself it
 would go on trying for minutes. Exit code 0: it answered, or what is wrong pip can say better;
-1: no answer within 12 seconds, and one line that says why and names the proxy in use.
+1: no answer within 12 seconds (longer under load), and one line that says why and names the proxy in use.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-SECONDS = 12
+SECONDS = 12  # on an idle machine
 ONCE = ["-vv", "--no-deps", "--no-cache-dir", "--retries", "1", "--timeout", "5", "--dest"]
 NO_ANSWER = re.compile(r"Could not fetch URL (\S+): (?!4\d\d )(.*)")  # 4..: an answer, if no good one
 CAUSES = re.compile(
@@ -35,14 +35,15 @@ def main(argv: list[str]) -> int:
 def no_answer(pip: list[str], options: list[str]) -> str | None:
     """Why the index does not answer; None: it does."""
     with tempfile.TemporaryDirectory() as folder:
+        limit = SECONDS * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))  # pip itself is slow under load
         command = [*pip, "download", *ONCE, folder, *options, "tqdm"]
         try:
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                text=True, errors="replace", timeout=SECONDS,
+                text=True, errors="replace", timeout=limit,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return f"tried for {SECONDS} seconds"
+            return f"tried for {limit:.0f} seconds"
     if not (lost := NO_ANSWER.findall(done.stdout)):
         return None
     url, text = lost[-1]

@@ -14,7 +14,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from golf.core import machine
 
 pytest.register_assert_rewrite("check_kit")
 REPO = Path(__file__).resolve().parents[1]
@@ -32,6 +31,8 @@ HANG_SECONDS = 1200  # what has not ended by then never will; a loaded machine i
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """`-n auto`: as many workers as affinity and the container's quota let compute at once."""
+    from golf.core import machine
+
     return machine.usable_cpus()
 
 

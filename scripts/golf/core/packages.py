@@ -10,7 +10,7 @@ from golf.core.errors import GolfError
 from golf.core.paths import REPO, shown
 
 # of requirements-check.txt
-CHECK_PACKAGES = ("jsonschema", "scipy", "matplotlib", "markdown_it", "brotli")
+CHECK_PACKAGES = ("jsonschema", "scipy", "matplotlib", "markdown_it", "brotli", "tomli")
 
 
 def missing(package: str, requirements: str | None = None) -> GolfError:
