@@ -1,58 +1,85 @@
-"""`python -m golf <command>`: finds the command's module and turns its errors into one line."""
+"""golf.sh COMMAND: finds the command's module and turns its errors into one line."""
 
 from __future__ import annotations
 
 import argparse
+import ast
+import difflib
 import importlib
 import os
 import signal
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 from golf.core.errors import GolfError
 from golf.core.packages import missing
-from golf.core.paths import shown
+from golf.core.paths import REPO, shown
 from golf.core.processes import handle_stops
 
-COMMANDS = {  # name -> its module in this package, imported when it is asked for
-    "run": "run.command",
-    "summary": "run.summary",
-    "sweep": "sweep.command",
-    "new": "submit.new",
-    "check": "check.command",
-    "score": "score.command",
-    "holdout": "score.holdout",
-    "verify": "verify.command",
-    "compare": "board.compare",
-    "leaderboard": "board.leaderboard",
-    "sample": "see.sample",
-    "runs": "see.runs",
-    "watch": "see.watch",
-    "plot": "see.plot",
-    "explain": "see.explain",
-    "report": "see.report",
-    "bench": "bench.command",
-    "ci": "board.ci",
+# As a user meets them: name -> its module in this package, imported when it is asked for.
+GROUPS = {
+    "run": {
+        "run": "run.command",
+        "summary": "run.summary",
+        "sweep": "sweep.command",
+        "bench": "bench.command",
+    },
+    "see": {
+        "runs": "see.runs",
+        "watch": "see.watch",
+        "plot": "see.plot",
+        "sample": "see.sample",
+        "explain": "see.explain",
+        "report": "see.report",
+    },
+    "submit": {
+        "new": "submit.new",
+        "check": "check.command",
+        "compare": "board.compare",
+    },
+    "judge": {
+        "score": "score.command",
+        "holdout": "score.holdout",
+        "verify": "verify.command",
+        "leaderboard": "board.leaderboard",
+        "ci": "board.ci",
+    },
 }
+COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
+DATA = ("build_sample_dataset.py", "cached_challenge_fineweb.py", "tokenize_docs.py")  # in data/
+
+
+def overview() -> str:
+    """The commands by group, a line each, from the heads of their modules: nothing is imported."""
+    lines = ["usage: golf.sh COMMAND ...; golf.sh COMMAND -h explains one", "", "data"]
+    paths = [REPO / "data" / name for name in DATA]
+    lines += [f"  python3 data/{path.name:<28} {purpose(path)}" for path in paths if path.is_file()]
+    for group, commands in GROUPS.items():
+        lines += ["", group]
+        for name, module in commands.items():
+            path = Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
+            lines.append(f"  {name:<12} {purpose(path)}")
+    return "\n".join(lines)
+
+
+def purpose(path: Path) -> str:
+    """The first line of a module's docstring, as far as a colon."""
+    text = ast.get_docstring(ast.parse(path.read_bytes())) or ""
+    return text.partition("\n")[0].partition(": ")[0].removesuffix(".")
 
 
 def parser(names: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """Of these commands alone: to import all of them takes longer than most of them do."""
-    top = argparse.ArgumentParser(
-        prog="golf.sh",
-        description="The tools of Parameter Golf Local; `golf.sh COMMAND -h` explains one.",
-    )
+    top = argparse.ArgumentParser(prog="golf.sh")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("help", description="List the commands.")
     for name in names:
         module = importlib.import_module(f"golf.{COMMANDS[name]}")
         text = (module.__doc__ or name).strip()  # python -OO strips docstrings
-        one = commands.add_parser(
-            name,
-            help=text.splitlines()[0],
-            description=text,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        form = argparse.RawDescriptionHelpFormatter
+        one = commands.add_parser(name, description=text, formatter_class=form)
         module.add_arguments(one)
         one.set_defaults(main=module.main)
     return top
@@ -105,10 +132,17 @@ def open_missing_streams() -> None:
 def dispatch(argv: list[str] | None) -> int:
     command = ""
     try:
-        args = parse(argv)
-        if args.command is None:
-            parser().print_help()
+        words = sys.argv[1:] if argv is None else argv
+        if words[:1] == ["help"] and words[1:]:  # help COMMAND
+            words = [words[1], "-h"]
+        if not words or words[0] in ("help", "-h", "--help"):
+            print(overview())
             return 0
+        if words[0] not in COMMANDS:
+            near = difflib.get_close_matches(words[0], COMMANDS, 1)
+            hint = f"did you mean {near[0]}?" if near else "golf.sh help lists them"
+            raise GolfError(f"unknown command {words[0][:40]!r}; {hint}", 2)
+        args = parse(words)
         command = f" {args.command}"
         return args.main(args)
     except GolfError as error:
@@ -128,10 +162,9 @@ def dispatch(argv: list[str] | None) -> int:
     return code
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse(words: list[str]) -> argparse.Namespace:
     """As argparse does, but `run CONFIG --trainer T NAME=value` has its settings behind an option."""
-    words = sys.argv[1:] if argv is None else argv
-    top = parser(words[:1] if words and words[0] in COMMANDS else COMMANDS)
+    top = parser([name for name in words[:1] if name in COMMANDS])
     args, rest = top.parse_known_args(words)
     if not hasattr(args, "settings") or any(word.startswith("-") for word in rest):
         if rest:
