@@ -36,7 +36,7 @@ fi
 venv_ready "$requirements"
 export PYTHON="$python"
 
-# 2. The sample data: 2 MB of English from Python's own documentation, cut into tokens.
+# 2. The sample data: 2.5 MB of English that every clone carries, cut into tokens.
 "$python" data/build_sample_dataset.py
 
 # 3. Train, pack, score: on the GPU if there is one, else on the processor.
@@ -50,9 +50,9 @@ bash scripts/golf.sh new "$run_dir" --out "$run_dir-submission" --track "$track"
 expect=$(sed -n 's/^# expect val_bpb: *//p' configs/quickstart.env)
 bash scripts/golf.sh summary "$run_dir" ${expect:+--expect "$expect"}
 
-# 6. What the model writes: three lines of it.
+# 6. What the model writes: three lines of it. Where that fails it says why; the run is whole all the same.
 echo "writes"
-bash scripts/golf.sh sample "$run_dir" --tokens 150 | tr '\n' ' ' | fold -s -w 100 | sed -n 's/^/         /; 1,3p'
+bash scripts/golf.sh sample "$run_dir" --tokens 150 | tr '\n' ' ' | fold -s -w 100 | sed -n 's/^/         /; 1,3p' || true
 cat <<TEXT
 more     bash scripts/golf.sh sample $run_dir --prompt "Once"; the curves: $run_dir/report.html
 entry    $run_dir-submission/ (what a pull request would add under records/$track/; the words that
