@@ -153,7 +153,7 @@ class Results:
 def run_benchmark(
     benchmark: Benchmark, settings: dict[str, str], trainer, folder: Path, results: Results
 ) -> None:
-    """Times the benchmark's parts. What fails is said and costs no other part its figure."""
+    """Times the benchmark's parts. A part that fails is reported; the others go on."""
     from golf.bench import measure
 
     lab, seconds = None, SECONDS[measure.here().device.type]
@@ -304,7 +304,7 @@ def read_results(path: Path) -> list[dict]:
 
 
 def sound(result: dict) -> bool:
-    """Whether it holds what compare reads of it."""
+    """Whether it has the fields that compare reads."""
     samples, what = result.get("samples"), result.get("what")
     if what not in PARTS or not isinstance(samples, list) or not samples:
         return False
@@ -349,7 +349,7 @@ def compare(before: list[dict], after: list[dict]) -> list[str]:
 
 
 def differences(a: dict, b: dict) -> list[str]:
-    """What else than the script may make one result faster than the other."""
+    """What differs between two results besides the script: each may explain a difference in speed."""
     names = [name for name in ("device", "dtype", "torch") if a.get(name) != b.get(name)]
     found = [f"{name} differs: {a.get(name)}, {b.get(name)}" for name in names]
     before, after = (r["config"] if isinstance(r.get("config"), dict) else {} for r in (a, b))

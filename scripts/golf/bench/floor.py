@@ -45,7 +45,7 @@ class Product:
         return 2 * self.batch * self.m * self.n * self.k
 
     def clipped(self, limit: int) -> Product:
-        """No side over `limit`: the rate no longer changes there, measuring it takes long."""
+        """The product with no side over `limit`: beyond it the rate is the same and measuring is slow."""
         return Product(*(min(side, limit) for side in (self.m, self.n, self.k)), self.batch)
 
 
@@ -85,7 +85,7 @@ RTX_4090 = Peaks(bandwidth=1.0e12, square=165e12)
 
 
 def floor_seconds(operators: Counter[Operator], peaks: Peaks, *phases: str) -> float:
-    """The floor of these phases, of all where none is named."""
+    """The least seconds of these phases; of all phases if none is named."""
     chosen = phases or PHASES
     return sum(n * peaks.seconds(op) for op, n in operators.items() if op.phase in chosen)
 

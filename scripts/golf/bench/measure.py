@@ -1,4 +1,4 @@
-"""Timings of a trainer's parts on the device present; bench.py says which, and prints them."""
+"""Measures a trainer's parts on this machine's device; command.py picks the parts and prints."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def write_shard(path: Path, count: int) -> None:
 
 
 def own_settings(folder: Path) -> dict[str, str]:
-    """What a run under measurement never takes from its configuration."""
+    """Settings that a measured run never takes from its configuration."""
     own = dict(VAL_MAX_TOKENS=1024, VAL_LOSS_EVERY=0, WARMUP_STEPS=2, RESUME=0, TRAIN_LOG_EVERY=1)
     own |= dict(OUT_DIR=folder / "runs", RUN_ID=f"run{time.monotonic_ns()}")
     return {name: str(value) for name, value in own.items()}
@@ -313,7 +313,7 @@ def parts(lab: Lab) -> dict[str, float]:
 
 
 def update_of(lab: Lab):
-    """A call that makes one optimizer step; other parts leave no gradients, so it brings some."""
+    """A call that makes one optimizer step, on gradients of its own."""
     run = lab.run
     gradients = [torch.randn_like(p) * 1e-3 for p in run.opt.params]
 

@@ -1,4 +1,4 @@
-"""The trainer as a child process: output passed on, progress shown, signals, and no orphans."""
+"""Runs the trainer as a child process: passes output on, shows progress, handles signals, leaves no orphans."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Supervisor:
         return code if code >= 0 else STOPPED if self.stops else 1
 
     def pump(self) -> list[str]:
-        """Passes the child's lines on until it ends; the last lines of its stderr."""
+        """Passes the child's lines on until it ends. Returns the last lines of its stderr."""
         streams = {self.process.stdout: sys.stdout, self.process.stderr: sys.stderr}
         rest, errors = dict.fromkeys(streams, b""), deque(maxlen=60)
         with selectors.DefaultSelector() as selector:
@@ -131,9 +131,8 @@ class Supervisor:
         return list(errors)
 
     def on_signal(self, signum, frame) -> None:
-        """The first asks the run to end well. Again, a person's signal (Ctrl-C, kill) ends it at once.
-
-        A login that ends may say so several times, and with SIGTERM beside: nothing is lost by that.
+        """The first signal asks the run to stop: it saves, packs and scores. A second Ctrl-C or SIGTERM
+        kills it. Other repeated signals are ignored: a login that ends may send several.
         """
         now, first = time.monotonic(), not self.stops
         if not first and (
@@ -166,8 +165,7 @@ class Supervisor:
 
 
 def for_people(text: bytes) -> bytes:
-    """The trainer's lines without those that say nothing: no GPU's memory, PyTorch's remark on an
-    nvcc without a GPU."""
+    """Drops lines without information: the memory of no GPU, PyTorch's remark on nvcc without a GPU."""
     noise = re.compile(rb"peak_memory_bytes:0\n|.*No CUDA runtime is found, using CUDA_HOME=.*\n?")
     return b"".join(line for line in text.splitlines(keepends=True) if not noise.fullmatch(line))
 
@@ -228,7 +226,7 @@ class ProgressBar:
         self.phase = {"train_end": "pack", "export": "score"}.get(kind, self.phase)
 
     def fraction(self) -> float:
-        """The training's part that is done: of the time budget or the steps, the larger."""
+        """How much of the training is done, 0 to 1: of the time budget or of the steps, the larger."""
         if self.phase in ("setup", "pack", "score"):
             return 0.0 if self.phase == "setup" else 1.0
         seconds = self.seconds + time.monotonic() - self.seen

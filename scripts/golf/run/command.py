@@ -98,7 +98,7 @@ def main(args) -> int:
 
 
 def config_and_words(args) -> tuple[Path, list[str]]:
-    """The one argument that is a config, and the NAME=value ones, in whatever order they came."""
+    """Separates the config from the NAME=value arguments, in any order."""
     given = [args.config, *args.settings]
     words = [word for word in given if envfile.ASSIGNMENT.fullmatch(word)]
     configs = [word for word in given if word not in words]
@@ -109,7 +109,7 @@ def config_and_words(args) -> tuple[Path, list[str]]:
 
 
 def run_all(runs: list[SeedRun], config: Path, knobs: dict[str, str], summary: bool) -> int:
-    """One after another until one fails or is stopped; the worst exit code."""
+    """Runs one after another until one fails or is stopped. Returns the worst exit code."""
     supervisor, done, code = Supervisor(), [], 0
     for run in runs:
         done.append((run.seed, run.run_dir))
@@ -142,7 +142,7 @@ def write_report(run_dir: Path, supervisor: Supervisor) -> None:
 
 
 def tell(supervisor: Supervisor, done: list[tuple[str, Path]], several: bool, code: int) -> None:
-    """What the runs came to, and what to do with them."""
+    """Prints the results and the next command."""
     lines = summaries.seed_table(done) if several else []
     if code == 0:
         lines = lines or summaries.summary(done[0][1])
@@ -186,7 +186,7 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
 
 
 def pick_run_id(stem: str, out_dir: Path, seeds: list[str], resume: str | None) -> str:
-    """Config and time. With RESUME=1 or auto: the newest run of this config that has not finished.
+    """The config's name and the time; with RESUME=1 or auto the config's newest unfinished run.
 
     GolfError where RESUME=1 finds none; auto begins one.
     """
@@ -209,7 +209,7 @@ def finished(run_dir: Path) -> bool:
 
 
 def check(runs: list[SeedRun], knobs: dict[str, str]) -> None:
-    """GolfError for what would stop a run; nothing is made before all of it holds."""
+    """GolfError for anything that would stop a run, before any file is made."""
     first = runs[0]
     if first.world > 1 and trainers.imports(first.trainer, "mlx"):
         text = f"NPROC_PER_NODE={first.world}: {first.trainer.name} is one process, on one device"
@@ -233,7 +233,7 @@ def check(runs: list[SeedRun], knobs: dict[str, str]) -> None:
 
 
 def write_origin(run: SeedRun, settings: dict[str, str], config: Path) -> None:
-    """supervisor.json: what was asked for, from which `golf new` tells how to repeat it."""
+    """Writes supervisor.json: the run's settings, from which `golf new` writes the command to repeat it."""
     origin = {
         "schema": 1,
         "config": shown(config.resolve()),
@@ -251,8 +251,10 @@ def write_origin(run: SeedRun, settings: dict[str, str], config: Path) -> None:
 
 
 def run_one(run: SeedRun, config: Path, supervisor: Supervisor, places: dict[str, str] | None = None) -> int:
-    """Runs it, again with half the micro-batch each time training runs out of memory; its exit code.
-    places: where the trainer finds its data, instead of where the settings say."""
+    """Runs the trainer. Out of memory, it starts again with a smaller micro-batch. Returns the exit code.
+
+    places: data paths that replace those of the settings.
+    """
     settings, extra = dict(run.settings), machine.thread_settings(run.world)
     if run.world > 1:
         extra |= machine.loopback()
@@ -292,7 +294,7 @@ def run_one(run: SeedRun, config: Path, supervisor: Supervisor, places: dict[str
 
 
 def how_to_go_on(run_dir: Path) -> str:
-    """What a run that was ended at once has left to go on from."""
+    """How to resume a killed run, or that it left no checkpoint."""
     saved = sorted(run_dir.glob("checkpoint*"))
     if not saved:
         return f"{shown(run_dir)} was ended before its first checkpoint: there is nothing to go on from"
@@ -303,7 +305,7 @@ def how_to_go_on(run_dir: Path) -> str:
 
 
 def scored_artifact(run: SeedRun, facts: dict) -> str | None:
-    """The artifact that was being scored when a run ended; None where it had not come so far."""
+    """The artifact that was being scored when the run ended; None if it had none yet."""
     if run.settings.get("EVAL_ONLY"):
         return run.settings["EVAL_ONLY"]
     began, packed = (number(dig(facts, event, "time")) or 0.0 for event in ("start", "export"))

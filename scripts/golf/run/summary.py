@@ -61,7 +61,7 @@ def summary(run_dir: Path, expect: str | None = None) -> list[str]:
 
 
 def headline(run_dir: Path) -> str:
-    """What a newcomer may think of the run: it worked, or its training was too short to mean much."""
+    """One sentence for a newcomer: it worked, or the training was too short for the score to mean much."""
     end = read_run(run_dir).get("train_end", {})
     steps, seconds = number(dig(end, "step")), number(dig(end, "train_seconds"))
     if steps is None or steps >= ENOUGH_STEPS or dig(end, "reason") == "iterations":
@@ -83,7 +83,7 @@ def in_words(note) -> str:
 
 
 def seed_table(rows: list[tuple[str, Path]]) -> list[str]:
-    """A line a seed (val_bpb, bytes, training seconds), then mean and standard deviation."""
+    """One line per seed (val_bpb, bytes, training seconds), then mean and standard deviation."""
     lines = [f"{'seed':>10} {'val_bpb':>12} {'bytes':>11} {'seconds':>9}"]
     scores = []
     for seed, run_dir in rows:

@@ -105,8 +105,7 @@ class Setup:
 
     @cached_property
     def parts(self) -> list[tuple[int, int]]:
-        """The targets that are fed, each part in a new process: the stream, or each segment after
-        some context."""
+        """Ranges of targets to feed, each in a new process: the whole stream, or segments with context."""
         if self.whole:
             return [(0, len(self.stream))]
         parts = []
@@ -143,7 +142,7 @@ def score(
     sandboxed: bool = True,
     limits: Limits | None = None,
 ) -> dict:
-    """Scores a submission's folder; the report that audit.json holds. GolfError: could not."""
+    """Scores a submission's folder. Returns the report of audit.json. GolfError: it cannot be scored."""
     claim = submission.read_claim(folder)
     rules = track.of_submission(folder, claim, track_name)
     device = pick_device(device, folder)
@@ -200,7 +199,7 @@ def pick_device(name: str, folder: Path) -> str:
 
 
 def guard(sandboxed: bool, *texts: Path) -> None:
-    """GolfError unless a sandbox can be had, and hides these texts and home, or none is wanted."""
+    """GolfError if there is no sandbox, or it would show these texts or the home folder."""
     if not sandboxed:
         say(NO_SANDBOX)
     elif sandbox.why_not():
@@ -212,7 +211,7 @@ def guard(sandboxed: bool, *texts: Path) -> None:
 
 
 def pick_targets(rules: dict, source: streams.Source, asked: int | None) -> Stream:
-    """The track's targets, or the first so many; their bytes are the track's, where it pins them."""
+    """The track's targets, or the first `asked`. GolfError if their bytes are not what the track pins."""
     count, held = rules["targets"] if asked is None else asked, len(source.tokens) - 1
     if not SEGMENTS <= count <= held:
         raise GolfError(f"{count:,} targets to score; {SEGMENTS} to {held:,} are possible here", 2)
@@ -277,7 +276,7 @@ def score_entry(setup: Setup, entry: SeedEntry) -> Result:
 
 
 def score_stream(setup: Setup, entry: SeedEntry, remote: Remote, result: Result) -> None:
-    """The official pass, what it says of the claims, and the audit."""
+    """The official pass, the comparison with the claims, and the audit."""
     text = setup.text
     first = first_pass(setup, remote)
     result.fed, result.score_seconds = text.scored, first.seconds
@@ -441,7 +440,7 @@ def whole_score_due(setup: Setup, scored: int, seeds: int) -> str:
 
 
 def claim_mean(setup: Setup, claim: dict, results: list[Result]) -> list[Finding]:
-    """The claimed mean, against official scores where there are some and claims where there are none."""
+    """Compares the claimed mean with that of official scores; a seed not scored counts as claimed."""
     scores = {result.seed: result.official["val_bpb"] for result in results if result.official}
     seeds, claimed = objects(claim, "seeds"), number(claim.get("val_bpb"))
     values = [scores.get(seed.get("seed"), number(seed.get("val_bpb"))) for seed in seeds]

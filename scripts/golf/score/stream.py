@@ -1,4 +1,4 @@
-"""The validation stream as the scorer itself reads it: tokens, tokenizer, and the bytes of targets.
+"""Reads the validation stream for the scorer: tokens, tokenizer, and the bytes of targets.
 
 Written apart from the trainer and without PyTorch: a submission's own reading of the data, right or
 wrong, has no part in its official score. docs/track_spec.md 3 has the rules.
@@ -197,7 +197,7 @@ def read_tokenizer(path: Path) -> tuple[Vocabulary, str]:
 
 
 def vocabulary_of(processor) -> Vocabulary:
-    """Counts what the pieces decode to, alone and behind another, not what they are called."""
+    """Measures each piece by what it decodes to, alone and after another, not by its name."""
     ids, model = range(processor.vocab_size()), processor.serialized_model_proto()
     unknown = [processor.is_unknown(i) for i in ids]
     special = [

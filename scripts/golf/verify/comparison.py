@@ -93,7 +93,7 @@ def say(text: str) -> None:
 
 
 def refuse_failing(folder: Path, rules: dict) -> None:
-    """GolfError where the check fails: what is not a valid entry need not be trained."""
+    """GolfError if golf.sh check fails: an invalid entry is not trained."""
     failed = [f for f in check.check_folder(folder, rules).findings if f.level == FAIL]
     if failed:
         raise GolfError(f"{shown(folder)}: golf.sh check fails ({failed[0].rule}); mend that first")
@@ -249,7 +249,7 @@ def track_path(folder: Path, rules: dict) -> str:
 
 
 def spread_of(rules: dict, claim: dict) -> tuple[float, str]:
-    """How far seeds lie apart, bits a byte, and whose seeds these are."""
+    """The standard deviation over seeds, bits a byte, and which seeds it is from."""
     control = track.RECORDS / rules["name"] / str(rules.get("audit_control")) / "submission.json"
     others = read_json(control)
     for value, whose in ((claim, "its own seeds"), (others, "the audit control's seeds")):
@@ -303,7 +303,7 @@ def clock(plans: list[retrain.Plan], seeds: list[Seed], by_steps: bool) -> list[
 
 
 def extras(entry: SeedEntry) -> list[Finding]:
-    """Counted files besides script and artifact that are no Python: they may hold trained weights."""
+    """Counted files that are neither script, artifact nor Python: they may hold trained weights."""
     others = [n for n in entry.files if n not in (entry.script, entry.artifact) and not n.endswith(".py")]
     if not others:
         return []

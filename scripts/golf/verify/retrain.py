@@ -56,7 +56,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to."""
+    """The result of a training."""
 
     artifact: Path
     seconds: float  # until the artifact was last written, of the parent's clock
@@ -173,7 +173,7 @@ def last_written(work: Path, artifact: str) -> list[tuple]:
 
 
 def environment() -> dict[str, str]:
-    """What a trainer sees besides its entry's variables; of ours, nothing that leads anywhere."""
+    """The environment besides the entry's own variables; no path of this machine's user."""
     env = {name: os.environ[name] for name in sandbox.PASSED_ON if name in os.environ}
     path = f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin"
     return env | {"HOME": HOME, "USER": "trainer", "TMPDIR": "/tmp", "PATH": path, "PYTHONUNBUFFERED": "1"}

@@ -23,7 +23,7 @@ BIGRAM = "a bigram model, counted over the audited text"
 
 
 class Control:
-    """Says how likely another model than the submission holds each target: the audit's Reference.
+    """Another model's log-probabilities of the same targets: the audit's Reference.
 
     rules: track.json. folder: the submission's, beside which the control lies where the track is
     not the repository's. start: loads an entry on a device, in a sandbox. A control that cannot be
@@ -68,7 +68,7 @@ class Control:
         return bigram_log_probs(text.inputs, text.targets, self.vocab)
 
     def recall(self, entry: SeedEntry, text: Text, passed: Pass) -> None:
-        """An entry with the control's own files has just been fed this text: that is the answer."""
+        """Reuses a pass: an entry with the control's own files was just fed this text."""
         if self.entry and contents(entry) == contents(self.entry):
             self.asked, self.answer = text, passed.log_probs
 

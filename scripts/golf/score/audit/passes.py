@@ -1,4 +1,4 @@
-"""Feeding a text to a submission, in calls that end where nobody can foresee it.
+"""Feeds a text to a submission, in calls that end at unpredictable places.
 
 The last row of a call is *blind*: it is handed over before anyone but the scorer knows its target.
 """
@@ -42,7 +42,7 @@ class Text:
 
     @cached_property
     def scored(self) -> int:
-        """How many of the targets, the first ones, are the stream's."""
+        """The number of targets of the stream; they come first."""
         return sum(map(len, self.parts))
 
     @cached_property
@@ -68,7 +68,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Pass:
-    """What a text cost when it was fed once."""
+    """The result of feeding a text once."""
 
     log_probs: np.ndarray  # float64 [n]: natural log of the probability of each target
     blind: np.ndarray  # bool [n]: the last rows of calls
@@ -77,9 +77,9 @@ class Pass:
 
 
 def feed(feeder: Feeder, text: Text, cuts: Iterable[int] = (), tell: Callable = lambda at: None) -> Pass:
-    """Feeds a text; calls end at the cuts, where the stream does, and where they must.
+    """Feeds a text. Calls end at the cuts, at the end of the stream, and after feeder.max_tokens.
 
-    tell: is told after each call how many targets are scored. Raises Fault.
+    tell: called after each call with the number of targets scored so far. Raises Fault.
     """
     log_probs, blind = np.empty(len(text)), np.zeros(len(text), bool)
     seconds, worst, edges = 0.0, 0.0, [*text.begins.tolist(), len(text)]
@@ -98,7 +98,7 @@ def feed(feeder: Feeder, text: Text, cuts: Iterable[int] = (), tell: Callable = 
 
 
 def call_ends(begin: int, end: int, longest: int, cuts=()) -> np.ndarray:
-    """Ascending places in begin .. end - 1 of each call's last row."""
+    """The index of each call's last row, ascending, in begin .. end - 1."""
     cuts = np.asarray(cuts, np.int64)
     cuts = cuts[(begin <= cuts) & (cuts < end)]
     return np.unique(np.concatenate((np.arange(begin + longest - 1, end, longest), cuts, [end - 1])))

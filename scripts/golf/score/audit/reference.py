@@ -1,4 +1,4 @@
-"""Another model's view of the same targets, and comparing two texts by means of it."""
+"""The bigram control, and the comparison of two texts with a control as covariate."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def compare_texts(
 
 
 class Clusters:
-    """One text's documents: how far each one's sums are from what the text's means make expect."""
+    """One text's documents: each one's sums less what the text's means predict."""
 
     def __init__(self, model, reference, documents, part):
         number = np.unique(documents[part], return_inverse=True)[1].reshape(-1)

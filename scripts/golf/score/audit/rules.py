@@ -40,7 +40,7 @@ Reference = Callable[[Text], np.ndarray]  # -> the log-probability of each targe
 
 @dataclass(frozen=True)
 class Size:
-    """How much is fed beside the stream. A cut costs a scorer of windows another window."""
+    """How much an audit feeds. Each cut costs a sliding-window scorer one more window."""
 
     cuts: int  # of each of the two passes, at least
     held_out: int  # targets, or a sixteenth of the stream where that is more; as many as it has at most
@@ -98,13 +98,13 @@ def audit(
 
 
 def draw_uniform(rng: np.random.Generator, text: Text, size: Size) -> np.ndarray:
-    """Where the official pass is cut: all places alike."""
+    """Cuts of the official pass: uniform over the text."""
     return rng.choice(len(text), size.cuts_of(len(text)), replace=False)
 
 
 def draw_cuts(rng: np.random.Generator, first: Pass, control: np.ndarray, cuts: int) -> np.ndarray:
-    """Where the second pass is cut: rows that were not blind in the first, half of them in proportion
-    to the square of their lead over the control, half to what they may have gained by peeking."""
+    """Cuts of the second pass, at rows that were not blind in the first. Half are drawn in proportion to
+    the squared lead over the control, half in proportion to the suspected gain by peeking."""
     lead = first.log_probs - control
     weights = np.full(len(lead), 1e-12)  # where nothing is suspect, all alike
     for of in (np.maximum(lead, 0) ** 2, suspicion(lead, control)):
@@ -117,8 +117,8 @@ def draw_cuts(rng: np.random.Generator, first: Pass, control: np.ndarray, cuts: 
 
 
 def suspicion(lead: np.ndarray, control: np.ndarray) -> np.ndarray:
-    """Nats that each row may have gained by peeking, if honest rows are as good as the control's give
-    or take what models differ by: more, the harder the target. The lead itself where that is large."""
+    """Nats that each row may have gained by peeking. Honest models differ from the control more at hard
+    targets, so the same lead is less suspicious there; a large lead counts in full."""
     usual = float(np.median(np.abs(lead) / np.maximum(-control, 0.1)))
     scale = usual * np.maximum(-control, 0) + 1e-9
     return scale * np.logaddexp(0, lead / scale)
@@ -173,22 +173,22 @@ class Pair:
 
     @cached_property
     def noise(self) -> float:
-        """How far rows are off that are not blind, nats: root mean square."""
+        """Root mean square difference, in nats, of rows that were blind in neither pass."""
         return float(np.sqrt(np.mean(self.apart**2)))
 
     @cached_property
     def row_allowed(self) -> float:
-        """How far any row may be off: the contract's, or what noise does that is in most rows."""
+        """The allowed difference of one row: the contract's, or more if most rows are noisy (bfloat16)."""
         usual = float(np.quantile(np.abs(self.apart), NOISE_QUANTILE))
         return min(max(NOISE_FACTOR * usual, ROW_TOLERANCE), ROW_CAP)
 
     def gains(self, blind: Pass, seen: Pass) -> np.ndarray:
-        """How much better rows were that could know their target than when they were blind, nats."""
+        """Nats that rows gained when the call already held their target, against when it did not."""
         where = blind.blind & ~seen.blind
         return difference(seen.log_probs, blind.log_probs)[where]
 
     def mean_allowed(self, apart: np.ndarray) -> float:
-        """How far the mean of these differences may be off, nats."""
+        """The allowed mean of these differences, in nats."""
         error = min(float(apart.std()), NOISE_CAP) / math.sqrt(max(len(apart), 1))
         return MEAN_TOLERANCE * self.text.nats_of_a_bit + NOISE_SIGMAS * error
 
@@ -240,8 +240,8 @@ def smallest_share(draws: int) -> int:
 
 
 def at_first_sight(text: Text, first: Pass, control: np.ndarray) -> Finding:
-    """Blind rows of the first pass, whose targets no process had seen before, against the others.
-    Coarse, but nothing that one process tells another can deceive it."""
+    """Compares blind rows of the first pass, whose targets no process had seen, with the other rows.
+    Coarse, but communication between processes cannot deceive it."""
     lead = np.maximum(first.log_probs, LOWEST) - slope_of(first, control) * control
     blind, seen = lead[first.blind], lead[~first.blind]
     gap = float(seen.mean() - blind.mean())
@@ -260,15 +260,15 @@ def slope_of(first: Pass, control: np.ndarray) -> float:
 
 
 def held_out(text: Text, first: Pass, control: np.ndarray) -> Finding:
-    """The stream, which was fed no later than the other text: a scorer that learns has learnt no less
-    by then."""
+    """Is the lead over the control larger on the stream than on held-out text? The stream is fed first, so
+    a scorer that learns has learned less on it, never more."""
     gap = gap_of(text, np.maximum(first.log_probs, LOWEST), control)
     meaning = "as far ahead of the control model on other text"
     return gap_rule("held-out", gap, "nats better on the stream", meaning, text.kin)
 
 
 def tails(text: Text, first: Pass, control: np.ndarray) -> Finding:
-    """The largest leads alone: what is stored of few targets is far ahead there."""
+    """The same for the largest leads: a few memorized targets show there."""
     lead = np.maximum(first.log_probs, LOWEST) - control
     worst, which = None, 0.0
     for quantile in TAILS:
@@ -287,8 +287,8 @@ def gap_of(text: Text, model: np.ndarray, control: np.ndarray, **options) -> Gap
 
 
 def gap_rule(rule: str, gap: Gap | None, unit: str, meaning: str, kin: bool) -> Finding:
-    """kin: whether both texts are of one kind. A model that is better than the control at one kind is
-    not as much better at another, so then only what no difference of kinds explains is FAIL."""
+    """kin: both texts are of one kind. If not, the lead over the control may differ by kind, so only a gap
+    that no such difference explains is FAIL."""
     if gap is None:
         return judged(rule, None, "too few documents", "needs a longer stream, or text by --holdout")
     figure = (

@@ -48,7 +48,7 @@ PARTS = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--
 
 @dataclass(frozen=True)
 class Limits:
-    """What one submission may use; over it, the sandbox ends."""
+    """Limits of one submission; the sandbox is killed over them."""
 
     load_seconds: float = 600.0  # importing the script, load_scorer
     call_seconds: float = 900.0  # one call of reset or log_probs
@@ -58,14 +58,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class User:
-    """Who a submission is, and bubblewrap's options for it."""
+    """The user that a submission runs as, and bubblewrap's options for it."""
 
     uid: int | None  # what host.py becomes; None: it stays what bubblewrap made it
     options: tuple[str, ...]
 
     @property
     def trial(self) -> str:
-        """What must work in there, in Python."""
+        """Python that must run in the sandbox for this user to work."""
         return f"import os; os.setgroups([]); os.setresuid(*[{self.uid}] * 3)" if self.uid else "pass"
 
 
@@ -94,7 +94,7 @@ def readable_by_all(path: Path) -> bool:
 
 @cache
 def user() -> User | str:
-    """Who a submission runs as here; or why bubblewrap cannot be used."""
+    """The best user that works here; or why bubblewrap cannot be used."""
     said = ""
     for candidate in users():
         with tempfile.TemporaryFile() as file:
@@ -160,7 +160,7 @@ def options() -> str:
 
 
 def shows(path: Path) -> bool:
-    """Whether the sandbox would let a submission read what lies at `path`."""
+    """Whether a submission could read `path` in the sandbox."""
     return view().includes(path.resolve())
 
 

@@ -1,4 +1,4 @@
-"""The scorer's side of a sandboxed submission: requests out, rows in, and nothing believed."""
+"""The scorer's side of a sandboxed submission: sends requests, takes rows, trusts nothing."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ class Remote:
         self.stream_seconds += seconds
 
     def worked_unasked(self) -> float:
-        """For how long it computed since its last answer, at most as long as that is ago."""
+        """CPU seconds since its last answer, at most the time since then."""
         if self.idle is None:
             return 0.0
         since, computed = self.idle
@@ -217,7 +217,7 @@ class Remote:
         return min(max(computed, 0.0), time.monotonic() - since)
 
     def wait(self, during: str, seconds: float) -> tuple[int, int]:
-        """The next reply, while time is watched and output is drained."""
+        """The next reply; meanwhile checks the time limit and drains the output."""
         began, reply, output = time.monotonic(), b"", self.process.stdout
         watched, self.watch.during = [self.control, output], during
         while len(reply) < REPLY.size:
@@ -277,7 +277,7 @@ class Remote:
 
 
 def copy_files(files: dict[str, Path], folder: Path) -> Path:
-    """The submission's files, which whoever it runs as can read."""
+    """Copies the submission's files and makes them readable to every user."""
     folder.mkdir()
     for path, source in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

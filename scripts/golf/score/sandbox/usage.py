@@ -1,4 +1,4 @@
-"""What a sandbox uses, seen from outside in /proc; and its end."""
+"""Measures what a sandbox uses, from outside by /proc, and kills it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """What the processes below another use."""
+    """Resources of all processes below another."""
 
     tasks: int = 0  # processes, ended ones that nobody has waited for, and threads
     memory_bytes: int = 0  # theirs alone: memory that they share is in `shared_bytes`

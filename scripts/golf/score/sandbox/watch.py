@@ -1,4 +1,4 @@
-"""Watches what a sandbox uses, whether or not anyone waits for its answer."""
+"""Enforces a sandbox's limits, whether or not a request is pending."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MEMORY_RESERVE = 0.03  # of the machine's memory: less left ends the sandbox, wh
 
 
 class LimitWatch(threading.Thread):
-    """Looks every TICK_SECONDS, and seldom enough to be cheap. Over a limit it keeps the Fault, then
-    ends the process with all below it: whoever asks the process next finds both."""
+    """A thread that measures every TICK_SECONDS, or less often if measuring is slow. Over a limit it sets
+    `fault`, then kills the process and all below it."""
 
     def __init__(self, process: subprocess.Popen, limits: Limits):
         super().__init__(name="sandbox watch", daemon=True)
