@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
 
 import pytest
-from golf.check import code as check_code
-from golf.check import folder as checked
 from golf.check import source as check_text
+from golf.check.steering import other_sources
+from golf.core.findings import HUMAN
 from test_check_code import findings
 
 AROUND = {
@@ -55,7 +56,7 @@ AROUND = {
 def test_ways_around_are_seen(tmp_path, rule, source):
     found = findings(tmp_path, train_gpt=source)
     assert rule in found, found
-    assert found[rule].level == checked.HUMAN
+    assert found[rule].level == HUMAN
     assert f"line {source.count(chr(10)) + 1} (" in found[rule].message or "here" in source
 
 
@@ -127,8 +128,8 @@ def test_what_scores_alike_is_not(tmp_path, source):
 
 
 def test_names_are_followed_in_full():
-    tree = check_code.ast.parse("import numpy.random as r\ndef load_scorer(p):\n    return r.rand(3)")
-    assert list(check_code.other_sources(tree, "x")) == [(3, "numpy.random.rand")]
+    tree = ast.parse("import numpy.random as r\ndef load_scorer(p):\n    return r.rand(3)")
+    assert list(other_sources(tree, "x")) == [(3, "numpy.random.rand")]
 
 
 SYLLABLES = itertools.product(("bado", "kelu", "mi"), ("ta", "nolu", "pera", "fumo"), ("gan", "des", "li"))

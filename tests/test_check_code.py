@@ -9,7 +9,7 @@ import re
 import pytest
 from check_kit import add_code, edit, found, replace_text, write
 from conftest import REPO
-from golf.check import allowed
+from golf.check import allowed, learning
 from golf.check import code as check_code
 from golf.check import command as check
 from golf.check import source as check_text
@@ -102,7 +102,8 @@ NAMED = {
         "import numpy as np\nnp.load('x')", "import numpy as np\nnp.lib.format.read_array(f)",
         "import typing\ntyping.get_type_hints(f)", "from dataclasses import make_dataclass",
         "import operator\noperator.attrgetter('a.b')", "from operator import methodcaller", "import codecs",
-        "import torch\ntorch._inductor.config.cpp.cxx", "import base64", "import warnings\nwarnings.sys",
+        "import torch\ntorch._inductor.config.cpp.cxx", "import base64\nbase64.b85decode(s)",
+        "import warnings\nwarnings.sys",
         "import torch.nn.functional as F\nF.torch", "breakpoint()", "print(dir())", "help('topics')",
         "import random\nrandom._os", "import re\nre.copyreg", "import matplotlib.pyplot as plt",
         "import string\nstring.Formatter()", "import json.tool", "import os.path as p\np.ismount('x')",
@@ -386,7 +387,7 @@ LEARNS = {
 
 def lines_of(source):
     source = ast.parse("if True:\n" + source)
-    return check_code.validation_gradients(ast.Module(source.body[0].body, []))
+    return learning.validation_gradients(ast.Module(source.body[0].body, []))
 
 
 @pytest.mark.parametrize("source", LEARNS.values(), ids=LEARNS)

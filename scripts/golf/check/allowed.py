@@ -347,7 +347,7 @@ BUILTINS = frozenset("""
     slice sorted staticmethod str sum super tuple zip aiter anext True False None NotImplemented Ellipsis
     getattr setattr type vars __name__ __file__ __doc__ __debug__
     """.split())  # fmt: skip
-# Fit for a call in plain sight alone; check_reach.py says how.
+# Fit for a call in plain sight alone; guards.py says how.
 GUARDED_BUILTINS = frozenset(("getattr", "setattr", "type", "vars"))
 
 # Dunders that code may name as attributes, and methods that it may define.

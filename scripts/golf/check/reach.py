@@ -11,24 +11,49 @@ from __future__ import annotations
 import ast
 import builtins
 import re
-import string
-import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from golf.check import allowed
+from golf.check.guards import (
+    GUARDS,
+    ODD_KEYWORDS,
+    calls_chr,
+    guard_compile,
+    makes_class,
+    makes_text,
+    sound_options,
+)
+from golf.check.modules import Modules, aliases, is_module, module_aliases
+from golf.check.syntax import (
+    absolute,
+    annotations,
+    arguments,
+    assignments,
+    chain_of,
+    constant_words,
+    constants,
+    defaults,
+    dict_of,
+    docstrings,
+    imports,
+    locals_of,
+    number_names,
+    stored,
+    surely_bound,
+    text_of,
+    words_of,
+)
 
 INDIRECT, UNLISTED, IMPORT = "code-indirect", "code-unlisted", "code-import"
 PICKLE, OUTSIDE = "code-pickle", "code-outside"
 WHOLE = (["values"], ["items"])  # all of the environment, the machine's part of it too
-COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 BUILTIN_NAMES = frozenset(dir(builtins))
 EXCEPTIONS = frozenset(
     name for name, value in vars(builtins).items()
     if isinstance(value, type) and issubclass(value, BaseException)
 )  # fmt: skip
 DUNDER = re.compile(r"__\w+__")
-HOPS = 8  # files that hand a name on to each other
 
 # A text that names a place outside the run, or a secret of the machine that it runs on.
 ROOTS = re.compile(
@@ -59,126 +84,6 @@ def reached(tree: ast.Module, modules: Modules, module: str) -> Iterator[tuple[i
     walk = Walk(tree, modules, module)
     walk.visit(tree)
     yield from walk.found
-
-
-class Modules:
-    """The modules that a submission brings along, by dotted name; a package is `kit.__init__`."""
-
-    def __init__(self, modules: dict[str, ast.Module]):
-        names = {module: module.removesuffix(".__init__") for module in modules}
-        self.aliases = {names[m]: aliases(tree, m) for m, tree in modules.items()}
-        self.defined = {names[m]: defined(tree) for m, tree in modules.items()}
-        parts = [name.split(".") for name in names.values()]
-        self.names = {".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)}
-        self.private = {name for tree in modules.values() for name in private_names(tree)}
-
-    def own(self, name: str) -> bool:
-        return name in self.names
-
-    def importable(self, name: str) -> bool:
-        """Whether an import of the dotted name finds something: here, or in a known package."""
-        top, _, last = name.rpartition(".")
-        if self.own(name.split(".")[0]):
-            return self.own(name) or last in self.defined.get(top, ())
-        return name.split(".")[0] in sys.stdlib_module_names | allowed.PACKAGES
-
-    def resolve(self, parts: list[str]) -> Iterator[list[str]]:
-        """Where a chain ends that may begin in a file of the folder: chains of other modules, or []."""
-        waiting = [parts]
-        for _ in range(HOPS):
-            chains, waiting = waiting, []
-            for chain in chains:
-                lengths = range(len(chain), -1, -1)
-                length = next((n for n in lengths if n and self.own(".".join(chain[:n]))), 0)
-                if not length:
-                    yield chain
-                    continue
-                names = self.aliases.get(".".join(chain[:length]), {})
-                for full in names.get(chain[length], ()) if chain[length:] else ():
-                    waiting.append(full.split(".") + chain[length + 1 :])
-        yield from waiting  # still on its way: its first name is in no list
-
-
-def aliases(tree: ast.Module, module: str) -> dict[str, set[str]]:
-    """Name in the file -> full dotted names: of what is imported, and of `F = torch.nn.functional`."""
-    found = dict_of(imports(tree, module))
-    for name, full, _ in list(module_aliases(tree, found)):
-        found.setdefault(name, set()).add(full)
-    return found
-
-
-def module_aliases(tree: ast.Module, known: dict[str, set[str]]) -> Iterator[tuple[str, str, ast.expr]]:
-    """Name, module and value of each plain assignment of a module at the top of a file."""
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and [type(t) for t in node.targets] == [ast.Name]:
-            root, parts = chain_of(node.value)
-            for full in known.get(root, ()):
-                if is_module(".".join([full, *parts])):
-                    yield node.targets[0].id, ".".join([full, *parts]), node.value
-
-
-def chain_of(node: ast.expr) -> tuple[str, list[str]]:
-    """'a', ['b', 'c'] of a.b.c; '' where it begins with no name."""
-    parts = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else "", parts[::-1]
-
-
-def imports(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
-    """(name in the file, full dotted name) of what is imported."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield (alias.asname, alias.name) if alias.asname else (alias.name.split(".")[0],) * 2
-        elif isinstance(node, ast.ImportFrom):
-            base = absolute(node, module)
-            yield from ((a.asname or a.name, f"{base}.{a.name}" if base else a.name) for a in node.names)
-
-
-def absolute(node: ast.ImportFrom, module: str) -> str:
-    """The dotted name that `from .x import y` means in `module`."""
-    if not node.level:
-        return node.module or ""
-    package = module.split(".")[: -node.level] if node.level else []
-    return ".".join([*package, *([node.module] if node.module else [])])
-
-
-def defined(tree: ast.Module) -> set[str]:
-    """Names that a file binds, wherever."""
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            found.add(node.name)
-        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            found.add(node.id)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
-    return found
-
-
-def private_names(tree: ast.Module) -> set[str]:
-    """Names that begin with an underscore and that a file gives to something of its own."""
-    found = defined(tree)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            found.add(node.attr)
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "").startswith("register_"):
-            found |= {text_of(argument) for argument in node.args[:1]} - {None}
-    return {name for name in found if name.startswith("_")}
-
-
-def dict_of(pairs) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for name, full in pairs:
-        found.setdefault(name, set()).add(full)
-    return found
-
-
-def is_module(name: str) -> bool:
-    """Whether the list (or Python) has a module of that dotted name."""
-    return name in allowed.MODULES or name in sys.stdlib_module_names or name in allowed.PACKAGES
 
 
 class Walk(ast.NodeVisitor):
@@ -566,293 +471,3 @@ def named_rule(chain: list[str]) -> str | None:
 def listed(module: str, name: str) -> bool:
     words = [*allowed.MODULES[module].split(), "__version__", "__name__"]
     return name in words or any("*" in word and fnmatchcase(name, word) for word in words)
-
-
-# ---- Functions that are fit for a call in plain sight alone: what is wrong with a call, or None
-
-
-def guard_load(walk: Walk, node: ast.Call) -> str | None:
-    given = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
-    safe = given.get("weights_only") is True and not {None, "pickle_module"} & set(given)
-    return None if safe else "torch.load"
-
-
-def guard_attribute(walk: Walk, node: ast.Call) -> str | None:
-    """getattr and setattr: of a name in sight."""
-    name = node.args[1] if len(node.args) > 1 and not node.keywords else None
-    if isinstance(name, ast.Name):
-        words = walk.loops.get(name.id)
-    else:
-        words = [name.value] if isinstance(getattr(name, "value", None), str) else None
-    if not words:
-        return f"{node.func.id} of a computed name"
-    for word in words:
-        walk.odd(node, word)
-        walk.private(node, word)
-    chains = list(walk.full_names(node.args[0])) if node.func.id == "setattr" else []
-    return f"setattr of {'.'.join(chains[0])}" if chains else None
-
-
-def guard_type(walk: Walk, node: ast.Call) -> str | None:
-    return None if len(node.args) == 1 and not node.keywords else "type(...) makes a class"
-
-
-def guard_vars(walk: Walk, node: ast.Call) -> str | None:
-    """What argparse gives; of another object it may be anything."""
-    name = getattr(node.args[0], "id", "") if node.args else ""
-    given = [value for target, value in assignments(walk.tree) if target.id == name]
-    parsed = [not v.keywords and getattr(v.func, "attr", "") == "parse_args" for v in given
-              if isinstance(v, ast.Call)]  # fmt: skip
-    return None if given and len(parsed) == len(given) and all(parsed) else "vars"
-
-
-def guard_timer(walk: Walk, node: ast.Call) -> str | None:
-    """A benchmark's statements are code, and are read as such."""
-    words = {word.arg: word.value for word in node.keywords}
-    statements = [*node.args, *(words[name] for name in ("stmt", "setup", "global_setup") if name in words)]
-    sources = [text_of(statement) for statement in statements]
-    if None in sources or len(sources) > 2 or None in words or "language" in words or "timer" in words:
-        return "Timer of code that is not in sight"
-    for source in sources:
-        try:
-            tree = ast.parse(source)
-        except (SyntaxError, ValueError):
-            return "Timer of code that does not parse"
-        for part in ast.walk(tree):
-            if hasattr(part, "lineno"):
-                part.lineno = node.lineno
-            if isinstance(part, (ast.Import, ast.ImportFrom)):
-                return "Timer of an import"
-        known = walk.aliases
-        walk.aliases = {"torch": {"torch"}} | known  # what PyTorch puts there
-        walk.visit(tree)
-        walk.aliases = known
-    return None
-
-
-def guard_open(walk: Walk, node: ast.Call) -> str | None:
-    """A path; a number is a file that somebody else has opened."""
-    first = node.args[0] if node.args else None
-    number = type(getattr(first, "value", None)) is int or getattr(first, "id", "") in walk.numbers
-    return "open of a descriptor" if number or isinstance(first, ast.BinOp) and constants(first) else None
-
-
-def guard_write(walk: Walk, node: ast.Call) -> str | None:
-    return None if getattr(node.args[0] if node.args else None, "value", 0) in (1, 2) else "os.write"
-
-
-def guard_dup2(walk: Walk, node: ast.Call) -> str | None:
-    """Onto a file of its own: the scorer's descriptors are not the script's."""
-    target = node.args[1] if len(node.args) > 1 else None
-    own = isinstance(target, ast.Call) and getattr(target.func, "attr", "") == "fileno"
-    return None if own or getattr(target, "value", 0) in (1, 2) else "os.dup2"
-
-
-def guard_compile(walk: Walk, node: ast.Call) -> str | None:
-    words = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
-    if None in words:
-        return "compile(**...)"
-    return None if words.get("backend", "inductor") in allowed.COMPILE_BACKENDS else "compile's backend"
-
-
-def guard_wraps(walk: Walk, node: ast.Call) -> str | None:
-    """What else it copies may be any attribute."""
-    return None if len(node.args) == 1 and not node.keywords else "functools.wraps of chosen attributes"
-
-
-def guard_format(walk: Walk, node: ast.Call) -> str | None:
-    """str.format takes attributes: its text must be in sight and take none."""
-    source = node.func.value
-    texts = walk.texts.get(source.id, {None}) if isinstance(source, ast.Name) else {text_of(source)}
-    texts = texts - {None} or {None}  # a name that holds other things elsewhere
-    if None in texts:
-        return "format of a text that is not in sight"
-    return None if all(map(plain_fields, texts)) else "format that takes attributes"
-
-
-def plain_fields(text: str) -> bool:
-    try:
-        fields = [name for _, name, _, _ in string.Formatter().parse(text) if name]
-    except ValueError:
-        return True  # raises when it runs
-    return not any("." in name or "[" in name for name in fields)
-
-
-def sound_options(node: ast.expr) -> bool:
-    """Whether torch.compile's options are a dictionary in sight, of known keys."""
-    if not isinstance(node, ast.Dict):
-        return isinstance(node, ast.Constant)
-    keys = [getattr(key, "value", None) for key in node.keys]
-    return all(key in allowed.COMPILE_OPTIONS for key in keys)
-
-
-GUARDS = {
-    "torch.load": guard_load,
-    "torch.compile": guard_compile,
-    "functools.wraps": guard_wraps,
-    "torch.utils.benchmark.Timer": guard_timer,
-    "os.write": guard_write,
-    "os.dup2": guard_dup2,
-    "getattr": guard_attribute,
-    "setattr": guard_attribute,
-    "type": guard_type,
-    "vars": guard_vars,
-    "open": guard_open,
-    ".format": guard_format,
-}
-
-
-# Arguments of any call that read files, or take attributes by a text.
-ODD_KEYWORDS = ("fromfile_prefix_chars", "style", "opener", "closefd")
-
-
-# ---- What a tree holds
-
-
-def constants(node: ast.expr) -> bool:
-    """Whether an expression is made of literals alone."""
-    return not any(isinstance(part, (ast.Name, ast.Call)) for part in ast.walk(node))
-
-
-def makes_text(node: ast.Call) -> bool:
-    """chr(47), bytes([47]), map(chr, [47]), fromhex, "…".replace: text that is not written out."""
-    name, given = getattr(node.func, "id", ""), node.args
-    method = getattr(node.func, "attr", "")
-    if method in ("replace", "translate") and text_of(node.func.value) is not None:
-        return True
-    if method == "fromhex" or name == "map" and len(given) == 2 and calls_chr(node):
-        return constants(given[-1]) if given else False
-    one = given[0] if len(given) == 1 and constants(given[0]) else None
-    if name in ("bytes", "bytearray"):
-        return isinstance(one, (ast.List, ast.Tuple)) and len(one.elts) > 1
-    letter = getattr(one, "value", 47)  # else an operation
-    return name == "chr" and one is not None and type(letter) is int and 32 <= letter < 127
-
-
-def stored(node: ast.expr) -> bool:
-    return isinstance(node.ctx, ast.Store)
-
-
-def calls_chr(node: ast.AST) -> bool:
-    return any(getattr(part, "id", "") == "chr" for part in ast.walk(node))
-
-
-def makes_class(node: ast.Call) -> bool:
-    """X("Name", (Base,), {...}): what a metaclass is called with."""
-    forms = (ast.Constant, ast.Tuple, ast.Dict)
-    return len(node.args) == 3 and all(map(isinstance, node.args, forms))
-
-
-def number_names(tree: ast.Module) -> Iterator[str]:
-    """Names that stand for numbers: n = 3, for n in range(9)."""
-    yield from (t.id for t, v in assignments(tree) if type(getattr(v, "value", None)) is int)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.For, ast.comprehension)) and isinstance(node.target, ast.Name):
-            if getattr(getattr(node.iter, "func", None), "id", "") == "range":
-                yield node.target.id
-
-
-def surely_bound(tree: ast.Module) -> dict[str, int]:
-    """Name -> line of the first unconditional definition at the file's top level."""
-    found: dict[str, int] = {}
-    for node in tree.body:
-        names = []
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names = [node.name]
-        elif isinstance(node, ast.Assign):
-            names = [n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)]
-        for name in names:
-            found.setdefault(name, node.lineno)
-    return found
-
-
-def assignments(tree: ast.Module) -> Iterator[tuple[ast.Name, ast.expr]]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign):
-            yield from ((t, node.value) for t in node.targets if isinstance(t, ast.Name))
-
-
-def constant_words(tree: ast.Module) -> dict[str, list[str]]:
-    """Name -> its words, of names that are bound once, to words in sight: NAMES = "a b".split()."""
-    stored = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
-    top = [node for node in tree.body if isinstance(node, ast.Assign)]
-    pairs = [(t.id, words_of(n.value, {})) for n in top for t in n.targets if isinstance(t, ast.Name)]
-    return {name: words for name, words in pairs if words and stored.count(name) == 1}
-
-
-def words_of(node: ast.expr, known: dict[str, list[str]]) -> list[str] | None:
-    """The texts that an expression goes through, where they are in sight."""
-    if isinstance(node, ast.Name):
-        return known.get(node.id)
-    if isinstance(node, (ast.Tuple, ast.List)):
-        words = [text_of(one) for one in node.elts]
-        return None if None in words else words
-    split = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "split"
-    if split and not node.args and not node.keywords:
-        text = text_of(node.func.value)
-        return text.split() if text is not None else None
-    return None
-
-
-def text_of(node: ast.AST | None) -> str | None:
-    """The text of a literal, of literals joined by +, or of an f-string without values."""
-    parts, waiting = [], [node]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, ast.Constant) and isinstance(part.value, (str, bytes)):
-            parts.append(part.value if isinstance(part.value, str) else part.value.decode("latin-1"))
-        elif isinstance(part, ast.BinOp) and isinstance(part.op, ast.Add):
-            waiting += [part.right, part.left]
-        elif isinstance(part, ast.JoinedStr):
-            waiting += reversed(part.values)
-        else:
-            return None
-    return "".join(parts)
-
-
-def docstrings(tree: ast.Module) -> set[int]:
-    """Ids of the nodes that document a module, a class or a function, or stand for a comment."""
-    return {
-        id(node.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
-
-
-def arguments(args: ast.arguments) -> list[ast.arg]:
-    named = [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg]
-    return [argument for argument in named if argument is not None]
-
-
-def defaults(args: ast.arguments) -> list[ast.expr]:
-    return [node for node in [*args.defaults, *args.kw_defaults] if node is not None]
-
-
-def annotations(node) -> list[ast.expr]:
-    found = [argument.annotation for argument in arguments(node.args)] + [node.returns]
-    return [annotation for annotation in found if annotation is not None]
-
-
-def locals_of(function) -> tuple[set[str], set[str]]:
-    """Names that a function binds itself; those that it imports or declares to be another's."""
-    names = {argument.arg for argument in arguments(function.args)}
-    foreign = set()
-    body = [function.body] if isinstance(function, ast.Lambda) else function.body
-    waiting = list(body)
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-            continue
-        if isinstance(node, (ast.Lambda, *COMPREHENSIONS)):
-            continue
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            names.add(node.id)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            names.add(node.name)
-        elif isinstance(node, (ast.Global, ast.Nonlocal)):
-            foreign |= set(node.names)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            foreign |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
-        waiting += ast.iter_child_nodes(node)
-    return names - foreign, foreign

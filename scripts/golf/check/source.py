@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
+from golf.check.syntax import docstrings
 from golf.core.text import unreadable
 
 COLUMNS = 500
@@ -26,7 +27,7 @@ BLANKS = re.compile(
 )
 
 
-def faults(blob: bytes) -> Iterator[tuple[int, str]]:
+def faults_of(blob: bytes) -> Iterator[tuple[int, str]]:
     """(line, what) where the bytes are not plain UTF-8 text, or show something else than they are."""
     for number, line in enumerate(blob.split(b"\n")[:2], 1):
         named = CODING.match(line)
@@ -153,7 +154,7 @@ def totals(blob: bytes, tree: ast.Module) -> Totals:
         elif token.type == tokenize.COMMENT:
             found.remarks += len(token.string)
             strings.append(token.string)
-    documented = remarks(tree)
+    documented = docstrings(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)):
             value = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
@@ -168,15 +169,6 @@ def totals(blob: bytes, tree: ast.Module) -> Totals:
     blanks = sum(len(m[0]) for m in re.finditer(r"[ \t]+$", text, re.MULTILINE))
     found.unreadable = blanks + sum(map(unreadable, [*names, *strings]))
     return found
-
-
-def remarks(tree: ast.Module) -> set[int]:
-    """Ids of string literals that do nothing: docstrings, and others that stand alone."""
-    return {
-        id(node.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
 
 
 LONG = 12  # elements; a plain trainer's longest list has 7

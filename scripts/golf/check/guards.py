@@ -1,0 +1,171 @@
+"""Functions that are fit for a call in plain sight alone: what is wrong with a call, or None.
+
+A guard is given the walk (reach.py) that met the call, and the call.
+"""
+
+from __future__ import annotations
+
+import ast
+import string
+
+from golf.check import allowed
+from golf.check.syntax import assignments, constants, text_of
+
+# Arguments of any call that read files, or take attributes by a text.
+ODD_KEYWORDS = ("fromfile_prefix_chars", "style", "opener", "closefd")
+
+
+def guard_load(walk, node: ast.Call) -> str | None:
+    given = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
+    safe = given.get("weights_only") is True and not {None, "pickle_module"} & set(given)
+    return None if safe else "torch.load"
+
+
+def guard_attribute(walk, node: ast.Call) -> str | None:
+    """getattr and setattr: of a name in sight."""
+    name = node.args[1] if len(node.args) > 1 and not node.keywords else None
+    if isinstance(name, ast.Name):
+        words = walk.loops.get(name.id)
+    else:
+        words = [name.value] if isinstance(getattr(name, "value", None), str) else None
+    if not words:
+        return f"{node.func.id} of a computed name"
+    for word in words:
+        walk.odd(node, word)
+        walk.private(node, word)
+    chains = list(walk.full_names(node.args[0])) if node.func.id == "setattr" else []
+    return f"setattr of {'.'.join(chains[0])}" if chains else None
+
+
+def guard_type(walk, node: ast.Call) -> str | None:
+    return None if len(node.args) == 1 and not node.keywords else "type(...) makes a class"
+
+
+def guard_vars(walk, node: ast.Call) -> str | None:
+    """What argparse gives; of another object it may be anything."""
+    name = getattr(node.args[0], "id", "") if node.args else ""
+    given = [value for target, value in assignments(walk.tree) if target.id == name]
+    parsed = [not v.keywords and getattr(v.func, "attr", "") == "parse_args" for v in given
+              if isinstance(v, ast.Call)]  # fmt: skip
+    return None if given and len(parsed) == len(given) and all(parsed) else "vars"
+
+
+def guard_timer(walk, node: ast.Call) -> str | None:
+    """A benchmark's statements are code, and are read as such."""
+    words = {word.arg: word.value for word in node.keywords}
+    statements = [*node.args, *(words[name] for name in ("stmt", "setup", "global_setup") if name in words)]
+    sources = [text_of(statement) for statement in statements]
+    if None in sources or len(sources) > 2 or None in words or "language" in words or "timer" in words:
+        return "Timer of code that is not in sight"
+    for source in sources:
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError):
+            return "Timer of code that does not parse"
+        for part in ast.walk(tree):
+            if hasattr(part, "lineno"):
+                part.lineno = node.lineno
+            if isinstance(part, (ast.Import, ast.ImportFrom)):
+                return "Timer of an import"
+        known = walk.aliases
+        walk.aliases = {"torch": {"torch"}} | known  # what PyTorch puts there
+        walk.visit(tree)
+        walk.aliases = known
+    return None
+
+
+def guard_open(walk, node: ast.Call) -> str | None:
+    """A path; a number is a file that somebody else has opened."""
+    first = node.args[0] if node.args else None
+    number = type(getattr(first, "value", None)) is int or getattr(first, "id", "") in walk.numbers
+    return "open of a descriptor" if number or isinstance(first, ast.BinOp) and constants(first) else None
+
+
+def guard_write(walk, node: ast.Call) -> str | None:
+    return None if getattr(node.args[0] if node.args else None, "value", 0) in (1, 2) else "os.write"
+
+
+def guard_dup2(walk, node: ast.Call) -> str | None:
+    """Onto a file of its own: the scorer's descriptors are not the script's."""
+    target = node.args[1] if len(node.args) > 1 else None
+    own = isinstance(target, ast.Call) and getattr(target.func, "attr", "") == "fileno"
+    return None if own or getattr(target, "value", 0) in (1, 2) else "os.dup2"
+
+
+def guard_compile(walk, node: ast.Call) -> str | None:
+    words = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
+    if None in words:
+        return "compile(**...)"
+    return None if words.get("backend", "inductor") in allowed.COMPILE_BACKENDS else "compile's backend"
+
+
+def guard_wraps(walk, node: ast.Call) -> str | None:
+    """What else it copies may be any attribute."""
+    return None if len(node.args) == 1 and not node.keywords else "functools.wraps of chosen attributes"
+
+
+def guard_format(walk, node: ast.Call) -> str | None:
+    """str.format takes attributes: its text must be in sight and take none."""
+    source = node.func.value
+    texts = walk.texts.get(source.id, {None}) if isinstance(source, ast.Name) else {text_of(source)}
+    texts = texts - {None} or {None}  # a name that holds other things elsewhere
+    if None in texts:
+        return "format of a text that is not in sight"
+    return None if all(map(plain_fields, texts)) else "format that takes attributes"
+
+
+def plain_fields(text: str) -> bool:
+    try:
+        fields = [name for _, name, _, _ in string.Formatter().parse(text) if name]
+    except ValueError:
+        return True  # raises when it runs
+    return not any("." in name or "[" in name for name in fields)
+
+
+def sound_options(node: ast.expr) -> bool:
+    """Whether torch.compile's options are a dictionary in sight, of known keys."""
+    if not isinstance(node, ast.Dict):
+        return isinstance(node, ast.Constant)
+    keys = [getattr(key, "value", None) for key in node.keys]
+    return all(key in allowed.COMPILE_OPTIONS for key in keys)
+
+
+def makes_text(node: ast.Call) -> bool:
+    """chr(47), bytes([47]), map(chr, [47]), fromhex, "…".replace: text that is not written out."""
+    name, given = getattr(node.func, "id", ""), node.args
+    method = getattr(node.func, "attr", "")
+    if method in ("replace", "translate") and text_of(node.func.value) is not None:
+        return True
+    if method == "fromhex" or name == "map" and len(given) == 2 and calls_chr(node):
+        return constants(given[-1]) if given else False
+    one = given[0] if len(given) == 1 and constants(given[0]) else None
+    if name in ("bytes", "bytearray"):
+        return isinstance(one, (ast.List, ast.Tuple)) and len(one.elts) > 1
+    letter = getattr(one, "value", 47)  # else an operation
+    return name == "chr" and one is not None and type(letter) is int and 32 <= letter < 127
+
+
+def calls_chr(node: ast.AST) -> bool:
+    return any(getattr(part, "id", "") == "chr" for part in ast.walk(node))
+
+
+def makes_class(node: ast.Call) -> bool:
+    """X("Name", (Base,), {...}): what a metaclass is called with."""
+    forms = (ast.Constant, ast.Tuple, ast.Dict)
+    return len(node.args) == 3 and all(map(isinstance, node.args, forms))
+
+
+GUARDS = {
+    "torch.load": guard_load,
+    "torch.compile": guard_compile,
+    "functools.wraps": guard_wraps,
+    "torch.utils.benchmark.Timer": guard_timer,
+    "os.write": guard_write,
+    "os.dup2": guard_dup2,
+    "getattr": guard_attribute,
+    "setattr": guard_attribute,
+    "type": guard_type,
+    "vars": guard_vars,
+    "open": guard_open,
+    ".format": guard_format,
+}

@@ -1,0 +1,199 @@
+"""What a syntax tree holds: names, calls, assignments, imports and texts."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def called(node: ast.AST) -> str:
+    """The last name of what is called, '' where nothing is."""
+    return name_of(node.func) if isinstance(node, ast.Call) else ""
+
+
+def name_of(node: ast.AST) -> str:
+    return getattr(node, "attr", getattr(node, "id", ""))
+
+
+def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    waiting = [tree]
+    while waiting:
+        children = ast.iter_child_nodes(waiting.pop())
+        nodes = [n for n in children if not isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        yield from nodes
+        waiting += nodes
+
+
+def chain_of(node: ast.expr) -> tuple[str, list[str]]:
+    """'a', ['b', 'c'] of a.b.c; '' where it begins with no name."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else "", parts[::-1]
+
+
+def imports(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
+    """(name in the file, full dotted name) of what is imported."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield (alias.asname, alias.name) if alias.asname else (alias.name.split(".")[0],) * 2
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(node, module)
+            yield from ((a.asname or a.name, f"{base}.{a.name}" if base else a.name) for a in node.names)
+
+
+def absolute(node: ast.ImportFrom, module: str) -> str:
+    """The dotted name that `from .x import y` means in `module`."""
+    if not node.level:
+        return node.module or ""
+    package = module.split(".")[: -node.level] if node.level else []
+    return ".".join([*package, *([node.module] if node.module else [])])
+
+
+def defined(tree: ast.Module) -> set[str]:
+    """Names that a file binds, wherever."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            found.add(node.id)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+    return found
+
+
+def dict_of(pairs) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for name, full in pairs:
+        found.setdefault(name, set()).add(full)
+    return found
+
+
+def assignments(tree: ast.Module) -> Iterator[tuple[ast.Name, ast.expr]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            yield from ((t, node.value) for t in node.targets if isinstance(t, ast.Name))
+
+
+def constants(node: ast.expr) -> bool:
+    """Whether an expression is made of literals alone."""
+    return not any(isinstance(part, (ast.Name, ast.Call)) for part in ast.walk(node))
+
+
+def stored(node: ast.expr) -> bool:
+    return isinstance(node.ctx, ast.Store)
+
+
+def number_names(tree: ast.Module) -> Iterator[str]:
+    """Names that stand for numbers: n = 3, for n in range(9)."""
+    yield from (t.id for t, v in assignments(tree) if type(getattr(v, "value", None)) is int)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.For, ast.comprehension)) and isinstance(node.target, ast.Name):
+            if getattr(getattr(node.iter, "func", None), "id", "") == "range":
+                yield node.target.id
+
+
+def surely_bound(tree: ast.Module) -> dict[str, int]:
+    """Name -> line of the first unconditional definition at the file's top level."""
+    found: dict[str, int] = {}
+    for node in tree.body:
+        names = []
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names = [node.name]
+        elif isinstance(node, ast.Assign):
+            names = [n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+        for name in names:
+            found.setdefault(name, node.lineno)
+    return found
+
+
+def constant_words(tree: ast.Module) -> dict[str, list[str]]:
+    """Name -> its words, of names that are bound once, to words in sight: NAMES = "a b".split()."""
+    stored = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
+    top = [node for node in tree.body if isinstance(node, ast.Assign)]
+    pairs = [(t.id, words_of(n.value, {})) for n in top for t in n.targets if isinstance(t, ast.Name)]
+    return {name: words for name, words in pairs if words and stored.count(name) == 1}
+
+
+def words_of(node: ast.expr, known: dict[str, list[str]]) -> list[str] | None:
+    """The texts that an expression goes through, where they are in sight."""
+    if isinstance(node, ast.Name):
+        return known.get(node.id)
+    if isinstance(node, (ast.Tuple, ast.List)):
+        words = [text_of(one) for one in node.elts]
+        return None if None in words else words
+    split = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "split"
+    if split and not node.args and not node.keywords:
+        text = text_of(node.func.value)
+        return text.split() if text is not None else None
+    return None
+
+
+def text_of(node: ast.AST | None) -> str | None:
+    """The text of a literal, of literals joined by +, or of an f-string without values."""
+    parts, waiting = [], [node]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, ast.Constant) and isinstance(part.value, (str, bytes)):
+            parts.append(part.value if isinstance(part.value, str) else part.value.decode("latin-1"))
+        elif isinstance(part, ast.BinOp) and isinstance(part.op, ast.Add):
+            waiting += [part.right, part.left]
+        elif isinstance(part, ast.JoinedStr):
+            waiting += reversed(part.values)
+        else:
+            return None
+    return "".join(parts)
+
+
+def docstrings(tree: ast.Module) -> set[int]:
+    """Ids of the nodes that document a module, a class or a function, or stand for a comment."""
+    return {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+
+
+def arguments(args: ast.arguments) -> list[ast.arg]:
+    named = [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg]
+    return [argument for argument in named if argument is not None]
+
+
+def defaults(args: ast.arguments) -> list[ast.expr]:
+    return [node for node in [*args.defaults, *args.kw_defaults] if node is not None]
+
+
+def annotations(node) -> list[ast.expr]:
+    found = [argument.annotation for argument in arguments(node.args)] + [node.returns]
+    return [annotation for annotation in found if annotation is not None]
+
+
+def locals_of(function) -> tuple[set[str], set[str]]:
+    """Names that a function binds itself; those that it imports or declares to be another's."""
+    names = {argument.arg for argument in arguments(function.args)}
+    foreign = set()
+    body = [function.body] if isinstance(function, ast.Lambda) else function.body
+    waiting = list(body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+            continue
+        if isinstance(node, (ast.Lambda, *COMPREHENSIONS)):
+            continue
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            names.add(node.id)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            names.add(node.name)
+        elif isinstance(node, (ast.Global, ast.Nonlocal)):
+            foreign |= set(node.names)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            foreign |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        waiting += ast.iter_child_nodes(node)
+    return names - foreign, foreign
