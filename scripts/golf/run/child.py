@@ -1,4 +1,4 @@
-"""Runs the trainer as a child process: passes output on, shows progress, handles signals, leaves no orphans."""
+"""Runs the trainer as a child: passes its output on, shows progress, handles signals, leaves no orphan."""
 
 from __future__ import annotations
 
