@@ -47,7 +47,7 @@ def write(boards: list[Board], out: Path) -> int:
         raise GolfError(f"{shown(out)}: holds something else; name a new or empty folder", 2)
     shutil.rmtree(out / "entries", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    (out / MARK).write_text("made by golf.sh leaderboard --site\n")
+    (out / MARK).write_text("made by golf.sh leaderboard --site\n", encoding="utf-8")
     pages = {"index.html": index(boards), "rules.html": rules_page(boards)}
     for board in boards:
         for entry in entries_of(board):
@@ -96,7 +96,7 @@ def index(boards: list[Board]) -> str:
         if any(board.lanes.values()):
             lines.append(report.picture(draw_charts(board), alt))
     lines += [*references(boards)]
-    return whole("Parameter Golf Local: leaderboard", "\n".join(lines), script=(HERE / "site.js").read_text())
+    return whole("Parameter Golf Local: leaderboard", "\n".join(lines), script=(HERE / "site.js").read_text(encoding="utf-8"))
 
 
 def filters(boards: list[Board]) -> str:

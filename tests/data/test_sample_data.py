@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import sentencepiece as spm
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BUILDER = ROOT / "data" / "build_sample_dataset.py"
 spec = importlib.util.spec_from_file_location("build_sample_dataset", BUILDER)
 sample = importlib.util.module_from_spec(spec)

@@ -25,6 +25,7 @@ import hypothesis
 import numpy as np
 import pytest
 from conftest import HANG_SECONDS, REPO
+from golf.core import machine
 from golf.core.errors import GolfError
 from golf.score import scorer as official
 from golf.score.feeder import Fault
@@ -548,3 +549,13 @@ def test_what_to_do_where_namespaces_are_forbidden(monkeypatch, exists, value, w
     monkeypatch.setattr(sandbox.Path, "exists", lambda path: str(path) == exists)
     monkeypatch.setattr(sandbox.Path, "read_text", lambda path, **_: value + "\n")
     assert words in sandbox.what_to_do()
+
+
+def test_a_submission_gets_the_threads_of_the_quota(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(machine, "affinity", lambda: 64)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: 2.0)
+    assert sandbox.bare_environment("/home")["OMP_NUM_THREADS"] == "2"
+    monkeypatch.setattr(machine, "cpu_quota", lambda: None)
+    assert "OMP_NUM_THREADS" not in sandbox.bare_environment("/home")
+    assert machine.usable_cpus() == 64 and os.cpu_count()
