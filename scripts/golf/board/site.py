@@ -96,7 +96,11 @@ def index(boards: list[Board]) -> str:
         if any(board.lanes.values()):
             lines.append(report.picture(draw_charts(board), alt))
     lines += [*references(boards)]
-    return whole("Parameter Golf Local: leaderboard", "\n".join(lines), script=(HERE / "site.js").read_text(encoding="utf-8"))
+    return whole(
+        "Parameter Golf Local: leaderboard",
+        "\n".join(lines),
+        script=(HERE / "site.js").read_text(encoding="utf-8"),
+    )
 
 
 def filters(boards: list[Board]) -> str:
