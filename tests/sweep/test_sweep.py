@@ -60,6 +60,14 @@ def test_a_finished_run_is_never_repeated_and_the_same_command_goes_on(tiny_repo
     assert {r["status"] for r in rows_of(tiny_repo)} == {"done"}
 
 
+def test_a_row_whose_settings_changed_does_not_take_the_old_run(tiny_repo):
+    sweep(tiny_repo, write(tiny_repo, FILE), "SEEDS=1")
+    done = sweep(tiny_repo, write(tiny_repo, FILE.replace("256", "512")), "SEEDS=1")
+    assert done.returncode == 2 and "wide-s1 was run with MODEL_DIM=256, its row says 512" in done.stderr
+    done = sweep(tiny_repo, write(tiny_repo, FILE.replace("MODEL_DIM = 256", "")), "ITERATIONS=4", "SEEDS=1")
+    assert done.returncode == 2 and "base-s1 was run with ITERATIONS=3, its row says 4" in done.stderr
+
+
 def test_a_run_that_fails_is_skipped_and_tried_again(tiny_repo):
     words = ["configs/tiny.env", "MODEL_DIM=64,128", "--name", "odd"]
     done = sweep(tiny_repo, *words, env={"FAKE_FAIL": "1"})

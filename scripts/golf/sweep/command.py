@@ -12,7 +12,9 @@ from __future__ import annotations
 import subprocess
 import time
 
+from golf.core import envfile
 from golf.core.errors import GolfError
+from golf.core.json_io import dig, parse_json
 from golf.core.paths import REPO, path_argument, shown
 from golf.sweep import plan, table
 from golf.sweep.plan import Cell, Sweep
@@ -58,6 +60,7 @@ def run_cells(sweep: Sweep, seconds: float | None) -> tuple[set, int]:
     """Runs what is not finished yet; the folders of runs that failed, and the exit code."""
     began, cells, failed = time.monotonic(), sweep.cells(), set()
     waiting = [cell for cell in cells if not table.read_result(cell)]
+    refuse_other_settings(sweep, [cell for cell in cells if cell not in waiting])
     print(f"sweep    {len(cells)} runs, {len(cells) - len(waiting)} finished before", flush=True)
     for place, cell in enumerate(waiting):
         spent = time.monotonic() - began
@@ -76,6 +79,21 @@ def run_cells(sweep: Sweep, seconds: float | None) -> tuple[set, int]:
             print(f"sweep    {cell.folder.name} failed (exit code {code}); the next one", flush=True)
         table.write(sweep, failed)
     return failed, 1 if failed else 0
+
+
+def refuse_other_settings(sweep: Sweep, finished: list[Cell]) -> None:
+    """GolfError where a finished run was made with other settings than its row has now."""
+    in_file = {name: value for name, (value, _) in envfile.parse(sweep.config).items()}
+    names = {name for row in sweep.rows for name in row.settings}
+    for cell in finished:
+        path = cell.folder / "supervisor.json"
+        used = dig(parse_json(path.read_bytes()) if path.is_file() else None, "set")
+        wanted = {**in_file, **cell.row.settings}
+        for name in sorted(names):
+            was, now = dig(used, name), wanted.get(name)
+            if was != now:
+                text = f"{shown(cell.folder)} was run with {name}={was}, its row says {now}"
+                raise GolfError(f"{text}; rename the row, or the sweep by --name", 2)
 
 
 def run_cell(sweep: Sweep, cell: Cell) -> int:
