@@ -1,0 +1,166 @@
+"""Env files: what is read, what is refused, what wins."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import REPO, run_script
+from golf.core import envfile, runlog, trainers
+from golf.core.errors import GolfError
+from run.conftest import golf, one_line, write_config
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("A=1", "1"),
+        ("export A=1", "1"),
+        ("A=a b  # why", "a b"),
+        ("A='x # y' # z", "x # y"),
+        ('A="it\'s"', "it's"),
+        ("A=", ""),
+        ("A=# nothing", ""),
+        ("A=1 # not `x`, not $(x)", "1"),
+        ("A='1' # not `x`", "1"),
+        ("A=a#b", "a#b"),
+        ("A=5$;rm", "5$;rm"),
+        ("A=1\r", "1"),
+        ("  A=1", "1"),
+    ],
+)
+def test_env_values(tmp_path, line, value):
+    path = tmp_path / "a.env"
+    path.write_bytes(f"\ufeff# note\n\n{line}\n".encode())
+    assert envfile.parse(path) == {"A": (value, 3)}
+
+
+@pytest.mark.parametrize(
+    "line", ["A = 1", "A", "A='1", 'A="1" 2', "A=$(touch x)", "A='`x`'", "A=`x`", "1A=2", "A=x\0y"]
+)
+def test_env_lines_refused_with_file_and_line(tmp_path, line):
+    path = tmp_path / "a.env"
+    path.write_text(f"B=1\n{line}\n")
+    with pytest.raises(GolfError, match=r"a\.env:2: ") as error:
+        envfile.parse(path)
+    assert error.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "value", ["~", "~/x", "'~/x'", "~other/x", "$HOME/x", '"${HOME}/x"', "'$HOME/x'", "/a:~/b", "$RUN_ID"]
+)
+def test_what_only_a_shell_expands_is_refused(tiny_repo, value):
+    """Or a folder that is called ~ is made, and somebody removes it with rm -r ~."""
+    config = write_config(tiny_repo, f"RUN_ID=x\nOUT_DIR={value}\n")
+    done = golf(tiny_repo, config=config, HOME="/home/me")
+    assert done.returncode == 2 and "mine.env:2: ~ and $NAME are not expanded" in one_line(done.stderr)
+    if value.endswith(("HOME/x", "HOME}/x", "HOME/x'", 'HOME}/x"', "'~/x'")) or value == "~/x":
+        assert done.stderr.endswith("write /home/me/x\n")
+    for given in ({"OUT_DIR": value.strip("'\"")}, {}):
+        words = () if given else (f"OUT_DIR={value.strip(chr(39) + chr(34))}",)
+        assert golf(tiny_repo, *words, **given).returncode == 2
+    assert not [path for path in tiny_repo.rglob("*") if set("~$") & set(path.name)]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"A=1\nB=\xe9\n", "not UTF-8 text (byte 6)"),
+        ("A=1\n".encode("utf-16"), "not UTF-8 text"),
+        (b"A=1\n" * (1 << 19), "over 1,048,576 bytes"),
+        (None, "cannot be read (Is a directory)"),
+    ],
+)
+def test_what_is_no_env_file_is_refused_in_a_line(tmp_path, content, words):
+    path = tmp_path / "a.env"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(GolfError, match=re.escape(words)):
+        envfile.parse(path)
+    with pytest.raises(GolfError, match=r"over 1,048,576 bytes"):
+        envfile.parse(Path("/dev/zero"))
+
+
+def test_names_that_libraries_read_are_accepted(tiny_repo):
+    names = """GLOO_SOCKET_IFNAME TOKENIZERS_PARALLELISM UCX_TLS KMP_AFFINITY MKL_NUM_THREADS TMPDIR
+        OPENBLAS_NUM_THREADS TRITON_CACHE_DIR TORCHINDUCTOR_CACHE_DIR LD_LIBRARY_PATH http_proxy
+        AGX_RELAX_CDM_CTXSTORE_TIMEOUT NVIDIA_TF32_OVERRIDE MALLOC_ARENA_MAX PYTHONHASHSEED CC TZ"""
+    for name in names.split():
+        assert envfile.is_known(name, {}), name
+    for name in ("TMPDIRR", "MODEL_DIMM", "LRATE", "PROXY"):
+        assert not envfile.is_known(name, {}), name
+
+
+def test_names_that_our_messages_recommend_are_accepted():
+    """Every NAME=value in a message or a page of this repository can stand in a config."""
+    knobs = trainers.read_knobs(REPO / "train_gpt.py", trainers.child_env({}))
+    knobs |= trainers.read_knobs(REPO / "train_gpt_mlx.py", trainers.child_env({}))
+    paths = [*REPO.glob("scripts/**/*.py"), *REPO.glob("data/*.py"), *REPO.glob("*.py"), REPO / "README.md",
+             *REPO.glob("docs/*.md"), *REPO.glob("data/*.md"), *REPO.glob("configs/*.env")]  # fmt: skip
+    found = set()
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        found |= set(re.findall(r"\b(?:set|export|with|or|unset) `?([A-Z][A-Z0-9]*_[A-Z0-9_]+)=?\b", text))
+        found |= set(re.findall(r"\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)=[\w./-]", text))
+    assert {"TORCH_INDEX_URL", "AGX_RELAX_CDM_CTXSTORE_TIMEOUT", "OUT_DIR", "HF_ENDPOINT"} <= found
+    code = "\n".join(path.read_text(encoding="utf-8") for path in paths if path.suffix == ".py")
+    ours = set(re.findall(r"(?m)^\s*([A-Z][A-Z0-9_]+)\b[^=\n]* = ", code))  # constants
+    strange = {name for name in found - ours if not envfile.is_known(name, knobs)}
+    assert not strange
+
+
+def test_env_file_runs_nothing(tiny_repo):
+    config = write_config(tiny_repo, f"MODEL_DIM=$(touch '{tiny_repo}/pwned')\n")
+    done = golf(tiny_repo, config=config)
+    assert done.returncode == 2 and "mine.env:1" in one_line(done.stderr)
+    config = write_config(tiny_repo, f"RUN_ID=x; touch '{tiny_repo}/pwned'\n")
+    assert golf(tiny_repo, config=config).returncode == 2
+    assert not (tiny_repo / "pwned").exists() and not (tiny_repo / "runs").exists()
+
+
+def test_unknown_name_names_the_nearest(tiny_repo):
+    config = write_config(tiny_repo, "ITERATIONS=3\r\nMODEL_DIMM=64\r\n")
+    done = golf(tiny_repo, config=config)
+    assert done.returncode == 2
+    assert "mine.env:2" in done.stderr and "did you mean MODEL_DIM?" in one_line(done.stderr)
+    names = "TRAIN_MAX_SEQ_LEN=1\nOMP_NUM_THREADS=1\nNPROC_PER_NODE=1\nPYTORCH_X=1\nHF_X=1\n"
+    assert golf(tiny_repo, config=write_config(tiny_repo, names)).returncode == 0
+
+
+def test_environment_wins_and_paths_count_from_where_they_stand(tiny_repo, tmp_path):
+    config = write_config(tiny_repo, "RUN_ID=a\nMODEL_DIM=64\nDATA_PATH=data/datasets/tiny\n")
+    done = run_script(
+        "golf.sh", "run", tiny_repo / "configs" / config, "--default", "DEVICE=cpu",
+        env={"MODEL_DIM": "32", "OUT_DIR": "here"}, cwd=tmp_path, repo=tiny_repo,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    settings = runlog.read_run(tmp_path / "here" / "a")["start"]["config"]
+    assert (settings["MODEL_DIM"], settings["DEVICE"]) == (32, "cpu")
+    assert settings["DATA_PATH"] == "data/datasets/tiny"
+
+
+def test_settings_behind_the_config_do_what_they_do_before_it(tiny_repo):
+    config = write_config(tiny_repo, "RUN_ID=a\nMODEL_DIM=64\n")
+    done = golf(tiny_repo, "MODEL_DIM=32", "--trainer", "train_gpt.py", "RUN_ID=b", config=config, RUN_ID="c")
+    assert done.returncode == 0, done.stderr
+    assert runlog.read_run(tiny_repo / "runs/b")["start"]["config"]["MODEL_DIM"] == 32
+    env = {"RUN_ID": "d"}
+    done = run_script("golf.sh", "run", "MODEL_DIM=16", f"configs/{config}", env=env, repo=tiny_repo)
+    assert done.returncode == 0, done.stderr
+    assert runlog.read_run(tiny_repo / "runs/d")["start"]["config"]["MODEL_DIM"] == 16
+    done = run_script("run_cuda_baseline.sh", f"configs/{config}", "MODEL_DIMM=1", repo=tiny_repo)
+    assert done.returncode == 2 and "'MODEL_DIMM=1': unknown name MODEL_DIMM; did you mean MODEL_DIM?" in (
+        one_line(done.stderr)
+    )
+    for words, said in ((["b.env"], "2 configs"), (["--nonsense"], "unrecognized arguments")):
+        done = golf(tiny_repo, *words)
+        assert done.returncode == 2 and said in done.stderr
+    assert golf(tiny_repo, "--no-summary", "x").returncode == 2
+
+
+def test_a_misspelt_name_in_the_environment_is_told(tiny_repo):
+    done = golf(tiny_repo, MODEL_DMI="3", MODEL_DIM="64", SOME_TOOL="x", model_dmi="3")
+    assert done.returncode == 0
+    assert one_line(done.stderr) == (
+        "golf run: warning: MODEL_DMI is set and unknown; did you mean MODEL_DIM?"
+    )

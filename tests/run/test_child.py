@@ -1,0 +1,187 @@
+"""Signals, output and progress of a supervised run, with a fake trainer."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+from conftest import HANG_SECONDS, REPO
+from golf.core import runlog
+from golf.core.processes import descendants
+from golf.run import command as run
+
+from run.conftest import golf, one_line
+
+
+def start(repo, **env):
+    """A supervised run of a minute in the background, once its second step is logged."""
+    env = {**os.environ, "PYTHON": sys.executable, "RUN_ID": "one", "FAKE_STEPS": "600",
+           "FAKE_STEP_SECONDS": "0.1", **env}  # fmt: skip
+    command = ["bash", str(repo / "scripts" / "golf.sh"), "run", str(repo / "configs/tiny.env")]
+    process = subprocess.Popen(command, env=env, cwd=repo, stdout=subprocess.PIPE, stderr=2)
+    metrics, until = repo / "runs/one/metrics.jsonl", time.monotonic() + HANG_SECONDS
+    while not (metrics.exists() and metrics.read_text().count('"step"') > 1):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    return process
+
+
+def child_of(process) -> int:
+    """The trainer's process id."""
+    return next(iter(descendants(process.pid, levels=1)))
+
+
+def gone(pid: int) -> bool:
+    until = time.monotonic() + HANG_SECONDS
+    while time.monotonic() < until:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_first_signal_lets_the_run_finish(tiny_repo, number):
+    process = start(tiny_repo, SEEDS="")
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 0
+    assert b"noted    training was stopped early" in output and b"score    val_bpb" in output
+    assert runlog.read_run(tiny_repo / "runs/one")["end"]["exit_code"] == 0
+
+
+def test_second_signal_ends_it_at_once(tiny_repo):
+    process = start(tiny_repo, FAKE_STEP_SECONDS="1")
+    child = child_of(process)
+    while process.poll() is None:  # a second one too soon after the first is taken for its echo
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    process.communicate()
+    assert process.returncode == 130 and gone(child)
+    assert "end" not in runlog.read_run(tiny_repo / "runs/one")
+
+
+def test_what_is_left_after_a_run_was_ended_at_once_is_told(tmp_path):
+    assert "nothing to go on from" in run.how_to_go_on(tmp_path)
+    (tmp_path / "checkpoint.pt").touch()
+    assert f"RUN_ID={tmp_path.name} RESUME=1 goes on from checkpoint.pt" in run.how_to_go_on(tmp_path)
+
+
+def test_a_login_that_ends_says_so_more_than_once(tiny_repo):
+    """SIGHUP from the shell and the terminal, SIGTERM beside it, `timeout`'s two: one request."""
+    process = start(tiny_repo, FAKE_STEP_SECONDS="0.5")
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGHUP, signal.SIGUSR1):
+        process.send_signal(number)
+    output, _ = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 0 and b"noted    training was stopped early" in output
+
+
+def test_under_nohup_the_end_of_the_login_is_ignored():
+    code = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from golf.core.processes import handle_stops\n"
+        "handle_stops(print); print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True)
+    assert done.stdout == b"True\n", done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_a_run_is_prepared_ends_it_in_a_line(tiny_repo, number):
+    trainer = tiny_repo / "slow.py"
+    source = "import pathlib, time\npathlib.Path('here').touch()\ntime.sleep(60)\n"
+    trainer.write_text(source, encoding="utf-8")
+    command = ["bash", "scripts/golf.sh", "run", "configs/tiny.env", "--trainer", "slow.py"]
+    env = {**os.environ, "PYTHON": sys.executable}
+    process = subprocess.Popen(command, env=env, cwd=tiny_repo, stderr=subprocess.PIPE)
+    until = time.monotonic() + HANG_SECONDS
+    while not (tiny_repo / "here").exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    child = child_of(process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 130 and gone(child)
+    assert one_line(errors.decode()) == "golf run: stopped"
+    assert not (tiny_repo / "runs").exists()
+
+
+def test_a_terminal_that_goes_away_ends_no_run(tiny_repo):
+    """Its reads and writes fail with EIO, not EPIPE; the run saves what it has."""
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "PYTHON": sys.executable, "RUN_ID": "one"}
+    env |= {"FAKE_STEPS": "20", "FAKE_STEP_SECONDS": "0.1"}
+    command = ["bash", str(tiny_repo / "scripts/golf.sh"), "run", str(tiny_repo / "configs/tiny.env")]
+    process = subprocess.Popen(command, env=env, stdout=theirs, stderr=theirs, stdin=theirs)
+    os.close(theirs)
+    os.read(ours, 1)
+    os.close(ours)
+    process.wait(timeout=HANG_SECONDS)
+    assert runlog.read_run(tiny_repo / "runs/one")["end"]["exit_code"] == 0
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's parent-death signal")
+def test_no_child_outlives_a_killed_supervisor(tiny_repo):
+    process = start(tiny_repo)
+    child = child_of(process)
+    process.kill()
+    process.communicate(timeout=HANG_SECONDS)
+    assert gone(child)
+
+
+def test_progress_bar_on_a_terminal(tiny_repo):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
+    env = {**os.environ, "PYTHON": sys.executable, "RUN_ID": "one", "FAKE_STEPS": "5",
+           "FAKE_STEP_SECONDS": "0.3"}  # fmt: skip
+    command = [
+        "bash",
+        str(tiny_repo / "scripts/golf.sh"),
+        "run",
+        str(tiny_repo / "configs/tiny.env"),
+    ]
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=theirs, timeout=HANG_SECONDS)
+    os.set_blocking(ours, False)
+    shown = os.read(ours, 65536)
+    os.close(theirs)
+    os.close(ours)
+    assert done.returncode == 0
+    assert re.search(rb"train: +\d+%\|.*step \d loss \d", shown)
+
+
+def test_reader_that_goes_away_ends_no_run(tiny_repo):
+    env = {**os.environ, "PYTHON": sys.executable, "RUN_ID": "one"}
+    command = f"bash '{tiny_repo}/scripts/golf.sh' run '{tiny_repo}/configs/tiny.env' | head -1"
+    subprocess.run(["bash", "-c", command], env=env, capture_output=True, timeout=HANG_SECONDS)
+    assert runlog.read_run(tiny_repo / "runs/one")["end"]["exit_code"] == 0
+
+
+def test_several_processes_go_through_torchrun(tiny_repo):
+    done = golf(tiny_repo, RUN_ID="one", NPROC_PER_NODE="2")
+    assert done.returncode == 0, done.stderr
+    assert runlog.read_run(tiny_repo / "runs/one")["start"]["world_size"] == 2
+
+
+@pytest.mark.slow
+def test_out_of_memory_and_a_signal_under_torchrun(tiny_repo):
+    done = golf(tiny_repo, RUN_ID="two", NPROC_PER_NODE="2", FAKE_OOM_ABOVE="2048")
+    assert done.returncode == 0 and "starting again with 2048" in done.stderr
+    process = start(tiny_repo, NPROC_PER_NODE="2")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 0 and b"noted    training was stopped early" in output

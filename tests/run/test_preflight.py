@@ -1,0 +1,95 @@
+"""What stops a run before anything is made."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from golf.core import trainers
+from golf.core.errors import GolfError
+from golf.run import preflight
+
+from run.conftest import golf, one_line
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"DATA_PATH": "nowhere"}, "cached_challenge_fineweb.py --variant sp1024"),
+        ({"DATA_PATH": "nowhere"}, "`python3 data/build_sample_dataset.py`, then configs/quickstart.env"),
+        ({"DATA_PATH": "data/sample_x"}, "build_sample_dataset.py"),
+        ({"DATA_PATH": "data/fineweb10B_sp8192"}, "--variant sp8192"),
+        ({"VAL_DATA_PATH": "nowhere"}, "VAL_DATA_PATH=nowhere: no fineweb_val_*.bin"),
+        ({"TOKENIZER_PATH": "nothing.model"}, "TOKENIZER_PATH=nothing.model"),
+        ({"OUT_DIR": "train_gpt.py/runs"}, "OUT_DIR=train_gpt.py/runs: cannot be written"),
+        ({"RUN_ID": "../x"}, "RUN_ID='../x'"),
+        ({"SEEDS": "1,x"}, "SEEDS='1,x'"),
+        ({"SEEDS": "1,1"}, "SEEDS='1,1'"),
+        ({"NPROC_PER_NODE": "0"}, "NPROC_PER_NODE='0'"),
+    ],
+)
+def test_preflight_says_what_to_do_and_makes_nothing(tiny_repo, env, words):
+    before = sorted(p for p in tiny_repo.rglob("*") if "__pycache__" not in p.parts)
+    done = golf(tiny_repo, **env)
+    assert done.returncode in (1, 2) and words in one_line(done.stderr)
+    assert sorted(p for p in tiny_repo.rglob("*") if "__pycache__" not in p.parts) == before
+
+
+def test_missing_trainer_package_and_config(tiny_repo):
+    done = golf(tiny_repo, "--trainer", "none.py")
+    assert done.returncode == 2 and "no trainer there" in one_line(done.stderr)
+    (tiny_repo / "mine.py").write_text("import no_such_package_here\n")
+    done = golf(tiny_repo, "--trainer", "mine.py")
+    assert done.returncode == 2 and "imports no_such_package_here, which is no installed" in one_line(
+        done.stderr
+    )
+    (tiny_repo / "mine.py").write_text("raise SystemExit('broken')\n")
+    done = golf(tiny_repo, "--trainer", "mine.py")
+    assert done.returncode == 1 and "--knobs failed: broken" in one_line(done.stderr)
+    done = golf(tiny_repo, config="none.env")
+    assert done.returncode == 2 and "cannot be read" in one_line(done.stderr)
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    usage = type("U", (), {"free": 5, "total": 9})
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(GolfError, match="0 MiB free"):
+        preflight.check_out_dir(tmp_path / "runs")
+    usage.total = usage.free = 0  # a network disk that does not say
+    preflight.check_out_dir(tmp_path / "runs")
+
+
+def check_source(folder, text, **beside):
+    for name, source in beside.items():
+        (folder / f"{name}.py").write_text(source, encoding="utf-8")
+    (folder / "t.py").write_text(text, encoding="utf-8")
+    trainers.check_trainer(folder / "t.py")
+
+
+def test_an_import_that_is_nowhere_is_told_before_training(tmp_path):
+    check_source(tmp_path, "import json, helper\n", helper="import other\n", other="import math\n")
+    check_source(tmp_path, "try:\n    import nowhere\nexcept ImportError:\n    nowhere = None\n")
+    check_source(tmp_path, "def pack():\n    import sentencepiece.x\n")  # a known package, perhaps not needed
+    for source, words in (
+        ("import nowhere\n", "t.py imports nowhere, which is no installed package"),
+        ("def load_scorer():\n    from nowhere.x import y\n", "t.py imports nowhere"),
+        ("import golf\n", "t.py imports golf"),
+        ("import helper\n", "helper.py imports nothing_such"),
+        ("from . import helper\n", r"t.py:1: a script has no package"),
+        ("import folder.part\n", "imports folder, a folder"),
+        ("import helper2\n", "helper2.py: does not parse"),
+        ("\0", "does not parse"),
+    ):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        (tmp_path / "folder" / "__init__.py").touch()
+        with pytest.raises(GolfError, match=words):
+            check_source(tmp_path, source, helper="import nothing_such\n", helper2="def\n")
+
+
+def test_cuda_is_asked_for_where_there_is_none(tmp_path):
+    trainer, hidden = tmp_path / "t.py", {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    trainer.write_text("import json\n")
+    trainers.check_cuda(trainer, hidden)  # no torch in it: nothing to ask
+    trainer.write_text("import torch\n")
+    with pytest.raises(GolfError, match="finds no CUDA device"):
+        trainers.check_cuda(trainer, hidden)

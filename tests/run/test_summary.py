@@ -1,0 +1,28 @@
+"""golf.sh summary."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from conftest import run_script
+from golf.run import summary as report
+
+from run.conftest import golf, one_line
+
+
+def test_summary_of_a_finished_run_and_of_none(tiny_repo):
+    golf(tiny_repo, "--no-summary", RUN_ID="one")
+    done = run_script("golf.sh", "summary", "runs/one", "--expect", "1 to 2", repo=tiny_repo)
+    assert done.returncode == 0 and re.search(r"score    val_bpb 1\.\d+  \(expect 1 to 2\)", done.stdout)
+    done = run_script("golf.sh", "summary", "runs/two", repo=tiny_repo)
+    assert done.returncode == 2 and "runs/two: no metrics.jsonl" in one_line(done.stderr)
+
+
+def test_what_a_summary_lacks_is_left_out(tmp_path):
+    events = [
+        {"event": "score", "kind": "sliding", "val_bpb": 1.5},
+        {"event": "export", "bytes_total": 9, "cap": "x"},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, events)))
+    assert [line.split()[0] for line in report.summary(tmp_path)] == ["score", "files"]
