@@ -44,7 +44,7 @@ REACHES = {
 
 
 def code(folder: Folder) -> None:
-    """Every Python file: it compiles, and what in it a reviewer must see."""
+    """Checks every Python file: it compiles; findings list what a reviewer must see."""
     paths = [path for path in folder.files if path.endswith(".py")]
     if len(paths) > FILES_LIMIT:
         text = f"{len(paths)} Python files; put it into {FILES_LIMIT} at most, which people can read"
@@ -71,9 +71,9 @@ def code(folder: Folder) -> None:
 
 
 def check_packed(folder: Folder, path: str) -> bytes | None:
-    """What a packed script runs; None with a finding where that is not the source beside it.
+    """The source that a packed script runs; None, with a finding, if it is not the one beside it.
 
-    Its syntax tree is its source's, so the rules about code judge that one alone, with its lines.
+    Both have the same syntax tree, so the code rules read the plain file alone and can name its lines.
     """
     plain = source_name(path)
     if not folder.has(plain):
@@ -87,7 +87,7 @@ def check_packed(folder: Folder, path: str) -> bytes | None:
 
 
 def parse(folder: Folder, path: str) -> ast.Module | None:
-    """The syntax tree, None with a finding where there is none."""
+    """Returns the syntax tree; None, with a finding, if the file does not compile."""
     source = folder.read(path)
     faults = dict(faults_of(source))
     if faults:
@@ -141,7 +141,7 @@ def show(lines: dict[int, str]) -> str:
 
 
 def uncounted(folder: Folder, path: str, tree: ast.Module, executes: bool) -> None:
-    """Siblings that the code imports or names count with it; logs only where it runs code."""
+    """Files that the code imports or names must count; logs only if the code can execute text."""
     beside = PurePosixPath(path).parent
     used = {str(beside / m): line for line, name in imported_modules(tree) for m in module_files(name)}
     for node in ast.walk(tree):

@@ -1,8 +1,8 @@
 """Check a submission folder against its track, without running anything in it.
 
-All findings come at once, each `LEVEL rule-id: what to do (rule n.m of docs/track_spec.md)`. FAIL
-must be mended; NEEDS-HUMAN is for a reviewer; NOTE is worth knowing. --record asks also whether it
-beats the track's best entry by the record rule. Exit code 0: no FAIL, 1: FAIL, 2: used wrongly.
+Prints all findings at once, each as `LEVEL rule-id: what to do (rule n.m of docs/track_spec.md)`. FAIL
+blocks the submission. NEEDS-HUMAN asks a reviewer. NOTE is advice. --record also tests the record rule
+against the track's best entry. Exit code 0: no FAIL, 1: FAIL, 2: wrong usage.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from golf.check import claims as check_claims
-from golf.check import code as check_code
-from golf.check import files as check_files
+from golf.check import claims, code, figures, files, repeat
 from golf.check import record as check_record
 from golf.check.folder import Folder
 from golf.core import submission, track
@@ -39,11 +37,11 @@ def main(args) -> int:
 
 
 def check_folder(place: Path, rules: dict | None = None) -> Folder:
-    """Applies every rule to a folder. GolfError, code 2, where there is no track to check by."""
+    """Applies every rule to a folder. Raises GolfError (code 2) if it belongs to no track."""
     folder = Folder(place.resolve())
-    apply(folder, check_files.scan_folder, check_claims.read_claim)
+    apply(folder, files.scan_folder, claims.read_claim)
     folder.track = rules or track.of_submission(place, folder.claim)
-    apply(folder, *check_files.RULES, *check_claims.RULES, *check_code.RULES)
+    apply(folder, *files.RULES, *claims.RULES, *figures.RULES, *repeat.RULES, *code.RULES)
     return folder
 
 
@@ -51,9 +49,9 @@ def apply(folder: Folder, *rules) -> None:
     for rule in rules:
         try:
             rule(folder)
-        except GolfError:  # the tool lacks something, not the folder
+        except GolfError:  # our setup is at fault, not the folder
             raise
-        except Exception as error:  # junk must give a finding, whatever a rule did not foresee
+        except Exception as error:  # unforeseen junk must give a finding, not a traceback
             reason = f"{type(error).__name__}: {error}"
             folder.fail("unreadable", f"{rule.__name__} gave up: {reason}; mend or remove what it read")
 
@@ -63,7 +61,7 @@ def is_valid(place: Path, rules: dict) -> bool:
 
 
 def report(folder: Folder, as_json: bool) -> int:
-    """Prints the findings and the verdict; the exit code."""
+    """Prints findings and verdict; returns the exit code."""
     found = sorted(folder.findings, key=lambda finding: ORDER.index(finding.level))
     result = verdict(found)
     if as_json:

@@ -1,4 +1,4 @@
-"""Rules about files: what lies in the folder, what is listed, what counts, what is an artifact."""
+"""Rules about files: what is in the folder, what is listed, what counts, which artifacts are sound."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NATIVE_MAGICS = (
 
 
 def scan_folder(folder: Folder) -> None:
-    """Fills folder.files with the regular files; no link is followed."""
+    """Collects the regular files in folder.files. Links are never followed."""
     waiting, seen = [folder.path], 0
     if why := check_names.fault(folder.path.name):
         folder.fail("file-name", f"the folder {quoted(folder.path.name)}: {why}")
@@ -54,7 +54,7 @@ def scan_folder(folder: Folder) -> None:
 
 
 def scan_entry(folder: Folder, path: Path) -> bool:
-    """Notes a file's size, or what is wrong with it; True for a folder to go into."""
+    """Records a file's size or a finding about it. Returns True for a folder to scan."""
     relative = path.relative_to(folder.path).as_posix()
     try:
         facts = path.lstat()
@@ -84,7 +84,7 @@ def scan_entry(folder: Folder, path: Path) -> bool:
 
 
 def scan_mode(folder: Folder, path: str, facts: os.stat_result) -> None:
-    """A second name elsewhere and bits of the mode are no part of what git keeps."""
+    """No hard links and no special mode bits: git keeps neither."""
     if facts.st_nlink > 1:
         folder.fail("file-link", f"{quoted(path)} is a hard link, the same file as another; put a copy")
     if facts.st_mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX):
@@ -94,21 +94,23 @@ def scan_mode(folder: Folder, path: str, facts: os.stat_result) -> None:
 
 
 def required(folder: Folder) -> None:
-    """The files that track.json names: always, one script, and those of the lane for each seed."""
+    """The files that track.json requires are there: always, one script, and per seed for the lane."""
     rules = folder.track["required_files"]
     for name in rules["always"]:
-        if name not in folder.files and name not in folder.told:
+        if name not in folder.files and name not in folder.reported_files:
             folder.fail_file("file-required", name, f"{name} is missing; add it (golf.sh new makes it)")
     scripts = rules.get("script", [])
-    if scripts and not any(name in folder.files or name in folder.told for name in with_packed(scripts)):
-        folder.told |= {*scripts}
+    if scripts and not any(
+        name in folder.files or name in folder.reported_files for name in with_packed(scripts)
+    ):
+        folder.reported_files |= {*scripts}
         folder.fail("file-required", f"the script that ran is missing; add {' or '.join(scripts)}")
     lane = folder.claim.get("lane")
     patterns = rules.get(lane, []) if isinstance(lane, str) else []
     for seed in folder.seeds():
         for pattern in patterns if type(seed.get("seed")) is int else ():
             wanted = pattern.replace("{seed}", str(seed["seed"]))
-            here = (name for name in {*folder.files, *folder.told} if "/" not in name)
+            here = (name for name in {*folder.files, *folder.reported_files} if "/" not in name)
             unclaimed = pattern.startswith("final_model") and seed.get("artifact") is None
             if not unclaimed and not any(PurePosixPath(name).match(wanted) for name in here):
                 text = f"{wanted} is missing; the {lane} lane ships it"
@@ -116,14 +118,14 @@ def required(folder: Folder) -> None:
 
 
 def listed(folder: Folder) -> None:
-    """`files` names what is there, with its size and hash, and all of it."""
+    """`files` lists every file of the folder, with its size and hash."""
     named = [e for e in folder.entries("files") if isinstance(dig(e, "path"), str)]
     if not named:
         return  # json-schema says so
     for entry in named:
         check_entry(folder, entry)
     paths = [entry["path"] for entry in named]
-    for path in sorted(set(folder.files) - {*paths, "submission.json"} - folder.told):
+    for path in sorted(set(folder.files) - {*paths, "submission.json"} - folder.reported_files):
         text = f"{quoted(path)} is not in files; list it with its role, or remove it"
         folder.fail_file("file-unlisted", path, text)
     for path in sorted({p for p in paths if paths.count(p) > 1}):
@@ -143,7 +145,7 @@ def with_packed(scripts) -> list[str]:
 
 def check_entry(folder: Folder, entry: dict) -> None:
     path = entry["path"]
-    if folder.is_told(path) and not folder.has(path):
+    if folder.is_reported(path) and not folder.has(path):
         return
     if not folder.has(path):
         text = f"files names {quoted(path)}, which is no file here; remove the entry"
@@ -157,12 +159,12 @@ def check_entry(folder: Folder, entry: dict) -> None:
 
 
 def written_by_run(entry: dict) -> bool:
-    """Nothing but the README may change after the run; files for people may."""
+    """Whether the run wrote this file, so that it must not change. README and extra files may."""
     return entry.get("role") in ("script", "source", "score", "artifact", "log")
 
 
 def roles(folder: Folder) -> None:
-    """What counts cannot be listed as something that does not."""
+    """Roles fit the files: nothing that counts is listed under a role that does not count."""
     artifacts = [seed.get("artifact") for seed in folder.seeds()]
     for path, role in ((entry["path"], entry["role"]) for entry in folder.listed()):
         packed = folder.role(packed_name(path)) == "script"
@@ -183,7 +185,7 @@ def roles(folder: Folder) -> None:
 
 
 def foreign_files(folder: Folder) -> None:
-    """No pickles, no native code, nothing that fills the repository."""
+    """No pickles, no native code, no huge files."""
     for path, size in folder.files.items():
         head = folder.read(path, 4096)
         pickled = head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5")
@@ -198,19 +200,19 @@ def foreign_files(folder: Folder) -> None:
 
 
 def artifacts(folder: Folder) -> None:
-    """Each seed's artifact: listed, a sound container, and counted under the cap as claimed."""
+    """Each seed's artifact is listed, is a sound container, and counts as claimed and under the cap."""
     counts = []
     for seed in folder.seeds():
         path = seed.get("artifact")
         if path is None:
             text = f"{seed_name(seed)} ships no artifact, so nobody can score it again: no rank"
-            folder.add(folder.strictly(), "not-rescorable", text)
+            folder.add(folder.record_lane_level(), "not-rescorable", text)
             check_cap(folder, number(seed.get("bytes_total")) or 0, seed_name(seed))
         elif not folder.has(path):
-            if not folder.is_told(path):
+            if not folder.is_reported(path):
                 text = f"{seed_name(seed)}: its artifact {quoted(path)} is missing; add it"
                 folder.fail("artifact", text)
-        elif path not in folder.told:
+        elif path not in folder.reported_files:
             if folder.role(path) != "artifact":
                 folder.fail("artifact", f"{quoted(path)} is not in files with the role artifact; list it")
             container(folder, path)
@@ -226,7 +228,7 @@ def artifacts(folder: Folder) -> None:
 
 
 def container(folder: Folder, path: str) -> None:
-    """The artifact is read by this repository's own reader, never by the submission's."""
+    """Reads the artifact with our own reader, never with the submission's."""
     try:
         found = artifact.read(folder.path / path)
         for doubt in found.doubts:
@@ -246,7 +248,7 @@ def count(folder: Folder, seed: dict, path: str) -> submission.Count:
 
 def same_bytes(folder: Folder, what: str, claimed, found: int) -> None:
     if number(claimed) is not None and claimed != found and not folder.code_altered:
-        folder.differs("bytes", what, f"{claimed:,}", f"{found:,}", "on disk")
+        folder.mismatch("bytes", what, f"{claimed:,}", f"{found:,}", "on disk")
 
 
 def check_cap(folder: Folder, total: float, who: str) -> None:

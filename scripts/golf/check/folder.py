@@ -91,7 +91,7 @@ RULES = {
 
 @dataclass
 class Folder:
-    """A submission's folder and its track; rules read it and add findings."""
+    """A submission's folder and its track. Rules read it and add findings."""
 
     path: Path
     track: dict = field(default_factory=dict)
@@ -99,9 +99,9 @@ class Folder:
     claim: dict = field(default_factory=dict)  # submission.json
     found: dict[Finding, None] = field(default_factory=dict)  # in order, each once
     hashes: dict[str, str] = field(default_factory=dict)  # of files read so far
-    metrics: dict[str, dict[str, list[dict]]] = field(default_factory=dict)  # claims.runs
-    told: set[str] = field(default_factory=set)  # files that a FAIL names, or patterns of missing ones
-    disputed: set[tuple[str, str]] = field(default_factory=set)  # (seed, figure) that a FAIL names
+    metrics: dict[str, dict[str, list[dict]]] = field(default_factory=dict)  # figures.runs
+    reported_files: set[str] = field(default_factory=set)  # named by a FAIL; patterns for missing ones
+    reported_figures: set[tuple[str, str]] = field(default_factory=set)  # (seed, figure) that a FAIL names
 
     def add(self, level: str, rule: str, message: str) -> None:
         self.found[Finding(level, rule, printable(message), section=RULES[rule])] = None
@@ -110,15 +110,16 @@ class Folder:
         self.add(FAIL, rule, message)
 
     def fail_file(self, rule: str, path: str, message: str) -> None:
-        """A FAIL about a file, after which other rules say nothing of it: one finding for a fault."""
-        self.told.add(path)
+        """A FAIL about a file. Later rules skip that file: one fault, one finding."""
+        self.reported_files.add(path)
         self.fail(rule, message)
 
-    def is_told(self, path) -> bool:
-        """Whether a finding names this file already, or a missing one that it would be."""
+    def is_reported(self, path) -> bool:
+        """Whether a finding already names this file, or a missing file that this would be."""
         if not isinstance(path, str):
             return False
-        return path in self.told or any(PurePosixPath(path).match(p) for p in self.told if "*" in p)
+        patterns = (name for name in self.reported_files if "*" in name)
+        return path in self.reported_files or any(map(PurePosixPath(path).match, patterns))
 
     def human(self, rule: str, message: str) -> None:
         self.add(HUMAN, rule, message)
@@ -126,8 +127,8 @@ class Folder:
     def note(self, rule: str, message: str) -> None:
         self.add(NOTE, rule, message)
 
-    def differs(self, rule: str, what: str, claimed, found, where: str) -> None:
-        """FAIL: a claim is not what was measured."""
+    def mismatch(self, rule: str, what: str, claimed, found, where: str) -> None:
+        """FAIL: a claim differs from the measurement."""
         self.fail(rule, f"{what} is claimed as {claimed}, {where} it is {found}; state what was measured")
 
     @property
@@ -138,12 +139,12 @@ class Folder:
     def ranked(self) -> bool:
         return self.claim.get("lane") == "record"
 
-    def strictly(self) -> str:
-        """The level of what only the record lane insists on."""
+    def record_lane_level(self) -> str:
+        """FAIL in the record lane, NOTE elsewhere."""
         return FAIL if self.ranked else NOTE
 
     def entries(self, name: str) -> list:
-        """submission.json's list `name`, as far as anybody will read it; empty if it is no list."""
+        """The first LIST_LIMIT entries of submission.json's list `name`; empty if it is not a list."""
         value = self.claim.get(name)
         return value[:LIST_LIMIT] if isinstance(value, list) else []
 
@@ -177,13 +178,13 @@ class Folder:
 
     @property
     def code_altered(self) -> bool:
-        """Whether a file that always counts is missing or not as listed: then no sum fits."""
+        """Whether a counted file is missing or changed, so that no byte sum can match."""
         entries = [e for e in self.entries("files") if isinstance(dig(e, "path"), str)]
         roles = {e["path"]: e.get("role") for e in entries}
-        return any(roles.get(path) in submission.CODE_ROLES for path in self.told)
+        return any(roles.get(path) in submission.CODE_ROLES for path in self.reported_files)
 
     def sha256(self, path: str) -> str:
-        """Of a file of the folder, read once; none where its size is not what it says it is."""
+        """SHA-256 of a file, computed once; "unlike its size" if it yields more bytes than it states."""
         if path not in self.hashes:
             digest, size = sha256_and_size(self.path / path, self.files[path] + 1)
             self.hashes[path] = digest if size == self.files[path] else "unlike its size"
@@ -199,7 +200,7 @@ def known_role(entry: dict) -> bool:
 
 
 def quoted(value, limit: int = 82) -> str:
-    """Foreign text for a message: short, on one line, with nothing that moves a cursor."""
+    """Untrusted text for a message: short, one line, ASCII."""
     return ascii(value if isinstance(value, (str, int)) else type(value).__name__)[:limit]
 
 

@@ -1,6 +1,6 @@
-"""Functions that are fit for a call in plain sight alone: what is wrong with a call, or None.
+"""Functions that may only be called in plain sight, with arguments that can be read.
 
-A guard is given the walk (reach.py) that met the call, and the call.
+A guard takes the Walk (reach.py) and the call; it returns what is wrong with the call, or None.
 """
 
 from __future__ import annotations

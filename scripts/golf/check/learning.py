@@ -1,4 +1,4 @@
-"""Do validation tokens teach? Names alone are looked at; the scorer's audit proves it."""
+"""Finds code that may learn from validation tokens. It goes by names; the scorer's audit is the proof."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The modules of a submission, and what names stand for in them: modules and names of packages."""
+"""The modules of a submission, and which package or module each name in them stands for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules about names: every name is one on every system, hides nothing, and holds no data."""
+"""Rules about file names: valid on every system, hiding nothing, holding no data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EDITORS_OWN = re.compile(r"\..*\.sw[op]|.*~|\.(git|idea|vscode|ipynb_checkpoints
 
 
 def left_behind(path: str) -> bool:
-    """Whether nobody meant to submit this file."""
+    """Whether a system or Python left this file behind."""
     return bool(LEFT_BEHIND.fullmatch(path))
 
 
@@ -57,12 +57,12 @@ def fault(path: str, is_folder: bool = False) -> str | None:
 
 
 def key(path: str) -> str:
-    """The same for names that some file system takes for one."""
+    """Equal for names that some file system cannot tell apart."""
     return unicodedata.normalize("NFKC", path).casefold()
 
 
 def names_apart(folder: Folder) -> None:
-    """No two names that differ in case alone, and no module that is a file and a folder at once."""
+    """No two names differ only in case; no module is both a file and a folder."""
     known: dict[str, str] = {}
     folders = {str(parent) for path in folder.files for parent in PurePosixPath(path).parents} - {"."}
     for path in (*sorted(folder.files), *sorted(folders)):

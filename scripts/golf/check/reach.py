@@ -1,4 +1,4 @@
-"""Which names code reaches: all that is not in allowed.py, and every way around it, is reported.
+"""Which names code reaches: reports every name that allowed.py does not list, and every way around it.
 
 The tree is read, never run. A name that an import binds stands for its module, through aliases and
 through other files of the folder; attributes are followed from there. The list holds as long as no
@@ -87,7 +87,7 @@ def reached(tree: ast.Module, modules: Modules, module: str) -> Iterator[tuple[i
 
 
 class Walk(ast.NodeVisitor):
-    """Goes through one file; `found` is what it met."""
+    """Walks one file's syntax tree and collects findings in `found`."""
 
     def __init__(self, tree: ast.Module, modules: Modules, module: str):
         self.found: list[tuple[int, str, str]] = []

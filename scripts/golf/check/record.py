@@ -51,7 +51,7 @@ def against_best(folder: Folder, is_valid: Callable[[Path, dict], bool]) -> list
 
 
 def best_entry(folder: Folder, is_valid) -> Path | None:
-    """The other valid entry of the record lane with the lowest mean val_loss, every seed with artifact."""
+    """The best other entry: valid, in the record lane, every seed with an artifact, lowest mean val_loss."""
     needed, entries = folder.track["record_rule"]["min_seeds"], []
     for place, claim in submission.claims(track.home(folder.track, folder.path)):
         seeds, loss = claim.get("seeds"), number(claim.get("val_loss"))
@@ -62,7 +62,7 @@ def best_entry(folder: Folder, is_valid) -> Path | None:
 
 
 def baseline(folder: Folder, is_valid) -> Path | None:
-    """The entry that track.json names as its record_baseline, as far as it can be scored again."""
+    """The entry that track.json names as record_baseline, if it is valid and can be scored again."""
     name, home = folder.track.get("record_baseline"), track.home(folder.track, folder.path)
     found = {place.name: (place, claim) for place, claim in submission.claims(home)} if name else {}
     place, claim = found.get(name, (None, {}))

@@ -1,7 +1,7 @@
-"""A script as text: characters that show something else than they are, and data in the guise of code.
+"""A script as text: misleading characters, and data disguised as code.
 
-Data may lie in strings, numbers, names, comments or blanks, in one piece or in hundreds. So what is
-judged is what all files of an entry hold together, against what plain trainers hold.
+Data can hide in strings, numbers, names, comments or blanks, in one piece or in hundreds. So the limits
+are on sums over all files of an entry, and come from what plain trainers hold.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BLANKS = re.compile(
 
 
 def faults_of(blob: bytes) -> Iterator[tuple[int, str]]:
-    """(line, what) where the bytes are not plain UTF-8 text, or show something else than they are."""
+    """(line, what) of bytes that are not plain UTF-8 text, or that look like something else."""
     for number, line in enumerate(blob.split(b"\n")[:2], 1):
         named = CODING.match(line)
         if named and named[1].lower().replace(b"_", b"-") not in (b"utf-8", b"utf8"):
@@ -48,7 +48,7 @@ def faults_of(blob: bytes) -> Iterator[tuple[int, str]]:
 
 
 def plain(character: str) -> bool:
-    """Whether a reader sees the character, and it is what it seems: no control, no mark, no odd blank."""
+    """Whether the character is visible and is what it seems: no control character, no odd blank."""
     if character.isascii():
         return character.isprintable() or character == "\t"
     category = unicodedata.category(character)
@@ -56,7 +56,7 @@ def plain(character: str) -> bool:
 
 
 def foreign_names(text: str) -> Iterator[tuple[int, str]]:
-    """Lines with letters outside ASCII that are in no string and no comment: Python folds them."""
+    """Lines with non-ASCII letters outside strings and comments: Python normalizes such names."""
     if text.isascii():
         return
     fields_in_string = re.compile(r"\{[^{}]*[^\x00-\x7f{}][^{}]*\}")
@@ -76,7 +76,7 @@ FSTRING_PARTS = {
 
 
 def tokens(text: str) -> list[tokenize.TokenInfo]:
-    """As far as the text has any."""
+    """The tokens up to the first one that cannot be read."""
     found = []
     try:
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -91,7 +91,7 @@ def tokens(text: str) -> list[tokenize.TokenInfo]:
 
 @dataclass
 class Totals:
-    """What the files of an entry hold together; each count has a limit."""
+    """Counts over all files of an entry; each has a limit."""
 
     size: int = 0  # bytes
     tokens: int = 0
@@ -109,7 +109,7 @@ class Totals:
             setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
     def limits(self) -> dict[str, float]:
-        """The most of each, by the size of the whole: twice what the plain trainers hold, and more."""
+        """The limit of each count, by total size: at least twice what the plain trainers hold."""
         return {
             "strings": 2000 + 0.14 * self.size,
             "remarks": 2000 + 0.4 * self.size,
@@ -140,7 +140,7 @@ MEANING = {
 
 
 def totals(blob: bytes, tree: ast.Module) -> Totals:
-    """What one file holds."""
+    """The counts of one file."""
     text = blob.decode("utf-8", "replace")
     found = Totals(size=len(blob))
     names, strings = Counter(), []

@@ -1,4 +1,4 @@
-"""Does anything but the artifact and the text before steer a score? What scoring calls, by name."""
+"""Finds what may steer a score besides the artifact and the text so far. It goes by the names of calls."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def names_source(node: ast.AST, names: dict[str, set[str]], own: set[str]) -> bo
 
 
 def holders(tree: ast.Module, names: dict[str, set[str]], own: set[str]) -> set[str]:
-    """Names at the top of a file, and in its classes, that hold what was read from it."""
+    """Module-level and class-level names that hold text read from the script itself."""
     held: set[str] = set()
     statements = [list(outside_functions(ast.Module([s], []))) for s in tree.body if not main_guard(s)]
     for _ in range(HAND_OVERS):

@@ -1,10 +1,10 @@
-"""Errors that a user can put right."""
+"""Errors that a user can fix."""
 
 from __future__ import annotations
 
 
 class GolfError(Exception):
-    """Something a person can put right, in one line; code 1: it is wrong, 2: used wrongly."""
+    """A user-facing error in one line. Code 1: invalid input; 2: wrong usage."""
 
     def __init__(self, message: str, code: int = 1):
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What to say where a Python package is missing."""
+"""The error message for a missing Python package."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ CHECK_PACKAGES = ("jsonschema", "scipy", "matplotlib", "markdown_it", "brotli", 
 
 
 def missing(package: str, requirements: str | None = None) -> GolfError:
-    """What to say where a Python package cannot be imported; code 2.
+    """The GolfError (code 2) for a package that cannot be imported: where, and how to install it.
 
-    requirements: the file that names it; by itself the light one for what lies in that.
+    requirements: the file that names it; default: the light one if the package is in that.
     """
     if requirements is None:
         requirements = "requirements-check.txt" if package in CHECK_PACKAGES else "requirements-cuda.txt"

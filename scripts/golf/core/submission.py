@@ -58,7 +58,7 @@ class Count:
 
 
 def require_folder(folder: Path) -> None:
-    """GolfError, code 2, where there is no folder, or a track's or a run's."""
+    """Raises GolfError (code 2) if there is no folder, or if it is a track's or a run's."""
     if not folder.is_dir():
         raise GolfError(f"{shown(folder)}: no folder there; give a submission's folder", 2)
     for name, text in OTHER_FOLDERS.items():
@@ -67,7 +67,7 @@ def require_folder(folder: Path) -> None:
 
 
 def is_unwritten(text: str, template: str | None = None) -> bool:
-    """Whether a text says nothing: no letter or digit, the template's words, or a word for "later"."""
+    """Whether a text is a placeholder: no letter or digit, the template's words, or "todo" and the like."""
     words = plain_words(text)
     said = " ".join(words)
     if not words or words[0] in LATER or said in UNWRITTEN:
@@ -76,7 +76,7 @@ def is_unwritten(text: str, template: str | None = None) -> bool:
 
 
 def plain_words(text: str) -> list[str]:
-    """Its words, whatever their case, width and punctuation."""
+    """The words of a text, without case, width and punctuation."""
     return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold())
 
 
@@ -94,9 +94,9 @@ def count_bytes(folder: Path, files: list[dict], artifact: str | None) -> Count:
 
 
 def path_bytes(path: str, role: str) -> int:
-    """What a file's name counts: its bytes where the author is free to choose them, as for role score.
+    """The bytes that a file's name counts: role `score` only, where the author chooses the name.
 
-    The script's name is the track's, and an artifact's says its seed (and is short, rule 6.2).
+    The track sets the script's name, and an artifact's name only says its seed (rule 6.2).
     """
     return len(path.encode("utf-8", "surrogatepass")) if role == "score" else 0
 
@@ -162,7 +162,7 @@ def is_complete(claim: dict) -> bool:
 
 
 def hashes_of(claim: dict, *roles: str) -> set[str]:
-    """The sha256 that a claim lists for its files of these roles; not of empty ones, which are alike."""
+    """SHA-256 of the claim's files of these roles; without empty files, which are all alike."""
     listed = [e for e in objects(claim, "files") if e.get("role") in roles and e.get("bytes")]
     return {str(e.get("sha256")) for e in listed}
 
@@ -177,9 +177,9 @@ def parts(seed: dict) -> list[tuple[float, float]] | None:
 
 
 def same_run(one: dict, other: dict) -> bool:
-    """Whether two seeds score alike in every segment, as no two runs do: one's weights, packed anew.
+    """Whether two seeds are one run packed twice: they score alike in every segment.
 
-    Seeds of the starter differ by percents in most segments.
+    Two runs never do; seeds of the starter differ by percents in most segments.
     """
     pairs = [parts(seed) for seed in (one, other)]
     if None in pairs:

@@ -1,4 +1,4 @@
-"""Foreign text: made fit for a terminal, and told from data in the guise of words."""
+"""Untrusted text: made safe for a terminal, and told apart from data disguised as words."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ SPACES = dict.fromkeys(map(ord, " \t\r\n"))
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text on one line, with a ? for whatever moves a cursor or shows nothing, but for `keep`."""
+    """The text with ? for every non-printable character except those in `keep`."""
     return "".join(c if c.isprintable() or c in keep else "?" for c in text)
 
 
 def unreadable(text: str) -> int:
-    """Characters of the words in a text that look like data: base64, hexadecimal digits, noise."""
+    """How many characters belong to words that look like data: base64, hexadecimal digits, noise."""
     odd = sum(not c.isascii() or not c.isprintable() for c in text.translate(SPACES))
     return odd + sum(len(word) for word in WORD.findall(text) if len(word) > 2 and is_noise(word))
 

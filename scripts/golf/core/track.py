@@ -1,4 +1,4 @@
-"""Tracks are data: records/<track>/track.json holds every number, no script does."""
+"""Tracks are data: every number of a track is in records/<track>/track.json, none in a script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> dict:
-    """The track called `name`, or the one in the folder or file `name`. Else GolfError, 2."""
+    """The track called `name`, or the one in the folder or file `name`. Raises GolfError (code 2)."""
     for path in (RECORDS / name / "track.json", Path(name) / "track.json", Path(name)):
         if path.is_file() and path.suffix == ".json":
             return read(path)
@@ -27,7 +27,7 @@ def load(name: str) -> dict:
 
 
 def read(path: Path) -> dict:
-    """A track.json that its schema allows; GolfError, code 2, says what is wrong with another."""
+    """Reads a valid track.json. Raises GolfError (code 2) for an invalid or outdated one."""
     rules = read_json(path)
     if dig(rules, "schema_version") == 1:
         renamed = ", ".join(f"{old} to {new}" for old, new in RENAMED.items())
@@ -63,13 +63,13 @@ def of_submission(folder: Path, claim: dict, name: str | None = None) -> dict:
 
 
 def home(rules: dict, folder: Path) -> Path:
-    """Where the track's entries lie: records/<track>/, or for another track beside `folder`."""
+    """The folder of the track's entries: records/<track>/, or `folder`'s parent for other tracks."""
     known = RECORDS / rules["name"]
     return known if (known / "track.json").is_file() else folder.parent
 
 
 def guess(data_name: str, targets: int, train_seconds: float = 0, lane: str | None = None) -> dict:
-    """The track with this data and these targets whose budget the run kept, the tightest first."""
+    """The track with this data and targets that has the smallest budget the run kept."""
     tracks = [read(RECORDS / name / "track.json") for name in names()]
     fits = [t for t in tracks if t["data"]["name"] == data_name and t["targets"] == targets]
     if lane is not None:

@@ -1,6 +1,6 @@
-"""A trainer as a script: what it imports, which knobs it has, where it finds its data.
+"""Trainer scripts: what they import, which knobs they have, where they find data.
 
-Whatever stands in its way is one line, before anything runs.
+Everything that would stop a run is reported in one line before it starts.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ TRAINER_PACKAGES = ("torch", "mlx", "numpy", "sentencepiece", "brotli")  # of th
 
 
 def check_trainer(trainer: Path) -> None:
-    """The trainer is there, parses, and what it and the modules beside it import can be imported.
+    """The trainer exists, parses, and everything it and the modules beside it import is installed.
 
-    So also what is imported late, in a function: scoring, after hours of training, may be its time.
+    Imports inside functions count too: they may only run when scoring starts, after hours of training.
     """
     if not trainer.is_file():
         raise GolfError(f"{shown(trainer)}: no trainer there; give the path of a script", 2)
@@ -79,7 +79,7 @@ def imported(tree: ast.AST, path: Path) -> list[tuple[str, bool]]:
 
 
 def gives_up(handler: ast.ExceptHandler) -> bool:
-    """Whether it ends the script, so that what is missing was needed all the same."""
+    """Whether the handler ends the script, so the import was needed after all."""
     ends = (ast.Name, ast.Attribute)
     called = [n.func for n in ast.walk(handler) if isinstance(n, ast.Call) and isinstance(n.func, ends)]
     names = {func.id if isinstance(func, ast.Name) else func.attr for func in called}

@@ -1,9 +1,9 @@
 """Make a submission folder from one finished run, or from several seeds of one config.
 
-It becomes records/<track>/<date>_<name>/ (or --out DIR): the script that really ran, modules of its
-own, logs, packed artifacts, metrics, and submission.json and README.md filled from them. Where the
-script ran from a folder of records/, or --out names a folder that holds it, that folder is completed:
-what is there is kept. Then it is checked.
+Writes records/<track>/<date>_<name>/ (or --out DIR): the script that ran, its modules, logs, packed
+artifacts and metrics, and submission.json and README.md filled in from them. If the script ran from a
+folder under records/, or --out names a folder that holds it, that folder is completed and nothing in it is
+overwritten. Then the folder is checked.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def main(args) -> int:
 
 
 def tell_check(out: Path, rules: dict) -> int:
-    """The check's findings; words that a person adds now are no failure of this command."""
+    """Prints the check's findings. Placeholders left for the author do not fail this command."""
     checked = check.check_folder(out, rules)
     code = check.report(checked, as_json=False)
     left = {finding.rule for finding in checked.findings if finding.level == FAIL}
@@ -152,7 +152,7 @@ def tell_check(out: Path, rules: dict) -> int:
 
 
 def entry_folder(run: Run) -> Path | None:
-    """records/<track>/<folder>, where the script ran from one; as the supervisor noted it."""
+    """records/<track>/<folder>, if the script ran from one, as supervisor.json says."""
     noted = run.origin.get("trainer")
     if not isinstance(noted, str) or "\0" in noted:
         return None
@@ -168,7 +168,7 @@ def choose_track(args, runs: list[Run], worked_in: Path | None) -> dict:
 
 
 def refuse_other_script(out: Path, run: Run) -> None:
-    """A folder that is there is completed only where it holds the script that ran."""
+    """An existing folder is completed only if it holds the script that ran."""
     script = out / run.script
     if not script.is_file():
         why = f"holds no {run.script}"
@@ -180,7 +180,7 @@ def refuse_other_script(out: Path, run: Run) -> None:
 
 
 def put(made: Path, out: Path) -> None:
-    """Moves what was made to its place; into a folder that is there only what it lacks, all or nothing."""
+    """Moves the new files into place. An existing folder gets only what it lacks, all or nothing."""
     if not out.exists():
         made.rename(out)
         return
@@ -199,7 +199,7 @@ def put(made: Path, out: Path) -> None:
 
 
 def read_finished(folder: Path) -> Run:
-    """The run in `folder`; GolfError where it is none, is unfinished or was changed since."""
+    """Reads a finished run. Raises GolfError if it is not a run, is unfinished or has changed since."""
     facts = read_run(folder)
     if not facts:
         raise GolfError(
@@ -248,7 +248,7 @@ def refuse_changed(path: Path, known: str | None) -> None:
 
 
 def refuse_mixed(runs: list[Run]) -> None:
-    """Several runs are seeds of one thing: the same script, data and configuration."""
+    """All runs have the same script, data and configuration, and different seeds."""
     seeds = Counter(run.seed for run in runs)
     for seed, times in seeds.items():
         if times > 1:
@@ -274,7 +274,7 @@ def guess_track(runs: list[Run], lane: str | None) -> dict:
 
 
 def guess_lane(rules: dict, run: Run) -> str:
-    """The track's first lane; a record lane is for its record hardware alone."""
+    """The track's first lane; the record lane only on record hardware."""
     start, wanted = run.facts["start"], rules.get("record_hardware")
     fits = not wanted or (
         all(start.get(key) == wanted[key] for key in ("device", "world_size"))
@@ -298,7 +298,7 @@ def git_config(key: str) -> str:
 
 
 def fill(folder: Path, out: Path, runs: list[Run], words: dict) -> None:
-    """Writes the whole submission into `folder`; `out` is where it will stand, and what it holds is kept."""
+    """Writes the whole submission into `folder`. `out` is its final place, whose own files are kept."""
     first = runs[0]
     roles = {**first.scripts, "train.log": "log", "README.md": "readme"}
     roles |= dict.fromkeys(first.modules, "score")
@@ -329,7 +329,7 @@ def fill(folder: Path, out: Path, runs: list[Run], words: dict) -> None:
 
 
 def extras(out: Path, roles: dict[str, str]) -> dict[str, Path]:
-    """What a person has put beside a script in its folder and a submission may hold, by path."""
+    """Files that the author put into the folder and that a submission may hold, by path."""
     found = {}
     for path in sorted(out.rglob("*")) if out.is_dir() else []:
         name = path.relative_to(out)
@@ -341,7 +341,7 @@ def extras(out: Path, roles: dict[str, str]) -> dict[str, Path]:
 
 
 def claim(folder: Path, out: Path, runs: list[Run], roles: dict[str, str], words: dict) -> dict:
-    """submission.json's object, but for `files`."""
+    """The object of submission.json, without `files`."""
     first = runs[0]
     listed = [{"path": path, "role": role} for path, role in roles.items()]
     counts = [count_bytes(folder, listed, run.packed_name) for run in runs]
@@ -369,7 +369,7 @@ def claim(folder: Path, out: Path, runs: list[Run], roles: dict[str, str], words
 
 
 def copy(source: Path, target: Path, role: str) -> None:
-    """As it is, but a log's paths become relative to the repository: whose home it lies in is private."""
+    """Copies a file. In logs, paths become relative to the repository: home folders are private."""
     content = source.read_bytes()
     target.write_bytes(content.replace(os.fsencode(f"{REPO}/"), b"") if role == "log" else content)
 
@@ -396,7 +396,7 @@ def describe_seed(run: Run, count: Count) -> dict:
 
 
 def repeat_env(run: Run) -> dict[str, str]:
-    """The variables that make the run again: those that were set, else the whole configuration."""
+    """The variables that repeat the run: those that were set, or else the whole configuration."""
     given = run.origin.get("set")
     values = given if isinstance(given, dict) else run.config
     env = {}
@@ -409,7 +409,7 @@ def repeat_env(run: Run) -> dict[str, str]:
 
 
 def home(out: Path, track_name: str) -> Path:
-    """Where the folder will stand in a clone, relative to its root."""
+    """The folder's place in a clone, relative to its root."""
     if out.is_relative_to(REPO):
         return out.relative_to(REPO)
     return track.RECORDS.relative_to(REPO) / track_name / out.name
@@ -425,14 +425,14 @@ def repeat_command(run: Run, folder: Path, env: dict[str, str]) -> str:
 
 
 def dump(value: dict) -> str:
-    """JSON for people: indented, but a segment is one line."""
+    """Indented JSON with each segment on one line."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     figure = r"\n\s+([-+.\deE]+)"  # a line end: no text in the JSON holds one
     return re.sub(rf"\[{figure},{figure}\n\s+\]", r"[\1, \2]", text) + "\n"
 
 
 def readme(value: dict, start: dict) -> str:
-    """The submission's page: a table of what was measured, and a place for what was thought."""
+    """README.md: a table of the measurements, and a place for the idea."""
     rows = [
         f"| {s['seed']} | {s['val_loss']:.6f} | {s['val_bpb']:.6f} | {s['bytes_total']:,} "
         f"| {s['train_seconds']:.1f} | {s['eval_seconds']:.1f} |"
