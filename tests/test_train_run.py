@@ -850,6 +850,7 @@ def test_a_console_that_nobody_reads_ends_no_run(tmp_path):
     assert "final_sliding_window_exact" in (tmp_path / "runs" / "run" / "train.log").read_text()
 
 
+@pytest.mark.slow  # a process of its own
 def test_a_console_on_a_full_disk_ends_no_run(tmp_path):
     command, env = trainer(tmp_path)
     with open("/dev/full", "w") as full:
@@ -858,6 +859,7 @@ def test_a_console_on_a_full_disk_ends_no_run(tmp_path):
     assert "final_sliding_window_exact" in (tmp_path / "runs" / "run" / "train.log").read_text()
 
 
+@pytest.mark.slow  # a process of its own
 def test_in_any_locale_and_without_docstrings_files_are_utf8(tmp_path):
     folder = tmp_path / "für"
     folder.mkdir()
@@ -880,7 +882,13 @@ def test_a_script_that_is_not_utf8_is_refused(tmp_path):
     kit.assert_refused(result, script, "not UTF-8")
 
 
-@pytest.mark.parametrize("number", kit.STOP_SIGNALS)
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)),
+    ],
+)
 def test_a_signal_before_training_ends_the_run_at_once(number, tmp_path):
     """While it warms up: nothing is trained, so nothing is packed."""
     code = (

@@ -60,6 +60,7 @@ def test_the_command_tells_kinds_tensors_headroom_and_growth(torch_run, tmp_path
     assert out.read_bytes().startswith(b"<?xml")
 
 
+@pytest.mark.slow  # two more trainings
 def test_one_more_layer_and_wider_columns_cost_about_what_they_did(torch_run, tmp_path, sample_tokens):
     """Against real runs of the larger models, whose weights are as little trained."""
     from .conftest import make_run
