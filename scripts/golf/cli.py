@@ -27,6 +27,7 @@ GROUPS = {
         "bench": "bench.command",
     },
     "see": {
+        "fit": "see.fit",
         "runs": "see.runs",
         "watch": "see.watch",
         "plot": "see.plot",

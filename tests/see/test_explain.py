@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-import zlib
 
 import numpy as np
 import pytest
 from conftest import run_script
+from golf.core import artifact
 from golf.see import explain, reader, weights
 
 from .conftest import ENTRY
@@ -30,15 +30,18 @@ def test_the_parts_add_up_to_the_file(any_run):
     assert sum(p.weights for p in kinds) == expected
 
 
-def test_bytes_go_to_the_tensor_that_they_code(tmp_path):
+@pytest.mark.parametrize("coder", ["zlib", "brotli"])
+def test_bytes_go_to_the_tensor_that_they_code(coder):
+    compress = pytest.importorskip(coder).compress
     blobs = {"noise": np.random.default_rng(0).bytes(40_000), "zeros": bytes(40_000)}
     for names in (("noise", "zeros"), ("zeros", "noise")):
-        payload = b"".join(blobs[name] for name in names)
-        coded = bytes(20) + zlib.compress(payload, 9)
-        found = weights.coded_bytes(coded, [(20, "header", 0), *((0, n, 40_000) for n in names)])
+        coded = compress(b"".join(blobs[name] for name in names))
+        number = artifact.CODERS.index(coder)
+        blob = artifact.PREFIX.pack(artifact.MAGIC, artifact.FORMAT, number, 80_000, 0) + coded
+        found = weights.coded_bytes(blob, [(20, "header", 0), *((0, n, 40_000) for n in names)])
         assert found["noise"][0] == pytest.approx(40_000, abs=300)
         assert found["zeros"][0] == pytest.approx(0, abs=300)
-        assert sum(map(sum, found.values())) == pytest.approx(len(coded))
+        assert sum(map(sum, found.values())) == pytest.approx(len(blob))
 
 
 def test_entropy_is_of_single_symbols():

@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from golf.core import envfile, lock, machine, trainers
+from golf.core import envfile, lock, machine, size, trainers
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number
 from golf.core.paths import REPO, path_argument, shown
@@ -95,6 +95,19 @@ def main(args) -> int:
     runs = plan(trainer, settings, config.stem)
     check(runs, knobs)
     return run_all(runs, config, knobs, summary=not args.no_summary)
+
+
+def tell_size(trainer: Path, knobs: dict[str, str]) -> None:
+    """What the model is expected to pack to, where it is the starter's; a warning where that will not do."""
+    if trainer.parent != REPO or knobs.get("EVAL_ONLY"):
+        return
+    try:
+        text, warning = size.line(knobs, size.code_bytes(trainer, knobs))
+    except (KeyError, ValueError, ZeroDivisionError):  # another model's knobs; the trainer judges its own
+        return
+    print(f"fit      {text}", flush=True)
+    if warning:
+        print(f"golf run: warning: {warning}", file=sys.stderr)
 
 
 def config_and_words(args) -> tuple[Path, list[str]]:

@@ -1,0 +1,130 @@
+"""Say before training what a config's model will come to: bytes, packing step, memory, minutes.
+
+Parameters by kind; the bytes expected with each coder at each step, which step fits the cap and what
+rounding so is expected to cost (core/size.py says how that is known); then 20 timed steps and a short
+score on this device, for memory and minutes. It knows the repository's own trainers' model.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from golf.core import envfile, size, trainers
+from golf.core.errors import GolfError
+from golf.core.json_io import dig, number
+from golf.core.paths import REPO, path_argument, shown
+from golf.see import history
+from golf.see.runs import duration
+
+STEPS = (24, 16, 12, 8, 6, 4, 3, 2, 1)
+TIMED, TRIAL_TARGETS = 20, 16384
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("config", type=path_argument, metavar="CONFIG.env")
+    parser.add_argument("settings", nargs="*", metavar="NAME=value", help="wins over the file")
+    parser.add_argument(
+        "--trainer", type=path_argument, default=REPO / "train_gpt.py", metavar="PATH",
+        help="default: train_gpt.py",
+    )  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="no timed steps: bytes alone, at once")
+
+
+def main(args) -> int:
+    trainer = args.trainer.resolve()
+    trainers.check_trainer(trainer)
+    knobs = trainers.read_knobs(trainer, trainers.child_env({}))
+    found = envfile.parse(args.config)
+    envfile.refuse_unknown(args.config, found, knobs)
+    envfile.set_words([word for word in args.settings if "=" in word], knobs)
+    settings = envfile.settings(found, knobs)
+    given = {**knobs, **settings}
+    try:
+        model = size.model(given)
+    except (KeyError, ValueError, ZeroDivisionError) as error:
+        raise GolfError(f"{shown(trainer)}: its knobs do not make the starter's model ({error})", 2) from None
+    code = size.code_bytes(trainer, given)
+    print("\n".join(table(model, given, code)))
+    if not args.quick:
+        print("\n".join(trial(trainer, settings, given)))
+    text, warning = size.line(given, code)
+    print(f"fit      {text}")
+    if warning:
+        print(f"golf fit: warning: {warning}", file=sys.stderr)
+    return int(warning is not None)
+
+
+def table(model: size.Model, knobs: dict[str, str], code_bytes: int) -> list[str]:
+    """Parameters, then a line for each step: bytes with each coder, and where the cap is."""
+    cap = int(float(knobs["ARTIFACT_CAP_BYTES"]))
+    lines = [
+        f"weights  {model.weights:,}: blocks {model.block:,}, embedding {model.embedding:,}, "
+        f"vectors {model.vectors:,}",
+        f"code     {code_bytes:,} bytes; cap {cap:,}" if cap else f"code     {code_bytes:,} bytes",
+        "",
+        f"{'step':>7} {'bits':>5} {'cost':>7}" + "".join(f" {coder:>22}" for coder in size.CODERS),
+    ]
+    for steps in STEPS:
+        cells, one = "", None
+        for coder in size.CODERS:
+            one = size.packed(model, steps, coder)
+            fits = "" if not cap else " fits" if one.model_bytes + code_bytes <= cap else " over"
+            cells += f" {one.model_bytes:>16,}{fits:>6}"
+        cost = f"+{one.cost:.3f}" if one.bits >= size.COSTS[0][0] else f">{size.COSTS[0][1]}"
+        lines.append(f"  std/{steps:<2} {one.bits:>4.1f} {cost:>7}{cells}")
+    return [*lines, "(bytes of the model; cost: bits a byte by rounding, as measured on the starter)", ""]
+
+
+def trial(trainer: Path, settings: dict[str, str], given: dict[str, str]) -> list[str]:
+    """Twenty timed steps, packing and a short score on this device: memory and minutes."""
+    print(f"timing {TIMED} steps here ...", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        passed = {k: v for k, v in settings.items() if k not in envfile.OWN_NAMES}
+        passed |= {"RUN_ID": "fit", "OUT_DIR": folder, "ITERATIONS": str(TIMED + 2), "TRAIN_LOG_EVERY": "1"}
+        passed |= {"MAX_WALLCLOCK_SECONDS": "0", "VAL_LOSS_EVERY": "0", "RESUME": "0", "EVAL_ONLY": ""}
+        targets = number(float(given["VAL_MAX_TOKENS"])) or 0
+        passed["VAL_MAX_TOKENS"] = str(int(min(targets or TRIAL_TARGETS, TRIAL_TARGETS)))
+        passed["ARTIFACT_CAP_BYTES"] = "0"
+        env = {**trainers.child_env(passed), "PYTHONUNBUFFERED": "1"}
+        done = subprocess.run(
+            [sys.executable, str(trainer)], env=env, cwd=REPO, capture_output=True, text=True
+        )
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise GolfError(f"{shown(trainer)} could not be timed: {said}")
+        h = history.read(Path(folder) / "fit")
+        return minutes(h, given, targets, peak_memory(h))
+
+
+def peak_memory(h: history.History) -> float:
+    """Bytes: the device's where the trainer told it, else the process's."""
+    if (told := number(dig(h.facts, "end", "peak_memory_bytes"))) is not None:
+        return told
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return used * (1 if sys.platform == "darwin" else 1024)
+
+
+def minutes(h: history.History, given: dict[str, str], targets: float, memory: float) -> list[str]:
+    """What the timed steps say about the whole run."""
+    marks = [point["train_seconds"] for point in h.steps][-TIMED - 1 :]
+    step = statistics.median(b - a for a, b in zip(marks, marks[1:]))
+    tokens = float(given["TRAIN_BATCH_TOKENS"]) / step
+    budget, steps = (float(given[n]) for n in ("MAX_WALLCLOCK_SECONDS", "ITERATIONS"))
+    ends = [seconds for seconds in (budget, steps * step) if seconds]
+    train = min(ends)
+    why = f"{train / step:,.0f} steps" if train == budget else f"all {steps:,.0f} steps"
+    score = dig(h.facts, "sliding", "seconds") or 0.0
+    scored = number(dig(h.facts, "sliding", "targets")) or 1.0
+    whole = score * max(targets, scored) / scored
+    device = dig(h.facts, "start", "hardware")
+    return [
+        f"memory   {memory / 2**20:,.0f} MiB at most ({device})",
+        f"train    {duration(train)}: {why} of {1000 * step:,.0f} ms, {tokens:,.0f} tokens/s",
+        f"score    {duration(whole)} for {max(targets, scored):,.0f} targets",
+    ]

@@ -1,0 +1,108 @@
+"""What is said before training, against what really comes out."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from conftest import run_script
+from golf.core import size
+from golf.run import command
+from golf.see import explain, reader, weights
+
+from .conftest import ENTRY, TINY
+
+STARTER = {
+    "VOCAB_SIZE": "1024", "NUM_LAYERS": "6", "MODEL_DIM": "192", "NUM_HEADS": "6", "NUM_KV_HEADS": "3",
+    "MLP_MULT": "3.0", "TIE_EMBEDDINGS": "1", "ARTIFACT_CAP_BYTES": "2000000", "COMPRESSOR": "zlib",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["torch_run", "mlx_run"])
+def test_the_counted_weights_are_the_trainers(name, request):
+    found = weights.load(reader.find(request.getfixturevalue(name)).artifact)
+    model = size.model({**STARTER, **TINY})
+    kinds = {part.name: part.weights for part in explain.by_kind(explain.parts_of(found))}
+    assert model.block == kinds["attention"] + kinds["MLP"]
+    assert (model.embedding, model.vectors) == (kinds["embedding"], kinds["vectors"])
+    assert model.rows == sum(len(t.scales) for t in found.tensors.values() if t.scales is not None)
+    assert model.tensors == len(found.tensors)
+
+
+def test_the_starters_entry_is_as_large_as_expected():
+    expected = size.packed(size.model(STARTER), 24, "zlib").model_bytes
+    for path in ENTRY.glob("final_model*"):
+        assert expected == pytest.approx(path.stat().st_size, rel=0.01)
+
+
+def test_the_entropy_of_a_normal():
+    assert size.normal_entropy(1 / 24) == pytest.approx(6.632, abs=0.002)  # log2(24 sqrt(2 pi e))
+    assert size.normal_entropy(100) == pytest.approx(0, abs=1e-9)
+
+
+def test_coarser_steps_take_fewer_bytes_and_cost_more():
+    model = size.model(STARTER)
+    for coder in size.CODERS:
+        rows = [size.packed(model, steps, coder) for steps in (24, 12, 6, 3, 1.5)]
+        assert [r.model_bytes for r in rows] == sorted((r.model_bytes for r in rows), reverse=True)
+        assert [r.cost for r in rows] == sorted(r.cost for r in rows)
+
+
+def test_the_step_that_fits_is_the_finest():
+    model = size.model(STARTER)
+    room = size.packed(model, 8, "brotli").model_bytes
+    found = size.fitting(model, "brotli", room)
+    assert found.model_bytes <= room and found.steps == pytest.approx(8, rel=0.02)
+    assert size.fitting(model, "zlib", 3_000_000).steps == size.FINEST
+    assert size.fitting(model, "zlib", 100_000) is None
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({}, None),
+        ({"MODEL_DIM": "320"}, "score more than 0.14 bits a byte worse"),
+        ({"MODEL_DIM": "640"}, "bytes over the cap: shrink the model"),
+        ({"MODEL_DIM": "640", "ARTIFACT_CAP_BYTES": "0"}, None),
+    ],
+)
+def test_a_model_that_will_not_fit_is_told_of(change, words):
+    text, warning = size.line({**STARTER, **change}, 45_000)
+    assert re.match(r"[\d,]+ weights", text)
+    assert (warning is None) if words is None else (words in warning)
+
+
+def test_the_command_tells_it_at_once():
+    done = run_script("golf.sh", "fit", "configs/quickstart.env", "--quick")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"(?m)^  std/24 +6\.\d +\+0\.001 +[\d,]+ +fits +[\d,]+ +fits$", done.stdout)
+    assert re.search(r"(?m)^fit      [\d,]+ weights, .* expected at \d\.\d bits a weight", done.stdout)
+    done = run_script("golf.sh", "fit", "configs/quickstart.env", "MODEL_DIM=768", "--quick")
+    assert done.returncode == 1 and "over the cap" in done.stderr
+
+
+def test_twenty_timed_steps_tell_memory_and_minutes(torch_run):
+    data = torch_run.parents[1] / "data"
+    env = {**TINY, "DATA_PATH": str(data), "OMP_NUM_THREADS": "1", "ITERATIONS": "1000"}
+    done = run_script("golf.sh", "fit", "configs/quickstart.env", env=env)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"(?m)^memory   [\d,]+ MiB at most \(", done.stdout)
+    assert re.search(r"(?m)^train    \w+: all 1,000 steps of [\d,]+ ms, [\d,]+ tokens/s$", done.stdout)
+    assert re.search(r"(?m)^score    \w+ for 640 targets$", done.stdout)
+
+
+def test_knobs_of_another_model_are_told(tmp_path, torch_run):
+    script = tmp_path / "train_gpt.py"
+    script.write_text("print('MODEL_DIM\\t64\\twidth')\n")
+    done = run_script("golf.sh", "fit", "configs/quickstart.env", "--trainer", script)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+def test_a_run_tells_it_at_its_start(capsys, tmp_path):
+    trainer = command.REPO / "train_gpt.py"
+    command.tell_size(trainer, {**STARTER, "MODEL_DIM": "640"})
+    out, err = capsys.readouterr()
+    assert out.startswith("fit      ") and "golf run: warning: even the coarsest" in err
+    command.tell_size(trainer, {"MODEL_DIM": "x"})  # the trainer refuses it
+    command.tell_size(tmp_path / "train_gpt.py", STARTER)  # another's model
+    assert capsys.readouterr() == ("", "")
