@@ -18,6 +18,7 @@ from golf.check.modules import Modules
 from golf.check.reach import reached
 from golf.check.source import MEANING, Totals, faults_of, totals
 from golf.check.steering import other_sources
+from golf.check.syntax import every_node
 from golf.core.findings import FAIL, HUMAN
 from golf.core.packed import SUFFIX, packed_name, source_name, unpack
 from golf.core.packed import fault as packed_fault
@@ -144,7 +145,7 @@ def uncounted(folder: Folder, path: str, tree: ast.Module, executes: bool) -> No
     """Files that the code imports or names must count; logs only if the code can execute text."""
     beside = PurePosixPath(path).parent
     used = {str(beside / m): line for line, name in imported_modules(tree) for m in module_files(name)}
-    for node in ast.walk(tree):
+    for node in every_node(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value.split()) == 1:
             named = str(beside / PurePosixPath(node.value).name)
             if not folder.has(named):
@@ -160,7 +161,7 @@ def uncounted(folder: Folder, path: str, tree: ast.Module, executes: bool) -> No
 
 def imported_modules(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of every imported module."""
-    for node in ast.walk(tree):
+    for node in every_node(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -9,7 +9,7 @@ import ast
 import string
 
 from golf.check import allowed
-from golf.check.syntax import assignments, constants, text_of
+from golf.check.syntax import assignments, constants, every_node, text_of
 
 # Arguments of any call that read files, or take attributes by a text.
 ODD_KEYWORDS = ("fromfile_prefix_chars", "style", "opener", "closefd")
@@ -62,7 +62,7 @@ def guard_timer(walk, node: ast.Call) -> str | None:
             tree = ast.parse(source)
         except (SyntaxError, ValueError):
             return "Timer of code that does not parse"
-        for part in ast.walk(tree):
+        for part in every_node(tree):
             if hasattr(part, "lineno"):
                 part.lineno = node.lineno
             if isinstance(part, (ast.Import, ast.ImportFrom)):
@@ -146,7 +146,7 @@ def makes_text(node: ast.Call) -> bool:
 
 
 def calls_chr(node: ast.AST) -> bool:
-    return any(getattr(part, "id", "") == "chr" for part in ast.walk(node))
+    return any(getattr(part, "id", "") == "chr" for part in every_node(node))
 
 
 def makes_class(node: ast.Call) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from golf.check.syntax import FUNCTIONS, assignments, called, name_of, outside_functions
+from golf.check.syntax import FUNCTIONS, assignments, called, every_node, name_of, outside_functions
 
 SCORER = "log_probs"  # the method of a submission that is given the stream
 VAL_TEXT = re.compile(r"(.*[/_*])?(val|valid|validation)([/_*.].*)?")
@@ -28,8 +28,8 @@ def validation_gradients(tree: ast.Module) -> list[int]:
     Followed are assignments within a function, attributes, and functions that return such a thing;
     what takes gradients teaches, and so does what calls it, by name.
     """
-    functions = [n for n in ast.walk(tree) if isinstance(n, FUNCTIONS)]
-    calls = {f: [n for n in ast.walk(f) if isinstance(n, ast.Call)] for f in functions}
+    functions = [n for n in every_node(tree) if isinstance(n, FUNCTIONS)]
+    calls = {f: [n for n in every_node(f) if isinstance(n, ast.Call)] for f in functions}
     makers = {t.id for t, v in assignments(tree) if called(v) in MAKERS}
     teachers = {f.name for f in functions if any(teaches(n, makers) for n in calls[f])}
     scoring = {SCORER}
@@ -37,29 +37,36 @@ def validation_gradients(tree: ast.Module) -> list[int]:
         teachers |= {f.name for f in functions if any(called(n) in teachers for n in calls[f])}
         scoring |= {called(n) for f in functions if f.name in scoring for n in calls[f]}
     shared: set[str] = set()  # attributes, and functions that return, what a validation shard holds
+    scopes = [
+        ("", in_order(outside_functions(tree))),
+        *((f.name, in_order(every_node(f))) for f in functions),
+    ]
     for _ in range(HAND_OVERS):
-        lines = follow(outside_functions(tree), "", shared, teachers, makers)
-        for function in functions:
-            lines |= follow(ast.walk(function), function.name, shared, teachers, makers)
+        lines = {line for name, steps in scopes for line in follow(steps, name, shared, teachers, makers)}
     learns = [n for f in functions if f.name in scoring for n in calls[f] if teaches(n, makers)]
     return sorted(lines | {n.lineno for n in learns})
 
 
-def follow(nodes: Iterator[ast.AST], function: str, shared: set[str], teachers, makers) -> set[int]:
+def in_order(nodes: Iterable[ast.AST]) -> list[tuple]:
+    """The steps of these nodes as they are done."""
+    return sorted((step for node in nodes for step in steps_of(node)), key=lambda step: step[:2])
+
+
+def follow(steps: list[tuple], function: str, shared: set[str], teachers, makers) -> set[int]:
     """Lines of a function where what validation shards hold meets a gradient; adds to `shared`."""
     held: set[str] = set()  # names, from the assignment of such a value to that of another
 
     def tainted(node: ast.AST) -> bool:
-        for part in ast.walk(node):
+        for part in every_node(node):
             if isinstance(part, ast.Constant) and isinstance(part.value, str) and len(part.value) < 80:
                 if VAL_TEXT.fullmatch(part.value) and len(part.value.split()) == 1:
                     return True
-            elif name_of(part) and (name_of(part) in held | shared or VAL_NAME.fullmatch(name_of(part))):
-                return True
+            elif name := name_of(part):
+                if name in held or name in shared or VAL_NAME.fullmatch(name):
+                    return True
         return False
 
     lines: set[int] = set()
-    steps = sorted((step for node in nodes for step in steps_of(node)), key=lambda step: step[:2])
     for _, order, target, node in steps * 2:  # twice: a loop comes back
         if order == CALL:
             direct = teaches(node, makers)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from golf.check import allowed
-from golf.check.syntax import chain_of, defined, dict_of, imports, text_of
+from golf.check.syntax import chain_of, defined, dict_of, every_node, imports, text_of
 
 HOPS = 8  # files that hand a name on to each other
 
@@ -71,7 +71,7 @@ def module_aliases(tree: ast.Module, known: dict[str, set[str]]) -> Iterator[tup
 def private_names(tree: ast.Module) -> set[str]:
     """Names that begin with an underscore and that a file gives to something of its own."""
     found = defined(tree)
-    for node in ast.walk(tree):
+    for node in every_node(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             found.add(node.attr)
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "").startswith("register_"):

@@ -36,6 +36,7 @@ from golf.check.syntax import (
     defaults,
     dict_of,
     docstrings,
+    every_node,
     imports,
     locals_of,
     number_names,
@@ -102,7 +103,7 @@ class Walk(ast.NodeVisitor):
         self.documented = docstrings(tree)
         self.texts = dict_of((t.id, text_of(v)) for t, v in assignments(tree))
         self.numbers = set(number_names(tree))
-        self.own = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and stored(n)}
+        self.own = {n.attr for n in every_node(tree) if isinstance(n, ast.Attribute) and stored(n)}
         self.harmless: set[int] = set()  # ids of nodes that a node around them makes plain
 
     def report(self, node: ast.AST, rule: str, what: str) -> None:
@@ -314,7 +315,7 @@ class Walk(ast.NodeVisitor):
         parser = name.endswith(("ArgumentParser", "add_parser", "add_argument_group"))
         words = ("description", "epilog", "usage") if parser else ("sep",)
         shown += [word.value for word in node.keywords if word.arg in words]
-        self.harmless |= {id(part) for argument in shown for part in ast.walk(argument)} | {id(node.func)}
+        self.harmless |= {id(part) for argument in shown for part in every_node(argument)} | {id(node.func)}
         if isinstance(node.func, ast.Attribute) and node.func.attr in CUTTERS:
             for argument in [node.func.value, *node.args]:
                 self.harmless |= {id(part) for part in (argument, *getattr(argument, "elts", ()))}
@@ -351,7 +352,7 @@ class Walk(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> None:
-        self.harmless |= {id(part) for part in ast.walk(node)}
+        self.harmless |= {id(part) for part in every_node(node)}
         self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
@@ -425,7 +426,7 @@ class Walk(ast.NodeVisitor):
             self.report(node, INDIRECT, "a text that is not in sight")
         self.visit(node.generators[0].iter)
         for part in node.generators:
-            stored = {n.id for n in ast.walk(part.target) if isinstance(n, ast.Name)}
+            stored = {n.id for n in every_node(part.target) if isinstance(n, ast.Name)}
             words = words_of(part.iter, self.words)
             for name in stored:
                 self.loops.pop(name, None)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from golf.check.syntax import docstrings
+from golf.check.syntax import docstrings, every_node
 from golf.core.text import unreadable
 
 COLUMNS = 500
@@ -155,7 +155,7 @@ def totals(blob: bytes, tree: ast.Module) -> Totals:
             found.remarks += len(token.string)
             strings.append(token.string)
     documented = docstrings(tree)
-    for node in ast.walk(tree):
+    for node in every_node(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)):
             value = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
             strings.append(value)
@@ -218,7 +218,7 @@ def links(node: ast.AST) -> int:
 
 def lines_of_one_form(tree: ast.Module) -> Iterator[int]:
     """How many statements in a row are alike but for names and literals: `add(3)`, `add(7)`, …"""
-    for node in ast.walk(tree):
+    for node in every_node(tree):
         for body in (getattr(node, field, None) for field in ("body", "orelse", "finalbody")):
             if isinstance(body, list):
                 forms = [form(statement) for statement in body]
@@ -229,5 +229,5 @@ OPERATORS = (ast.operator, ast.unaryop, ast.cmpop, ast.boolop, ast.expr_context)
 
 
 def form(statement: ast.stmt) -> tuple:
-    parts = (part for part in ast.walk(statement) if not isinstance(part, OPERATORS))
+    parts = (part for part in every_node(statement) if not isinstance(part, OPERATORS))
     return tuple(sorted(type(part).__name__ for part in itertools.islice(parts, 40)))

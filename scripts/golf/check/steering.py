@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from golf.check.learning import HAND_OVERS, SCORER
 from golf.check.modules import aliases
-from golf.check.syntax import assignments, called, chain_of, name_of, outside_functions
+from golf.check.syntax import assignments, called, chain_of, every_node, name_of, outside_functions
 
 # What differs from one pass over the same text to the next, or tells which pass it is.
 VARYING = (
@@ -23,7 +23,7 @@ FILE_STATE = READS | frozenset("exists is_file stat write_text write_bytes touch
 
 def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
     """(line, what) where scoring meets the clock, chance, the process or files, or its own source."""
-    functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    functions = [n for n in every_node(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
     names = aliases(tree, module)
     for target, value in assignments(tree):
         names.setdefault(target.id, set()).update(full_names(value, names))  # clock = time.time
@@ -59,7 +59,7 @@ def reads_source(node: ast.AST, names: dict[str, set[str]], own: set[str]) -> bo
 
 def names_source(node: ast.AST, names: dict[str, set[str]], own: set[str]) -> bool:
     """Whether an expression stands for the script's own file."""
-    parts = list(ast.walk(node))
+    parts = list(every_node(node))
     if {"parent", "parents", "dirname", "with_name"} & set(map(name_of, parts)):
         return False
     argv = any(full == "sys.argv" for part in parts for full in full_names(part, names))
@@ -83,10 +83,10 @@ LOADER = "load_scorer"  # the function of a submission that reads the artifact
 def reach(functions: list, names: set[str]) -> list[ast.AST]:
     """All nodes of the functions of these names and of those that they call, by name."""
     for _ in range(HAND_OVERS):
-        names = names | {called(n) for f in functions if f.name in names for n in ast.walk(f)} - {""}
-    return [node for f in functions if f.name in names for node in ast.walk(f)]
+        names = names | {called(n) for f in functions if f.name in names for n in every_node(f)} - {""}
+    return [node for f in functions if f.name in names for node in every_node(f)]
 
 
 def main_guard(node: ast.stmt) -> bool:
     """Whether a statement runs in the main program alone."""
-    return isinstance(node, ast.If) and "__name__" in map(name_of, ast.walk(node.test))
+    return isinstance(node, ast.If) and "__name__" in map(name_of, every_node(node.test))

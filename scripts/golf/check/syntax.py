@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import lru_cache
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+@lru_cache(maxsize=1 << 14)
+def every_node(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """ast.walk's nodes, kept: many rules walk the same trees."""
+    return tuple(ast.walk(tree))
 
 
 def called(node: ast.AST) -> str:
@@ -38,7 +45,7 @@ def chain_of(node: ast.expr) -> tuple[str, list[str]]:
 
 def imports(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
     """(name in the file, full dotted name) of what is imported."""
-    for node in ast.walk(tree):
+    for node in every_node(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield (alias.asname, alias.name) if alias.asname else (alias.name.split(".")[0],) * 2
@@ -58,7 +65,7 @@ def absolute(node: ast.ImportFrom, module: str) -> str:
 def defined(tree: ast.Module) -> set[str]:
     """Names that a file binds, wherever."""
     found = set()
-    for node in ast.walk(tree):
+    for node in every_node(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             found.add(node.name)
         elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
@@ -76,14 +83,14 @@ def dict_of(pairs) -> dict[str, set[str]]:
 
 
 def assignments(tree: ast.Module) -> Iterator[tuple[ast.Name, ast.expr]]:
-    for node in ast.walk(tree):
+    for node in every_node(tree):
         if isinstance(node, ast.Assign):
             yield from ((t, node.value) for t in node.targets if isinstance(t, ast.Name))
 
 
 def constants(node: ast.expr) -> bool:
     """Whether an expression is made of literals alone."""
-    return not any(isinstance(part, (ast.Name, ast.Call)) for part in ast.walk(node))
+    return not any(isinstance(part, (ast.Name, ast.Call)) for part in every_node(node))
 
 
 def stored(node: ast.expr) -> bool:
@@ -93,7 +100,7 @@ def stored(node: ast.expr) -> bool:
 def number_names(tree: ast.Module) -> Iterator[str]:
     """Names that stand for numbers: n = 3, for n in range(9)."""
     yield from (t.id for t, v in assignments(tree) if type(getattr(v, "value", None)) is int)
-    for node in ast.walk(tree):
+    for node in every_node(tree):
         if isinstance(node, (ast.For, ast.comprehension)) and isinstance(node.target, ast.Name):
             if getattr(getattr(node.iter, "func", None), "id", "") == "range":
                 yield node.target.id
@@ -107,7 +114,7 @@ def surely_bound(tree: ast.Module) -> dict[str, int]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             names = [node.name]
         elif isinstance(node, ast.Assign):
-            names = [n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+            names = [n.id for t in node.targets for n in every_node(t) if isinstance(n, ast.Name)]
         for name in names:
             found.setdefault(name, node.lineno)
     return found
@@ -115,7 +122,7 @@ def surely_bound(tree: ast.Module) -> dict[str, int]:
 
 def constant_words(tree: ast.Module) -> dict[str, list[str]]:
     """Name -> its words, of names that are bound once, to words in sight: NAMES = "a b".split()."""
-    stored = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
+    stored = [n.id for n in every_node(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
     top = [node for node in tree.body if isinstance(node, ast.Assign)]
     pairs = [(t.id, words_of(n.value, {})) for n in top for t in n.targets if isinstance(t, ast.Name)]
     return {name: words for name, words in pairs if words and stored.count(name) == 1}
@@ -155,7 +162,7 @@ def docstrings(tree: ast.Module) -> set[int]:
     """Ids of the nodes that document a module, a class or a function, or stand for a comment."""
     return {
         id(node.value)
-        for node in ast.walk(tree)
+        for node in every_node(tree)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
 
