@@ -26,7 +26,7 @@ from golf.check import code as check_code
 from golf.check import command as check
 from golf.core import track
 from golf.core.errors import GolfError
-from test_github import commit, git
+from test_ci import commit, git
 
 RULES = {
     "name": "track_x",

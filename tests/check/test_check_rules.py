@@ -332,7 +332,7 @@ def test_rules_are_the_same_in_code_docs_and_tests():
     assert sections == RULES
     rows = [mention(line)[0] for line in spec.splitlines() if line.startswith("| `")]
     assert sorted(rows) == sorted(RULES), "the table of findings"
-    elsewhere = {"record", "unreadable", "code-packed"}  # below, in test_check_fuzz.py, in test_packed.py
+    elsewhere = {"record", "unreadable", "code-packed"}  # below, in test_check_fuzz.py and test_packed.py
     assert {rule for rule, _, _ in WRONG} | elsewhere == set(RULES)
 
 
