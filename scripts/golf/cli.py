@@ -34,6 +34,8 @@ GROUPS = {
         "sample": "see.sample",
         "explain": "see.explain",
         "report": "see.report",
+        "export": "see.export",
+        "pictures": "see.pictures",
     },
     "submit": {
         "new": "submit.new",

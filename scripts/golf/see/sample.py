@@ -84,7 +84,7 @@ def main(args) -> int:
             print(f"wrote {shown(args.out)}")
             return 0
         began, count = time.monotonic(), 0
-        print(args.prompt, end="", flush=True)
+        print(decoded(tokenizer, tokenizer.encode(args.prompt)), end="", flush=True)  # as the model reads it
         rng = np.random.default_rng(args.seed)
         for piece in write(model, tokenizer, args.prompt, args.tokens, args.temperature, args.top_k, rng):
             print(piece, end="", flush=True)

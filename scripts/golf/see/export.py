@@ -1,0 +1,88 @@
+"""Copy runs into an experiment tracker: trackio, tensorboard or wandb, whichever is installed.
+
+metrics.jsonl stays the truth. tensorboard gets event files below --out, anew each time; trackio and
+wandb get one more run of the same name in the project parameter-golf-local, where their own settings
+say (TRACKIO_DIR, WANDB_MODE=offline).
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from pathlib import Path
+
+from golf.core.errors import GolfError
+from golf.core.json_io import dig, number
+from golf.core.paths import path_argument, shown
+from golf.see import history
+from golf.see.history import History
+
+PROJECT = "parameter-golf-local"
+POINTS = ("train_loss", "lr_scale", "val_loss", "val_bpb", "tokens", "train_seconds")
+QUIET = {"trackio": {"auto_log_gpu": False, "auto_log_cpu": False}}  # this machine's load is not the run's
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN")
+    parser.add_argument("--to", required=True, choices=("trackio", "tensorboard", "wandb"))
+    parser.add_argument(
+        "--out", type=path_argument, default=Path("tensorboard"), metavar="DIR",
+        help="where tensorboard's files go; default: tensorboard/",
+    )  # fmt: skip
+
+
+def main(args) -> int:
+    histories = [history.read(place) for place in args.runs]
+    tracker = load(args.to)
+    for h in histories:
+        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in h.name).lstrip(".")
+        if args.to == "tensorboard":
+            to_tensorboard(tracker, h, args.out / name)
+        else:
+            to_tracker(tracker, h, name, **QUIET.get(args.to, {}))
+        print(f"exported {h.name}: {len(rows(h))} points")
+    if args.to == "tensorboard":
+        print(f"next     tensorboard --logdir {shown(args.out)}")
+    return 0
+
+
+def load(name: str):
+    """The tracker's module; a line that says what to install where there is none."""
+    try:
+        return importlib.import_module("tensorboard.summary" if name == "tensorboard" else name)
+    except ImportError:
+        raise GolfError(f"{name} is not installed; run: python -m pip install {name}", 2) from None
+
+
+def rows(h: History) -> list[tuple[int, dict[str, float], float | None]]:
+    """(step, figures by name, when in seconds since 1970) of each point, in order; the score last."""
+    found = []
+    for point in sorted([*h.steps, *h.vals], key=lambda point: point["step"]):
+        values = {name: value for name in POINTS if (value := number(point.get(name))) is not None}
+        found.append((int(point["step"]), values, number(point.get("time"))))
+    final = {"final_val_bpb": h.val_bpb, "bytes_total": number(dig(h.facts, "export", "bytes_total"))}
+    final = {name: value for name, value in final.items() if value is not None}
+    if final:
+        found.append((int(h.last("step") or 0), final, number(dig(h.facts, "end", "time"))))
+    return found
+
+
+def to_tensorboard(summary, h: History, folder: Path) -> None:
+    """Event files, in a folder of the run's own."""
+    shutil.rmtree(folder, ignore_errors=True)
+    writer = summary.Writer(str(folder))
+    for step, values, when in rows(h):
+        for name, value in values.items():
+            writer.add_scalar(name, value, step, wall_time=when)
+    writer.close()
+
+
+def to_tracker(tracker, h: History, name: str, **options) -> None:
+    """trackio and wandb speak alike."""
+    try:
+        tracker.init(project=PROJECT, name=name, config=h.config, **options)
+        for step, values, _ in rows(h):
+            tracker.log(values, step=step)
+        tracker.finish()
+    except Exception as error:  # no login, no network, a full disk: each has classes of its own
+        raise GolfError(f"{tracker.__name__}: {type(error).__name__}: {str(error)[:200]}") from None

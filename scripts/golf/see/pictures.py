@@ -1,0 +1,136 @@
+"""Draw the README's pictures in docs/pictures/, from real runs in records/.
+
+curve.svg, explain.svg and terminal.svg show the sample track's control entry: how its seeds learned,
+where its bytes went, and the end of its run as a terminal shows it. --check draws nothing, names what
+is stale and exits 1. docs/leaderboard.svg is `golf.sh leaderboard`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import textwrap
+from html import escape
+from pathlib import Path
+
+from golf.core import submission, track
+from golf.core.errors import GolfError
+from golf.core.files import sha256
+from golf.core.paths import REPO, shown
+from golf.core.picture import COLOURS, STYLE
+from golf.see import explain, history, plot, reader, sample
+
+FOLDER = REPO / "docs" / "pictures"
+TRACK = "track_sample_5min"
+VERSION = 1  # of how they are drawn: a change makes all of them stale
+WIDTH, LINE, CHARACTER, MARGIN = 96, 19, 8.2, 16  # characters; pixels
+SAMPLE_TOKENS = 90
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
+
+
+def main(args) -> int:
+    entry = control()
+    drawn = {"curve": curve, "explain": bytes_, "terminal": terminal}
+    stale = {name: draw for name, draw in drawn.items() if not is_drawn(FOLDER / f"{name}.svg", entry)}
+    if args.check:
+        if stale:
+            names = ", ".join(shown(FOLDER / f"{name}.svg") for name in stale)
+            raise GolfError(f"stale: {names}; run scripts/golf.sh pictures and commit that")
+        print("pictures: up to date")
+        return 0
+    FOLDER.mkdir(exist_ok=True)
+    for name, draw in stale.items():
+        path = FOLDER / f"{name}.svg"
+        mark = f"<!-- drawn from {fingerprint(entry)} -->\n"
+        path.write_bytes(draw(entry).rstrip() + b"\n" + mark.encode())
+        print(f"wrote {shown(path)}")
+    if not stale:
+        print("pictures: up to date")
+    return 0
+
+
+def control() -> Path:
+    """The entry that the sample track's audit measures by: it is always there, with all its files."""
+    name = track.load(TRACK).get("audit_control")
+    if not isinstance(name, str):
+        raise GolfError(f"{TRACK} names no audit_control, so there is nothing to draw", 2)
+    return track.RECORDS / TRACK / name
+
+
+def fingerprint(entry: Path) -> str:
+    """Of what is drawn; the bytes of a picture differ between versions of matplotlib."""
+    files = sorted(
+        [*entry.glob("metrics_seed*.jsonl"), *entry.glob("final_model*"), entry / "submission.json"]
+    )
+    facts = [VERSION, STYLE, [[path.name, sha256(path)] for path in files]]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def is_drawn(path: Path, entry: Path) -> bool:
+    return path.is_file() and fingerprint(entry).encode() in path.read_bytes()[-200:]
+
+
+def curve(entry: Path) -> bytes:
+    return plot.draw([history.read(path) for path in sorted(entry.glob("metrics_seed*.jsonl"))])
+
+
+def bytes_(entry: Path) -> bytes:
+    return explain.draw(*explain.read(entry))
+
+
+def terminal(entry: Path) -> bytes:
+    """The last lines of the entry's first seed, and what its model writes, as a terminal shows them."""
+    claim = submission.read_claim(entry)
+    seed = claim["seeds"][0]
+    h = history.read(entry / f"metrics_seed{seed['seed']}.jsonl")
+    lines = ["$ bash scripts/golf.sh run configs/quickstart.env MAX_WALLCLOCK_SECONDS=295"]
+    for p in [h.steps[0], *h.steps[-2:]]:
+        lines.append(f"step {p['step']:>4}   train_loss {p['train_loss']:.4f}   {p['train_seconds']:6.1f} s")
+    total, code, model, cap, room = (
+        h.facts["export"][name] for name in ("bytes_total", "bytes_code", "bytes_model", "cap", "headroom")
+    )
+    seconds = f"train {seed['train_seconds']:.1f}, eval {seed['eval_seconds']:.1f}"
+    lines += [
+        "",
+        f"score    val_bpb {h.val_bpb:.4f}  (bits per byte, lower is better)",
+        f"bytes    {total:,} = code {code:,} + model {model:,}; cap {cap:,}, {room:,} to spare",
+        f"seconds  {seconds}; on {claim['hardware']}",
+        "",
+        f'$ bash scripts/golf.sh sample {entry.relative_to(REPO)} --prompt "The "',
+        *textwrap.wrap(" ".join(written(entry).split()), WIDTH)[:4],
+    ]
+    return as_terminal(lines)
+
+
+def written(entry: Path) -> str:
+    """What the command in the picture prints: the same defaults, fewer tokens."""
+    import numpy as np
+
+    from golf.see import weights
+    from golf.see.cached import CachedModel
+
+    target = reader.find(entry)
+    model, tokenizer = CachedModel(weights.load(target.artifact)), reader.load_tokenizer(target.tokenizer)
+    rng = np.random.default_rng(1)
+    return "The" + "".join(sample.write(model, tokenizer, "The ", SAMPLE_TOKENS, 0.8, 0, rng))
+
+
+def as_terminal(lines: list[str]) -> bytes:
+    """Text as an SVG that looks like a terminal's window, dark on every page."""
+    width, height = WIDTH * CHARACTER + 2 * MARGIN, (len(lines) + 1) * LINE + 2 * MARGIN
+    rows = []
+    for i, text in enumerate(lines):
+        fill = COLOURS[0] if text.startswith("$") else "#e3e7eb"
+        y = MARGIN + (i + 1.5) * LINE
+        rows.append(
+            f'<text x="{MARGIN}" y="{y:.1f}" fill="{fill}" xml:space="preserve">{escape(text)}</text>'
+        )
+    dots = "".join(f'<circle cx="{MARGIN + 4 + 16 * i}" cy="14" r="5" fill="#4a525b"/>' for i in range(3))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
+        f'font-family="ui-monospace, DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="13.5">\n'
+        f'<rect width="100%" height="100%" rx="8" fill="#14171a"/>\n{dots}\n' + "\n".join(rows) + "\n</svg>\n"
+    ).encode()

@@ -1,0 +1,65 @@
+"""Runs in the trackers, read back as they store them, without a network."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+import pytest
+from conftest import run_script
+from golf.core.errors import GolfError
+from golf.see import export, history
+
+EXPECTED = {"train_loss", "lr_scale", "tokens", "train_seconds", "val_loss", "val_bpb", "final_val_bpb"}
+
+
+def test_the_points_are_the_runs(torch_run):
+    h = history.read(torch_run)
+    rows = export.rows(h)
+    assert [step for step, values, _ in rows if "train_loss" in values] == [p["step"] for p in h.steps]
+    assert rows[-1][1]["final_val_bpb"] == h.val_bpb and rows[-1][0] == 12
+    assert [step for step, _, _ in rows] == sorted(step for step, _, _ in rows)
+
+
+def test_tensorboard(torch_run, tmp_path):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="NOT TESTED: tensorboard is missing",
+    )
+    for _ in range(2):  # anew each time
+        done = run_script("golf.sh", "export", torch_run, "--to", "tensorboard", "--out", tmp_path)
+        assert done.returncode == 0, done.stderr
+    events = accumulator.EventAccumulator(str(tmp_path / "tiny"), {"tensors": 0, "scalars": 0}).Reload()
+    tags = events.Tags()
+    assert EXPECTED <= {*tags["scalars"], *tags["tensors"]}
+    read = events.Scalars if "train_loss" in tags["scalars"] else events.Tensors
+    steps = [event.step for event in read("train_loss")]
+    assert steps == [p["step"] for p in history.read(torch_run).steps]
+
+
+def test_trackio(torch_run, tmp_path):
+    pytest.importorskip("trackio", reason="NOT TESTED: trackio is missing")
+    env = {"TRACKIO_DIR": str(tmp_path / "db"), "HF_HUB_OFFLINE": "1"}
+    done = run_script("golf.sh", "export", torch_run, "--to", "trackio", env=env)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "db").glob("*.db")
+    stored = sqlite3.connect(path).execute("SELECT step, metrics FROM metrics ORDER BY id").fetchall()
+    rows = [(step, values) for step, values, _ in export.rows(history.read(torch_run))]
+    assert [(step, json.loads(values)) for step, values in stored] == rows
+
+
+def test_what_is_not_installed_is_told(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    with pytest.raises(GolfError, match="pip install wandb"):
+        export.load("wandb")
+
+
+def test_a_tracker_that_fails_is_told_in_a_line(torch_run):
+    class Failing:
+        __name__ = "wandb"
+
+        def init(self, **_):
+            raise RuntimeError("no login")
+
+    with pytest.raises(GolfError, match="wandb: RuntimeError: no login"):
+        export.to_tracker(Failing(), history.read(torch_run), "tiny")

@@ -1,0 +1,46 @@
+"""The README's pictures are of what lies in records/."""
+
+from __future__ import annotations
+
+import xml.dom.minidom
+
+import pytest
+from conftest import run_script
+from golf.core.errors import GolfError
+from golf.see import pictures
+
+
+def test_ours_are_up_to_date():
+    done = run_script("golf.sh", "pictures", "--check")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "FOLDER", tmp_path / "pictures")
+    return tmp_path / "pictures"
+
+
+class Arguments:
+    def __init__(self, check):
+        self.check = check
+
+
+def test_they_are_drawn_once_and_stale_when_the_entry_changes(folder, monkeypatch):
+    with pytest.raises(GolfError, match="stale: .*curve.svg, .*explain.svg, .*terminal.svg"):
+        pictures.main(Arguments(check=True))
+    assert pictures.main(Arguments(check=False)) == 0 == pictures.main(Arguments(check=True))
+    for path in folder.iterdir():
+        xml.dom.minidom.parseString(path.read_bytes())
+    monkeypatch.setattr(pictures, "VERSION", pictures.VERSION + 1)
+    with pytest.raises(GolfError, match="stale"):
+        pictures.main(Arguments(check=True))
+
+
+def test_the_terminal_shows_the_entrys_own_figures():
+    text = pictures.terminal(pictures.control()).decode()
+    claim = pictures.submission.read_claim(pictures.control())
+    assert f"val_bpb {claim['seeds'][0]['val_bpb']:.4f}" in text
+    assert f"{claim['seeds'][0]['bytes_total']:,} = code" in text
+    shown = pictures.written(pictures.control())[:60].rsplit(" ", 1)[0]
+    assert pictures.escape(shown) in text and len(shown) > 30
