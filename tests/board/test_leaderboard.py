@@ -21,7 +21,7 @@ import pytest
 import sentencepiece as spm
 from check_kit import edit, edit_track, made  # noqa: F401  (a fixture)
 from conftest import REPO, run_script
-from golf.board import leaderboard, verified
+from golf.board import leaderboard, markdown, ranking, tables, verified
 from golf.check import code as check_code
 from golf.check import command as check
 from golf.core import track
@@ -49,7 +49,7 @@ def entry(folder, bpb, lane="open-hardware", date="2026-01-01", **more):
         "seeds": [{"val_bpb": x, "val_loss": x, "artifact": "a"} for x in losses], **more,
     }  # fmt: skip
     faults = claim.pop("faults", [])
-    return leaderboard.Entry(REPO / "records/track_x" / folder, claim, faults, claim.pop("notes", []))
+    return ranking.Entry(REPO / "records/track_x" / folder, claim, faults, claim.pop("notes", []))
 
 
 @pytest.fixture
@@ -65,8 +65,8 @@ def board(monkeypatch, tmp_path):
         by_name = {e.folder.name: e for e in entries}
         monkeypatch.setattr(track, "RECORDS", tmp_path)
         monkeypatch.setattr(track, "load", lambda name: {**RULES, **rules})
-        monkeypatch.setattr(leaderboard, "read_entry", lambda folder, _: by_name[folder.name])
-        return leaderboard.read_board("track_x")
+        monkeypatch.setattr(ranking, "read_entry", lambda folder, _: by_name[folder.name])
+        return ranking.read_board("track_x")
 
     return make
 
@@ -85,12 +85,12 @@ def test_lanes_rank_apart_and_failing_entries_do_not(board):
     )  # fmt: skip
     assert list(found.lanes) == ["record", "open-hardware"]
     assert [e.folder.name for e in found.lanes["open-hardware"]] == ["best", "slow"]
-    text = "\n".join(leaderboard.page_block(found))
+    text = "\n".join(tables.page_block(found))
     assert "| record | 1 | **1.9000 ± 0.0010** | 3 | 1,900,000 | 299 s | [gpu](gpu/) |" in text
     assert "| open-hardware | 2 | 2.2000 ± 0.0010 |" in text
     assert "| [fat](fat/) | [A](https://github.com/a-b) | 2026-01-01 | fails: cap |" in text
     assert "new-x" not in text and "1.0000" not in text and "| 2.3000 | `xz -9e` |" in text
-    readme = "\n".join(leaderboard.readme_block([found]))
+    readme = "\n".join(tables.readme_block([found]))
     assert "[gpu](records/track_x/gpu/)" in readme and "fat" not in readme
 
 
@@ -120,8 +120,8 @@ def test_a_named_baseline_is_what_the_first_record_beats(board):
 
 def test_the_readme_shows_the_best_of_each_lane_alone(board):
     found = board(*(entry(f"e{i:02}", 2 + i / 100) for i in range(12)))
-    readme, page = leaderboard.readme_block([found]), leaderboard.page_block(found)
-    assert sum("| open-hardware |" in line for line in readme) == leaderboard.README_ROWS
+    readme, page = tables.readme_block([found]), tables.page_block(found)
+    assert sum("| open-hardware |" in line for line in readme) == tables.README_ROWS
     assert sum("| open-hardware |" in line for line in page) == 12
 
 
@@ -201,7 +201,7 @@ def reasons(board):
 
 
 def read(real):
-    return leaderboard.read_board("track_tiny")
+    return ranking.read_board("track_tiny")
 
 
 def without_artifacts(folder, *seeds):
@@ -232,7 +232,7 @@ def test_no_artifact_no_rank(real, lane, seeds):
     board = read(real)
     assert ranked(board) == ["first"] and records(board) == {"first"}
     assert ("not-rescorable" if lane == "record" else "cannot be scored again") in reasons(board)["forged"]
-    assert "forged" in "\n".join(leaderboard.page_block(board))
+    assert "forged" in "\n".join(tables.page_block(board))
 
 
 def test_the_order_of_merging_counts_not_a_claimed_date(real):
@@ -243,7 +243,7 @@ def test_the_order_of_merging_counts_not_a_claimed_date(real):
     assert records(board) == {"first", "middle", "late"}
     real("later", better=0.15, date="2026-01-01")
     assert records(read(real)) == {"first", "middle", "late"}
-    assert [*leaderboard.merge_order(real.home)] == ["first", "middle", "late", "later"]
+    assert [*ranking.merge_order(real.home)] == ["first", "middle", "late", "later"]
 
 
 def test_a_merge_counts_when_it_came_not_when_its_commit_was_made(real, tmp_path):
@@ -252,7 +252,7 @@ def test_a_merge_counts_when_it_came_not_when_its_commit_was_made(real, tmp_path
     git(tmp_path, "checkout", "--quiet", "main")
     real("main")
     git(tmp_path, "merge", "--quiet", "--no-edit", "side")
-    assert [*leaderboard.merge_order(real.home)] == ["first", "main", "side"]
+    assert [*ranking.merge_order(real.home)] == ["first", "main", "side"]
 
 
 def test_a_copy_of_an_entry_has_no_rank(real):
@@ -323,7 +323,7 @@ BROKEN = {
 def test_one_broken_entry_never_takes_the_board_down(real, spoil):
     spoil(real("broken", merge=False, better=1.0))
     board = read(real)
-    text = "\n".join([*leaderboard.page_block(board), *leaderboard.readme_block([board])])
+    text = "\n".join([*tables.page_block(board), *tables.readme_block([board])])
     assert ranked(board) == ["first"] and len(board.unranked) == 1
     assert "javascript:" not in text and "\n# y" not in text and text.encode("utf-8")
 
@@ -390,21 +390,21 @@ HOSTILE = (
     "a\nb\r\n\n# heading\n<!-- end of leaderboard -->",
     "![i](http://example.org/i.png) &lt;b&gt; $x^2$ :tada: @someone #12 https://example.org",
     "\u202eright to left \x1b[31m \x00 \u200b",
-    leaderboard.END,
+    tables.END,
 )
 
 
 @pytest.mark.parametrize("words", HOSTILE)
 def test_foreign_words_stay_words(board, words):
     found = board(entry("x", 2.0, name=words, blurb=words, author=words, hardware=words, date=words[:10]))
-    row = next(line for line in leaderboard.page_block(found) if "| 1 |" in line)
+    row = next(line for line in tables.page_block(found) if "| 1 |" in line)
     assert "\n" not in row and row.count("|") == 13
     cells = row.split(" | ")
     links = [re.fullmatch(r"\[(.*)\]\((x/|https://github.com/a-b)\)", c) for c in (cells[6], cells[8])]
     for inner in (*(link[1] for link in links), cells[7], cells[9], cells[10]):
         assert not set(re.sub(r"&#\d+;", "", inner)) & set("|<>[]()`*_~\\!#$:@&{}/.")
         assert html.unescape(inner).isprintable()
-    assert html.unescape(links[0][1]) == leaderboard.plain(words, 60)
+    assert html.unescape(links[0][1]) == markdown.plain(words, 60)
 
 
 @pytest.mark.parametrize(
@@ -412,19 +412,19 @@ def test_foreign_words_stay_words(board, words):
     [("a", True), ("a-b9", True), ("-a", False), ("a/../b", False), ("a)(b", False), (7, False)],
 )
 def test_only_a_github_name_becomes_a_link(board, github_id, linked):
-    assert ("github.com" in leaderboard.author(entry("x", 2.0, github_id=github_id))) == linked
+    assert ("github.com" in tables.author(entry("x", 2.0, github_id=github_id))) == linked
 
 
 def test_a_folders_name_cannot_leave_its_link():
     one = entry("javascript:alert(1) [x]", 2.0)
-    assert leaderboard.entry_link(one, "").endswith("](javascript%3Aalert%281%29%20%5Bx%5D/)")
+    assert tables.entry_link(one, "").endswith("](javascript%3Aalert%281%29%20%5Bx%5D/)")
 
 
 def test_entries_that_say_nothing_still_have_a_row():
     for claim in ({}, {"name": 7, "author": None, "github_id": [], "date": " "}):
-        one = leaderboard.Entry(REPO / "records/track_x/junk", claim, ["json"], [])
-        found = leaderboard.Board(RULES, {}, [one])
-        assert "fails: json" in "\n".join(leaderboard.page_block(found))
+        one = ranking.Entry(REPO / "records/track_x/junk", claim, ["json"], [])
+        found = ranking.Board(RULES, {}, [one])
+        assert "fails: json" in "\n".join(tables.page_block(found))
 
 
 # ---- The picture
@@ -484,7 +484,7 @@ def test_labels_keep_apart():
 def test_command_on_real_entries(made, tmp_path):  # noqa: F811
     """Written from a clone's records, then up to date until something changes."""
     repo = shutil.copytree(made[0], tmp_path / "repo")
-    mark = f"{leaderboard.BEGIN}\n{leaderboard.END}"
+    mark = f"{tables.BEGIN}\n{tables.END}"
     home = repo / "records/track_tiny"
     for path in (repo / "README.md", home / "README.md"):
         path.write_text(f"above\n{mark}\nbelow\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import run_script
-from golf.board import leaderboard, site
+from golf.board import ranking, site
 from golf.core import track
 from golf.core.submission import read_claim
 
@@ -27,14 +27,14 @@ README = f"""# Title
 """
 
 
-def entry(folder: Path, name: str, bpb: float, lane: str = "open-hardware", **claim) -> leaderboard.Entry:
+def entry(folder: Path, name: str, bpb: float, lane: str = "open-hardware", **claim) -> ranking.Entry:
     """An entry on the board, of a folder that lacks its artifact."""
     folder = folder / name.replace("/", "_")
     folder.mkdir(parents=True)
     (folder / "README.md").write_text(claim.pop("readme", "# It\n\nwords\n"))
     for path in [ENTRY / "train_gpt.py", *ENTRY.glob("metrics_seed1337.jsonl")]:
         shutil.copy(path, folder)
-    return leaderboard.Entry(
+    return ranking.Entry(
         folder, {**read_claim(ENTRY), "name": name, "val_bpb": bpb, "lane": lane, **claim}, [], []
     )
 
@@ -48,10 +48,10 @@ def made(tmp_path_factory):
     best.record = True
     evil = entry(home, f"z{EVIL}", 1.9, blurb=EVIL, author=EVIL, readme=README, hardware=EVIL)
     tenth = entry(home, "tenth", 1.75, bytes_total=900, train_seconds=12.0)
-    broken = leaderboard.Entry(home / "broken", {}, ["unreadable"], [])
+    broken = ranking.Entry(home / "broken", {}, ["unreadable"], [])
     (home / "broken").mkdir()
-    boards = [leaderboard.Board(rules, {"record": [best], "open-hardware": [tenth, evil]}, [broken])]
-    boards.append(leaderboard.Board(track.load("track_30min_2mb_local"), {}, []))
+    boards = [ranking.Board(rules, {"record": [best], "open-hardware": [tenth, evil]}, [broken])]
+    boards.append(ranking.Board(track.load("track_30min_2mb_local"), {}, []))
     assert site.write(boards, folder / "site") == 6
     return folder / "site"
 

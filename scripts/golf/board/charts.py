@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from golf.board.leaderboard import LANE_COLOURS, Board
+from golf.board.leaderboard import LANE_COLOURS
+from golf.board.ranking import Board
 from golf.core.picture import INK, drawable, rendered, styled, tidy
 
 

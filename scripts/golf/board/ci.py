@@ -1,12 +1,11 @@
 """What the pull-request workflow runs: check the submission that a pull request adds, then score it.
 
-`ci check BASE` compares the commit that is checked out in --root with BASE. A pull request that
-touches nothing under records/ passes: the tests judge it. One that does may add a single new folder
-of a track and nothing else, and that folder is checked by this repository's tools, not by the pull
-request's. PULL_LOGIN and PULL_ID name who opened it; github_id must say the same. `ci score FOLDER`
-scores it in a sandbox; where nothing could be scored, it fails. Findings are annotations
-(::error file=...::) for GitHub Actions, and the job's page. Exit code 0: no error, 1: errors, 2:
-used wrongly.
+`ci check BASE` compares the commit checked out in --root with BASE. A pull request that touches nothing
+under records/ passes: the tests judge it. Any other may add one new entry folder and nothing else, which
+this repository's tools check, never the pull request's own. github_id must be who opened the pull request
+(PULL_LOGIN, PULL_ID). `ci score FOLDER` scores the entry in a sandbox, and fails if nothing was scored.
+Findings become annotations (::error file=...::) and the job's page. Exit code 0: no error, 1: errors, 2:
+wrong usage.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def escape(text: str, more: str = "") -> str:
 
 
 def say(line: str) -> None:
-    """A line that is no workflow command, whatever foreign text it holds."""
+    """Prints a line in which untrusted text cannot act as a workflow command."""
     print(printable(line).replace("::", ": :").replace("##[", "# #["))
 
 
@@ -114,7 +113,7 @@ def rules_of(folder: str | Path) -> dict:
 
 
 def author(folder: Path, place: str) -> list[Finding]:
-    """github_id is who opened the pull request, and the author's name nobody else's."""
+    """github_id opened the pull request, and the author's name is nobody else's."""
     try:
         claim = submission.read_claim(folder)
     except submission.ClaimError:
@@ -156,7 +155,7 @@ LOOKS = str.maketrans("авекмнорстухіјѕԁӏαβεικνορτυχ�
 
 
 def looks(value) -> str:
-    """The same for names that a reader takes for one: without accents, spaces and punctuation."""
+    """Equal for names that look alike to a reader: without accents, spaces and punctuation."""
     text = unicodedata.normalize("NFKD", same_name(value)).translate(LOOKS).replace("i", "l")
     return "".join(c for c in text if c.isalnum()) or same_name(value)
 
@@ -172,7 +171,7 @@ def set_outputs(**values: str) -> None:
 
 
 def score(folder: Path) -> int:
-    """`golf.sh score --quick` on the CPU. Whatever is not scored fails: it must not look green."""
+    """Runs `golf.sh score --quick` on the CPU. What was not scored fails: it must not look green."""
     from golf.score.sandbox import bwrap as sandbox  # here: `check` does without what it needs
 
     place = "/".join(folder.parts[-3:])

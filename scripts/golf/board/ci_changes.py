@@ -1,4 +1,4 @@
-"""What a pull request changes, by git's own modes, and whether that is one new entry and nothing else.
+"""What a pull request changes, and whether that is one new entry and nothing else.
 
 Names are compared as the laxest file system would: `Records/`, `RECORDS.` and `rec\\u200cords` are all
 the records' folder of somebody.
@@ -66,7 +66,7 @@ def read_changes(root: Path, base: str) -> list[Change]:
 
 
 def key(part: str) -> str:
-    """The same for names that some system takes for one: case, width, unseen characters, streams."""
+    """Equal for names that some system cannot tell apart: case, width, invisible characters, streams."""
     text = unicodedata.normalize("NFKC", part)
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc", "Cs"))
     return unicodedata.normalize("NFKC", text.casefold()).split(":")[0].rstrip(". ")
@@ -92,7 +92,7 @@ def entries_of(changes: Iterable[Change]) -> list[str]:
 
 
 def remarks(root: Path, base: str, changes: list[Change]) -> list[Finding]:
-    """What is not one new folder of a known track; empty also for a change of other things alone."""
+    """Findings unless the change is one new folder of a known track, or touches no entry at all."""
     entries = entries_of(changes)
     found = [*modes(changes, entries), *settings(changes), *misplaced(changes, entries)]
     for entry in entries[:SHOWN]:
@@ -107,7 +107,7 @@ def fail(rule: str, message: str, path: str) -> Finding:
 
 
 def modes(changes: list[Change], entries: list[str]) -> Iterable[Finding]:
-    """Links and submodules nowhere; in an entry plain files alone."""
+    """No links or submodules anywhere; only plain files in an entry."""
     for change in changes:
         what = MODES.get(change.mode)
         inside = entry_of(change.path) in entries or in_records(change.path)
@@ -126,7 +126,7 @@ def settings(changes: list[Change]) -> Iterable[Finding]:
 
 
 def misplaced(changes: list[Change], entries: list[str]) -> Iterable[Finding]:
-    """Everything outside the one entry; without an entry, what lies under records/ all the same."""
+    """Nothing is changed outside the one entry; without an entry, nothing under records/."""
     if len(entries) > 1:
         message = f"{len(entries)} submission folders are touched; one pull request adds one"
         yield from (fail("one-folder", message, entry) for entry in entries[:SHOWN])
@@ -140,7 +140,7 @@ def misplaced(changes: list[Change], entries: list[str]) -> Iterable[Finding]:
 
 
 def place(root: Path, base: str, entry: str) -> Iterable[Finding]:
-    """The track is one of these tools', and no entry has the name, in whatever case."""
+    """The track exists here, and no entry has this name in any case."""
     _, track_name, name = entry.split("/")
     if not ENTRY_NAME.fullmatch(name):
         text = "the folder's name needs letters, digits, dots, - and _ alone, 64 at most; rename it"
@@ -161,14 +161,14 @@ def place(root: Path, base: str, entry: str) -> Iterable[Finding]:
 
 
 def not_added(changes: list[Change], entry: str) -> Iterable[Finding]:
-    """In a new folder every file is new; a removed or renamed one belongs to somebody."""
+    """All files of a new folder are new; removed or renamed ones belong to someone else's entry."""
     for change in [c for c in changes if entry_of(c.path) == entry and c.status != "A"][:SHOWN]:
         rule = "removed" if change.status == "D" else "changed"
         yield fail(rule, f"{rule} by this pull request; entries stay as they were merged", change.path)
 
 
 def unlike_checkout(root: Path, changes: list[Change], entry: str) -> Iterable[Finding]:
-    """The files that are checked are the commit's: no attribute or filter has changed them."""
+    """The checked files equal the commit's: no attribute or filter has changed them."""
     mine = [c for c in changes if entry_of(c.path) == entry and c.mode in (PLAIN, "100755")]
     here = [c for c in mine if (root / c.path).is_file() and not (root / c.path).is_symlink()]
     for change in [c for c in mine if c not in here][:SHOWN]:

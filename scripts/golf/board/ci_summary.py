@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from golf.board.leaderboard import cell, plain, table
+from golf.board.markdown import cell, plain, table
 from golf.core import submission, track
 from golf.core.findings import LEVELS
 from golf.core.paths import REPO

@@ -1,10 +1,10 @@
 """Compare entries: is A better than B, by how much, and by enough for its track's record rule?
 
-Each is a submission folder, a run's folder, several runs joined by commas, or runs/NAME for the runs
-of SEEDS=... (runs/NAME-s<seed>). Two are tested seed by seed; more make a table, best first. Scores
-are taken as the folders state them; `check` is what verifies them. Runs that no track scores have no
-record rule: then the difference and its interval are all. Exit code 0: A meets the record rule against
-B, or none applies, 1: it does not, or there are too few seeds to say, 2: used wrongly or not comparable.
+An entry is a submission folder, a run's folder, several runs joined by commas, or runs/NAME for the runs
+of SEEDS=... (runs/NAME-s<seed>). Two are tested by their seeds; more make a table, best first. Scores are
+taken as stated; `check` verifies them. Runs on data of no track have no record rule: compare then shows the
+difference and its interval. Exit code 0: A meets the record rule against B, or none applies; 1: it does
+not, or there are too few seeds; 2: wrong usage, or not comparable.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(args) -> int:
 
 
 def read_side(place: str) -> Side:
-    """What lies at `place`, see the module's head. GolfError, code 2, where there is nothing to compare."""
+    """Reads the entry at `place` (see above). Raises GolfError (code 2) if there is none."""
     if (Path(place) / "submission.json").is_file():
         return side_of_submission(Path(place))
     folders = run_folders(Path(place))

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from golf.board import ci_summary
 from golf.board.charts import draw as draw_charts
-from golf.board.leaderboard import Board, Entry
+from golf.board.ranking import Board, Entry
 from golf.core.errors import GolfError
 from golf.core.files import read_text
 from golf.core.paths import REPO, shown

@@ -1,8 +1,8 @@
 """Which entries a maintainer has scored whole: records/<track>/verified.json.
 
-It maps a folder's name to the sha256 of the submission.json that was scored, so that a claim that
-changes later is only a claim again. `golf.sh leaderboard --verified FOLDER` writes it, from the
-report that `golf.sh score FOLDER` left; a pull request with an entry cannot (rule 6.6).
+It maps a folder's name to the SHA-256 of the submission.json that was scored, so a claim that changes
+later is only a claim again. `golf.sh leaderboard --verified FOLDER` writes it from the report of
+`golf.sh score FOLDER`. A pull request with an entry cannot change it (rule 6.6).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAME = "verified.json"
 
 
 def read(home: Path) -> dict[str, str]:
-    """Of a track's folder; empty where there is none, or none that can be read."""
+    """Reads a track's verified.json; empty if it is missing or unreadable."""
     value = read_json(home / NAME)
     return value if isinstance(value, dict) else {}
 
@@ -33,7 +33,7 @@ def holds(known: dict[str, str], folder: Path) -> bool:
 
 
 def enter(folder: Path) -> None:
-    """Notes that FOLDER's whole score was taken and held. GolfError where its report does not say so."""
+    """Notes that FOLDER was scored whole and passed. Raises GolfError if its report says otherwise."""
     folder = folder.resolve()
     path = REPO / "runs" / f"score-{folder.name}" / "audit.json"
     if not path.is_file():
@@ -54,7 +54,7 @@ def enter(folder: Path) -> None:
 
 
 def why_not(report, claim: dict) -> str | None:
-    """Why a report does not verify a claim: every seed, whole, in a sandbox, without a FAIL."""
+    """Why a report does not verify a claim; None: every seed was scored whole, sandboxed, without FAIL."""
     if dig(report, "mode") != "whole" or dig(report, "verdict") not in ("PASS", "NEEDS-HUMAN"):
         return f"a {dig(report, 'mode')} score with the verdict {dig(report, 'verdict')}"
     if dig(report, "sandbox") == "none" or dig(report, "track") != claim.get("track"):

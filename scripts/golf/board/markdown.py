@@ -1,0 +1,26 @@
+"""Markdown tables of untrusted text, in which nothing is markup."""
+
+from __future__ import annotations
+
+import re
+
+from golf.core.text import printable
+
+
+def plain(text: str, limit: int) -> str:
+    """Untrusted text on one line, shortened, without invisible characters."""
+    text = printable(" ".join(text.split()))
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def cell(text: str) -> str:
+    """Untrusted text for a Markdown table, with punctuation as entities so that nothing is markup.
+
+    CommonMark 2.5: an entity never acts as a structural symbol.
+    """
+    return re.sub(r"[!-+./:-@\[-`{-~]", lambda c: f"&#{ord(c[0])};", text)
+
+
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(row)} |" for row in lines]
