@@ -18,13 +18,10 @@ import pytest
 pytest.register_assert_rewrite("check_kit")
 REPO = Path(__file__).resolve().parents[1]
 KEPT_FROM_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
-# Test processes share the machine: one thread each, and none that spins while it waits. Set before
-# any test imports PyTorch.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-os.environ.update(ONE_THREAD)
-# Under nohup SIGHUP comes ignored. A handler keeps the tests alive, and what they start has the default.
-if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, lambda *_: None)
+# Test processes share the machine: one thread each, none that spins while it waits (set before any test
+# imports PyTorch), and no report.html after each run.
+FRUGAL = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "REPORT": "0"}
+os.environ.update(FRUGAL)
 HANG_SECONDS = 1200  # what has not ended by then never will; a loaded machine is slow, not wrong
 
 
@@ -46,7 +43,7 @@ def run_script(script, *args, env=None, cwd=None, timeout=HANG_SECONDS, repo=REP
     runner = sys.executable if path.suffix == ".py" else "bash"
     return subprocess.run(
         [runner, str(path), *map(str, args)],
-        env={**base, **ONE_THREAD, "PYTHON": sys.executable, "REPORT": "0", **(env or {})},
+        env={**base, **FRUGAL, "PYTHON": sys.executable, **(env or {})},
         cwd=cwd or repo,
         capture_output=True,
         text=True,
