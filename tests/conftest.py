@@ -22,6 +22,9 @@ KEPT_FROM_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY
 # imports PyTorch), and no report.html after each run.
 FRUGAL = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "REPORT": "0"}
 os.environ.update(FRUGAL)
+# Under nohup SIGHUP comes ignored. A handler keeps the tests alive, and what they start has the default.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 HANG_SECONDS = 1200  # what has not ended by then never will; a loaded machine is slow, not wrong
 
 
