@@ -16,7 +16,7 @@ import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -235,6 +235,15 @@ def inflate(coded, length: int) -> tuple[bytes, bytes, bool]:
     except zlib.error:
         raise ArtifactError("its coded part does not unpack") from None
     return payload, decoder.unused_data, decoder.eof
+
+
+def inflater(blob: bytes) -> Callable[[bytes], bytes]:
+    """What turns the coded bytes of a sound artifact, piece by piece, into those that they make."""
+    if CODERS[PREFIX.unpack_from(blob)[2]] == "brotli":
+        import brotli
+
+        return brotli.Decompressor().process
+    return zlib.decompressobj().decompress
 
 
 def zero_padded(coded, payload: bytes) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +73,7 @@ def coded_bytes(blob: bytes, ends: list[tuple[int, str, int]]) -> dict[str, tupl
     ends: (bytes outside the coded part, name, unpacked bytes) of each part, in order. What a part
     saves by pointing back to an earlier one counts for itself; the last part has the checksum.
     """
-    inflate, read, made = inflater(blob), [0], [0]
+    inflate, read, made = artifact.inflater(blob), [0], [0]
     for at in range(artifact.PREFIX.size, len(blob), CHUNK):
         made.append(made[-1] + len(inflate(blob[at : at + CHUNK])))
         read.append(min(at + CHUNK, len(blob)) - artifact.PREFIX.size)
@@ -87,12 +85,3 @@ def coded_bytes(blob: bytes, ends: list[tuple[int, str, int]]) -> dict[str, tupl
         found[name] = (*found.get(name, ()), here - before + extra)
         before = here
     return {name: (*sizes, 0.0)[:2] for name, sizes in found.items()}
-
-
-def inflater(blob: bytes) -> Callable[[bytes], bytes]:
-    """What turns coded bytes, piece by piece, into those that they make."""
-    if artifact.CODERS[artifact.PREFIX.unpack_from(blob)[2]] == "brotli":
-        import brotli
-
-        return brotli.Decompressor().process
-    return zlib.decompressobj().decompress
