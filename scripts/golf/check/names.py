@@ -7,6 +7,7 @@ import sys
 import unicodedata
 from pathlib import PurePosixPath
 
+from golf.check import allowed
 from golf.check.folder import Folder, quoted
 
 NAME_LIMIT, PATH_LIMIT = 64, 128  # bytes; names of files that do not count could hold text
@@ -15,17 +16,10 @@ GOOD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 # What Windows keeps for itself, with any extension.
 DEVICES = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 MODULE_SUFFIX = re.compile(r"\.(py|pyw|pyc|pyi|pyd|so)\Z")
-# What scoring imports besides the standard library: the requirements, what they bring along, and
-# the scorer's own. A file of such a name beside the script would be imported instead.
-PACKAGES = set(
-    """
-    numpy torch mlx sentencepiece tqdm huggingface_hub jsonschema scipy matplotlib triton nvidia cuda
-    sympy mpmath networkx jinja2 markupsafe fsspec filelock typing_extensions setuptools pkg_resources
-    functorch torchgen yaml requests urllib3 certifi idna packaging safetensors brotli distutils six
-    sitecustomize usercustomize golf scorer_host feeder
-""".split()
-)
-SHADOWED = {name.lower() for name in (*PACKAGES, *sys.stdlib_module_names)}
+# Modules that scoring imports: Python's, the requirements', and the scorer's own. A file of such a name
+# beside the script would be imported instead.
+OWN = "nvidia cuda safetensors distutils sitecustomize usercustomize golf host feeder".split()
+SHADOWED = {name.lower() for name in (*OWN, *allowed.PACKAGES, *sys.stdlib_module_names)}
 # What systems and Python leave behind: skipped here, ignored by git, refused by ci.
 LEFT_BEHIND = re.compile(r"(.*/)?(\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini|__pycache__/[^/]*\.pyc)")
 EDITORS_OWN = re.compile(r"\..*\.sw[op]|.*~|\.(git|idea|vscode|ipynb_checkpoints|(pytest|ruff)_cache)")

@@ -17,14 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from golf.check.syntax import docstrings, every_node
-from golf.core.text import unreadable
+from golf.core.text import BLANK, unreadable
 
 COLUMNS = 500
 CODING = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
-# Letters and marks that show nothing, or as a blank, though Unicode calls them something else.
-BLANKS = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
 
 
 def faults_of(blob: bytes) -> Iterator[tuple[int, str]]:
@@ -52,7 +48,7 @@ def plain(character: str) -> bool:
     if character.isascii():
         return character.isprintable() or character == "\t"
     category = unicodedata.category(character)
-    return category[0] not in "CZ" and not BLANKS.match(character)
+    return category[0] not in "CZ" and not BLANK.match(character) and character != "\ufe0f"
 
 
 def foreign_names(text: str) -> Iterator[tuple[int, str]]:

@@ -14,6 +14,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from golf.core.text import BLANK
+
 DEPTH_LIMIT = 8  # submission.json has 5 levels
 DIGITS_LIMIT = 40  # of one number
 BIGGEST = 1 << 63
@@ -21,11 +23,6 @@ MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_U
 # Unicode categories that no one sees or that move what is seen: control, format (bidi, zero width),
 # surrogate, private use, unassigned, line and paragraph separator.
 UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-# Letters and marks that show nothing: fillers, a blank of Braille, joiners, variation selectors (but
-# for the one that emoji have).
-BLANK = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0e\uffa0\U000e0100-\U000e01ef]"
-)
 # Between letters of scripts that need them, as Persian and Hindi do, and between emoji, joiners show.
 JOINED = re.compile("(?<=[^\0-\u05ff\u2000-\u206f])[\u200c\u200d](?=[^\0-\u05ff\u2000-\u206f])")
 MARKS_LIMIT = 4  # on one letter; no language writes more

@@ -7,6 +7,11 @@ import re
 WORD = re.compile(r"\S+")
 CHUNK = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 HARD = re.compile(r"[^aeiouyAEIOUY]{6,}")  # consonants in a row; 'rhythms' has none, 'lengths' five
+# Letters and marks that show nothing, or a blank, though Unicode calls them something else: fillers, a blank
+# of Braille, joiners, variation selectors (but for the last of these, which emoji have).
+BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0e\uffa0\U000e0100-\U000e01ef]"
+)
 SPACES = dict.fromkeys(map(ord, " \t\r\n"))
 
 
