@@ -141,7 +141,8 @@ def test_plot_draws_runs_logs_and_entries(kind, magic, torch_run, mlx_run, tmp_p
     (tmp_path / "train.log").write_text(UPSTREAM_LOG)
     out = tmp_path / f"picture.{kind}"
     places = (torch_run, mlx_run, ENTRY, tmp_path / "train.log")
-    done = run_script("golf.sh", "plot", *places, "-o", out, "--x", "tokens")
+    env = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # as in a notebook
+    done = run_script("golf.sh", "plot", *places, "-o", out, "--x", "tokens", env=env)
     assert done.returncode == 0, done.stderr
     assert out.read_bytes().startswith(magic)
 

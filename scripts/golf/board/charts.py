@@ -11,11 +11,11 @@ from golf.core.picture import INK, drawable, rendered, styled, tidy
 
 def draw(board: Board) -> bytes:
     """An SVG of the ranked entries of a board, which has at least one."""
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-    from matplotlib.figure import Figure
-
     entries = [(lane, entry.claim) for lane, some in board.lanes.items() for entry in some]
     with styled():
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(9, 3.4), layout="constrained")
         by_bytes, by_date = figure.subplots(1, 2, sharey=True)
         tidy(by_bytes, "score over counted bytes", "bytes, millions", "val_bpb, lower is better")

@@ -105,9 +105,9 @@ def is_drawn(path: Path, panels: list[dict]) -> bool:
 
 def draw(panels: list[dict]) -> bytes:
     """An SVG without background, in inks that read on white and on dark pages."""
-    from matplotlib.figure import Figure
-
     with styled():
+        from matplotlib.figure import Figure
+
         count = max(len(panels), 1)
         figure = Figure(figsize=(8, 2.9 * count), layout="constrained")
         for axes, panel in zip(figure.subplots(count, squeeze=False)[:, 0], panels):

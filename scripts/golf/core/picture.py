@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 
 INK = "#77808b"  # between the two backgrounds: about 4:1 on white and on dark grey
 COLOURS = ("#d1661f", "#2b7fd6", "#2f9a63", "#a45fc4", "#b08a1e", "#d1477a", "#3a9aa8", "#8a6d5b")
@@ -20,6 +21,7 @@ STYLE = {
 @contextlib.contextmanager
 def styled():
     """matplotlib with STYLE, whatever a person's own matplotlibrc says."""
+    os.environ.pop("MPLBACKEND", None)  # a notebook's, which this Python may not have; nothing is shown
     import matplotlib
 
     with matplotlib.rc_context():
