@@ -10,7 +10,8 @@ import shutil
 import pytest
 from conftest import run_script
 from golf.core.errors import GolfError
-from golf.see import history, plot, runs, watch
+from golf.core.units import amount, duration
+from golf.see import history, plot, watch
 
 from .conftest import ENTRY
 
@@ -173,9 +174,9 @@ def test_another_kind_of_file_is_refused_before_anything_is_read(tmp_path):
 
 
 def test_amounts_and_durations():
-    amounts = [runs.amount(n) for n in (12, 999, 3280000, 2.5e9)]
+    amounts = [amount(n) for n in (12, 999, 3280000, 2.5e9)]
     assert amounts == ["12", "999", "3.28M", "2.5G"]
-    assert [runs.duration(s) for s in (0.4, 59, 150, 3900)] == ["0s", "59s", "2m30s", "1h05m"]
+    assert [duration(s) for s in (0.4, 59, 150, 3900)] == ["0s", "59s", "2m30s", "1h05m"]
 
 
 def test_a_picture_is_the_same_twice(torch_run):

@@ -15,9 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from golf.core.errors import GolfError
-from golf.core.json_io import dig, number, parse_json
 from golf.core.paths import REPO
 from golf.core.processes import descendants, handle_stops, kill_tree
+from golf.run.bar import Progress
 
 OUT_OF_MEMORY = 3
 STOPPED = 130
@@ -36,7 +36,7 @@ class Supervisor:
         self.stopped_at = 0.0
         self.told = False  # whether the child knows
         self.process: subprocess.Popen | None = None
-        self.bar: ProgressBar | None = None
+        self.bar: Progress | None = None
         handle_stops(self.on_signal)
 
     def say(self, text: str) -> None:
@@ -64,7 +64,7 @@ class Supervisor:
         if self.stops:
             return STOPPED
         by_torchrun = "torch.distributed.run" in command
-        self.bar, self.told = ProgressBar(metrics), False
+        self.bar, self.told = Progress(metrics), False
         try:
             self.process = subprocess.Popen(
                 command,
@@ -124,10 +124,12 @@ class Supervisor:
                         selector.unregister(pipe)
                         whole, end, rest[pipe] = part, b"\n" if part else b"", b""
                     if whole or end:
+                        self.bar.heard(whole + end)
                         self.write(streams[pipe], for_people(whole + end))
                     if pipe is self.process.stderr:
                         errors.extend(whole.decode("utf-8", "replace").splitlines())
-                self.bar.tick()
+                if text := self.bar.tick():
+                    self.say(text)
         return list(errors)
 
     def on_signal(self, signum, frame) -> None:
@@ -176,86 +178,3 @@ def end_with_parent(signum: int):
         return None
     prctl = ctypes.CDLL(None).prctl
     return lambda: prctl(1, signum)  # 1: PR_SET_PDEATHSIG
-
-
-class ProgressBar:
-    """A bar on stderr, where that is a terminal, fed by what the run adds to metrics.jsonl."""
-
-    def __init__(self, metrics: Path):
-        self.metrics, self.offset = metrics, size(metrics)
-        self.budget = self.iterations = self.step = self.seconds = self.seen = 0.0
-        self.phase, self.loss, self.tqdm = "setup", "", None
-        if sys.stderr.isatty():
-            with suppress(ImportError, OSError):  # a bar is nice to have
-                from tqdm import tqdm
-
-                shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
-                self.tqdm = tqdm(total=1.0, desc=self.phase, bar_format=shape, leave=False)
-
-    def tick(self) -> None:
-        if self.tqdm is None:
-            return
-        for event in self.new_events():
-            self.take(event)
-        self.tqdm.n = max(self.tqdm.n, self.fraction())
-        self.tqdm.set_description_str(self.phase, refresh=False)
-        self.tqdm.set_postfix_str(self.loss, refresh=False)
-        self.refresh()
-
-    def new_events(self) -> list[dict]:
-        """Whole lines added since the last call."""
-        try:
-            with self.metrics.open("rb") as file:
-                file.seek(self.offset)
-                whole, end, _ = file.read().rpartition(b"\n")
-        except OSError:  # not there yet, or not to be read: the bar stands still
-            return []
-        self.offset += len(whole) + len(end)
-        return [parse_json(line) for line in whole.splitlines()]
-
-    def take(self, event: dict) -> None:
-        kind = dig(event, "event")
-        if kind == "start":
-            self.budget = number(dig(event, "config", "MAX_WALLCLOCK_SECONDS")) or 0.0
-            self.iterations = number(dig(event, "config", "ITERATIONS")) or 0.0
-        elif kind == "step":
-            self.phase, self.seen = "train", time.monotonic()
-            self.step = number(dig(event, "step")) or 0.0
-            self.seconds = number(dig(event, "train_seconds")) or 0.0
-            self.loss = f"step {self.step:.0f} loss {number(dig(event, 'train_loss')) or 0:.3f}"
-        self.phase = {"train_end": "pack", "export": "score"}.get(kind, self.phase)
-
-    def fraction(self) -> float:
-        """How much of the training is done, 0 to 1: of the time budget or of the steps, the larger."""
-        if self.phase in ("setup", "pack", "score"):
-            return 0.0 if self.phase == "setup" else 1.0
-        seconds = self.seconds + time.monotonic() - self.seen
-        parts = [seconds / self.budget] if self.budget else []
-        parts += [self.step / self.iterations] if self.iterations else []
-        return min(1.0, max(parts, default=0.0))
-
-    def clear(self) -> None:
-        self.draw("clear")
-
-    def refresh(self) -> None:
-        self.draw("refresh")
-
-    def close(self) -> None:
-        self.draw("close")
-
-    def draw(self, how: str) -> None:
-        """tqdm's method `how`; where the terminal is gone there is no bar any more."""
-        try:
-            if self.tqdm:
-                getattr(self.tqdm, how)()
-        except OSError:
-            self.tqdm.disable = True  # nor at exit
-            self.tqdm = None
-
-
-def size(path: Path) -> int:
-    """Bytes of a file, 0 where there is none."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

@@ -17,8 +17,8 @@ from golf.core import envfile, size, trainers
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number
 from golf.core.paths import REPO, path_argument, shown
+from golf.core.units import duration
 from golf.see import history
-from golf.see.runs import duration
 
 STEPS = (24, 16, 12, 8, 6, 4, 3, 2, 1)
 TIMED, TRIAL_TARGETS = 20, 16384

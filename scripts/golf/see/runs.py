@@ -13,6 +13,7 @@ from pathlib import Path
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number, parse_json
 from golf.core.paths import REPO, path_argument, shown
+from golf.core.units import amount, duration
 from golf.see import history
 from golf.see.history import History
 
@@ -84,19 +85,3 @@ def plain(text: str, limit: int) -> str:
     """Text for one line of a terminal."""
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def amount(count: float) -> str:
-    """3,280,000 as 3.28M."""
-    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= unit:
-            return f"{count / unit:.3g}{name}" if count < 1000 * unit else f"{count / unit:,.0f}{name}"
-    return f"{count:.0f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as 45s, 2m30s or 1h05m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    return f"{whole // 60}m{whole % 60:02}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02}m"

@@ -12,9 +12,9 @@ import time
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number
 from golf.core.paths import REPO, path_argument
+from golf.core.units import amount, duration
 from golf.see import history
 from golf.see.history import History
-from golf.see.runs import amount, duration
 
 EVERY_SECONDS = {True: 2.0, False: 15.0}  # a terminal, a file
 HEIGHT = 12

@@ -1,0 +1,19 @@
+"""Figures as people read them."""
+
+from __future__ import annotations
+
+
+def amount(count: float) -> str:
+    """3,280,000 as 3.28M."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            return f"{count / unit:.3g}{name}" if count < 1000 * unit else f"{count / unit:,.0f}{name}"
+    return f"{count:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 45s, 2m30s or 1h05m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    return f"{whole // 60}m{whole % 60:02}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02}m"

@@ -1,0 +1,135 @@
+"""How far a run is: a bar on a terminal, or a line where nothing was said for a while."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from golf.core.json_io import dig, number, parse_json
+from golf.core.units import amount, duration
+
+PHASES = {"setup": "set-up", "train": "training", "pack": "packing", "score": "scoring"}
+SILENT_SECONDS = 15.0
+SCORING = re.compile(rb"scoring:(\d+)/(\d+) ")
+OF_OLD = 0.9  # of the smoothed loss, kept at every step that is logged
+
+
+class Progress:
+    """Fed by what the run adds to metrics.jsonl, and by the lines that it prints."""
+
+    def __init__(self, metrics: Path, clock=time.monotonic):
+        self.metrics, self.offset, self.clock = metrics, size(metrics), clock
+        self.budget = self.iterations = self.step = self.seconds = self.rate = self.scored = 0.0
+        self.phase, self.loss, self.bar = "setup", None, None
+        self.began = self.seen = self.spoken = clock()  # of the phase, the last step, the last output
+        if sys.stderr.isatty():
+            with suppress(ImportError, OSError):  # a bar is nice to have
+                from tqdm import tqdm
+
+                shape = "{desc} {percentage:3.0f}%|{bar}| {elapsed} in all{postfix}"
+                self.bar = tqdm(total=1.0, desc=self.title(), bar_format=shape, leave=False)
+
+    def tick(self) -> str:
+        """Moves the bar; without one, what to say where nothing was said for SILENT_SECONDS."""
+        for event in self.new_events():
+            self.take(event)
+        if self.bar is None:
+            if self.clock() - self.spoken < SILENT_SECONDS:
+                return ""
+            self.spoken = self.clock()
+            return f"{self.title()} {100 * self.fraction():.0f}%, {self.status()}"
+        self.bar.n = self.fraction()
+        self.bar.set_description_str(self.title(), refresh=False)
+        self.bar.set_postfix_str(self.status(), refresh=False)
+        self.refresh()
+        return ""
+
+    def heard(self, output: bytes) -> None:
+        """The run printed this."""
+        self.spoken = self.clock()
+        for done, count in SCORING.findall(output):
+            self.scored = int(done) / max(int(count), 1)
+
+    def new_events(self) -> list[dict]:
+        """Whole lines added since the last call."""
+        try:
+            with self.metrics.open("rb") as file:
+                file.seek(self.offset)
+                whole, end, _ = file.read().rpartition(b"\n")
+        except OSError:  # not there yet, or not to be read: the bar stands still
+            return []
+        self.offset += len(whole) + len(end)
+        return [parse_json(line) for line in whole.splitlines()]
+
+    def take(self, event: dict) -> None:
+        kind = dig(event, "event")
+        if kind == "start":
+            self.budget = number(dig(event, "config", "MAX_WALLCLOCK_SECONDS")) or 0.0
+            self.iterations = number(dig(event, "config", "ITERATIONS")) or 0.0
+        elif kind == "step":
+            self.seen, self.step = self.clock(), number(dig(event, "step")) or 0.0
+            self.seconds = number(dig(event, "train_seconds")) or 0.0
+            self.rate = (number(dig(event, "tokens")) or 0.0) / self.seconds if self.seconds else 0.0
+            loss = number(dig(event, "train_loss"))
+            if loss is not None:
+                self.loss = loss if self.loss is None else OF_OLD * self.loss + (1 - OF_OLD) * loss
+        phase = {"step": "train", "train_end": "pack", "export": "score"}.get(kind, self.phase)
+        if phase != self.phase:
+            self.phase, self.began = phase, self.clock()
+
+    def elapsed(self) -> float:
+        """Seconds that this phase has taken; of training, by its own clock."""
+        if self.phase == "train":
+            return self.seconds + self.clock() - self.seen
+        return self.clock() - self.began
+
+    def fraction(self) -> float:
+        """How much of the phase is done, 0 to 1; of training, by time budget or steps, the larger."""
+        if self.phase != "train":
+            return min(1.0, self.scored) if self.phase == "score" else 0.0
+        parts = [self.elapsed() / self.budget] if self.budget else []
+        parts += [self.step / self.iterations] if self.iterations else []
+        return min(1.0, max(parts, default=0.0))
+
+    def title(self) -> str:
+        """As `2/4 training`."""
+        return f"{list(PHASES).index(self.phase) + 1}/{len(PHASES)} {PHASES[self.phase]}"
+
+    def status(self) -> str:
+        """How long it took and will take; of training, step, smoothed loss and speed too."""
+        parts, part = [duration(self.elapsed())], self.fraction()
+        if part > 0:
+            parts.append(f"{duration(self.elapsed() * (1 - part) / part)} left")
+        if self.phase == "train":
+            parts += [f"step {self.step:,.0f}"] + ([f"loss {self.loss:.3f}"] if self.loss is not None else [])
+            parts += [f"{amount(self.rate)} tokens/s"]
+        return ", ".join(parts)
+
+    def clear(self) -> None:
+        self.draw("clear")
+
+    def refresh(self) -> None:
+        self.draw("refresh")
+
+    def close(self) -> None:
+        self.draw("close")
+
+    def draw(self, how: str) -> None:
+        """tqdm's method `how`; where the terminal is gone there is no bar any more."""
+        try:
+            if self.bar:
+                getattr(self.bar, how)()
+        except OSError:
+            self.bar.disable = True  # nor at exit
+            self.bar = None
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

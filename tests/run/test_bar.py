@@ -1,0 +1,114 @@
+"""How far a run is, told from what it writes."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from golf.run.bar import SILENT_SECONDS, Progress
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def bar(tmp_path, clock):
+    return Progress(tmp_path / "metrics.jsonl", clock)
+
+
+def write(bar, *events):
+    with bar.metrics.open("a") as file:
+        file.writelines(json.dumps(event) + "\n" for event in events)
+
+
+START = {"event": "start", "config": {"MAX_WALLCLOCK_SECONDS": 100.0, "ITERATIONS": 0}}
+
+
+def step(number, seconds, loss=4.0):
+    return {
+        "event": "step",
+        "step": number,
+        "train_seconds": seconds,
+        "tokens": 1000 * number,
+        "train_loss": loss,
+    }
+
+
+def test_nothing_is_said_before_it_was_silent_for_a_while(bar, clock):
+    clock.now += SILENT_SECONDS - 1
+    assert bar.tick() == ""
+    clock.now += 1
+    assert bar.tick() == "1/4 set-up 0%, 15s" and bar.tick() == ""
+    clock.now += SILENT_SECONDS
+    bar.heard(b"a line\n")
+    assert bar.tick() == ""
+
+
+def test_training_has_step_smoothed_loss_speed_and_time_left(bar, clock):
+    write(bar, START, step(1, 10.0, 8.0), step(2, 20.0, 4.0))
+    assert bar.tick() == ""
+    clock.now += SILENT_SECONDS
+    assert bar.tick() == "2/4 training 35%, 35s, 1m05s left, step 2, loss 7.600, 100 tokens/s"
+
+
+def test_a_step_limit_counts_where_it_comes_first(bar):
+    write(bar, {**START, "config": {"MAX_WALLCLOCK_SECONDS": 1000.0, "ITERATIONS": 4}}, step(3, 30.0))
+    bar.tick()
+    assert bar.fraction() == 0.75 and "10s left" in bar.status()
+
+
+def test_packing_and_scoring_have_clocks_of_their_own(bar, clock):
+    write(bar, START, step(9, 99.0), {"event": "train_end"})
+    clock.now += 60
+    bar.tick()
+    clock.now += SILENT_SECONDS
+    assert bar.tick() == "3/4 packing 0%, 15s"
+    write(bar, {"event": "export"})
+    bar.tick()
+    clock.now += 30
+    bar.heard(b"scoring:16384/65536 seconds_left:90\n")
+    assert (bar.title(), bar.fraction(), bar.status()) == ("4/4 scoring", 0.25, "30s, 1m30s left")
+
+
+def test_torn_and_odd_lines_do_no_harm(bar):
+    bar.metrics.write_text('[]\nnull\n{"event": "step", "step": "x", "train_loss": null}\n{"event": "trai')
+    bar.tick()
+    assert bar.phase == "train" and bar.fraction() == 0.0 and bar.status()
+
+
+def test_a_terminal_gets_a_bar_and_one_that_is_gone_ends_nothing(tmp_path, clock, monkeypatch):
+    class Terminal:
+        def __init__(self):
+            self.text, self.gone = "", False
+
+        def isatty(self):
+            return True
+
+        def write(self, text):
+            if self.gone:
+                raise OSError(28, "No space left on device")
+            self.text += text
+
+        def flush(self):
+            self.write("")
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    bar = Progress(tmp_path / "metrics.jsonl", clock)
+    write(bar, START, step(5, 50.0))
+    clock.now += SILENT_SECONDS
+    assert bar.tick() == "" and "2/4 training" in terminal.text and "step 5" in terminal.text
+    terminal.gone = True
+    bar.tick()
+    bar.close()
+    assert bar.bar is None
