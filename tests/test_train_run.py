@@ -946,6 +946,7 @@ def test_a_stop_cuts_periodic_validation_short_and_saves(tmp_path):
     assert result.checkpoint["step"] == result.events("train_end")[0]["step"] == 3
 
 
+@pytest.mark.slow  # a process of its own
 def test_nohup_holds(tmp_path):
     """SIGHUP that was ignored at the start stays so."""
     code = (

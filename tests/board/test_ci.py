@@ -383,7 +383,7 @@ def test_a_file_that_the_checkout_lacks(pull, inside, capsys):
     assert ("checkout", f"{X}/more.py") in remarks(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("count", [600, 3000])
+@pytest.mark.parametrize("count", [600, pytest.param(3000, marks=pytest.mark.slow)])
 def test_many_files_are_a_few_lines(pull, inside, capsys, count):
     folder = pull.add("x")
     for i in range(count):

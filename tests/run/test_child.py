@@ -171,6 +171,7 @@ def test_reader_that_goes_away_ends_no_run(tiny_repo):
     assert runlog.read_run(tiny_repo / "runs/one")["end"]["exit_code"] == 0
 
 
+@pytest.mark.slow
 def test_several_processes_go_through_torchrun(tiny_repo):
     done = golf(tiny_repo, RUN_ID="one", NPROC_PER_NODE="2")
     assert done.returncode == 0, done.stderr
