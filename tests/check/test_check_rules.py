@@ -422,7 +422,7 @@ def test_record_needs_a_folder_without_findings(folder, capsys):
 
     assert main(args) == 0 and "NEEDS-HUMAN record" in capsys.readouterr().out
     top(val_bpb=1.0)(folder)
-    assert main(args) == 1 and "FAIL record: not asked" in capsys.readouterr().out
+    assert main(args) == 1 and "FAIL record: not tested" in capsys.readouterr().out
 
 
 def test_record_shows_the_table_of_seeds(folder, capsys):

@@ -62,7 +62,7 @@ def readme(folder: Folder) -> None:
         folder.fail("file-role", "README.md holds NUL bytes; save it as UTF-8 text")
     words, idea = (submission.plain_words(one) for one in (text, submission.IDEA))
     if not {*words} - {*submission.LATER, *submission.UNWRITTEN} or " ".join(idea) in " ".join(words):
-        folder.fail("placeholder", "README.md says nothing of the idea yet; write what is new, why")
+        folder.fail("placeholder", "README.md does not describe the idea yet; write what is new and why")
 
 
 def date(folder: Folder) -> None:
@@ -73,14 +73,14 @@ def date(folder: Folder) -> None:
     try:
         claimed = datetime.date.fromisoformat(text)
     except ValueError:
-        folder.fail("date", f"date {text} is no day of the calendar; state the day of the run")
+        folder.fail("date", f"date {text} does not exist; state the day of the run")
         return
     today = datetime.datetime.now(datetime.timezone.utc).date()
     if claimed > today + datetime.timedelta(days=1):
-        folder.fail("date", f"date {text} is to come, here it is {today}; state the day of the run")
+        folder.fail("date", f"date {text} is in the future, today is {today}; state the day of the run")
     opened = folder.track.get("opened")
     if opened is not None and text < opened:
-        folder.fail("date", f"date {text} is before {opened}, when the track began; state the day of the run")
+        folder.fail("date", f"date {text} is before the track opened, {opened}; state the day of the run")
 
 
 # ---- Track, lane, data

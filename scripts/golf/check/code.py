@@ -48,7 +48,7 @@ def code(folder: Folder) -> None:
     """Checks every Python file: it compiles; findings list what a reviewer must see."""
     paths = [path for path in folder.files if path.endswith(".py")]
     if len(paths) > FILES_LIMIT:
-        text = f"{len(paths)} Python files; put it into {FILES_LIMIT} at most, which people can read"
+        text = f"{len(paths)} Python files; put it into {FILES_LIMIT} at most, so that people can read it"
         folder.fail("code-syntax", text)
     size = sum(folder.files[path] for path in paths)
     if size > SOURCE_LIMIT:
@@ -68,7 +68,7 @@ def code(folder: Folder) -> None:
             sums.add(totals(source, ast.parse(source)))
     for name, (found, most) in sums.over().items():
         text = f"the code holds {found:,} {MEANING[name]}, over {most:,} for its size"
-        folder.human("code-opaque", f"{text}: data in the guise of code? weights go into the artifact")
+        folder.human("code-opaque", f"{text}: is it data disguised as code? weights belong in the artifact")
 
 
 def check_packed(folder: Folder, path: str) -> bytes | None:
@@ -92,7 +92,7 @@ def parse(folder: Folder, path: str) -> ast.Module | None:
     source = folder.read(path)
     faults = dict(faults_of(source))
     if faults:
-        text = "plain UTF-8, one line under another, nothing invisible, names in ASCII"
+        text = "plain UTF-8, short lines, no invisible characters, names in ASCII"
         folder.fail("code-text", f"{quoted(path)}: {show(faults)}; write it as {text}")
     try:
         with warnings.catch_warnings():
@@ -123,11 +123,11 @@ def check_tree(folder: Folder, path: str, tree: ast.Module, modules: Modules) ->
         folder.add(level, rule, f"{quoted(path)} {meaning}: {show(lines)}")
     lines = {line: "gradient" for line in validation_gradients(tree)}
     if lines:
-        text = "validation tokens may reach an optimizer; only targets already scored may teach"
+        text = "validation tokens may reach an optimizer; a model may learn only from targets already scored"
         folder.human("code-val", f"{quoted(path)}: {text}: {show(lines)}")
     lines = dict(other_sources(tree, module_name(path)))
     if lines:
-        text = "what it scores may hang on more than the artifact and the text before"
+        text = "scores may depend on more than the artifact and the text so far"
         folder.human("code-val", f"{quoted(path)}: {text}: {show(lines)}")
     uncounted(folder, path, tree, "code-exec" in raised)
 

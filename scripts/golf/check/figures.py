@@ -117,10 +117,10 @@ def check_metrics(folder: Folder, seed: dict, metrics: str) -> None:
     if "sliding" in facts:
         check_targets(folder, facts["sliding"].get("targets"), metrics)
     if seed.get("segments") not in (None, dig(facts, "sliding", "segments")):
-        folder.fail("segments", f"{metrics}: the run's segments are others; state the run's")
+        folder.fail("segments", f"{metrics}: the run has other segments; state the run's")
     for name in ("name", "val_sha256", "tokenizer_sha256"):
         if "start" in facts and dig(facts, "start", "data", name) != dig(folder.claim, "data", name):
-            folder.fail("data", f"{metrics}: the run's {name} of data is another; state the run's")
+            folder.fail("data", f"{metrics}: the run's data has another {name}; state the run's")
 
 
 def check_events(folder: Folder, events: dict[str, list[dict]], metrics: str) -> None:
@@ -170,7 +170,7 @@ def check_budget(folder: Folder, name: str, value, who: str) -> None:
     """The time is within the track's budget, without tolerance; null means no budget."""
     seconds, budget = number(value), number(folder.track.get(name))
     if seconds is not None and (seconds < 0 or seconds == 0 and name == "train_seconds"):
-        folder.fail("time", f"{who}: {name} {seconds:.3f} is no time that passed; ship what was measured")
+        folder.fail("time", f"{who}: {name} {seconds:.3f} is not a possible time; state what was measured")
     elif seconds is not None and budget is not None and seconds > budget:
         folder.fail("time-budget", f"{who}: {name} {seconds:.3f} is over the track's {budget:g}; do less")
 

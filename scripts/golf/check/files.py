@@ -71,9 +71,11 @@ def scan_entry(folder: Folder, path: Path) -> bool:
     if is_folder:
         return not check_names.EDITORS_OWN.fullmatch(path.name)
     if stat.S_ISLNK(facts.st_mode):
-        folder.fail_file("file-link", relative, f"{quoted(relative)} is a link; put the file itself")
+        folder.fail_file(
+            "file-link", relative, f"{quoted(relative)} is a symbolic link; ship the file itself"
+        )
     elif not stat.S_ISREG(facts.st_mode):
-        folder.fail_file("file-kind", relative, f"{quoted(relative)} is no plain file; remove it")
+        folder.fail_file("file-kind", relative, f"{quoted(relative)} is not a regular file; remove it")
     elif facts.st_size > READ_LIMIT:
         text = f"{quoted(relative)} has {facts.st_size:,} bytes, too many to be read; ship less"
         folder.fail_file("file-large", relative, text)
@@ -86,7 +88,7 @@ def scan_entry(folder: Folder, path: Path) -> bool:
 def scan_mode(folder: Folder, path: str, facts: os.stat_result) -> None:
     """No hard links and no special mode bits: git keeps neither."""
     if facts.st_nlink > 1:
-        folder.fail("file-link", f"{quoted(path)} is a hard link, the same file as another; put a copy")
+        folder.fail("file-link", f"{quoted(path)} is a hard link to another file; ship a copy")
     if facts.st_mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX):
         folder.fail("file-mode", f"{quoted(path)} has a set-id or sticky bit; chmod 644")
     elif facts.st_mode & 0o111:

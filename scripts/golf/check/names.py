@@ -73,7 +73,7 @@ def counted_few(folder: Folder) -> None:
     counted = [path for path in folder.files if folder.counted(path)]
     if len(counted) + 1 > COUNTED_LIMIT:
         text = f"{len(counted)} files of the roles script and score, and the artifact"
-        folder.fail("file-count", f"{text}; put them into {COUNTED_LIMIT} at most, the artifact with them")
+        folder.fail("file-count", f"{text}; put them into {COUNTED_LIMIT} at most, including the artifact")
 
 
 RULES = (names_apart, counted_few)

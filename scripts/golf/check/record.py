@@ -25,14 +25,14 @@ def against_best(folder: Folder, is_valid: Callable[[Path, dict], bool]) -> list
     Returns the table of seeds and what the test says, as `golf.sh compare` shows it.
     """
     if not folder.ranked:
-        folder.fail("record", "records are made in the lane 'record'; choose it, or leave out --record")
+        folder.fail("record", "only the lane 'record' sets records; enter that lane, or leave out --record")
         return []
     if any(finding.level == FAIL for finding in folder.findings):
-        folder.fail("record", "not asked: the folder has findings FAIL; mend them first")
+        folder.fail("record", "not tested: the folder has FAIL findings; fix them first")
         return []
     best = best_entry(folder, is_valid) or baseline(folder, is_valid)
     if best is None:
-        text = "the track has no valid, complete record and no such baseline to beat; a reviewer decides"
+        text = "there is no valid, complete record or baseline to compare with; a reviewer decides"
         folder.human("record", text)
         return []
     try:

@@ -54,7 +54,7 @@ def seeds_alike(folder: Folder) -> None:
     """All seeds have the same script, data, configuration and segment bytes."""
     sizes = {tuple(size for _, size in found) for seed in folder.seeds() if (found := submission.parts(seed))}
     if len(sizes) > 1:
-        folder.fail("segments", "the seeds differ in the bytes of their segments, which are of the same text")
+        folder.fail("segments", "the seeds' segments differ in bytes although the text is the same")
     starts = {path: events["start"][-1] for path, events in runs(folder).items() if "start" in events}
     for path, start in list(starts.items())[1:]:
         first_path, first = next(iter(starts.items()))
@@ -170,7 +170,7 @@ def check_shell(folder: Folder, text: str, env: dict) -> None:
     except ValueError:
         given, words = {}, []
     if ACTIVE.search(text) and submission.command_line(given, words) != text:
-        text = f"command holds what a shell acts on; write {COMMAND_SHAPE}, odd values in quotes"
+        text = f"command contains shell syntax; write {COMMAND_SHAPE}, odd values in quotes"
         folder.fail("command", text)
     for name in sorted({n for n in (*env, *given) if STARTING.fullmatch(n)}):
         folder.fail("env", f"{quoted(name)} changes how programs start; leave it out")
