@@ -81,3 +81,17 @@ def test_configs_are_listed():
     for name in sorted(files()):
         if re.fullmatch(r"configs/[^/]+\.env", name):
             assert f"| `{name.removeprefix('configs/')}` |" in readme, name
+
+
+def test_the_tools_are_listed_file_by_file():
+    """CONTRIBUTING.md's tree has each file of scripts/golf once, and no other."""
+    page = (REPO / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## The files of scripts/golf\n")[1]
+    found, folders = [], []
+    for line in page.strip("\n").splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2 - 2
+        name = line.split()[0]
+        folders = [*folders[:depth], name.strip("/")]
+        if not name.endswith("/"):
+            found.append("/".join(folders))
+    tools = [n.removeprefix("scripts/golf/") for n in files() if n.startswith("scripts/golf/")]
+    assert sorted(found) == sorted(n for n in tools if not n.endswith("__init__.py")), "CONTRIBUTING.md"
