@@ -26,3 +26,16 @@ def test_what_a_summary_lacks_is_left_out(tmp_path):
     ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, events)))
     assert [line.split()[0] for line in report.summary(tmp_path)] == ["score", "files"]
+
+
+def test_unpacked_stands_beside_packed_where_the_final_weights_were_validated(tmp_path):
+    val = {"event": "val", "step": 9, "targets": 640, "val_bpb": 1.5}
+    rest = [
+        {"event": "train_end", "step": 9},
+        {"event": "score", "kind": "roundtrip", "targets": 640, "val_bpb": 1.5125},
+    ]
+    for change, expected in (({}, ["packing  val_bpb 1.5000 unpacked, 1.5125 packed"]), ({"step": 8}, []),
+                             ({"targets": 9}, [])):  # fmt: skip
+        (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, [{**val, **change}, *rest])))
+        lines = [line for line in report.summary(tmp_path) if line.startswith("packing")]
+        assert [line.partition(" (")[0] for line in lines] == expected

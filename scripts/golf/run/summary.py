@@ -44,6 +44,8 @@ def summary(run_dir: Path, expect: str | None = None) -> list[str]:
     notes = dig(score, "notes")
     if isinstance(notes, list) and notes:
         lines.append(f"noted    {'; '.join(map(in_words, notes))}")
+    if unpacked := unpacked_score(facts):
+        lines.append(unpacked)
     names = ("bytes_total", "bytes_code", "bytes_model", "cap", "headroom")
     total, code, model, cap, room = (number(dig(export, name)) for name in names)
     if None not in (total, code, model):
@@ -58,6 +60,18 @@ def summary(run_dir: Path, expect: str | None = None) -> list[str]:
         lines.append(f"seconds  {text}; on {dig(facts, 'start', 'hardware')}")
     lines.append(f"files    {shown(run_dir)}/ (train.log, metrics.jsonl, the artifact, the script)")
     return lines
+
+
+def unpacked_score(facts: dict[str, dict]) -> str:
+    """What packing cost, where the last validation (VAL_LOSS_EVERY) measured the final weights."""
+    val, packed = facts.get("val"), facts.get("roundtrip")
+    final = dig(val, "step") == dig(facts, "train_end", "step") and dig(val, "targets") == dig(
+        packed, "targets"
+    )
+    before, after = number(dig(val, "val_bpb")), number(dig(packed, "val_bpb"))
+    if not final or before is None or after is None:
+        return ""
+    return f"packing  val_bpb {before:.4f} unpacked, {after:.4f} packed (windows as trained): {after - before:+.4f}"
 
 
 def headline(run_dir: Path) -> str:
