@@ -71,7 +71,8 @@ def unpacked_score(facts: dict[str, dict]) -> str:
     before, after = number(dig(val, "val_bpb")), number(dig(packed, "val_bpb"))
     if not final or before is None or after is None:
         return ""
-    return f"packing  val_bpb {before:.4f} unpacked, {after:.4f} packed (windows as trained): {after - before:+.4f}"
+    figures = f"{before:.4f} unpacked, {after:.4f} packed (windows as trained)"
+    return f"packing  val_bpb {figures}: {after - before:+.4f}"
 
 
 def headline(run_dir: Path) -> str:
