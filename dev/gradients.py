@@ -6,6 +6,7 @@ with the trainer's attention and with PyTorch's kernel. docs/floors.md has figur
 
 import os
 import sys
+from dataclasses import replace
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -25,7 +26,7 @@ def gradients(model, tokens, attend):
     """Of one batch: kind -> float32 [all its weights]."""
     T.attend = attend  # traced anew, since compiled code guards it
     model.zero_grad()
-    model.loss(tokens, T.rope_tables(model.k, model.k.train_seq_len, "cpu", model.dtype)).backward()
+    model.loss(tokens).backward()
     grads = {name: p.grad.flatten() for name, p in model.named_parameters()}
     return {
         kind: torch.cat([g for name, g in grads.items() if any(part in name for part in parts)])
@@ -34,7 +35,7 @@ def gradients(model, tokens, attend):
 
 
 k = T.load_scorer(sys.argv[1], "cpu").model.k
-data = T.TrainData(T.read_knobs(os.environ)._replace(train_seq_len=k.train_seq_len), torch.device("cpu"))
+data = T.TrainData(replace(T.read_knobs(os.environ), train_seq_len=k.train_seq_len), torch.device("cpu"))
 models = []
 for dtype in (torch.float32, torch.bfloat16):
     models.append(T.load_scorer(sys.argv[1], "cpu", dtype).model.train())

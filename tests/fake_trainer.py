@@ -40,7 +40,8 @@ KNOBS = {
     "TOKENIZER_PATH": ("data/tokenizers/tiny.model", "tokenizer"),
     "ITERATIONS": ("0", "step limit"),
     "MAX_WALLCLOCK_SECONDS": ("60", "budget"),
-    "TRAIN_SEQ_LEN": ("512", "sequence (also TRAIN_MAX_SEQ_LEN)"),
+    "TRAIN_SEQ_LEN": ("512", "tokens of a sequence"),
+    "TRAIN_MAX_SEQ_LEN": ("512", "another name of TRAIN_SEQ_LEN"),
     "MICRO_BATCH_TOKENS": ("4096", "tokens a forward pass"),
     "MODEL_DIM": ("192", "width"),
     "ARTIFACT_CAP_BYTES": ("20000", "cap"),
@@ -184,7 +185,7 @@ class Run:
 
 def main() -> int:
     if "--knobs" in sys.argv:
-        print("\n".join(f"{name}\t{default}\t{text}" for name, (default, text) in KNOBS.items()))
+        print("\n".join(f"{name:24} {default!r:32} # {text}" for name, (default, text) in KNOBS.items()))
         return 0
     run = Run({name: os.environ.get(name, default) for name, (default, _) in KNOBS.items()})
     run.line(SOURCE)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import platform
 import signal
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -47,9 +47,9 @@ def trainer_process(folder: Path, env: dict):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(M.sys, "argv", ["train_gpt_mlx.py"])
-        for name in list(os.environ):
-            if name.lower() in M.KNOBS or name == "TRAIN_MAX_SEQ_LEN":
-                patch.delenv(name)
+        for knob in fields(M.Knobs):
+            patch.delenv(knob.name.upper(), raising=False)
+        patch.delenv("TRAIN_MAX_SEQ_LEN", raising=False)
         for name, value in env.items():
             patch.setenv(name, value)
         try:

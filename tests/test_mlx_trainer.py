@@ -34,7 +34,7 @@ def log_softmax(logits):
     dict(TRAIN_SEQ_LEN=300, NUM_KV_HEADS=2, MLP_MULT="2.5"), dict(TRAIN_SEQ_LEN=140),
 ], ids=str)  # fmt: skip
 def test_logits_are_the_twins(changes):
-    model, twin = twin_of(**changes)
+    model, twin = twin_of(EVAL_SEQ_LEN=300, **changes)
     tokens = kit.random_tokens(300)
     got, expected = logits_of(model, tokens), twin_logits(twin, tokens)
     assert got.std() > 0.1 and np.abs(log_softmax(got) - expected).max() < 1e-3
@@ -138,7 +138,7 @@ def test_on_a_gpu_passes_are_as_large_as_memory_allows(tmp_path, monkeypatch):
         for fits, micro in ((0.5, 1), (6, 4), (1000, 64)):
             info = dict(max_recommended_working_set_size=int(2 * fits * taken))
             monkeypatch.setattr(M.mx, "device_info", lambda info=info: info)
-            assert M.pass_sequences(run) == micro
+            assert run.pick_micro_batch() == micro
 
 
 def test_warm_up_leaves_no_trace(tmp_path):
@@ -165,8 +165,8 @@ def test_memory_is_flat_over_fifty_validation_batches():
     for batches in (1, 5, 50):
         tokens = kit.random_tokens(64 * batches + 1)
         stream = M.Stream(tokens, np.ones(64 * batches, np.int64), {})
-        M.score_stream(scorer, stream, M.Log(None))
-        peaks.append(peak_of(lambda stream=stream: M.score_stream(scorer, stream, M.Log(None))))
+        M.score_stream(scorer, stream)
+        peaks.append(peak_of(lambda stream=stream: M.score_stream(scorer, stream)))
         held.append(mx.get_active_memory())
     # a pass more or less may be under way: one that grew would be at fifty times the first
     assert peaks[2] < 2 * peaks[0] and held[2] <= held[0] * 1.01
@@ -205,7 +205,7 @@ def test_an_artifact_of_either_scores_the_same_in_both(packs, tmp_path):
     bpb = []
     for trainer, dtype in ((T, torch.float32), (M, mx.float32), (M, mx.bfloat16))[: 3 if packs is M else 2]:
         scorer = trainer.load_scorer(path, "cpu", dtype=dtype, batch_tokens=2048)
-        bpb.append(trainer.score_stream(scorer, stream, M.Log(None))["val_bpb"])
+        bpb.append(trainer.score_stream(scorer, stream)["val_bpb"])
     assert bpb[0] > 1 and abs(bpb[0] - bpb[1]) < 0.0005 and abs(bpb[0] - bpb[-1]) < 0.003
 
 
@@ -255,7 +255,7 @@ def resized(blob: bytes, change) -> bytes:
     text = json.dumps(header).encode()
     payload = struct.pack("<I", len(text)) + text + payload[at:]
     coded = M.zlib.compress(payload)
-    return M.PREFIX.pack(M.MAGIC, M.FORMAT, M.ZLIB, len(payload), M.zlib.crc32(coded)) + coded
+    return M.PREFIX.pack(M.MAGIC, M.FORMAT, 1, len(payload), M.zlib.crc32(coded)) + coded
 
 
 @pytest.mark.parametrize("change", [
@@ -382,7 +382,7 @@ def test_without_a_compiler_it_runs_uncompiled_unless_told_not_to(tmp_path, monk
         pass
     with monkeypatch.context() as patch:  # a CPU stands in for a GPU
         patch.setattr(M, "pick_dtype", lambda: mx.float32)
-        patch.setattr(M, "pass_sequences", lambda run: 4)
+        patch.setattr(M.Run, "pick_micro_batch", lambda run: 4)
         real = M.warm_up
 
         def warm_up(run):

@@ -87,6 +87,37 @@ def test_parse_and_serialize_are_inverse(bits, changes):
     assert config["model_dim"] == 16 and config["eval_stride"] == 8
 
 
+def test_the_coder_is_chosen_named_and_read_back(tmp_path):
+    by = {coder: artifact_of(COMPRESSOR=coder)[0] for coder in T.CODERS[1:]}
+    assert set(by) == {"zlib", "brotli"} and [by[coder][6] for coder in ("zlib", "brotli")] == [1, 2]
+    parsed = {coder: T.parse(blob) for coder, blob in by.items()}
+    assert T.serialize(*parsed["zlib"], "brotli") == by["brotli"]
+    assert T.serialize(*parsed["brotli"]) == by["zlib"]
+    scorers = [T.load_scorer(saved(tmp_path, blob), "cpu", torch.float32) for blob in by.values()]
+    rows = [scorer.log_probs(random_tokens(40)) for scorer in scorers]
+    assert torch.equal(*rows)
+
+
+def test_brotli_is_imported_only_when_used_and_told_before_step_1(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "brotli", None)
+    result = kit.run_main(tmp_path, COMPRESSOR="brotli")
+    kit.assert_refused(result, "brotli", "pip install -r requirements-cuda.txt")
+    assert kit.run_main(tmp_path, ITERATIONS=1).code == 0
+
+
+def test_a_brotli_bomb_is_small_work(tmp_path):
+    import brotli
+
+    coded = brotli.compress(bytes(200 << 20), quality=1)
+    blob = container(b"", stated=5000, coded=coded)
+    path = saved(tmp_path, blob[:6] + b"\2\0" + blob[8:])
+    tracemalloc.start()
+    with pytest.raises(T.UserError, match="stated length"):
+        T.load_scorer(path, "cpu")
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 def test_weights_come_back_nearly_as_they_were(bits, tmp_path):
     blob, step, model = artifact_of(QUANT_BITS=bits, TIE_EMBEDDINGS=0)
@@ -214,7 +245,7 @@ def test_load_scorer_reads_the_artifact_alone(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(value))
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     opened = []
-    for function in ("open_shards", "read_stream", "piece_table"):
+    for function in ("open_shard", "read_stream", "count_bytes"):
         monkeypatch.setattr(T, function, lambda *_: opened.append(1))
     scorer = T.load_scorer(path.name, "cpu", torch.float32)
     assert not opened and (scorer.seq_len, scorer.stride) == (32, 8)
@@ -277,11 +308,6 @@ def bomb(stated):
     return container(b"", stated=stated, coded=coded)
 
 
-def long_header(header):
-    """Valid, but a small file may unpack to lists that fill the memory."""
-    return json.dumps(header, separators=(",", ":")).encode()[:-1] + b" " * (1 << 22) + b"}"
-
-
 def deep(header):
     return b'{"config":' + b"[" * 200_000 + b"]" * 200_000 + b',"tensors":[]}'
 
@@ -298,11 +324,6 @@ def dropped(header):
     header["tensors"].pop(0)
 
 
-def named_twice(header):
-    text = json.dumps(header, separators=(",", ":"))
-    return text.replace('"config":', '"config":"a secret","config":', 1).encode()
-
-
 def twice(header):
     header["tensors"].append(header["tensors"][-1])
 
@@ -314,9 +335,6 @@ HOSTILE = {
     "cut in half": lambda: GOOD["blob"][: len(GOOD["blob"]) // 2],
     "last byte gone": lambda: GOOD["blob"][:-1],
     "a byte after what is coded": lambda: container(b"", coded=GOOD["blob"][20:] + b"x", stated=GOOD["size"]),
-    "a header with a space": lambda: with_header(lambda h: json.dumps(h).encode() + b" "),
-    "a header of three": lambda: with_header(lambda h: h.update(note="a secret")),
-    "a name of the header twice": lambda: with_header(named_twice),
     "one byte more": lambda: GOOD["blob"] + b"x",
     "a bit flipped": lambda: GOOD["blob"][:500] + bytes([GOOD["blob"][500] ^ 4]) + GOOD["blob"][501:],
     "wrong magic": lambda: container(b"1234", magic=b"PK\3\4"),
@@ -335,7 +353,6 @@ HOSTILE = {
     "no JSON": lambda: with_header(lambda h: b"{" * 9),
     "no text": lambda: with_header(lambda h: b"\xff\xfe" * 9),
     "deep JSON": lambda: with_header(deep),
-    "a header of over 4 MiB": lambda: with_header(long_header),
     "a list": lambda: with_header(lambda h: b"[1, 2]"),
     "no tensors": lambda: with_header(lambda h: b'{"config": {}}'),
     "tensors misspelt": lambda: with_header(misspelt),

@@ -198,15 +198,11 @@ def test_a_symbol_in_brackets_is_no_text_if_the_user_defined_it(name, is_mark, t
     texts = [f"{text} {name} {name}" for text in NUMBERS]
     for symbols, expected in (([name], is_mark), ([], False)):
         tokenizer, _ = trained_tokenizer(tmp_path, texts, user_defined_symbols=symbols)
-        special = dict(zip(map(tokenizer.id_to_piece, range(420)), T.piece_table(tokenizer)[2]))
+        special = {
+            tokenizer.id_to_piece(i): T.is_special(tokenizer, i, tokenizer.serialized_model_proto())
+            for i in range(420)
+        }
         assert special.get(name, False) == expected, symbols
-
-
-def test_a_stream_whose_text_has_other_bytes_is_refused(tmp_path):
-    """A byte piece alone is U+FFFD when it is decoded: three bytes, counted as one."""
-    write_shard(tmp_path / "fineweb_val_000000.bin", [BOS, 300, 234, 300, BOS, 300, 301, BOS, 300])
-    with pytest.raises(T.UserError, match=r"1 of \d documents have other bytes.*TOKENIZER_PATH"):
-        T.read_stream(knobs(DATA_PATH=tmp_path, VAL_MAX_TOKENS=0))
 
 
 def test_a_stream_may_be_cut_within_a_character(tmp_path, tokenizer):
@@ -369,17 +365,16 @@ def too_many(data):
 
 
 BAD_DATA = {
-    link_to_nothing: ("fineweb_train_000002.bin", "No such file", "put it back"),
+    link_to_nothing: ("fineweb_train_000002.bin", "No such file", "check it"),
     a_folder: ("fineweb_train_000002.bin", "Is a directory"),
     mapped_badly: ("fineweb_train_000000.bin", "No such device"),
-    unreadable: ("fineweb_train_000000.bin", "Permission denied", "change its permissions"),
-    too_many: ("fineweb_train_000000.bin", "ulimit -n"),
+    unreadable: ("fineweb_train_000000.bin", "Permission denied", "its permissions"),
+    too_many: ("fineweb_train_000000.bin", "Too many open files"),
     no_shards: (
         "data",
         "fineweb_train_*.bin",
-        "DATA_PATH=data/datasets/sample_sp1024",
-        "python3 data/cached_challenge_fineweb.py --variant sp1024",
-        "python3 data/build_sample_dataset.py",
+        "DATA_PATH",
+        "data/README.md",
     ),
     no_validation: ("data", "fineweb_val_*.bin"),
     truncated: ("fineweb_train_000001.bin", "2822 bytes", "2824"),

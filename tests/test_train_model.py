@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,9 +23,8 @@ import train_gpt as T
 
 def logits_of(model, tokens):
     tokens = torch.from_numpy(np.asarray(tokens, np.int64))[None]
-    rope = T.rope_tables(model.k, tokens.size(1), "cpu", torch.float32)
     with torch.no_grad():
-        return model.logits(tokens, rope, tokens.size(1))[0]
+        return model.logits(tokens, tokens.size(1))[0]
 
 
 def test_a_row_depends_on_every_input_up_to_it_and_on_none_after():
@@ -54,7 +54,7 @@ def test_shapes_follow_the_knobs_and_the_start_predicts_nothing():
     assert shapes["lm_head.weight"] == shapes["tok_emb.weight"] == (kit.VOCAB, 24)
     assert not model.blocks[0].attn.proj.weight.any() and not model.blocks[2].mlp.proj.weight.any()
     tokens = torch.from_numpy(random_tokens(34).astype(np.int64)).view(2, 17)
-    loss = model.loss(tokens, T.rope_tables(k, 16, "cpu", torch.float32))
+    loss = model.loss(tokens)
     assert loss.item() == pytest.approx(math.log(kit.VOCAB), abs=1e-3)  # an output head of zero
     assert "lm_head.weight" not in dict(T.GPT(knobs()).named_parameters())
 
@@ -65,8 +65,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_capped_logits():
     logits = logits_of(model, tokens[:-1]).double()
     assert 2.5 < logits.abs().max() <= 3
     nats = logits.logsumexp(1) - logits[torch.arange(16), torch.from_numpy(tokens[1:].astype(np.int64))]
-    rope = T.rope_tables(model.k, 16, "cpu", torch.float32)
-    loss = model.loss(torch.from_numpy(tokens.astype(np.int64))[None], rope)
+    loss = model.loss(torch.from_numpy(tokens.astype(np.int64))[None])
     assert loss.item() == pytest.approx(nats.mean().item(), rel=1e-5)
 
 
@@ -90,7 +89,7 @@ def test_gradients_of_a_step_that_failed_do_not_count(tmp_path):
         with kit.new_run(tmp_path, RUN_ID=f"failed{failed}") as (run, _):
             batch = run.data.batch(0, 4)
             if failed:
-                run.model.loss(batch, run.rope).backward()
+                run.model.loss(batch).backward()
             T.train_step(run, batch, 0, 1.0)
             after.append(kit.weights_of(run.model))
     assert all((after[0][name] == after[1][name]).all() for name in after[0])
@@ -126,7 +125,7 @@ def test_a_schedule_waits_for_no_device():
         optimizers.schedule(3, 0.25)
     operators = {str(operator) for operator, *_ in recorder.calls}
     assert any("fill_" in name for name in operators) and not any("copy_" in name for name in operators)
-    assert optimizers.now[0] == 0.25 and 0.8 < optimizers.now[1] < 1
+    assert optimizers.scale == 0.25 and 0.8 < optimizers.momentum < 1
 
 
 def test_a_captured_step_replays_with_new_tokens_rates_and_momentum(tmp_path, monkeypatch):
@@ -159,15 +158,15 @@ def test_what_cannot_be_compiled_or_captured_is_done_without(tmp_path):
 
     with kit.new_run(tmp_path) as (run, _):
         for word, worked in (("auto", True), ("1", True), ("0", False)):
-            run.k = run.k._replace(compile=word)
+            run.k = replace(run.k, compile=word)
             calls = []
             assert T.attempt(run, "CUDA graph", lambda c=calls: c.append(1)) == worked == bool(calls)
-        run.k = run.k._replace(compile="auto")
+        run.k = replace(run.k, compile="auto")
         assert not T.attempt(run, "CUDA graph", lambda: fails(ValueError()))
         assert "CUDA graph failed (ValueError): runs without" in (run.folder / "train.log").read_text()
         with pytest.raises(torch.OutOfMemoryError):  # the supervisor's to mend
             T.attempt(run, "CUDA graph", lambda: fails(torch.OutOfMemoryError()))
-        run.k = run.k._replace(compile="1")
+        run.k = replace(run.k, compile="1")
         with pytest.raises(ValueError):
             T.attempt(run, "CUDA graph", lambda: fails(ValueError()))
 
@@ -249,11 +248,10 @@ def test_attention_as_products_bears_queries_of_any_gain():
 def test_the_loss_in_chunks_is_the_loss(monkeypatch):
     model = random_model(knobs())
     tokens = torch.from_numpy(random_tokens(2 * 17).astype(np.int64)).view(2, 17)
-    rope = T.rope_tables(model.k, 16, "cpu", torch.float32)
-    whole = model.loss(tokens, rope)
+    whole = model.loss(tokens)
     for size in (1, 5, 31):
         monkeypatch.setattr(T, "LOSS_TOKENS", size)
-        assert model.loss(tokens, rope).item() == pytest.approx(whole.item(), rel=1e-6)
+        assert model.loss(tokens).item() == pytest.approx(whole.item(), rel=1e-6)
 
 
 @pytest.mark.slow
@@ -269,7 +267,7 @@ def test_compiled_the_loss_keeps_no_float32_logits():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        compiled = model.parts[1](model, x, targets)
+        compiled = model.sum_nats(model, x, targets)
     assert compiled.item() == pytest.approx(plain.item(), rel=1e-2)
     assert ((64, 1024), torch.float32) not in saved and saved
 
@@ -404,7 +402,7 @@ def upstream_lr_mul(iterations, warmdown_iters, budget_ms, step, elapsed_ms):
 
 
 def progress_of(k, step, elapsed):
-    return T.Budget(k, elapsed, kit.Clock()).progress(step)
+    return T.TrainState(k, step, elapsed, kit.Clock()).progress()
 
 
 @pytest.mark.parametrize("iters", [0, 1, 30, 99])
@@ -433,19 +431,20 @@ def test_progress_is_the_larger_of_time_and_steps():
 @given(st.lists(st.floats(0.01, 20), min_size=1, max_size=60), st.floats(0, 12), st.floats(1, 12))
 def test_kept_time_never_exceeds_the_budget(durations, start, limit):
     clock = kit.Clock()
-    budget = T.Budget(knobs(MAX_WALLCLOCK_SECONDS=limit, ITERATIONS=0), min(start, limit), clock)
-    begun = budget.elapsed
-    for step, seconds in enumerate(durations):
-        if budget.over(step):
+    state = T.TrainState(knobs(MAX_WALLCLOCK_SECONDS=limit, ITERATIONS=0), 0, min(start, limit), clock)
+    begun = state.elapsed
+    for seconds in durations:
+        if state.over():
             break
         clock.now += seconds
-        before = budget.elapsed
-        kept = budget.lap()
+        before, step = state.elapsed, state.step
+        kept = state.lap()
         assert kept == (before + seconds <= limit) or abs(before + seconds - limit) < 1e-6
-        assert budget.elapsed == (pytest.approx(before + seconds) if kept else before)
-        assert begun <= budget.elapsed <= limit
+        assert state.elapsed == (pytest.approx(before + seconds) if kept else before)
+        assert state.step == step + kept and state.discarded == (None if kept else step + 1)
+        assert begun <= state.elapsed <= limit
         clock.now += 100  # a validation
-        budget.mark = clock()
+        state.mark = clock()
 
 
 # ---- Scorer ----
@@ -461,9 +460,8 @@ def naive_rows(model, tokens, seq_len: int, stride: int) -> torch.Tensor:
         block = (target - 1) // stride
         begin = max(0, stride * block + stride - seq_len)
         window = torch.from_numpy(tokens[begin:target].astype(np.int64))[None]
-        rope = T.rope_tables(model.k, seq_len, "cpu", torch.float32)
         with torch.no_grad():
-            logits = model.logits(window, rope, window.size(1))
+            logits = model.logits(window, window.size(1))
         rows.append(logits[0, -1].double().log_softmax(0))
     return torch.stack(rows)
 
@@ -495,7 +493,7 @@ def test_scores_count_every_target_once_and_equal_one_window_per_target(seq_len,
     assert nats.std() > 0.1
     for count in lengths:
         sizes = np.arange(1, count + 1)
-        score = T.score_stream(scorer, T.Stream(tokens[: count + 1], sizes, {}), T.Log(None))
+        score = T.score_stream(scorer, T.Stream(tokens[: count + 1], sizes, {}))
         assert score["targets"] == count and score["bytes"] == sizes.sum()
         assert score["val_loss"] == pytest.approx(nats[:count].mean(), rel=1e-5)
         bpb = nats[:count].sum() / math.log(2) / sizes.sum()

@@ -9,7 +9,7 @@ import os
 import signal
 import struct
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ REPO = Path(__file__).resolve().parents[1]
 TOKENIZER = REPO / "data" / "sample_1024_bpe.model"
 BOS, UNK, VOCAB = 1, 3, 1024
 PLAIN = 260  # the first piece that is text: those before are special, or bytes
-KNOB_NAMES = [name.upper() for name in T.KNOBS]
+KNOB_NAMES = [knob.name.upper() for knob in fields(T.Knobs)]
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
 # One CPU thread, no compile, float32: the conditions under which reruns are bit-equal.
 TINY = dict(

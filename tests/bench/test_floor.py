@@ -47,11 +47,10 @@ def test_a_step_has_the_operations_that_torch_counts(shape):
     model, length = kit.random_model(k), k.train_seq_len
     batch = k.train_batch_tokens // length
     tokens = torch.randint(0, k.vocab_size, (batch, length + 1))
-    rope = T.rope_tables(k, length, "cpu", torch.float32)
     loss = []
     operators = floor.training(k, size=4)
     square = 2 * k.model_dim * length**2 * batch * k.num_layers  # of one product of attention
-    forward = counted(lambda: loss.append(model.loss(tokens, rope)))
+    forward = counted(lambda: loss.append(model.loss(tokens)))
     assert forward == operations(operators, "forward", attention=False) + 2 * square
     backward = counted(lambda: loss[0].backward())
     assert backward == operations(operators, "backward", attention=False) + 4 * square
@@ -82,8 +81,8 @@ def test_parameters_are_the_models(shape):
 
 
 def test_bytes_are_those_of_the_documented_formulas():
-    """docs/floors.md: spelt out again, at the reference job's shape."""
-    k = T.read_knobs({"GRAD_CLIP_NORM": "1"})
+    """docs/floors.md: spelt out again, at a shape whose heads share keys."""
+    k = T.read_knobs({"GRAD_CLIP_NORM": "1", "NUM_HEADS": "6", "MLP_MULT": "3"})
     d, h, kv, v, s, layers, heads = 192, 576, 192, 1024, 2, 6, 6
     assert floor.widths(k) == (d, kv, h)
     weights, table = 2 * d * d + d * kv + 2 * d * h, v * d
@@ -113,9 +112,8 @@ def test_scoring_has_the_operations_that_torch_counts(layers, seq_len, stride):
     k = kit.knobs(NUM_LAYERS=layers, EVAL_SEQ_LEN=seq_len, EVAL_STRIDE=stride, TRAIN_SEQ_LEN=16)
     model, windows = kit.random_model(k), 3
     tokens = torch.randint(0, k.vocab_size, (windows, seq_len))
-    rope = T.rope_tables(k, seq_len, "cpu", torch.float32)
     with torch.no_grad():
-        found = counted(lambda: model.logits(tokens, rope, stride))
+        found = counted(lambda: model.logits(tokens, stride))
     operators = floor.scoring(k, 4, windows)
     at = np.arange(seq_len)
     back = at[:, None] - at

@@ -173,7 +173,7 @@ def load_trainer(script: Path):
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and torch.compile look it up there
     spec.loader.exec_module(module)
-    parts = ("read_knobs", "Run", "warm_up", "train_step", "Scorer", "score_stream", "Stream")
+    parts = ("read_knobs", "Run", "warm_up", "train_step", "Scorer")
     if missing := [name for name in parts if not hasattr(module, name)]:
         raise GolfError(
             f"{script}: has no {missing[0]}, so its parts cannot be timed; time whole runs instead "
@@ -289,7 +289,7 @@ def parts(lab: Lab) -> dict[str, float]:
 
     def loss(part):
         with torch.nn.attention.sdpa_kernel(run.attention):  # as in a step
-            return run.model.loss(part, run.rope)
+            return run.model.loss(part, *([run.rope] if hasattr(run, "rope") else []))  # older trainers'
 
     def forward():
         for part in batch.split(run.micro):
@@ -347,8 +347,15 @@ def score(lab: Lab) -> dict:
 
     def scoring(count):
         tokens = random_tokens(count + 1, k.vocab_size)
-        stream = lab.trainer.Stream(tokens, np.ones(count, np.int64), {})
-        return lambda: lab.trainer.score_stream(scorer, stream, run.log)
+
+        def call():
+            scorer.reset()
+            for at in range(0, count, unit):
+                targets = tokens[at + 1 : at + unit + 1].astype(np.int64)
+                rows = scorer.log_probs(tokens[at : at + len(targets)])
+                rows[np.arange(len(targets)), targets].cpu()
+
+        return call
 
     rate = 4 * unit / min(lab.samples(scoring(4 * unit), 0))
     count = min(wanted, max(1, int(rate * seconds / 4 / unit)) * unit)

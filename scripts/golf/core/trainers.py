@@ -6,9 +6,11 @@ Everything that would stop a run is reported in one line before it starts.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +33,9 @@ def check_trainer(trainer: Path) -> None:
     files = [trainer]
     for path in files:
         try:
-            tree = ast.parse(read_source(path))
+            source = read_source(path)
+            source.decode()  # as UTF-8, in which a log begins with it
+            tree = ast.parse(source)
         except NotPacked as error:
             raise GolfError(f"{shown(path)}: {error}; ship what the run packed") from None
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -109,18 +113,24 @@ def refuse_import(path: Path, name: str, late: bool) -> None:
 
 
 def read_knobs(trainer: Path, env: dict[str, str]) -> dict[str, str]:
-    """NAME -> default, as `trainer --knobs` prints them; "also NAME" in a meaning is an alias."""
+    """NAME -> default, as `trainer --knobs` prints them, a line each: NAME default # meaning."""
     command = [sys.executable, str(trainer), "--knobs"]
     done = subprocess.run(command, env=env, cwd=REPO, capture_output=True, encoding="utf-8", errors="replace")
-    rows = [line.split("\t") for line in done.stdout.splitlines() if line.count("\t") >= 2]
-    if done.returncode or not rows:
+    knobs = dict(filter(None, map(knob_of, done.stdout.splitlines())))
+    if done.returncode or not knobs:
         said = (done.stderr.strip().splitlines() or ["it printed no knobs"])[-1]
         raise GolfError(f"{shown(trainer)} --knobs failed: {said}")
-    knobs = {name: default for name, default, *_ in rows}
-    for _, default, meaning in (row[:3] for row in rows):
-        for alias in re.findall(r"\b(?:also|or) ([A-Z][A-Z0-9_]+)", meaning):
-            knobs.setdefault(alias, default)
     return knobs
+
+
+def knob_of(line: str) -> tuple[str, str] | None:
+    """Name and default of a line; older trainers set them apart by tabs and quote nothing."""
+    if line.count("\t") >= 2:
+        return tuple(line.split("\t")[:2])
+    with contextlib.suppress(ValueError):  # an open quote
+        name, default = shlex.split(line, comments=True)
+        return (name, default) if re.fullmatch("[A-Z][A-Z0-9_]*", name) else None
+    return None
 
 
 def find_path(value: str, trainer: Path) -> Path:

@@ -232,6 +232,7 @@ def check(runs: list[SeedRun], knobs: dict[str, str]) -> None:
         lock.refuse_used(run.run_dir)
         resume = run.settings.get("RESUME") in ("1", "auto")
         preflight.check_run_id(run.settings["RUN_ID"], run.run_dir, resume)
+        preflight.check_checkpoint(run.trainer, run.run_dir)
     if given.get("DATA_PATH") and given.get("TOKENIZER_PATH"):
         paths = (trainers.find_path(given[n], first.trainer) for n in ("DATA_PATH", "TOKENIZER_PATH"))
         val = given.get("VAL_DATA_PATH")

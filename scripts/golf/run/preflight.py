@@ -7,11 +7,21 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from golf.core import trainers
 from golf.core.errors import GolfError
 from golf.core.paths import shown
 
 FREE_BYTES = 512 << 20  # logs, checkpoint and artifact of one run at the largest preset
 RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+def check_checkpoint(trainer: Path, run_dir: Path) -> None:
+    """A run goes on with the trainer that made its checkpoint: PyTorch's is a .pt, MLX's a .safetensors."""
+    other = "checkpoint.pt" if trainers.imports(trainer, "mlx") else "checkpoint.safetensors"
+    if (run_dir / other).exists():
+        raise GolfError(
+            f"{shown(run_dir / other)}: is another trainer's; go on with that one, or change RUN_ID"
+        )
 
 
 def check_run_id(run_id: str, run_dir: Path, resume: bool) -> None:
