@@ -147,7 +147,8 @@ def write_report(run_dir: Path, supervisor: Supervisor) -> None:
     """report.html, by `golf.sh report`; a run is as good without it, whatever goes wrong."""
     words = ["bash", str(REPO / "scripts" / "golf.sh"), "report", str(run_dir)]
     env = {**os.environ, "PYTHON": sys.executable}
-    done = subprocess.run(words, env=env, stdin=subprocess.DEVNULL, capture_output=True, errors="replace")
+    text = {"encoding": "utf-8", "errors": "replace"}
+    done = subprocess.run(words, env=env, stdin=subprocess.DEVNULL, capture_output=True, **text)
     if done.returncode == 0:
         supervisor.print(f"report   {shown(run_dir / 'report.html')}")
     else:

@@ -91,7 +91,12 @@ def trial(trainer: Path, settings: dict[str, str], given: dict[str, str]) -> lis
         passed["ARTIFACT_CAP_BYTES"] = "0"
         env = {**trainers.child_env(passed), "PYTHONUNBUFFERED": "1"}
         done = subprocess.run(
-            [sys.executable, str(trainer)], env=env, cwd=REPO, capture_output=True, text=True
+            [sys.executable, str(trainer)],
+            env=env,
+            cwd=REPO,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
         )
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
