@@ -1,4 +1,4 @@
-"""Faults that a rule over the whole source keeps out: text files read or written by the locale."""
+"""Rules over the whole source: text is UTF-8 whatever the locale, and names say one thing."""
 
 from __future__ import annotations
 
@@ -61,3 +61,13 @@ def test_the_rule_finds_what_it_should():
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_text_is_utf8_whatever_the_locale(path):
     assert by_locale(path.read_text(encoding="utf-8")) == []
+
+
+def test_no_two_classes_of_the_tools_have_one_name():
+    names = [
+        node.name
+        for path in REPO.glob("scripts/golf/**/*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert len(names) > 30 and sorted({name for name in names if names.count(name) > 1}) == []

@@ -43,7 +43,7 @@ CUDA_SIGNS = ("/dev/nvidiactl", "/dev/dxg")  # dxg: WSL2
 
 
 @dataclass
-class Result:
+class SeedScore:
     """What scoring one seed found."""
 
     seed: int
@@ -251,11 +251,11 @@ def pick_seeds(entries: list[SeedEntry], seed: int | None, quick: bool) -> list[
 # ---- One seed
 
 
-def score_entry(setup: Setup, entry: SeedEntry) -> Result:
+def score_entry(setup: Setup, entry: SeedEntry) -> SeedScore:
     """Scores and audits one seed. A Fault becomes a finding and ends it. So does any other error: a
     submission that breaks the scorer must not get a better report."""
     claimed = {name: number(entry.claim.get(name)) for name in ("val_loss", "val_bpb")}
-    result = Result(entry.seed, entry.bytes_total, claimed)
+    result = SeedScore(entry.seed, entry.bytes_total, claimed)
     cap = setup.rules["cap_bytes"]
     room = f"{entry.bytes_total:,} of {cap:,} bytes"
     result.add("bytes", entry.bytes_total <= cap, room, "script, artifact and what else counts")
@@ -275,7 +275,7 @@ def score_entry(setup: Setup, entry: SeedEntry) -> Result:
     return result
 
 
-def score_stream(setup: Setup, entry: SeedEntry, remote: Remote, result: Result) -> None:
+def score_stream(setup: Setup, entry: SeedEntry, remote: Remote, result: SeedScore) -> None:
     """The official pass, the comparison with the claims, and the audit."""
     text = setup.text
     first = first_pass(setup, remote)
@@ -340,7 +340,7 @@ def bits_a_byte(nats: float, size: int) -> float:
 # ---- Claims
 
 
-def compare_score(setup: Setup, result: Result) -> None:
+def compare_score(setup: Setup, result: SeedScore) -> None:
     official, claimed = result.official, result.claimed
     if setup.partial:
         of = f"{result.targets:,} of {setup.rules['targets']:,} targets"
@@ -370,7 +370,7 @@ def claimed_segments(entry: SeedEntry) -> list[list[float]] | None:
     return pairs if right else None
 
 
-def compare_segments(result: Result, claimed, found: dict[int, list], exact: bool) -> None:
+def compare_segments(result: SeedScore, claimed, found: dict[int, list], exact: bool) -> None:
     """Each fed segment's claim; `found` maps a segment to its [nats, bytes]."""
     which = f"{len(found)} of {SEGMENTS} segments"
     if claimed is None:
@@ -394,7 +394,9 @@ def compare_segments(result: Result, claimed, found: dict[int, list], exact: boo
     result.add("segments", right or (None if not exact else False), figure, sentence)
 
 
-def general_rules(setup: Setup, source: streams.Source, claim: dict, results: list[Result]) -> list[Finding]:
+def general_rules(
+    setup: Setup, source: streams.Source, claim: dict, results: list[SeedScore]
+) -> list[Finding]:
     """Findings about the submission as a whole."""
     rules = [setup.control.rule()]
     for name, value in source.hashes.items():
@@ -439,7 +441,7 @@ def whole_score_due(setup: Setup, scored: int, seeds: int) -> str:
     return due + ", ".join(lacks)
 
 
-def claim_mean(setup: Setup, claim: dict, results: list[Result]) -> list[Finding]:
+def claim_mean(setup: Setup, claim: dict, results: list[SeedScore]) -> list[Finding]:
     """Compares the claimed mean with that of official scores; a seed not scored counts as claimed."""
     scores = {result.seed: result.official["val_bpb"] for result in results if result.official}
     seeds, claimed = objects(claim, "seeds"), number(claim.get("val_bpb"))
@@ -457,7 +459,7 @@ def claim_mean(setup: Setup, claim: dict, results: list[Result]) -> list[Finding
 # ---- The report
 
 
-def report_of(setup: Setup, folder: Path, source, claim: dict, results: list[Result], general) -> dict:
+def report_of(setup: Setup, folder: Path, source, claim: dict, results: list[SeedScore], general) -> dict:
     return {
         "schema_version": SCHEMA_VERSION,
         "verdict": verdict([*general, *(rule for result in results for rule in result.rules)]),
