@@ -104,7 +104,8 @@ def test_names_that_our_messages_recommend_are_accepted():
         found |= set(re.findall(r"\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)=[\w./-]", text))
     assert {"TORCH_INDEX_URL", "AGX_RELAX_CDM_CTXSTORE_TIMEOUT", "OUT_DIR", "HF_ENDPOINT"} <= found
     code = "\n".join(path.read_text(encoding="utf-8") for path in paths if path.suffix == ".py")
-    ours = set(re.findall(r"(?m)^\s*([A-Z][A-Z0-9_]+)\b[^=\n]* = ", code))  # constants
+    assigned = re.findall(r"(?m)^\s*([A-Z][A-Z0-9_, ]+?)(?:: \w+)? = ", code)
+    ours = {name for names in assigned for name in names.split(", ")}  # constants
     strange = {name for name in found - ours if not envfile.is_known(name, knobs)}
     assert not strange
 

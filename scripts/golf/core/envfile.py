@@ -22,6 +22,7 @@ KNOWN_PREFIXES = (
     "NCCL_", "GLOO_", "UCX_", "TP_", "FI_",  # between processes
     "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "ONEDNN_", "DNNL_",  # threads of a processor
     "VECLIB_", "NUMEXPR_", "MLX_", "METAL_", "MTL_", "AGX_",  # Apple, and its GPU's driver
+    "WANDB_", "TRACKIO_",  # what golf.sh export writes to
     "HF_", "HUGGINGFACE_", "TOKENIZERS_", "TQDM_", "MATCHED_FINEWEB_",  # the downloader and its client
     "PYTHON", "LD_", "DYLD_", "MALLOC_", "TCMALLOC_", "LC_", "XDG_", "SSL_CERT_",  # the system
 )  # fmt: skip
