@@ -5,6 +5,7 @@ set -euo pipefail
 unset CDPATH
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tier=(-m "not slow")
+needs=requirements-dev.txt
 case " $* " in
     *" -h "* | *" --help "*)
         cat <<'TEXT'
@@ -19,6 +20,7 @@ TEXT
 esac
 if [ "${1:-}" = --all ]; then
     tier=()
+    needs=requirements-all.txt
     shift
 fi
 # shellcheck source=scripts/venv.sh
@@ -28,7 +30,7 @@ fi
 cd "$root"
 venv_check_choice
 packages_ready
-venv_ready requirements-dev.txt
+venv_ready "$needs"
 "$python" -m compileall -q train_gpt.py train_gpt_mlx.py data dev scripts tests
 "$python" -m ruff check .
 "$python" -m ruff format --check .
