@@ -92,6 +92,7 @@ def test_the_sound_one_is_read():
         mine, other = getattr(artifact, name), getattr(T, name)
         assert getattr(mine, "format", mine) == getattr(other, "format", other)
     assert T.CODERS == artifact.CODERS
+    assert artifact.CODERS == T.CODERS
     for encoding, dtypes in T.DTYPES.items():
         assert artifact.ITEM_BYTES[encoding] == tuple(np.dtype(d).itemsize for d in dtypes)
     assert set(artifact.ITEM_BYTES) == set(T.DTYPES)

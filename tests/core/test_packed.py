@@ -19,6 +19,8 @@ from golf.core.errors import GolfError
 from golf.core.findings import FAIL
 from golf.core.trainers import check_trainer
 
+import train_gpt as T
+
 pytest_plugins = ["check_kit"]
 SOURCE = '"""Docstring."""\n\nimport json\n\n\ndef f(x):\n    """Doc."""\n    return x + 1  # why\n'
 
@@ -49,10 +51,11 @@ def test_a_packed_script_is_its_source_and_runs_as_it_does():
 
 
 @pytest.mark.parametrize("name", ["train_gpt.py", "train_gpt_mlx.py"])
-def test_the_trainers_packed_are_themselves(name):
+def test_what_the_trainers_pack_is_read_as_themselves(name):
     source = (REPO / name).read_bytes()
-    script = pack(source.decode())
-    assert packed.fault(script, source) is None and len(script) < len(source) / 2
+    script = T.pack_script(source)
+    assert script == pack(source.decode()) and packed.fault(script, source) is None
+    assert len(script) < len(source) / 2
 
 
 @pytest.mark.parametrize(
