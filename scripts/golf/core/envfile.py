@@ -24,6 +24,7 @@ KNOWN_PREFIXES = (
     "VECLIB_", "NUMEXPR_", "MLX_", "METAL_", "MTL_", "AGX_",  # Apple, and its GPU's driver
     "WANDB_", "TRACKIO_",  # what golf.sh export writes to
     "HF_", "HUGGINGFACE_", "TOKENIZERS_", "TQDM_", "MATCHED_FINEWEB_",  # the downloader and its client
+    "WANDB_", "TRACKIO_",  # trackers
     "PYTHON", "LD_", "DYLD_", "MALLOC_", "TCMALLOC_", "LC_", "XDG_", "SSL_CERT_",  # the system
 )  # fmt: skip
 KNOWN_NAMES = (

@@ -21,7 +21,8 @@ from golf.core.units import duration
 from golf.see import history
 
 STEPS = (24, 16, 12, 8, 6, 4, 3, 2, 1)
-TIMED, TRIAL_TARGETS = 20, 16384
+TIMED = 20
+TRIAL_TARGETS = 16384
 
 
 def add_arguments(parser) -> None:
