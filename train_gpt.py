@@ -859,7 +859,7 @@ class Log:
             need(0, f"{e.filename}: {e.strerror}; change RUN_ID or OUT_DIR, or set RESUME=1")
 
     def put(self, name, text):
-        """A whole line; that one cannot be written is told once."""
+        """A whole line, or a warning, once."""
         line = f"{text}\n".encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode()
         path, size = self.folder / name, None
         try:
@@ -868,7 +868,7 @@ class Log:
                 file.write(line)
             self.failing.discard(name)
         except OSError as e:
-            with suppress(OSError):
+            with suppress(OSError, TypeError):
                 os.truncate(path, size)
             if name not in self.failing:
                 say(f"warning: {explain(e, path)}; the run goes on, without its lines", sys.stderr)

@@ -781,6 +781,20 @@ def test_a_log_on_a_full_disk_ends_no_run_and_goes_on_when_there_is_room(tmp_pat
     assert [int(s) for s in re.findall(r"^step:(\d)/6 train_loss", result.out, re.M)] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_log_that_cannot_be_opened_ends_no_run_and_keeps_what_it_holds(tmp_path):
+    def opened(path, mode):
+        if mode == "ab" and shut:
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return open(path, mode)
+
+    shut = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(T, "open", opened, raising=False)
+        result = run_main(tmp_path, {"train_step": kit.before_step(lambda run: shut.append(1), 3)})
+    assert result.code == 0 and result.err.count("Too many open files") == 2
+    assert [m["step"] for m in result.events("step")] == [1, 2, 3] and result.log.startswith("#!")
+
+
 def test_an_artifact_that_finds_no_room_is_packed_by_resuming(tmp_path):
     """What was trained is in the checkpoint."""
 
