@@ -106,3 +106,12 @@ def test_a_run_tells_it_at_its_start(capsys, tmp_path):
     command.tell_size(trainer, {"MODEL_DIM": "x"})  # the trainer refuses it
     command.tell_size(tmp_path / "train_gpt.py", STARTER)  # another's model
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_packed_script_is_as_large_as_the_trainer_packs_it():
+    import train_gpt
+
+    path = command.REPO / "train_gpt.py"
+    packed = len(train_gpt.pack_script(path.read_bytes()))
+    assert size.code_bytes(path, {"PACK_SCRIPT": "1"}) == pytest.approx(packed, abs=100)
+    assert size.code_bytes(path, {"PACK_SCRIPT": "0"}) == path.stat().st_size
