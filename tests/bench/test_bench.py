@@ -116,7 +116,7 @@ def test_data_that_is_there_is_used(config, tmp_path, monkeypatch):
     (folder / "fineweb_val_000000.bin").unlink()
     made = measure.usable_data(given, trainer, tmp_path)
     assert made["DATA_PATH"] != given["DATA_PATH"]
-    assert len(trainer.open_shards(made["DATA_PATH"], "train")) == 1
+    assert len(trainer.find_shards(made["DATA_PATH"], "train")) == 1
 
 
 def test_all_goes_on_where_a_part_fails_and_ends_with_a_table(config, monkeypatch, capsys):
@@ -191,9 +191,11 @@ def test_earlier_results_are_kept_until_there_are_new_ones(config, tmp_path, mon
 
 def test_all_scores_the_starters_windows_on_cuda():
     """docs/floors.md has a row for a sliding score at 1024/64."""
-    k = measure.load_trainer(kit.REPO / "train_gpt.py").read_knobs({})
-    assert (k.eval_seq_len, k.eval_stride) == (1024, 64)
     jobs = bench.ALL["cuda"]
+    (starter,) = [job for job in jobs if job.config is None]
+    k = measure.load_trainer(kit.REPO / "train_gpt.py").read_knobs(starter.changes)
+    assert (k.num_heads, k.num_kv_heads, k.mlp_mult) == (6, 3, 3)
+    assert (k.eval_seq_len, k.eval_stride) == (1024, 64)
     assert [j.parts for j in jobs if j.config is None] == [("train", "score", "optimizer")]
     assert {part for job in jobs for part in job.parts} == set(bench.PARTS)
 

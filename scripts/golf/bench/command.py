@@ -11,7 +11,7 @@ all       the table of docs/floors.md; smaller on a CPU (the default)
 compare   ratios of two --json files, and whether they are within noise
 
 Nothing is begun after 7 minutes, so that `all` ends after about 8. Without --config: the trainer's
-defaults, the starter. The environment wins over the file. Data that is not there is replaced by random
+defaults, the reference job. The environment wins over the file. Data that is not there is replaced by random
 tokens. --script times another copy of train_gpt.py, such as a submission's: it runs as it is, in no
 sandbox. One process and one device. docs/floors.md says how the floor is derived.
 """
@@ -51,12 +51,14 @@ class Benchmark:
 
 BASELINE = REPO / "configs" / "local_4090_baseline.env"
 UPSTREAM = REPO / "configs" / "upstream_16mb_baseline.env"
-SMALL = {"TRAIN_BATCH_TOKENS": "16384"}
+# The shape and windows of configs/local_smoke.env, on which the figures of docs/floors.md were taken.
+STARTER = {"NUM_HEADS": "6", "MLP_MULT": "3", "EVAL_STRIDE": "64"}
+SMALL = {**STARTER, "TRAIN_BATCH_TOKENS": "16384"}
 ALL = {
     "cuda": [  # what docs/floors.md has a row for comes first, the rest where time is left
         # startup first: later its process would share the memory with this one
         Benchmark("local_4090_baseline", BASELINE, ("startup", "train")),
-        Benchmark("starter", None, ("train", "score", "optimizer")),  # windows at 1024/64
+        Benchmark("starter", None, ("train", "score", "optimizer"), STARTER),  # windows at 1024/64
         Benchmark("upstream_16mb_baseline", UPSTREAM, ("train",)),
         Benchmark("local_4090_baseline", BASELINE, ("score", "data")),  # windows at 1024/512
     ],
@@ -73,7 +75,9 @@ def add_arguments(parser) -> None:
         "what", nargs="?", default="all", choices=choices, metavar="WHAT", help=", ".join(choices)
     )
     parser.add_argument("files", nargs="*", type=path_argument, metavar="FILE", help="two, for compare")
-    parser.add_argument("--config", type=path_argument, metavar="CONFIG.env", help="default: the starter")
+    parser.add_argument(
+        "--config", type=path_argument, metavar="CONFIG.env", help="default: the trainer's defaults"
+    )
     parser.add_argument("--json", type=path_argument, metavar="FILE", help="write one line a result there")
     parser.add_argument(
         "--script",
@@ -98,7 +102,7 @@ def main(args) -> int:
     trainers.check_trainer(script)
     from golf.bench import measure  # torch takes seconds to import; compare does without
 
-    label = args.config.stem if args.config else "starter"
+    label = args.config.stem if args.config else "defaults"
     benchmarks = [Benchmark(label, args.config, (args.what,))]
     if args.what == "all":
         benchmarks = ALL[measure.here().device.type]
