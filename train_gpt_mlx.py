@@ -20,6 +20,7 @@ import zlib
 from collections import namedtuple
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 
 SCRIPT = Path(__file__).resolve()
@@ -147,11 +148,12 @@ def parse_knob(knob, raw):
 
 
 def read_knobs(env):
-    values = {}
-    for knob in fields(Knobs):
-        for name in (knob.metadata.get("alias", ""), knob.name.upper()):
-            if name in env:
-                values[knob.name] = parse_knob(knob, env[name])
+    known = {knob.metadata.get("alias", ""): knob for knob in fields(Knobs)}
+    known |= {knob.name.upper(): knob for knob in fields(Knobs)}  # beats an alias
+    values = {knob.name: parse_knob(knob, env[name]) for name, knob in known.items() if name in env}
+    for name in set(env).difference(known):
+        for near in get_close_matches(name, known, 1, 0.85):
+            say(f"warning: {name} is unknown; did you mean {near}?", sys.stderr)
     k = Knobs(**values)
     check_consistency(k)
     return k
@@ -520,10 +522,9 @@ class TrainState:
 
 def find_shards(folder, split):
     shards = {}
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-        if match := re.fullmatch(rf"fineweb_{split}_(.*)\.bin", name):
-            path, known = Path(folder, name), re.fullmatch("[0-9]+", match[1])
-            need(known, f"{path}: no number before .bin; rename or remove it")
+    for path in sorted(Path(folder).iterdir()) if os.path.isdir(folder) else []:
+        if match := re.fullmatch(rf"fineweb_{split}_(.*)\.bin", path.name):
+            need(re.fullmatch("[0-9]+", match[1]), f"{path}: no number before .bin; rename or remove it")
             first = shards.setdefault(int(match[1]), path)
             need(first == path, f"{path}: has the number of {first.name}; remove one of them")
     need(shards, f"{folder}: no fineweb_{split}_*.bin; set DATA_PATH, VAL_DATA_PATH, or see data/README.md")
@@ -532,11 +533,11 @@ def find_shards(folder, split):
 
 def open_shard(path, vocab_size):
     """Mapped uint16 tokens, behind 256 int32 (magic, 1, number of tokens); little-endian."""
+    header, size = np.fromfile(path, "<i4", 256).tolist(), path.stat().st_size
+    need(header[:2] == [20240520, 1] and len(header) == 256, f"{path}: not a token shard; fetch it again")
+    expected = 1024 + 2 * header[2]
+    need(size == expected > 1024, f"{path}: {size} bytes, its header says {expected}; fetch it again")
     try:
-        header, size = np.fromfile(path, "<i4", 256).tolist(), path.stat().st_size
-        need(header[:2] == [20240520, 1] and len(header) == 256, f"{path}: not a token shard; fetch it again")
-        expected = 1024 + 2 * header[2]
-        need(size == expected > 1024, f"{path}: {size} bytes, its header says {expected}; fetch it again")
         tokens = np.memmap(path, "<u2", "c", 1024)
     except OSError as e:
         need(0, explain(e, path))
@@ -626,15 +627,20 @@ def count_bytes(sp, tokens):
     first = np.array([int(sp.is_byte(i)) for i in ids])  # at the start of a document
     later = first.copy()  # elsewhere, where a leading space counts
 
-    def size(*pieces):
-        return len(sp.decode(list(pieces)).encode())
+    def size(pieces):
+        return len(sp.decode(pieces).encode())
 
     plain = np.flatnonzero(~special & (first == 0)).tolist()
-    before = next((i for i in plain if size(i)), None)
+    before = next((i for i in plain if size([i])), None)
     for i in plain:
-        first[i], later[i] = size(i), size(before, i) - size(before)
-    starts = np.append(True, special[tokens[:-1]])
-    return np.where(starts, first[tokens], later[tokens])
+        first[i], later[i] = size([i]), size([before, i]) - size([before])
+    sizes = np.where(np.append(True, special[tokens[:-1]]), first[tokens], later[tokens])
+    starts = np.flatnonzero(special[tokens])
+    for ids, counts in zip(np.split(tokens, starts), np.split(sizes, starts)):
+        cut = any(map(sp.is_byte, ids[-1:].tolist()))  # may end inside a character
+        same = cut or size(ids[~special[ids]].tolist()) == counts.sum()
+        need(same, "TOKENIZER_PATH does not fit the shards: their text has other bytes")
+    return sizes
 
 
 # ---- Artifact: 20 bytes (magic, format, coder, unpacked length, CRC-32 of the rest), then coded: length of a
@@ -643,9 +649,9 @@ def count_bytes(sp, tokens):
 PREFIX = struct.Struct("<4sHHQI")
 MAGIC, FORMAT, CODERS = b"PGLA", 1, ("", "zlib", "brotli")
 MAX_UNPACKED = 64 << 20  # bytes that a reader unpacks
-# Encoding -> types of a tensor's arrays: int8 symbols [rows, cols] and fp16 scales [rows], or floats.
+# Encoding -> types of arrays: int8 symbols [rows, cols] and fp16 scales [rows], or floats.
 DTYPES = {"int8": ("i1", "<f2"), "fp16": ("<f2",), "fp32": ("<f4",)}
-FINEST_STEP, COARSEST_STEP = 1 / 24, 2.0  # in deviations of a row; at 2 nearly all symbols are 0
+FINEST_STEP, COARSEST_STEP = 1 / 24, 2.0  # in deviations of a row
 EMBEDDING_STEP = 0.6  # of other matrices' step: a logit adds up a row's errors
 RESERVE_BYTES = 5000  # left under the cap: room to change the code
 
@@ -763,7 +769,7 @@ class Scorer:
     def __init__(self, model, seq_len, stride, batch_tokens=0):
         self.model, self.seq_len, self.stride = model, seq_len, stride
         usual = (1 << 24) // model.k.vocab_size
-        self.windows = max(1, (batch_tokens or usual) // seq_len)  # a pass
+        self.windows = max(1, (batch_tokens or usual) // seq_len)
         self.reset()
 
     def reset(self):
@@ -867,7 +873,6 @@ class Log:
             with open(path, "ab") as file:
                 size = file.tell()
                 file.write(line)
-            self.failing.discard(name)
         except OSError as e:
             with suppress(OSError, TypeError):
                 os.truncate(path, size)
@@ -928,10 +933,10 @@ def read_checkpoint(run):
         saved = tree_unflatten(list(arrays.items())) | json.loads(facts["told"])
         was = dict(saved["identity"])
     except Exception as e:
-        need(0, f"{path}: damaged ({type(e).__name__}); change RUN_ID, or delete it to begin anew")
+        need(0, f"{path}: damaged ({type(e).__name__}); delete it to begin anew")
     changed = [name for name in now | was if now.get(name) != was.get(name)]
     changes = [f"{n.upper()} was {was.get(n, 'unknown')}, is {now.get(n, 'unknown')}" for n in changed]
-    need(not changes, f"{path}: {'; '.join(changes)}; put that back, or change RUN_ID to begin anew", 2)
+    need(not changes, f"{path}: {'; '.join(changes)}; put that back, or change RUN_ID", 2)
     return saved
 
 
@@ -940,7 +945,7 @@ def restore(run):
         run.model.update(run.checkpoint["model"])
         run.opt.state.update(run.checkpoint["opt"])
     except (KeyError, ValueError, RuntimeError):
-        need(0, f"{run.folder / CHECKPOINT}: does not fit this script; go on with its own")
+        need(0, f"{run.folder / CHECKPOINT}: does not fit this script")
 
 
 class StopFlag:
@@ -1082,7 +1087,7 @@ def describe(run):
     config = {name.upper(): value for name, value in asdict(k).items()}
     run.log.put("train.log", run.source.decode(errors="replace"))
     facts = dict(run_id=run.folder.name, seed=k.seed, resumed=bool(run.checkpoint), script=SCRIPT.name)
-    modules = {name: sha256(blob) for name, blob in run.modules.items()}
+    modules = dict(zip(run.modules, map(sha256, run.modules.values())))
     facts |= dict(script_sha256=sha256(run.source), modules=modules, device="cpu" if run.cpu else "gpu")
     cpu = f"{os.cpu_count()}-core {os.uname().machine} CPU"
     facts |= dict(hardware=cpu if run.cpu else mx.device_info()["device_name"], world_size=1)
@@ -1092,9 +1097,7 @@ def describe(run):
     facts |= dict(versions=versions, micro_batch_tokens=run.micro * k.train_seq_len, **run.data.facts)
     data = dict(name=Path(k.val_data_path or k.data_path).name, **run.stream.hashes)
     run.log.fact("start", **facts, config=config, data=data)
-    files["config.json"] = json.dumps(config, ensure_ascii=False).encode("utf-8", "surrogateescape")
-    if k.resume != "0" and not run.checkpoint:
-        run.log.line(f"RESUME={k.resume}: no {CHECKPOINT} yet, so the run begins")
+    files["config.json"] = json.dumps(config).encode()
     for name, blob in files.items():
         (run.folder / name).write_bytes(blob)
 
@@ -1120,7 +1123,7 @@ def warm_up(run):
         except RuntimeError as e:
             if not compiled or k.compile == "1" or "ompile" not in str(e):
                 raise
-            run.log.line(f"compile failed ({str(e)[:60]!r}): runs without, slower; COMPILE=1 tells why")
+            run.log.line(f"compile failed ({str(e)[:60]!r}): slower; COMPILE=1 tells why")
             compiled = False
             run.build(compiled)
     run.model.update(fresh)
@@ -1256,7 +1259,7 @@ def main():
         if WATCHDOG in str(e):
             message, code = REMEDIES, 1
         elif matches(repr(e).lower(), "memoryerror,out of memory,outofmemory,alloc"):
-            message, code = f"out of memory ({str(e)[:80]!r}); lower MICRO_BATCH_TOKENS or VAL_BATCH_SIZE", 3
+            message, code = "out of memory; lower MICRO_BATCH_TOKENS or VAL_BATCH_SIZE", 3
         else:
             raise
     say(f"{SCRIPT.name}: error: {message}", sys.stderr)

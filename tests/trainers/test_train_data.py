@@ -420,3 +420,11 @@ def test_a_tokenizer_that_is_none_is_refused(content, tmp_path):
     if content is not None:
         path.write_bytes(content)
     kit.assert_refused(run_main(tmp_path, TOKENIZER_PATH=path), path)
+
+
+def test_a_stream_whose_text_has_other_bytes_is_refused(tmp_path):
+    """A byte piece alone is U+FFFD when it is decoded: three bytes, counted as one."""
+    with pytest.raises(T.UserError, match="TOKENIZER_PATH does not fit the shards"):
+        stream_of(tmp_path, [BOS, 300, 234, 300, BOS, 300, 301, BOS, 300])
+    cut = stream_of(tmp_path, [BOS, 300, 301, BOS, 300, 234])  # the last character may go on behind the cut
+    assert cut.target_bytes[-1] == 1

@@ -269,3 +269,9 @@ def test_the_trainer_imports_nothing_of_the_repository():
     modules = {getattr(node, "module", None) or node.names[0].name for node in trees}
     outside = {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names)
     assert outside == {"numpy", "torch", "sentencepiece", "brotli"}
+
+
+def test_a_variable_that_is_nearly_a_knob_is_told(capsys):
+    others = ("model_dmi", "OMP_NUM_THREADS", "LANGUAGE", "TRAIN_MAX_SEQ_LEN", "DISPLAY")
+    T.read_knobs({"MATRIX_LRR": "1", **{name: "1" for name in others}})
+    assert capsys.readouterr().err == "warning: MATRIX_LRR is unknown; did you mean MATRIX_LR?\n"

@@ -24,7 +24,7 @@ TRANSLATED = {
     "Attention.__init__", "Attention.forward", "MLP.__init__", "MLP.forward", "Block.__init__",
     "Block.forward", "GPT.__init__", "GPT.features", "GPT.head", "GPT.logits", "GPT.nats", "GPT.loss",
     "newton_schulz", "split_parameters", "Optimizers", "Optimizers.__init__", "Optimizers.reset",
-    "Optimizers.schedule", "Optimizers.apply", "Optimizers.apply_muon", "TrainData",
+    "Optimizers.schedule", "Optimizers.apply", "Optimizers.apply_muon",
     "TrainData.__init__", "TrainData.batch", "Scorer.__init__", "Scorer.log_probs", "Scorer.rows",
     "load_scorer", "score_stream", "CHECKPOINT", "save_checkpoint", "read_checkpoint", "restore",
     "pick_device", "pick_dtype", "Run.__init__", "Run.setup_model", "Run.pick_micro_batch", "Run.batch",

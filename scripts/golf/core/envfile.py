@@ -100,11 +100,11 @@ def set_words(words: list[str], knobs: dict[str, str]) -> None:
         os.environ[name] = value
 
 
-def near_misses(knobs: dict[str, str]) -> list[str]:
-    """A warning for each variable of the environment that is nearly a knob; it holds much else."""
+def near_misses(knobs: dict[str, str]) -> dict[str, str]:
+    """A warning for each variable of the environment that is nearly a knob, by its name."""
     names = sorted(name for name in os.environ if name.isupper() and not is_known(name, knobs))
     near = {name: nearest(name, knobs, 0.8) for name in names}
-    return [f"{name} is set and unknown; did you mean {n}?" for name, n in near.items() if n]
+    return {name: f"{name} is unknown; did you mean {n}?" for name, n in near.items() if n}
 
 
 def is_known(name: str, knobs: dict[str, str]) -> bool:

@@ -184,6 +184,7 @@ def imports(trainer: Path, module: str) -> bool:
 def child_env(settings: dict[str, str]) -> dict[str, str]:
     """The trainer's environment: ours with the settings, without our own PYTHONPATH entry."""
     env = {**os.environ, **settings, "PYTHONUNBUFFERED": "1"}
+    env.pop("SEEDS", None)  # ours; a trainer would ask whether SEED was meant
     scripts = str(REPO / "scripts")
     kept = [p for p in env.pop("PYTHONPATH", "").split(os.pathsep) if p and p != scripts]
     if kept:

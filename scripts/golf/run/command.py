@@ -89,8 +89,9 @@ def main(args) -> int:
     knobs = trainers.read_knobs(trainer, trainers.child_env({}))
     envfile.refuse_unknown(config, found, knobs)
     envfile.set_words(words, knobs)
-    for line in envfile.near_misses(knobs):
+    for name, line in envfile.near_misses(knobs).items():
         print(f"golf run: warning: {line}", file=sys.stderr)
+        del os.environ[name]  # or the trainer would say it again
     settings = envfile.settings(found, knobs, dict(args.default))
     runs = plan(trainer, settings, config.stem)
     check(runs, knobs)
