@@ -117,6 +117,7 @@ def test_the_other_name_of_a_knob_beats_the_file_too(tmp_path, monkeypatch):
     path = tmp_path / "a.env"
     path.write_text("TRAIN_SEQ_LEN=512\n")
     knobs = {"TRAIN_SEQ_LEN": "512", "TRAIN_MAX_SEQ_LEN": "512"}
+    monkeypatch.delenv("REPORT", raising=False)  # set for all tests
     monkeypatch.setenv("TRAIN_MAX_SEQ_LEN", "1024")
     assert envfile.settings(envfile.parse(path), knobs) == {"TRAIN_MAX_SEQ_LEN": "1024"}
     monkeypatch.setenv("TRAIN_SEQ_LEN", "256")

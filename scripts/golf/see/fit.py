@@ -26,7 +26,7 @@ TRIAL_TARGETS = 16384
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("config", type=path_argument, metavar="CONFIG.env")
+    parser.add_argument("config", type=path_argument, metavar="CONFIG.env", help="what would be trained")
     parser.add_argument("settings", nargs="*", metavar="NAME=value", help="wins over the file")
     parser.add_argument(
         "--trainer", type=path_argument, default=REPO / "train_gpt.py", metavar="PATH",
