@@ -23,7 +23,7 @@ QUIET = {"trackio": {"auto_log_gpu": False, "auto_log_cpu": False}}  # this mach
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="finished or still running")
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="finished or running")
     trackers = ("trackio", "tensorboard", "wandb")
     parser.add_argument("--to", required=True, choices=trackers, help="a package of its own, to be installed")
     parser.add_argument(
