@@ -145,7 +145,7 @@ def parse_knob(knob, raw):
 
 def read_knobs(env):
     known = {knob.metadata.get("alias", ""): knob for knob in fields(Knobs)}
-    known |= {knob.name.upper(): knob for knob in fields(Knobs)}  # beats an alias
+    known |= {knob.name.upper(): knob for knob in fields(Knobs)}
     values = {knob.name: parse_knob(knob, env[name]) for name, knob in known.items() if name in env}
     for name in set(env).difference(known):
         for near in get_close_matches(name, known, 1, 0.85):
@@ -214,7 +214,7 @@ except ImportError as e:
 # ---- Model: pre-norm blocks, RoPE, QK-norm, grouped KV heads, ReLU^2, U-Net skips, x0 in every block
 
 LOSS_TOKENS = 8192  # targets whose float32 logits exist at once
-CPU_BLOCK = 128  # queries at a time
+CPU_BLOCK = 128
 
 
 def rope_tables(k, dtype):
@@ -768,7 +768,7 @@ class Scorer:
         self.reset()
 
     def reset(self):
-        self.kept = np.zeros(0, np.int64)  # the last inputs
+        self.kept = np.zeros(0, np.int64)
         self.position = 0
 
     @torch.inference_mode()
@@ -988,7 +988,7 @@ def fastest_attention(run):
     shape = run.micro, k.num_heads, k.train_seq_len, k.model_dim // k.num_heads
     q = torch.randn(shape, device=run.device, dtype=run.model.dtype, requires_grad=True)
     for kernel in kernels[:3] if run.cuda else []:
-        with suppress(RuntimeError), nn.attention.sdpa_kernel(kernel):  # not all work
+        with suppress(RuntimeError), nn.attention.sdpa_kernel(kernel):
             times[kernel] = mean_seconds(run.device, 9, lambda: attend(q, q, q, k.train_seq_len).backward(q))
             run.log.line(f"attention:{kernel.name} {1000 * times[kernel]:.3f}ms")
     return min(times, key=times.get, default=kernels)
@@ -1076,7 +1076,7 @@ class Run:
             loss.backward()
             total += loss.detach()
         if self.world > 1:
-            for tensor in (total, *(p.grad for p in self.opt.params)):
+            for tensor in (total, *(p.grad for p in self.opt.params if p.grad is not None)):
                 dist.all_reduce(tensor)
         self.opt.apply()
         return total
@@ -1113,7 +1113,7 @@ def describe(run):
     facts |= dict(versions=versions, micro_batch_tokens=run.micro * k.train_seq_len, **run.data.facts)
     data = dict(name=Path(k.val_data_path or k.data_path).name, **run.stream.hashes)
     run.log.fact("start", **facts, config=config, data=data)
-    files["config.json"] = json.dumps(config).encode()
+    files["config.json"] = json.dumps(config, ensure_ascii=False).encode("utf-8", "surrogateescape")
     for name, blob in files.items():
         (run.folder / name).write_bytes(blob)
 

@@ -149,7 +149,7 @@ def parse_knob(knob, raw):
 
 def read_knobs(env):
     known = {knob.metadata.get("alias", ""): knob for knob in fields(Knobs)}
-    known |= {knob.name.upper(): knob for knob in fields(Knobs)}  # beats an alias
+    known |= {knob.name.upper(): knob for knob in fields(Knobs)}
     values = {knob.name: parse_knob(knob, env[name]) for name, knob in known.items() if name in env}
     for name in set(env).difference(known):
         for near in get_close_matches(name, known, 1, 0.85):
@@ -1097,7 +1097,7 @@ def describe(run):
     facts |= dict(versions=versions, micro_batch_tokens=run.micro * k.train_seq_len, **run.data.facts)
     data = dict(name=Path(k.val_data_path or k.data_path).name, **run.stream.hashes)
     run.log.fact("start", **facts, config=config, data=data)
-    files["config.json"] = json.dumps(config).encode()
+    files["config.json"] = json.dumps(config, ensure_ascii=False).encode("utf-8", "surrogateescape")
     for name, blob in files.items():
         (run.folder / name).write_bytes(blob)
 
