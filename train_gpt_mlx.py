@@ -773,7 +773,7 @@ class Scorer:
         self.reset()
 
     def reset(self):
-        self.kept = np.zeros(0, np.int64)  # the last inputs
+        self.kept = np.zeros(0, np.int64)
         self.position = 0
 
     def log_probs(self, tokens):
