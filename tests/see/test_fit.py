@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 
 import pytest
@@ -98,8 +99,14 @@ def test_knobs_of_another_model_are_told(tmp_path, torch_run):
     assert done.returncode == 2 and done.stderr.count("\n") == 1
 
 
-def test_a_run_tells_it_at_its_start(capsys, tmp_path):
+def test_a_run_tells_it_at_its_start(capsys, tmp_path, monkeypatch):
     trainer = command.REPO / "train_gpt.py"
+    monkeypatch.setattr(command, "check", lambda *_: None)  # nothing is trained
+    monkeypatch.setattr(command, "run_all", lambda *_, **__: 0)
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert command.main(parser.parse_args(["configs/quickstart.env"])) == 0
+    assert capsys.readouterr().out.startswith("fit      ")
     command.tell_size(trainer, {**STARTER, "MODEL_DIM": "640"})
     out, err = capsys.readouterr()
     assert out.startswith("fit      ") and "golf run: warning: even the coarsest" in err

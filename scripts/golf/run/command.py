@@ -95,6 +95,7 @@ def main(args) -> int:
     settings = envfile.settings(found, knobs, dict(args.default))
     runs = plan(trainer, settings, config.stem)
     check(runs, knobs)
+    tell_size(trainer, {**knobs, **runs[0].settings})
     return run_all(runs, config, knobs, summary=not args.no_summary)
 
 
