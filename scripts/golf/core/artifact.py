@@ -82,7 +82,6 @@ class Artifact:
 
     config: dict
     tensors: dict[str, tuple[str, tuple[int, ...]]]
-    unpacked_bytes: int
     doubts: tuple[str, ...] = ()  # what a reviewer must see
 
 
@@ -120,7 +119,7 @@ def parse(blob: bytes) -> Artifact:
         found += [f"tensor {name} {doubt}"] if doubt and len(found) < DOUBTS else []
     if len(blob) > 1.05 * len(zlib.compress(payload)) + 100:
         found.append(f"{len(blob):,} bytes, more than zlib needs: what does the coding hold?")
-    return Artifact(config, tensors, len(payload), tuple(found))
+    return Artifact(config, tensors, tuple(found))
 
 
 def read_header(blob: bytes, length: int) -> tuple[dict, list[tuple[str, tuple[int, ...], str]]]:

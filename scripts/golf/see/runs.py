@@ -13,6 +13,7 @@ from pathlib import Path
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number, parse_json
 from golf.core.paths import REPO, path_argument, shown
+from golf.core.text import printable
 from golf.core.units import amount, duration
 from golf.see import history
 from golf.see.history import History
@@ -83,5 +84,5 @@ def as_table(rows: list[tuple[str, ...]]) -> str:
 
 def plain(text: str, limit: int) -> str:
     """Text for one line of a terminal."""
-    text = "".join(c if c.isprintable() else "?" for c in text)
+    text = printable(text)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
