@@ -5,7 +5,6 @@ It reads a run's folder, an entry's, a metrics file, or a train.log with upstrea
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import re
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number, parse_json
+from golf.core.lock import HELD
 from golf.core.paths import REPO, shown
 from golf.core.runlog import final_lines, lines
 from golf.core.submission import MAY_DIFFER, NOT_REPEATED
@@ -178,12 +178,12 @@ def is_running(folder: Path, written: float) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
     except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+        if error.errno in HELD:
             return True
     return time.time() - written < SILENT_SECONDS
 
 
-def run_folders(folder: Path) -> list[Path]:
+def all_runs(folder: Path) -> list[Path]:
     """The folders in runs/ that hold a run, or one that is only starting."""
     try:
         places = [path for path in folder.iterdir() if path.is_dir()]

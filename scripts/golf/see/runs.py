@@ -38,7 +38,7 @@ def add_arguments(parser) -> None:
 
 def main(args) -> int:
     found = []
-    for folder in history.run_folders(args.folder):
+    for folder in history.all_runs(args.folder):
         try:
             found.append(history.read(folder))
         except GolfError as error:  # a metrics file with nothing in it yet

@@ -41,7 +41,7 @@ def main(args) -> int:
 
 
 def newest():
-    folders = history.run_folders(REPO / "runs")
+    folders = history.all_runs(REPO / "runs")
     if not folders:
         raise GolfError("no runs in runs/ yet; name a run's folder", 2)
     return max(folders, key=lambda folder: (folder / "metrics.jsonl").stat().st_mtime)
