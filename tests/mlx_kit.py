@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import platform
-import signal
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -41,30 +39,11 @@ def twin_of(**changes):
 
 
 @contextlib.contextmanager
-def trainer_process(folder: Path, env: dict):
-    """As if the trainer were started in `folder` with just these knobs; all is put back after."""
-    handlers = {number: signal.getsignal(number) for number in kit.STOP_SIGNALS}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(M.sys, "argv", ["train_gpt_mlx.py"])
-        for knob in fields(M.Knobs):
-            patch.delenv(knob.name.upper(), raising=False)
-        patch.delenv("TRAIN_MAX_SEQ_LEN", raising=False)
-        for name, value in env.items():
-            patch.setenv(name, value)
-        try:
-            yield patch
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-
-
-@contextlib.contextmanager
 def new_run(folder: Path, **changes):
     """What main() sets up for these knobs, ready for train(); data as in kit.run_settings."""
     number = len(list((folder / "runs").glob("*"))) if (folder / "runs").exists() else 0
     env = kit.run_settings(folder, {"RUN_ID": f"run{number}", **changes})
-    with trainer_process(folder, env), contextlib.redirect_stdout(io.StringIO()):
+    with kit.trainer_process(folder, env, M), contextlib.redirect_stdout(io.StringIO()):
         run = M.Run(M.read_knobs(env))
         M.warm_up(run)
         yield run
@@ -74,7 +53,7 @@ def run_main(folder: Path, patches: dict | None = None, argv=(), **changes) -> k
     """main() with a tiny run's knobs and these changes; `patches` replaces parts of the trainer."""
     env = kit.run_settings(folder, changes)
     out, err = io.StringIO(), io.StringIO()
-    with trainer_process(folder, env) as patch:
+    with kit.trainer_process(folder, env, M) as patch:
         patch.setattr(M.sys, "argv", ["train_gpt_mlx.py", *argv])
         for name, value in (patches or {}).items():
             patch.setattr(M, name, value)

@@ -94,15 +94,16 @@ def weights_of(model) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def trainer_process(folder: Path, env: dict):
+def trainer_process(folder: Path, env: dict, trainer=T):
     """As if the trainer were started in `folder` with just these knobs; all is put back after."""
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(T.sys, "argv", ["train_gpt.py"])
-        # which type is faster is measured, and may come out otherwise in the next run
-        patch.setattr(T, "pick_dtype", lambda device: torch.float32)
-        for name in [*KNOB_NAMES, "TRAIN_MAX_SEQ_LEN", "RANK", "WORLD_SIZE", "LOCAL_RANK"]:
+        patch.setattr(trainer.sys, "argv", [f"{trainer.__name__}.py"])
+        if trainer is T:  # which type is faster is measured, and may come out otherwise in the next run
+            patch.setattr(T, "pick_dtype", lambda device: torch.float32)
+        names = [knob.name.upper() for knob in fields(trainer.Knobs)]
+        for name in [*names, "TRAIN_MAX_SEQ_LEN", "RANK", "WORLD_SIZE", "LOCAL_RANK"]:
             patch.delenv(name, raising=False)
         for name, value in env.items():
             patch.setenv(name, value)
