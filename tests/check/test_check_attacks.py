@@ -32,6 +32,21 @@ AROUND = {
         "import torch\ntorch.compile(f, backend=g)", "model.compile(backend=g)",
         "import torch\ntorch.compile(f, backend='mine')", "g.on_generate_code(f)", "M('X', (B,), {})",
         "import torch\nsetattr(torch.Tensor, 'backward', f)",
+        # functions that are called later, with arguments out of sight
+        "import functools, torch\nfunctools.partial(torch.compile, backend=g)",
+        "import torch\nc = torch.compile",
+        "c = model.compile", "import torch\nx = [torch.compile]",
+        # what else hands out modules, and classes made by others than `class`
+        "import os\ntry: os.process_cpu_count()\nexcept AttributeError as e: e.obj.popen('x')",
+        "match e:\n    case AttributeError(obj=m): m.load('x')",
+        "from torch.utils.data import DataLoader\nDataLoader(d).multiprocessing_context.Process(target=f)",
+        "DataLoader(d, multiprocessing_context=c)", "t = type(int)", "type(type(x))",
+        "class A: x = 1\nt = type(A)", "class A(B, metaclass=M): pass", "class A(**words): pass",
+        "p.parse_args(['--x', 'y'], namespace=C)", "Path('x').symlink_to(y)", "Path('x').chmod(0o755)",
+        # letters that are made of numbers or of other letters
+        "x = '%cusr' % 47", "x = f'{47:c}usr'", "'{:c}'.format(47)", "b'+AC8-'.decode('utf-7')",
+        r"b'\x2f'.decode('unicode_escape')", "'gbc'.encode('rot13')", r"json.loads('\\u002fusr')",
+        "(47).to_bytes(1, 'big')",
         # what other code relies on
         "eval = 1\ntry: f()\nexcept ValueError as eval: pass", "for n in range(9):\n    open(n)",
         "fd = 3\nopen(fd)", "open(1 + 2)", "from pathlib import Path\nPath('numpy.py').write_text(x)",
@@ -40,11 +55,18 @@ AROUND = {
         "x = __doc__", "f(description=__doc__)",
     ],
     "code-exec": ["vars(x)", "def f(a=vars(C)): pass", "args = p.parse_args(namespace=n)\nvars(args)"],
-    "code-unlisted": ["import unicodedata\nunicodedata.name(c)"],
+    "code-unlisted": [
+        "import unicodedata\nunicodedata.name(c)", "from torch.library import custom_op", 
+        "import torch\ng = torch.library.triton_op('a::b')(f)",
+    ],
     "code-outside": [
         "open('/' + x)", "open(f'/{x}')", "x = '/'", "'/'.join(['', x])", "x = '~'",
         "import os\nos.listdir('..')",
         "import glob\nglob.glob('*', root_dir='/')", "Path.cwd().anchor", "here.parents[5]",
+        "import os\nos.environ.copy()",
+        "here.parents[-1]", "here.parents[n]", "here.parent.parent.parent.parent",
+        "import os\nos.getcwd()[0]", "import os\nos.path.abspath('x')[:1]", "Path.cwd().parts[0]",
+        "import os\nos.path.join(x, '..')", "import os\nos.path.join('/', x)", "import os\nos.environ.keys()",
         "import os\nos.environ.values()", "import os\nos.environ['VIRTUAL_ENV']", "x = '203.0.113.9'",
         "s = t.untyped_storage()\ns.from_file(p, False, 9)",
     ],

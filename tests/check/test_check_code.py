@@ -378,6 +378,44 @@ LEARNS = {
             def learn(self):
                 self.model.loss(self.seen).backward()  # here
     """,
+    "through a dictionary": """
+        held = {}
+        held['x'] = open_shards(k, 'val')
+        model.loss(held['x']).backward()  # here
+    """,
+    "a name of the module": """
+        HELD = open_shards('val')
+        def go():
+            model.loss(HELD).backward()  # here
+    """,
+    "a generator": """
+        def parts():
+            yield from open_shards('val')
+        def go():
+            for part in parts():
+                model.loss(part).backward()  # here
+    """,
+    "in a condition": """
+        if (held := open_shards('val')) is not None:
+            model.loss(held).backward()  # here
+    """,
+    "an opened file": """
+        with open('fineweb_val_000000.bin') as file:
+            model.loss(read(file)).backward()  # here
+    """,
+    "added to another": """
+        held = read('train')
+        held += open_shards('val')
+        model.loss(held).backward()  # here
+    """,
+    "a pattern that takes in both": """
+        for path in glob('fineweb_*.bin'):
+            model.loss(read(path)).backward()  # here
+    """,
+    "a knob": """
+        def go(k):
+            model.loss(read(k.val_data_path)).backward()  # here
+    """,
     "in closed form": """
         def fit(val_x, val_y):
             return torch.linalg.lstsq(val_x, val_y)  # here
@@ -445,6 +483,16 @@ HOLDS = {
                 self.state = 0
             def step(self, tokens):
                 self.model.loss(tokens, self.state).backward()
+    """,
+    "a variable with the name of an attribute": """
+        class Run:
+            def __init__(self, k):
+                self.stream = read_stream(k, 'val')
+        def mix(recent, tokens):
+            stream = concatenate(recent, tokens)
+            return recent_of(stream)
+        def step(run, tokens):
+            model.loss(mix(run.recent, tokens)).backward()
     """,
     "one reader of both splits": """
         def main(k):

@@ -149,7 +149,8 @@ MODULES = {
     "sentencepiece": "SentencePieceProcessor",
     "tqdm": "tqdm trange",
     "typing_extensions": "Self Literal TypedDict NamedTuple override",
-    # ---- torch; not hub, jit, package, ops, classes, _C, UntypedStorage, multiprocessing
+    # ---- torch; not hub, jit, package, ops, classes, _C, UntypedStorage, multiprocessing, nor
+    # library.custom_op and triton_op, which run annotations as code
     "torch": """
         abs acos acosh add addbmm addcdiv addcmul addmm addmv addr all allclose amax amin aminmax angle any
         arange arccos arcsin arctan arctan2 argmax argmin argsort argwhere as_tensor asarray asin asinh
@@ -236,7 +237,7 @@ MODULES = {
     "torch.fft": "fft ifft rfft irfft fft2 ifft2 rfft2 irfft2 fftfreq rfftfreq fftshift ifftshift",
     "torch.func": """grad grad_and_value vmap vjp jvp jacrev jacfwd hessian functional_call
         stack_module_state linearize""",
-    "torch.library": "custom_op register_fake register_autograd register_kernel triton_op wrap_triton",
+    "torch.library": "register_fake register_autograd register_kernel wrap_triton",
     "torch.futures": "Future collect_all wait_all",
     "torch.linalg": """norm vector_norm matrix_norm svd svdvals qr eig eigh eigvals eigvalsh inv pinv solve
         solve_triangular lstsq det slogdet cholesky matrix_rank matrix_power matrix_exp multi_dot lu
@@ -371,7 +372,7 @@ LEADING_OUT = frozenset("""
     linecache runpy multiprocessing cudart load_library load_module exec_module import_module
     find_spec metal_kernel cuda_kernel cffi on_generate_code
     inline_asm_elementwise format_map add_safe_globals
-    _convert_ _mmap _unsafe_update_src _get_kwargs
+    _convert_ _mmap _unsafe_update_src _get_kwargs multiprocessing_context symlink_to hardlink_to chmod lchmod
     """.split())  # fmt: skip
 
 # Names with an underscore that others own, and code may name; its own it may name too, if they are

@@ -6,13 +6,17 @@ A guard takes the Walk (reach.py) and the call; it returns what is wrong with th
 from __future__ import annotations
 
 import ast
+import builtins
+import codecs
 import string
 
 from golf.check import allowed
 from golf.check.syntax import assignments, constants, every_node, text_of
 
 # Arguments of any call that read files, or take attributes by a text.
-ODD_KEYWORDS = ("fromfile_prefix_chars", "style", "opener", "closefd")
+ODD_KEYWORDS = ("fromfile_prefix_chars", "style", "opener", "closefd", "namespace", "metaclass")
+
+PLAIN_CODECS = ("utf-8", "utf-8-sig", "ascii", "iso8859-1", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
 
 
 def guard_load(walk, node: ast.Call) -> str | None:
@@ -38,7 +42,14 @@ def guard_attribute(walk, node: ast.Call) -> str | None:
 
 
 def guard_type(walk, node: ast.Call) -> str | None:
-    return None if len(node.args) == 1 and not node.keywords else "type(...) makes a class"
+    """The type of a class is `type` itself, which makes classes."""
+    if len(node.args) != 1 or node.keywords:
+        return "type(...) makes a class"
+    given = node.args[0]
+    classes = {n.name for n in every_node(walk.tree) if isinstance(n, ast.ClassDef)}
+    of_class = isinstance(given, ast.Call) and getattr(given.func, "id", "") == "type"
+    of_class |= isinstance(given, ast.Name) and (given.id in classes or given.id in dir(builtins))
+    return "the type of a class" if of_class else None
 
 
 def guard_vars(walk, node: ast.Call) -> str | None:
@@ -115,11 +126,12 @@ def guard_format(walk, node: ast.Call) -> str | None:
 
 
 def plain_fields(text: str) -> bool:
+    """Whether the fields take no attribute or element, and make no letters of numbers."""
     try:
-        fields = [name for _, name, _, _ in string.Formatter().parse(text) if name]
+        fields = [(name or "", spec or "") for _, name, spec, _ in string.Formatter().parse(text)]
     except ValueError:
         return True  # raises when it runs
-    return not any("." in name or "[" in name for name in fields)
+    return not any("." in name or "[" in name or spec.endswith("c") for name, spec in fields)
 
 
 def sound_options(node: ast.expr) -> bool:
@@ -136,6 +148,13 @@ def makes_text(node: ast.Call) -> bool:
     method = getattr(node.func, "attr", "")
     if method in ("replace", "translate") and text_of(node.func.value) is not None:
         return True
+    if (
+        method in ("decode", "encode")
+        and odd_codec(given)
+        or method == "to_bytes"
+        and constants(node.func.value)
+    ):
+        return True
     if method == "fromhex" or name == "map" and len(given) == 2 and calls_chr(node):
         return constants(given[-1]) if given else False
     one = given[0] if len(given) == 1 and constants(given[0]) else None
@@ -143,6 +162,15 @@ def makes_text(node: ast.Call) -> bool:
         return isinstance(one, (ast.List, ast.Tuple)) and len(one.elts) > 1
     letter = getattr(one, "value", 47)  # else an operation
     return name == "chr" and one is not None and type(letter) is int and 32 <= letter < 127
+
+
+def odd_codec(given: list) -> bool:
+    """Whether a codec is named that does more than write letters as bytes: rot13, unicode_escape, idna."""
+    name = getattr(given[0], "value", None) if given else None
+    try:
+        return isinstance(name, str) and codecs.lookup(name).name not in PLAIN_CODECS
+    except (LookupError, ValueError):
+        return False  # a text, for a tokenizer
 
 
 def calls_chr(node: ast.AST) -> bool:

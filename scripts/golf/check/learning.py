@@ -6,18 +6,31 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 
-from golf.check.syntax import FUNCTIONS, assignments, called, every_node, name_of, outside_functions
+from golf.check.syntax import (
+    FUNCTIONS,
+    assignments,
+    called,
+    constants,
+    every_node,
+    locals_of,
+    name_of,
+    outside_functions,
+)
 
 SCORER = "log_probs"  # the method of a submission that is given the stream
-VAL_TEXT = re.compile(r"(.*[/_*])?(val|valid|validation)([/_*.].*)?")
+# Texts: a shard's name, a pattern that takes in validation shards, a knob.
+VAL_TEXT = re.compile(
+    r"(.*[/_*])?(val|valid|validation)([/_*.].*)?|(.*/)?(fineweb_)?\*(\.bin)?|VAL_(DATA|FILES|TOKENS|PATH)\w*"
+)
 VAL_NAME = re.compile(
-    r"(.*_)?(val|valid|validation)_(tokens?|data|ids|stream|batch(es)?|loader|shards?|targets?"
+    r"(.*_)?(val|valid|validation)_(tokens?|data|data_path|files|ids|stream|batch(es)?|loader|shards?|targets?"
     r"|inputs?|set|seqs?|sequences?|x|y|docs?)",
     re.IGNORECASE,
 )
 # Take the gradient, or fit, of their arguments or of the object; the makers return such functions.
-GRADIENTS = frozenset("backward grad vjp jacrev lstsq partial_fit".split())
+GRADIENTS = frozenset("backward grad vjp jvp jacrev jacfwd hessian linearize lstsq partial_fit".split())
 MAKERS = frozenset("value_and_grad grad grad_and_value".split())
+FILLERS = frozenset("append appendleft extend insert add update put copy_".split())
 HAND_OVERS = 5  # from function to function
 LOOP, CALL, ASSIGN, RETURN = range(4)  # in the order in which a line does them
 
@@ -25,8 +38,8 @@ LOOP, CALL, ASSIGN, RETURN = range(4)  # in the order in which a line does them
 def validation_gradients(tree: ast.Module) -> list[int]:
     """Lines where names that say validation meet a gradient, and gradients that log_probs reaches.
 
-    Followed are assignments within a function, attributes, and functions that return such a thing;
-    what takes gradients teaches, and so does what calls it, by name.
+    Followed are assignments within a function, attributes, names of the module, and functions that return
+    such a thing; what takes gradients teaches, and so does what calls it, by name.
     """
     functions = [n for n in every_node(tree) if isinstance(n, FUNCTIONS)]
     calls = {f: [n for n in every_node(f) if isinstance(n, ast.Call)] for f in functions}
@@ -36,13 +49,13 @@ def validation_gradients(tree: ast.Module) -> list[int]:
     for _ in range(HAND_OVERS):
         teachers |= {f.name for f in functions if any(called(n) in teachers for n in calls[f])}
         scoring |= {called(n) for f in functions if f.name in scoring for n in calls[f]}
-    shared: set[str] = set()  # attributes, and functions that return, what a validation shard holds
-    scopes = [
-        ("", in_order(outside_functions(tree))),
-        *((f.name, in_order(every_node(f))) for f in functions),
-    ]
+    shared: set[str] = (
+        set()
+    )  # attributes, names of the module, and functions that return, what val shards hold
+    scopes = [("", set(), in_order(outside_functions(tree)))]
+    scopes += [(f.name, locals_of(f)[0], in_order(every_node(f))) for f in functions]
     for _ in range(HAND_OVERS):
-        lines = {line for name, steps in scopes for line in follow(steps, name, shared, teachers, makers)}
+        lines = {line for scope in scopes for line in follow(*scope, shared, teachers, makers)}
     learns = [n for f in functions if f.name in scoring for n in calls[f] if teaches(n, makers)]
     return sorted(lines | {n.lineno for n in learns})
 
@@ -52,8 +65,13 @@ def in_order(nodes: Iterable[ast.AST]) -> list[tuple]:
     return sorted((step for node in nodes for step in steps_of(node)), key=lambda step: step[:2])
 
 
-def follow(steps: list[tuple], function: str, shared: set[str], teachers, makers) -> set[int]:
-    """Lines of a function where what validation shards hold meets a gradient; adds to `shared`."""
+def follow(
+    function: str, variables: set[str], steps: list[tuple], shared: set[str], teachers, makers
+) -> set[int]:
+    """Lines of a function where what validation shards hold meets a gradient; adds to `shared`.
+
+    variables: its own, which are nobody's attributes. function: its name, '' for the module.
+    """
     held: set[str] = set()  # names, from the assignment of such a value to that of another
 
     def tainted(node: ast.AST) -> bool:
@@ -62,7 +80,8 @@ def follow(steps: list[tuple], function: str, shared: set[str], teachers, makers
                 if VAL_TEXT.fullmatch(part.value) and len(part.value.split()) == 1:
                     return True
             elif name := name_of(part):
-                if name in held or name in shared or VAL_NAME.fullmatch(name):
+                elsewhere = name in shared and not (isinstance(part, ast.Name) and name in variables)
+                if name in held or elsewhere or VAL_NAME.fullmatch(name):
                     return True
         return False
 
@@ -76,14 +95,23 @@ def follow(steps: list[tuple], function: str, shared: set[str], teachers, makers
         elif order == RETURN:
             shared |= {function} - teachers if tainted(node) else set()
         else:
-            names = {name_of(part) for part in getattr(target, "elts", [target])}
+            names = {name_of(inner(part)) for part in getattr(target, "elts", [target])}
             held = held | names if tainted(node) else held - names
-            shared |= {target.attr} if tainted(node) and isinstance(target, ast.Attribute) else set()
+            read_here = not function and not constants(node)  # not a list of knobs' names
+            if tainted(node) and (isinstance(target, ast.Attribute) or read_here):
+                shared |= {name_of(inner(target))} - {""}
     return lines
 
 
 def teaches(node: ast.Call, makers: set[str]) -> bool:
     return called(node) in GRADIENTS | makers or called(node.func) in MAKERS
+
+
+def inner(target: ast.expr) -> ast.expr:
+    """x of x[i] and of *x."""
+    while isinstance(target, (ast.Subscript, ast.Starred)):
+        target = target.value
+    return target
 
 
 def steps_of(node: ast.AST) -> Iterator[tuple[int, int, ast.expr | None, ast.AST]]:
@@ -92,13 +120,28 @@ def steps_of(node: ast.AST) -> Iterator[tuple[int, int, ast.expr | None, ast.AST
         for target in node.targets:
             sides = [getattr(side, "elts", [side]) for side in (target, node.value)]
             pairs = zip(*sides) if len(sides[0]) == len(sides[1]) else [(target, node.value)]  # a, b = x, y
-            yield from ((node.end_lineno, ASSIGN, one, value) for one, value in pairs)
+            yield from ((node.end_lineno, ASSIGN, one, added(one, value)) for one, value in pairs)
+    elif isinstance(node, (ast.AnnAssign, ast.AugAssign, ast.NamedExpr)) and node.value:
+        kept = isinstance(node, ast.AugAssign)
+        yield (
+            node.end_lineno,
+            ASSIGN,
+            node.target,
+            ast.List([node.target, node.value]) if kept else node.value,
+        )
+    elif isinstance(node, ast.withitem) and node.optional_vars:
+        yield node.optional_vars.lineno, LOOP, node.optional_vars, node.context_expr
     elif isinstance(node, (ast.For, ast.comprehension)):
         yield node.target.lineno, LOOP, node.target, node.iter
-    elif called(node) in ("append", "extend") and isinstance(node.func, ast.Attribute):
-        for argument in node.args:
-            yield node.lineno, ASSIGN, node.func.value, ast.List([node.func.value, argument])
+    elif called(node) in FILLERS and isinstance(node.func, ast.Attribute):
+        given = [*node.args, *(word.value for word in node.keywords)]
+        yield node.lineno, ASSIGN, node.func.value, ast.List([node.func.value, *given])
     elif isinstance(node, ast.Call):
         yield node.lineno, CALL, None, node
-    elif isinstance(node, ast.Return) and node.value:
+    elif isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom)) and node.value:
         yield node.end_lineno, RETURN, None, node.value
+
+
+def added(target: ast.expr, value: ast.expr) -> ast.expr:
+    """What a target holds after `target = value`: x[i] = value leaves the rest of x as it was."""
+    return ast.List([inner(target), value]) if isinstance(target, ast.Subscript) else value

@@ -48,7 +48,13 @@ from golf.check.syntax import (
 
 INDIRECT, UNLISTED, IMPORT = "code-indirect", "code-unlisted", "code-import"
 PICKLE, OUTSIDE = "code-pickle", "code-outside"
-WHOLE = (["values"], ["items"])  # all of the environment, the machine's part of it too
+WHOLE = (
+    ["values"],
+    ["items"],
+    ["keys"],
+    ["copy"],
+    ["popitem"],
+)  # all of the environment, the machine's part of it too
 BUILTIN_NAMES = frozenset(dir(builtins))
 EXCEPTIONS = frozenset(
     name for name, value in vars(builtins).items()
@@ -70,6 +76,7 @@ CUTTERS = frozenset("""
     rindex count removesuffix removeprefix
     """.split())  # fmt: skip
 CODE_FILE = re.compile(r"(?:.*/)?([\w-]+)\.(?:(py)|py[cdiwz]|pth|so|dll|dylib|zip|whl|egg)")
+ESCAPED = re.compile(r"\\u00[2-7][0-9a-fA-F]|\\N\{")  # letters that another reader would make of it
 SECRETS = re.compile(
     r"CI|(GITHUB|GITLAB|ACTIONS|RUNNER|AWS|SSH|AZURE|GOOGLE|KAGGLE|LD|DYLD)_\w+|PYTHON(?!HASHSEED)[A-Z]+|HOME|USER"
     r"|PATH|CC|CXX|VIRTUAL_ENV|CONDA_\w+|(OLD)?PWD|XDG_\w+"
@@ -191,7 +198,7 @@ class Walk(ast.NodeVisitor):
             full = ".".join(chain)
             if is_module(full) and id(node) not in self.renamed:
                 self.report(node, INDIRECT, f"{full}, a module, as a value")
-            elif full in GUARDS and full != "torch.compile":
+            elif full in GUARDS and not (full == "torch.compile" and id(node) in self.harmless):
                 self.report(node, INDIRECT, f"{full} as a value")
         if self.modules.own(".".join(parts)):
             self.report(node, INDIRECT, f"{'.'.join(parts)}, a module, as a value")
@@ -216,10 +223,17 @@ class Walk(ast.NodeVisitor):
         if isinstance(node.value, ast.Call) and self.called_name(node.value) == "type":
             if node.attr not in ("__name__", "__qualname__"):
                 self.report(node, INDIRECT, f"type(...).{node.attr}")
-        if node.attr == "format" and id(node) not in self.harmless:
-            self.report(node, INDIRECT, ".format as a value")
+        if node.attr in ("format", "compile") and id(node) not in self.harmless:
+            self.report(node, INDIRECT, f".{node.attr} as a value")
         if node.attr in ("anchor", "root", "from_file") and node.attr not in self.own:
             self.report(node, OUTSIDE, f".{node.attr}")
+        if node.attr == "obj" and node.attr not in self.own:  # of an AttributeError: a module, perhaps
+            self.report(node, INDIRECT, ".obj")
+        above = node
+        for _ in range(4):
+            above = above.value if getattr(above, "attr", "") == "parent" else None
+        if above is not None:
+            self.report(node, OUTSIDE, ".parent" * 4)
         self.odd(node, node.attr)
         self.private(node, node.attr)
 
@@ -316,9 +330,9 @@ class Walk(ast.NodeVisitor):
         words = ("description", "epilog", "usage") if parser else ("sep",)
         shown += [word.value for word in node.keywords if word.arg in words]
         self.harmless |= {id(part) for argument in shown for part in every_node(argument)} | {id(node.func)}
-        if isinstance(node.func, ast.Attribute) and node.func.attr in CUTTERS:
+        if isinstance(node.func, ast.Attribute) and node.func.attr in CUTTERS and name != "os.path.join":
             for argument in [node.func.value, *node.args]:
-                self.harmless |= {id(part) for part in (argument, *getattr(argument, "elts", ()))}
+                self.harmless |= {id(argument)}
             rooted = node.func.attr == "join" and node.args and getattr(node.args[0], "elts", None)
             if rooted and text_of(node.func.value) == "/" and text_of(rooted[0]) == "":
                 self.report(node, OUTSIDE, "a path from the root")
@@ -344,9 +358,16 @@ class Walk(ast.NodeVisitor):
                 self.report(node, OUTSIDE, ascii(text))
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
-        step = getattr(node.slice, "value", 0)
-        if getattr(node.value, "attr", "") == "parents" and type(step) is int and step > 3:
-            self.report(node, OUTSIDE, f".parents[{step}]")
+        step = getattr(node.slice, "value", None)
+        if getattr(node.value, "attr", "") == "parents" and step not in (0, 1, 2, 3):
+            self.report(node, OUTSIDE, ".parents[…]")
+        cut = node.value.func if isinstance(node.value, ast.Call) else node.value
+        if (
+            getattr(cut, "attr", "") in ("getcwd", "abspath", "realpath")
+            or step == 0
+            and getattr(cut, "attr", "") == "parts"
+        ):
+            self.report(node, OUTSIDE, "a path from the root")
         if isinstance(node.slice, ast.Slice) and node.slice.step and text_of(node.value) is not None:
             self.report(node, INDIRECT, "a text that is not in sight")
         self.generic_visit(node)
@@ -358,6 +379,8 @@ class Walk(ast.NodeVisitor):
     def visit_BinOp(self, node: ast.BinOp) -> None:
         self.harmless.add(id(node.right))  # a + "/" is no root
         joined = text_of(node)
+        if isinstance(node.op, ast.Mod) and "%c" in (text_of(node.left) or ""):
+            self.report(node, INDIRECT, "a text that is not in sight")
         if joined is not None and isinstance(node.op, ast.Add):
             self.text(node, joined)
         else:
@@ -366,6 +389,8 @@ class Walk(ast.NodeVisitor):
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
         for index, part in enumerate(node.values):
             if not isinstance(part, ast.Constant):
+                if (text_of(part.format_spec) or "").endswith("c"):
+                    self.report(node, INDIRECT, "a text that is not in sight")
                 self.visit(part)
             elif index:
                 self.names_in(part, part.value)
@@ -384,6 +409,8 @@ class Walk(ast.NodeVisitor):
         known = file and (file[1].endswith("customize") or self.modules.importable(file[1]))
         if file and (not file[2] or known and file[1] != self.module):
             self.report(node, INDIRECT, ascii(text))  # an import could find it
+        if ESCAPED.search(text):
+            self.report(node, INDIRECT, ascii(text))
         for name in DUNDER.findall(text):
             if name not in allowed.DUNDERS | {"__file__"}:
                 self.report(node, INDIRECT, ascii(name))
@@ -393,7 +420,9 @@ class Walk(ast.NodeVisitor):
     def visit_FunctionDef(self, node) -> None:
         if DUNDER.fullmatch(node.name) and node.name not in allowed.DUNDER_METHODS:
             self.report(node, INDIRECT, f"def {node.name}")
-        for outer in [*node.decorator_list, *defaults(node.args), *annotations(node)]:
+        self.harmless |= {id(decorator) for decorator in node.decorator_list}
+        outside = [*node.decorator_list, *defaults(node.args), *annotations(node)]
+        for outer in [*outside, *getattr(node, "type_params", ())]:
             self.visit(outer)
         self.function(node, node.body)
 
@@ -414,6 +443,9 @@ class Walk(ast.NodeVisitor):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.bound_name(node, node.name)
+        for word in node.keywords:
+            if word.arg in (None, *ODD_KEYWORDS):
+                self.report(node, INDIRECT, f"class {node.name}({word.arg or '**'}=")
         for part in node.body:
             if isinstance(part, (ast.Import, ast.ImportFrom)):
                 self.report(part, INDIRECT, f"an import as an attribute of {node.name}")
@@ -449,6 +481,8 @@ class Walk(ast.NodeVisitor):
     def visit_MatchClass(self, node) -> None:
         for name in node.kwd_attrs:
             self.odd(node, name)
+            if name == "obj":
+                self.report(node, INDIRECT, ".obj")
         self.generic_visit(node)
 
     def visit_Global(self, node) -> None:
