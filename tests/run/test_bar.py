@@ -6,7 +6,8 @@ import json
 import sys
 
 import pytest
-from golf.run.bar import SILENT_SECONDS, Progress
+from golf.core.bar import SILENT_SECONDS
+from golf.run.bar import Progress
 
 
 class Clock:
@@ -110,5 +111,5 @@ def test_a_terminal_gets_a_bar_and_one_that_is_gone_ends_nothing(tmp_path, clock
     assert bar.tick() == "" and "2/4 training" in terminal.text and "step 5" in terminal.text
     terminal.gone = True
     bar.tick()
-    bar.close()
-    assert bar.bar is None
+    bar.bar.draw("close")
+    assert bar.bar.bar is None

@@ -143,15 +143,10 @@ def check_data(
     data: Path, tokenizer: Path, splits: tuple[str, ...] = ("train", "val"), val: Path | None = None
 ) -> None:
     """val: the folder of the validation shards, where it is another (VAL_DATA_PATH)."""
-    sample = "python3 data/build_sample_dataset.py"
-    if "sample" in data.name:
-        fetch = f"get them with `{sample}`"
-    else:
-        variant = data.name.rpartition("_")[2] if data.name.startswith("fineweb10B_") else "sp1024"
-        fetch = (
-            f"get them with `python3 data/cached_challenge_fineweb.py --variant {variant} --train-shards 2` "
-            f"(0.5 GB), or try it on the sample data: `{sample}`, then configs/quickstart.env"
-        )
+    fetch = f"get them with `python3 {' '.join(fetch_command(data))}`"
+    if "sample" not in data.name:
+        sample = f"python3 {' '.join(fetch_command(Path('sample')))}"
+        fetch += f" (0.5 GB), or try it on the sample data: `{sample}`, then configs/quickstart.env"
     for split in splits:
         elsewhere = split == "val" and val is not None
         name, folder = ("VAL_DATA_PATH", val) if elsewhere else ("DATA_PATH", data)
@@ -159,6 +154,14 @@ def check_data(
             raise GolfError(f"{name}={shown(folder)}: no fineweb_{split}_*.bin there; {fetch}")
     if not tokenizer.is_file():
         raise GolfError(f"TOKENIZER_PATH={shown(tokenizer)}: no such file; {fetch}")
+
+
+def fetch_command(data: Path, shards: int = 2) -> list[str]:
+    """What Python runs in the repository to have a data folder, with so many train shards, and tokenizer."""
+    if "sample" in data.name:
+        return ["data/build_sample_dataset.py"]
+    variant = data.name.rpartition("_")[2] if data.name.startswith("fineweb10B_") else "sp1024"
+    return ["data/cached_challenge_fineweb.py", "--variant", variant, "--train-shards", str(shards)]
 
 
 def check_cuda(trainer: Path, env: dict[str, str]) -> None:

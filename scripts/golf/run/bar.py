@@ -1,62 +1,38 @@
-"""How far a run is: a bar on a terminal, or a line where nothing was said for a while."""
+"""How far a run is, by what it adds to metrics.jsonl and the lines that it prints."""
 
 from __future__ import annotations
 
 import re
-import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
+from golf.core.bar import Bar
 from golf.core.json_io import dig, number, parse_json
 from golf.core.units import amount, duration
 
 PHASES = {"setup": "set-up", "train": "training", "pack": "packing", "score": "scoring"}
-SILENT_SECONDS = 15.0
 SCORING = re.compile(rb"scoring:(\d+)/(\d+) ")
 OF_OLD = 0.9  # of the smoothed loss, kept at every step that is logged
 
 
-class Progress:
-    """Fed by what the run adds to metrics.jsonl, and by the lines that it prints."""
+class Follower:
+    """A run's phase, step, smoothed loss and speed; `look` reads what is new."""
 
     def __init__(self, metrics: Path, clock=time.monotonic):
         self.metrics, self.offset, self.clock = metrics, size(metrics), clock
         self.budget = self.iterations = self.step = self.seconds = self.rate = self.scored = 0.0
-        self.phase, self.loss, self.bar = "setup", None, None
-        self.began = self.seen = self.spoken = clock()  # of the phase, the last step, the last output
-        if sys.stderr.isatty():
-            with suppress(ImportError, OSError):  # a bar is nice to have
-                from tqdm import tqdm
+        self.phase, self.loss = "setup", None
+        self.began = self.seen = clock()  # of the phase, the last step
 
-                shape = "{desc} {percentage:3.0f}%|{bar}| {elapsed} in all{postfix}"
-                self.bar = tqdm(total=1.0, desc=self.title(), bar_format=shape, leave=False)
-
-    def tick(self) -> str:
-        """Moves the bar; without one, what to say where nothing was said for SILENT_SECONDS."""
+    def look(self) -> None:
         for event in self.new_events():
             self.take(event)
-        if self.bar is None:
-            if self.clock() - self.spoken < SILENT_SECONDS:
-                return ""
-            self.spoken = self.clock()
-            return f"{self.title()} {100 * self.fraction():.0f}%, {self.status()}"
-        self.bar.n = self.fraction()
-        self.bar.set_description_str(self.title(), refresh=False)
-        self.bar.set_postfix_str(self.status(), refresh=False)
-        self.refresh()
-        return ""
-
-    def heard(self, output: bytes) -> None:
-        """The run printed this."""
-        self.spoken = self.clock()
-        for done, count in SCORING.findall(output):
-            self.scored = int(done) / max(int(count), 1)
 
     def new_events(self) -> list[dict]:
         """Whole lines added since the last call."""
         try:
             with self.metrics.open("rb") as file:
+                self.offset = min(self.offset, size(self.metrics))  # a run begun anew
                 file.seek(self.offset)
                 whole, end, _ = file.read().rpartition(b"\n")
         except OSError:  # not there yet, or not to be read: the bar stands still
@@ -94,6 +70,10 @@ class Progress:
         parts += [self.step / self.iterations] if self.iterations else []
         return min(1.0, max(parts, default=0.0))
 
+    def trained(self) -> float:
+        """How much of the training is done, 0 to 1."""
+        return self.fraction() if self.phase == "train" else float(self.phase != "setup")
+
     def title(self) -> str:
         """As `2/4 training`."""
         return f"{list(PHASES).index(self.phase) + 1}/{len(PHASES)} {PHASES[self.phase]}"
@@ -108,23 +88,24 @@ class Progress:
             parts += [f"{amount(self.rate)} tokens/s"]
         return ", ".join(parts)
 
-    def clear(self) -> None:
-        self.draw("clear")
 
-    def refresh(self) -> None:
-        self.draw("refresh")
+class Progress(Follower):
+    """Shown as a bar, or as lines that tick() returns."""
 
-    def close(self) -> None:
-        self.draw("close")
+    def __init__(self, metrics: Path, clock=time.monotonic):
+        super().__init__(metrics, clock)
+        self.bar = Bar(clock)
 
-    def draw(self, how: str) -> None:
-        """tqdm's method `how`; where the terminal is gone there is no bar any more."""
-        try:
-            if self.bar:
-                getattr(self.bar, how)()
-        except OSError:
-            self.bar.disable = True  # nor at exit
-            self.bar = None
+    def tick(self) -> str:
+        """Moves the bar; without one, what to say where nothing was said for a while."""
+        self.look()
+        return self.bar.show(self.title(), self.fraction(), self.status())
+
+    def heard(self, output: bytes) -> None:
+        """The run printed this."""
+        self.bar.heard()
+        for done, count in SCORING.findall(output):
+            self.scored = int(done) / max(int(count), 1)
 
 
 def size(path: Path) -> int:

@@ -36,7 +36,7 @@ class Supervisor:
         self.stopped_at = 0.0
         self.told = False  # whether the child knows
         self.process: subprocess.Popen | None = None
-        self.bar: Progress | None = None
+        self.progress: Progress | None = None
         handle_stops(self.on_signal)
 
     def say(self, text: str) -> None:
@@ -47,8 +47,8 @@ class Supervisor:
 
     def write(self, stream, data: bytes) -> None:
         """Passes bytes on, around the progress bar; a reader or terminal that is gone ends no run."""
-        if self.bar:
-            self.bar.clear()
+        if self.progress:
+            self.progress.bar.draw("clear")
         try:
             stream.flush()
             stream.buffer.write(data)
@@ -56,15 +56,15 @@ class Supervisor:
         except OSError:  # a closed pipe or terminal, a full disk: what comes is not shown
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        if self.bar:
-            self.bar.refresh()
+        if self.progress:
+            self.progress.bar.draw("refresh")
 
     def run(self, command: list[str], env: dict[str, str], metrics: Path) -> int:
         """Starts the command and waits for its end: its exit code (130: stopped by a signal)."""
         if self.stops:
             return STOPPED
         by_torchrun = "torch.distributed.run" in command
-        self.bar, self.told = Progress(metrics), False
+        self.progress, self.told = Progress(metrics), False
         try:
             self.process = subprocess.Popen(
                 command,
@@ -77,7 +77,7 @@ class Supervisor:
                 preexec_fn=end_with_parent(signal.SIGTERM if by_torchrun else signal.SIGKILL),
             )
         except OSError as error:  # no memory or no processes left, arguments too long
-            self.bar.close()
+            self.progress.bar.draw("close")
             raise GolfError(f"the trainer cannot be started: {error.strerror}") from None
         try:
             if self.stops:  # a signal that came while it was started
@@ -87,8 +87,8 @@ class Supervisor:
         finally:
             kill_tree(self.process.pid)
             self.process.wait()
-            self.bar.close()
-            self.bar = None
+            self.progress.bar.draw("close")
+            self.progress = None
             for pipe in (self.process.stdout, self.process.stderr):
                 pipe.close()
         worker_code = re.compile(rf"exitcode\s*:\s*{OUT_OF_MEMORY} ")
@@ -124,11 +124,11 @@ class Supervisor:
                         selector.unregister(pipe)
                         whole, end, rest[pipe] = part, b"\n" if part else b"", b""
                     if whole or end:
-                        self.bar.heard(whole + end)
+                        self.progress.heard(whole + end)
                         self.write(streams[pipe], for_people(whole + end))
                     if pipe is self.process.stderr:
                         errors.extend(whole.decode("utf-8", "replace").splitlines())
-                if text := self.bar.tick():
+                if text := self.progress.tick():
                     self.say(text)
         return list(errors)
 

@@ -3,21 +3,28 @@
 FILE.toml says what (configs/sweeps has examples); or CONFIG.env and NAME=a,b,c make a grid, and
 SEEDS=1,2,3 its seeds: golf.sh sweep configs/cpu_10min.env MATRIX_LR=.01,.02 SEEDS=1337,42,2025.
 With a FILE.toml, NAME=value is set in every row. The first row is what the others are compared with.
+With --search N Optuna chooses N rows, of values or of ranges (MATRIX_LR=.01..0.08), and ends early what
+does worse than the median. With --ray the runs are tasks of a Ray cluster, which is sent this code.
 runs/<sweep>/ gets a folder a run, results.csv, table.md and plot.svg. The same command goes on where
 it was stopped and repeats no finished run. A run that fails is skipped, and tried again next time.
+--search and --ray need requirements-sweep.txt.
 """
 
 from __future__ import annotations
 
-import subprocess
+import sys
 import time
 
-from golf.core import envfile
+from golf.core.bar import Bar
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, parse_json
-from golf.core.paths import REPO, path_argument, shown
-from golf.sweep import plan, table
+from golf.core.paths import path_argument, shown
+from golf.core.text import printable
+from golf.core.units import duration
+from golf.run.bar import Follower
+from golf.sweep import engines, plan, table
 from golf.sweep.plan import Cell, Sweep
+from golf.sweep.sources import Grid, Search
 
 USED_WRONGLY, STOPPED = 2, 130  # exit codes of golf run
 
@@ -29,14 +36,27 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--for", dest="seconds", type=float, metavar="SECONDS", help="begin no run after so long"
     )
+    parser.add_argument("--search", type=int, metavar="N", help="Optuna chooses N rows")
+    parser.add_argument("--ray", metavar="auto|ADDRESS", help="a Ray cluster makes the runs")
+    parser.add_argument(
+        "--each", type=float, default=1.0, metavar="N",
+        help="with --ray: GPUs of a run, or processors where there are none; default: 1",
+    )  # fmt: skip
     parser.add_argument("--table", action="store_true", help="run nothing: write the tables, print one")
 
 
 def main(args) -> int:
     sweep = read(args.what, args.settings, args.name)
+    if not args.search and any(plan.RANGE.fullmatch(v) for values in sweep.space.values() for v in values):
+        raise GolfError("a range low..high is for --search N; give values: NAME=a,b,c", 2)
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    failed, code = (set(), 0) if args.table else run_cells(sweep, args.seconds)
-    print(table.write(sweep, failed), end="")
+    source = Search(sweep, args.search) if args.search else Grid(sweep)
+    refuse_other_settings(source.sweep)
+    failed, code = set(), 0
+    if not args.table:
+        engine = engines.Cluster(sweep, args.ray, args.each) if args.ray else engines.Local(sweep)
+        failed, code = Sweeping(source, engine, args.seconds).run()
+    print(table.write(source.sweep, failed, source.pruned), end="")
     print(f"results  {shown(sweep.folder)}/results.csv, table.md, plot.svg")
     return code
 
@@ -56,51 +76,105 @@ def read(what, words: list[str], name: str | None) -> Sweep:
     return plan.from_words(what.resolve(), pairs, name)
 
 
-def run_cells(sweep: Sweep, seconds: float | None) -> tuple[set, int]:
-    """Runs what is not finished yet; the folders of runs that failed, and the exit code."""
-    began, cells, failed = time.monotonic(), sweep.cells(), set()
-    waiting = [cell for cell in cells if not table.read_result(cell)]
-    refuse_other_settings(sweep, [cell for cell in cells if cell not in waiting])
-    print(f"sweep    {len(cells)} runs, {len(cells) - len(waiting)} finished before", flush=True)
-    for place, cell in enumerate(waiting):
-        spent = time.monotonic() - began
-        if seconds is not None and spent >= seconds:
-            print(
-                f"sweep    {seconds:g} s are over; the same command goes on with {len(waiting) - place} runs"
-            )
-            break
-        left = f", about {(len(waiting) - place) * spent / place / 60:.0f} min left" if place else ""
-        print(f"sweep    {place + 1} of {len(waiting)}{left}: {cell.row.name}, seed {cell.seed}", flush=True)
-        code = run_cell(sweep, cell)
-        if code in (USED_WRONGLY, STOPPED):  # the next would end the same way
-            return failed, code
-        if not table.read_result(cell):
-            failed.add(cell.folder)
-            print(f"sweep    {cell.folder.name} failed (exit code {code}); the next one", flush=True)
-        table.write(sweep, failed)
-    return failed, 1 if failed else 0
+class Sweeping:
+    """A source's cells, run by an engine."""
+
+    def __init__(self, source: Grid | Search, engine, seconds: float | None):
+        self.source, self.engine, self.seconds = source, engine, seconds
+        self.began, self.bar, self.failed = time.monotonic(), Bar(), set()
+        self.ended, self.runs = 0, {}  # cells that ended by now; what is known of those that run
+
+    def say(self, text: str) -> None:
+        self.bar.draw("clear")
+        print(f"sweep    {text}", flush=True)
+        self.bar.heard()
+
+    def run(self) -> tuple[set[Cell], int]:
+        """The cells that failed, and the exit code."""
+        self.say(f"{self.source.total} runs, {self.source.kept} finished before")
+        try:
+            while self.fill() or self.engine.running:
+                for cell, code in self.engine.ended():
+                    if code in (USED_WRONGLY, STOPPED):  # the next would end the same way
+                        print(last_words(cell), file=sys.stderr)
+                        return self.failed, code
+                    self.end(cell, code)
+                self.look()
+        finally:
+            self.bar.draw("close")
+            self.engine.close()
+        if self.over() and (left := self.source.total - self.source.kept - self.ended):
+            self.say(f"{self.seconds:g} s are over; the same command goes on with {left} runs")
+        return self.failed, int(bool(self.failed))
+
+    def fill(self) -> bool:
+        """Starts as many cells as there is room for; whether it began one."""
+        started = False
+        while len(self.engine.running) < self.engine.slots and not self.over():
+            cell = self.source.next()
+            if cell is None:
+                break
+            self.runs[cell] = Follower(cell.folder / "metrics.jsonl")
+            self.engine.start(cell)
+            started = True
+            self.say(f"begins {cell.row.name}, seed {cell.seed}")
+        return started
+
+    def over(self) -> bool:
+        return self.seconds is not None and time.monotonic() - self.began >= self.seconds
+
+    def end(self, cell: Cell, code: int) -> None:
+        del self.runs[cell]
+        self.ended += 1
+        result = table.read_result(cell)
+        if result:
+            cell.output.unlink(missing_ok=True)
+            self.say(f"{cell.folder.name}: val_bpb {result.val_bpb:.4f}")
+        else:
+            self.failed.add(cell)
+            self.say(f"{cell.folder.name} failed (exit code {code}): {last_words(cell)}; the next one")
+        self.source.ended(cell)
+        table.write(self.source.sweep, self.failed, self.source.pruned)
+
+    def look(self) -> None:
+        """Ends what does badly, and tells how far all is."""
+        for cell, run in list(self.runs.items()):
+            run.look()
+            if not self.source.goes_on(cell, run):
+                self.engine.stop(cell)
+                del self.runs[cell]
+                self.ended += 1
+                self.say(f"{cell.folder.name} pruned: its loss is worse than the median at that point")
+        here = self.source.total - self.source.kept
+        done = self.ended + sum(run.trained() for run in self.runs.values())
+        seconds, part = time.monotonic() - self.began, min(1.0, done / max(here, 1))
+        status = f"{duration(seconds)}" + (f", {duration(seconds * (1 - part) / part)} left" if part else "")
+        for cell, run in list(self.runs.items())[:2]:
+            status += f", {cell.folder.name} {run.title()} {100 * run.fraction():.0f}%"
+        if line := self.bar.show(
+            f"{self.source.kept + self.ended} of {self.source.total} runs", part, status
+        ):
+            self.say(line)
 
 
-def refuse_other_settings(sweep: Sweep, finished: list[Cell]) -> None:
+def last_words(cell: Cell) -> str:
+    """The last line that a run printed, and where the others are."""
+    try:
+        lines = cell.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return f"{printable(lines[-1][:300]) if lines else 'it printed nothing'} ({shown(cell.output)})"
+
+
+def refuse_other_settings(sweep: Sweep) -> None:
     """GolfError where a finished run was made with other settings than its row has now."""
-    in_file = {name: value for name, (value, _) in envfile.parse(sweep.config).items()}
     names = {name for row in sweep.rows for name in row.settings}
-    for cell in finished:
+    for cell in filter(table.read_result, sweep.cells()):
         path = cell.folder / "supervisor.json"
         used = dig(parse_json(path.read_bytes()) if path.is_file() else None, "set")
-        wanted = {**in_file, **cell.row.settings}
+        wanted = {**engines.in_file(sweep.config), **cell.row.settings}
         for name in sorted(names):
             was, now = dig(used, name), wanted.get(name)
             if was != now:
                 text = f"{shown(cell.folder)} was run with {name}={was}, its row says {now}"
                 raise GolfError(f"{text}; rename the row, or the sweep by --name", 2)
-
-
-def run_cell(sweep: Sweep, cell: Cell) -> int:
-    """Has `golf run` make the run; its exit code. An unfinished run goes on from its checkpoint."""
-    wanted = {**cell.row.settings, "SEED": str(cell.seed), "OUT_DIR": str(sweep.folder)}
-    wanted |= {"RUN_ID": cell.folder.name, "RESUME": "auto"}
-    words = [f"{key}={value}" for key, value in wanted.items()]
-    command = ["bash", str(REPO / "scripts/golf.sh"), "run", str(sweep.config), *words]
-    command += ["--trainer", str(sweep.trainer), "--no-summary"]
-    return subprocess.run(command, check=False).returncode

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from golf.core.errors import GolfError
 from golf.core.files import read_text
 from golf.core.paths import REPO, shown
 
+RANGE = re.compile(r"(.*\d.*?)\.\.(.*\d.*)")  # .01..0.08
 KEYS = {"config", "trainer", "seeds", "set", "rows", "grid"}
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -21,7 +22,7 @@ class Row:
     """One line of the table: settings that all of its seeds share."""
 
     name: str
-    settings: dict[str, str]
+    settings: dict[str, str] = field(hash=False)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Cell:
     row: Row
     seed: int
     folder: Path
+
+    @property
+    def output(self) -> Path:
+        """What the run prints."""
+        return self.folder.with_name(f"{self.folder.name}.out")
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Sweep:
     rows: list[Row]
     seeds: list[int]
     folder: Path
+    space: dict[str, list[str]]  # what --search may choose: values, or one range as 0.01..0.08
+    common: dict[str, str]  # settings of all rows
 
     def cells(self) -> list[Cell]:
         """In the order they run: every row gets its first seed before any gets its second."""
@@ -73,55 +81,63 @@ def from_toml(path: Path, words: dict[str, str], name: str | None) -> Sweep:
         raise GolfError(f"{shown(path)}: give either [rows.NAME] tables or one [grid]", 2)
     words = dict(words)
     seeds = read_seeds(words.pop("SEEDS", None) or found.get("seeds", [1337]), shown(path))
-    common = settings(found.get("set", {}), f"{shown(path)}: [set]")
+    common = {**settings(found.get("set", {}), f"{shown(path)}: [set]"), **words}
+    space = {}
     if found.get("rows"):
-        rows = [Row(key, settings(value, f"{shown(path)}: [rows.{key}]")) for key, value in
-                tables(found["rows"], shown(path))]  # fmt: skip
+        rows = [Row(clean(key), {**common, **settings(value, f"{shown(path)}: [rows.{key}]"), **words})
+                for key, value in tables(found["rows"], shown(path))]  # fmt: skip
     else:
-        rows = grid({key: value if isinstance(value, list) else [value] for key, value in
-                     tables({"grid": found["grid"]}, shown(path))[0][1].items()}, shown(path))  # fmt: skip
-    rows = [Row(row.name, {**common, **row.settings, **words}) for row in rows]
+        where, given = f"{shown(path)}: [grid]", tables({"grid": found["grid"]}, shown(path))[0][1]
+        lists = {key: value if isinstance(value, list) else [value] for key, value in given.items()}
+        space = {key: [text_of(v, f"{where}: {key}") for v in values] for key, values in lists.items()}
+        rows = grid({key: values for key, values in space.items() if key not in words}, common)
     trainer = REPO / found.get("trainer", "train_gpt.py")
-    return finish(REPO / found["config"], trainer, rows, seeds, name or path.stem)
+    return finish(
+        Sweep(REPO / found["config"], trainer, rows, seeds, place(name or path.stem), space, common)
+    )
 
 
 def from_words(config: Path, words: dict[str, str], name: str | None) -> Sweep:
     """The grid of an env file and NAME=a,b,c words; SEEDS=1,2,3 are its seeds."""
     values = {key: text.split(",") for key, text in words.items() if key != "SEEDS"}
     seeds = read_seeds(words.get("SEEDS", "1337"), "SEEDS")
-    varied = {key: value for key, value in values.items() if len(value) > 1}
-    same = {key: value[0] for key, value in values.items() if len(value) == 1}
-    rows = [Row(row.name, {**same, **row.settings}) for row in grid(varied, "the command line")]
-    return finish(config, REPO / "train_gpt.py", rows, seeds, name or f"{config.stem}-sweep")
+    space = {key: found for key, found in values.items() if len(found) > 1 or RANGE.fullmatch(found[0])}
+    common = {key: found[0] for key, found in values.items() if key not in space}
+    folder = place(name or f"{config.stem}-sweep")
+    return finish(Sweep(config, REPO / "train_gpt.py", grid(space, common), seeds, folder, space, common))
 
 
-def grid(values: dict[str, list], where: str) -> list[Row]:
-    """A row for each combination, named by it."""
-    choices = {key: [text_of(v, f"{where}: {key}") for v in vs] for key, vs in values.items()}
-    rows = []
-    for combination in itertools.product(*choices.values()):
-        chosen = dict(zip(choices, combination))
-        rows.append(Row("_".join(f"{k}-{v}" for k, v in chosen.items()) or "as-is", chosen))
-    return rows
+def grid(space: dict[str, list[str]], common: dict[str, str]) -> list[Row]:
+    """A row for each combination."""
+    return [row_of(dict(zip(space, chosen)), common) for chosen in itertools.product(*space.values())]
 
 
-def finish(config: Path, trainer: Path, rows: list[Row], seeds: list[int], name: str) -> Sweep:
-    """A Sweep whose names are safe as folders and differ. GolfError else."""
-    rows = [
-        Row(re.sub(r"[^A-Za-z0-9._-]+", "-", row.name).strip(".-") or "row", row.settings) for row in rows
-    ]
-    names = [row.name for row in rows]
-    if len(set(names)) < len(names):
-        raise GolfError(
-            f"two rows are named alike: {', '.join(sorted(n for n in names if names.count(n) > 1))}", 2
-        )
-    for path in (config, trainer):
+def row_of(chosen: dict[str, str], common: dict[str, str]) -> Row:
+    """The row of chosen values, named by them."""
+    name = "_".join(f"{key}-{value}" for key, value in chosen.items())
+    return Row(clean(name or "as-is"), {**common, **chosen})
+
+
+def clean(name: str) -> str:
+    """As a folder may be called."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "row"
+
+
+def place(name: str) -> Path:
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise GolfError(f"--name {name!r}: a plain name is needed; results go to runs/<name>", 2)
+    return REPO / "runs" / name
+
+
+def finish(sweep: Sweep) -> Sweep:
+    """GolfError where two rows have one name, or a file is not there."""
+    names = [row.name for row in sweep.rows]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise GolfError(f"two rows are named alike: {', '.join(twice)}", 2)
+    for path in (sweep.config, sweep.trainer):
         if not path.is_file():
             raise GolfError(f"{shown(path)}: no such file", 2)
-    folder = Path(name)
-    if folder.name != name or name in ("", ".", ".."):
-        raise GolfError(f"--name {name!r}: a plain name is needed; results go to runs/<name>", 2)
-    return Sweep(config, trainer, rows, seeds, REPO / "runs" / name)
+    return sweep
 
 
 def tables(found, where: str) -> list[tuple[str, dict]]:

@@ -33,7 +33,7 @@ class Result:
 def read_result(cell: Cell) -> Result | None:
     """The cell's result; None where its run has not ended well."""
     facts = read_run(cell.folder)
-    if dig(facts, "end", "exit_code") != 0:
+    if dig(facts, "end", "exit_code") != 0 or dig(facts, "train_end", "reason") == "interrupted":
         return None
     wanted = [("sliding", "val_loss"), ("sliding", "val_bpb"), ("export", "bytes_total"),
               ("train_end", "tokens"), ("train_end", "step"), ("train_end", "train_seconds")]  # fmt: skip
@@ -46,11 +46,11 @@ def read_result(cell: Cell) -> Result | None:
     return Result(loss, bpb, gap, size, tokens, steps, seconds)
 
 
-def write(sweep: Sweep, failed: set[Path]) -> str:
+def write(sweep: Sweep, failed: set[Cell], pruned: set[Cell]) -> str:
     """Writes all three files; the Markdown table."""
     results = [(cell, read_result(cell)) for cell in sweep.cells()]
     text = markdown(sweep, results)
-    replace(sweep.folder / "results.csv", as_csv(sweep, results, failed).encode())
+    replace(sweep.folder / "results.csv", as_csv(results, failed, pruned).encode())
     replace(sweep.folder / "table.md", text.encode())
     if any(result for _, result in results):
         replace(sweep.folder / "plot.svg", plot(sweep, results))
@@ -64,12 +64,12 @@ def replace(path: Path, content: bytes) -> None:
     part.replace(path)
 
 
-def as_csv(sweep: Sweep, results: list[tuple[Cell, Result | None]], failed: set[Path]) -> str:
+def as_csv(results: list[tuple[Cell, Result | None]], failed: set[Cell], pruned: set[Cell]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for cell, r in results:
-        status = "done" if r else "failed" if cell.folder in failed else "open"
+        status = "done" if r else "failed" if cell in failed else "pruned" if cell in pruned else "open"
         figures = [r.val_loss, r.val_bpb, r.gap, r.size, r.tokens, r.steps, r.seconds] if r else [None] * 7
         words = " ".join(f"{key}={value}" for key, value in cell.row.settings.items())
         writer.writerow([cell.row.name, cell.seed, status, *figures, words])
@@ -85,7 +85,7 @@ def markdown(sweep: Sweep, results: list[tuple[Cell, Result | None]]) -> str:
     one-sided, that the row is no better than the first."""
     head = "row | seeds | val_bpb | sd | difference [95 %] | p | bytes | tokens/s | minutes".split(" | ")
     lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
-    first = of_row(sweep.rows[0], results)
+    first = of_row(sweep.rows[0], results) if sweep.rows else []
     for row in sweep.rows:
         lines.append("| " + " | ".join(figures(row, of_row(row, results), first)) + " |")
     return "\n".join(lines) + "\n"

@@ -1,0 +1,170 @@
+"""Who makes a sweep's runs: this machine, one after another, or a Ray cluster.
+
+An engine has `slots` (runs at once) and `running` (cells), starts a cell, tells which ended since it
+was asked last, and stops one at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from golf.core import envfile, trainers
+from golf.core.errors import GolfError
+from golf.core.packages import missing
+from golf.core.paths import REPO, shown
+from golf.core.processes import kill_tree
+from golf.run.child import end_with_parent
+from golf.sweep import node
+from golf.sweep.plan import Cell, Sweep
+
+WAIT_SECONDS = 0.5
+TRIES = 4  # of a cell whose node dies
+KEPT_HOME = ["/.git", "/.venv", "/runs", "/docs", "/tests", "final_model*", "*.log", "metrics_seed*"]
+
+
+def optional(name: str):
+    """A package of requirements-sweep.txt."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise missing(name, "requirements-sweep.txt") from None
+
+
+def settings_of(cell: Cell) -> dict[str, str]:
+    """A run that was broken off goes on from its last checkpoint."""
+    return {**cell.row.settings, "SEED": str(cell.seed), "RUN_ID": cell.folder.name, "RESUME": "auto"}
+
+
+class Local:
+    slots = 1
+
+    def __init__(self, sweep: Sweep):
+        self.sweep, self.running = sweep, {}
+
+    def start(self, cell: Cell) -> None:
+        words = node.command(self.sweep.config, self.sweep.trainer, settings_of(cell), cell.folder.parent)
+        with cell.output.open("wb") as file:
+            self.running[cell] = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C comes to us alone
+                preexec_fn=end_with_parent(signal.SIGTERM),
+            )
+
+    def ended(self) -> list[tuple[Cell, int]]:
+        """Cells with their exit codes; waits a moment where there is none."""
+        time.sleep(WAIT_SECONDS)
+        found = [(cell, code) for cell, p in self.running.items() if (code := p.poll()) is not None]
+        for cell, _ in found:
+            del self.running[cell]
+        return found
+
+    def stop(self, cell: Cell) -> None:
+        process = self.running.pop(cell)
+        kill_tree(process.pid)
+        process.wait()
+
+    def close(self) -> None:
+        for cell in list(self.running):
+            self.stop(cell)
+
+
+class Cluster:
+    """Cells as Ray tasks. Each takes `each` GPUs, or processors where the cluster or DEVICE has no GPU."""
+
+    def __init__(self, sweep: Sweep, address: str, each: float):
+        self.ray, self.sweep, self.running, self.tries = optional("ray"), sweep, {}, {}
+        for path in (sweep.config, sweep.trainer):
+            if not path.is_relative_to(REPO):
+                raise GolfError(f"{shown(path)}: outside the repository, which is what nodes are sent", 2)
+        code = {"working_dir": str(REPO), "excludes": KEPT_HOME}
+        try:
+            self.ray.init(address=address, runtime_env=code, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            told = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise GolfError(
+                f"--ray {address}: no cluster there ({told}); ray start --head makes one", 2
+            ) from None
+        self.given = {**trainers.read_knobs(sweep.trainer, trainers.child_env({})), **in_file(sweep.config)}
+        on_cpu = self.given.get("DEVICE") == "cpu" or not self.ray.cluster_resources().get("GPU")
+        self.kind, self.each = ("CPU" if on_cpu else "GPU"), each
+        self.ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        self.task = self.ray.remote(on_node).options(max_retries=0, **{f"num_{self.kind.lower()}s": each})
+
+    @property
+    def slots(self) -> int:
+        """As many as the cluster's nodes have room for now."""
+        return max(1, int(self.ray.cluster_resources().get(self.kind, 0) / self.each))
+
+    def start(self, cell: Cell) -> None:
+        shutil.rmtree(cell.folder, ignore_errors=True)  # what a node that died had sent
+        cell.output.unlink(missing_ok=True)
+        settings = settings_of(cell)
+        if self.kind == "CPU":
+            settings["OMP_NUM_THREADS"] = str(max(1, int(self.each)))
+        given = {**self.given, **settings}
+        names = [n for n in ("DATA_PATH", "VAL_DATA_PATH", "TOKENIZER_PATH") if given.get(n)]
+        data = {name: str(trainers.find_path(given[name], self.sweep.trainer)) for name in names}
+        paths = [str(path.relative_to(REPO)) for path in (self.sweep.config, self.sweep.trainer)]
+        folder = Path(data.get("DATA_PATH", ""))
+        shards = len(list(folder.glob("fineweb_train_*.bin")))
+        fetch = trainers.fetch_command(folder, shards or 2)
+        self.running[cell] = self.task.remote(*paths, settings, data, fetch)
+        self.tries[cell] = self.tries.get(cell, 0) + 1
+
+    def ended(self) -> list[tuple[Cell, int]]:
+        """Writes what came back from the nodes. Cells that ended, with their exit codes."""
+        found, cells = [], {task: cell for cell, task in self.running.items()}
+        ready, _ = self.ray.wait(list(cells), num_returns=len(cells), timeout=WAIT_SECONDS)
+        for task in ready:
+            cell = cells[task]
+            try:
+                name, content = self.ray.get(next(task))
+            except (self.ray.exceptions.RayError, StopIteration) as error:
+                del self.running[cell]
+                if self.tries[cell] < TRIES:
+                    self.start(cell)
+                else:
+                    cell.output.write_bytes(f"{TRIES} nodes died or failed: {str(error)[:300]}\n".encode())
+                    found.append((cell, 1))
+                continue
+            if name is None:  # the last: its exit code
+                del self.running[cell]
+                found.append((cell, content))
+            else:
+                path = cell.folder / name if name else cell.output
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("ab") as file:
+                    file.write(content)
+        if not ready:
+            time.sleep(WAIT_SECONDS)
+        return found
+
+    def stop(self, cell: Cell) -> None:
+        self.ray.cancel(self.running.pop(cell), force=True)
+
+    def close(self) -> None:
+        for cell in list(self.running):
+            self.stop(cell)
+        self.ray.shutdown()
+
+
+def in_file(config: Path) -> dict[str, str]:
+    return {name: value for name, (value, _) in envfile.parse(config).items()}
+
+
+def on_node(*args):
+    """Sent by value; the rest of the code lies in the folder that Ray laid there."""
+    sys.path.insert(0, os.path.join(os.getcwd(), "scripts"))
+    from golf.sweep import node
+
+    yield from node.run(*args)

@@ -1,0 +1,85 @@
+"""A sweep whose rows Optuna chooses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from golf.core.errors import GolfError
+from golf.run.bar import Follower
+from golf.sweep import plan, sources, table
+
+from .test_sweep import rows_of, sweep
+
+MISSING = "NOT TESTED: optuna is missing (requirements-sweep.txt)"
+optuna = pytest.importorskip("optuna", reason=MISSING)
+
+
+def a_sweep(folder, space, seeds=(1,)):
+    (folder / "study").mkdir(exist_ok=True)
+    return plan.Sweep(folder, folder, [], list(seeds), folder / "study", space, {"C": "3"})
+
+
+def test_trials_become_rows_within_their_ranges_and_the_search_goes_on(tiny_repo):
+    words = ["configs/tiny.env", "MODEL_DIM=64..512", "MAX_WALLCLOCK_SECONDS=.5..60", "SEEDS=1,2"]
+    done = sweep(tiny_repo, *words, "--name", "s", "--search", "2")
+    assert done.returncode == 0, done.stderr + done.stdout
+    found = rows_of(tiny_repo, "s")
+    assert len(found) == 4 and {r["status"] for r in found} == {"done"}
+    for row in found:
+        given = dict(pair.split("=") for pair in row["settings"].split())
+        assert 64 <= int(given["MODEL_DIM"]) <= 512 and 0.5 <= float(given["MAX_WALLCLOCK_SECONDS"]) <= 60
+    done = sweep(tiny_repo, *words, "--name", "s", "--search", "3")
+    assert "6 runs, 4 finished before" in done.stdout and done.stdout.count("begins") == 2
+    assert [r["row"] for r in rows_of(tiny_repo, "s")][:2] == [r["row"] for r in found][:2]
+    done = sweep(tiny_repo, "configs/tiny.env", "MODEL_DIM=1..2", "--name", "s", "--search", "3")
+    assert done.returncode == 2 and "was a search of MODEL_DIM, MAX_WALLCLOCK_SECONDS" in done.stderr
+
+
+def run_at(cell, part, loss):
+    """The follower of a run that is so far, with this loss."""
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    (cell.folder / "metrics.jsonl").unlink(missing_ok=True)
+    follower = Follower(cell.folder / "metrics.jsonl")
+    events = [{"event": "start", "config": {"ITERATIONS": 100}}]
+    events.append({"event": "step", "step": int(100 * part), "train_seconds": 1.0, "train_loss": loss})
+    (cell.folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    follower.look()
+    return follower
+
+
+def test_a_trial_that_does_worse_than_the_median_ends_early(tmp_path, monkeypatch):
+    search = sources.Search(a_sweep(tmp_path, {"A": ["1.0..1000"]}), 6)
+    monkeypatch.setattr(table, "read_result", lambda cell: None)
+    cells = []
+    for _ in range(sources.STARTUP):
+        cells.append(search.next())
+        assert search.goes_on(cells[-1], run_at(cells[-1], 0.5, 3.0))  # nothing to compare with
+        monkeypatch.setattr(table, "read_result", lambda cell: table.Result(1.7, 1.0, None, 9, 9, 9, 9))
+        search.ended(cells[-1])
+        monkeypatch.setattr(table, "read_result", lambda cell: None)
+    bad, good = search.next(), search.next()
+    assert search.goes_on(bad, run_at(bad, 0.1, 9.0)), "too early to judge"
+    assert not search.goes_on(bad, run_at(bad, 0.5, 9.0)) and search.pruned == {bad}
+    assert search.goes_on(good, run_at(good, 0.5, 2.0)) and search.next() is None
+    states = [trial.state.name for trial in search.study.trials]
+    assert states == ["COMPLETE"] * sources.STARTUP + ["PRUNED", "RUNNING"]
+    again = sources.Search(a_sweep(tmp_path, {"A": ["1.0..1000"]}), 6)  # the sweep was killed
+    assert again.pruned == {bad} and again.kept == sources.STARTUP + 1
+    assert again.next() == good and again.next() is None
+
+
+def test_values_that_come_again_are_not_run_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "read_result", lambda cell: table.Result(1.7, 1.0, None, 9, 9, 9, 9))
+    search = sources.Search(a_sweep(tmp_path, {"A": ["x", "y"]}, seeds=(1, 2)), 5)
+    assert search.next() is None and {row.name for row in search.sweep.rows} <= {"A-x", "A-y"}
+    assert [trial.value for trial in search.study.trials] == [1.0] * 5
+
+
+def test_a_range_that_is_none_is_told(tmp_path, tiny_repo):
+    with pytest.raises(GolfError, match="a range is low..high"):
+        sources.Search(a_sweep(tmp_path, {"A": ["9..1"]}), 1).next()
+    with pytest.raises(GolfError, match="nothing to choose"):
+        sources.Search(a_sweep(tmp_path, {}), 1)
+    done = sweep(tiny_repo, "configs/tiny.env", "MODEL_DIM=64..512")
+    assert done.returncode == 2 and "for --search N" in done.stderr and not (tiny_repo / "runs").exists()
