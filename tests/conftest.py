@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -12,6 +14,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -53,6 +56,28 @@ def run_script(script, *args, env=None, cwd=None, timeout=HANG_SECONDS, repo=REP
         errors="replace",
         timeout=timeout,
     )
+
+
+def run_golf(*words, env=None, cwd=REPO):
+    """As run_script("golf.sh", *words), in this process: no start of Python, no second import of PyTorch.
+
+    Only for commands that need neither a process nor a repository of their own.
+    """
+    from golf import cli
+    from golf.core.processes import STOP_SIGNALS
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ, env or {}):
+        patch.chdir(cwd)
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = cli.main([str(word) for word in words])
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    said = [stream.buffer.getvalue().decode() for stream in (out, err)]
+    return subprocess.CompletedProcess(words, code, *said)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import trainer_kit as kit
-from conftest import run_script
+from conftest import run_golf
 from golf.bench import command as bench
 from golf.bench import floor, measure
 from golf.core import trainers
@@ -315,8 +315,8 @@ def test_compare_by_the_door(tmp_path):
         lines += ['{"schema": 1, "samples": [1]}', '{"schema": 1, "samples": [1], "what": []}']
         lines += [json.dumps(result([1.0], what="score")), json.dumps(result([1.0], label=7))]
         (tmp_path / name).write_text("\n".join(lines))
-    done = run_script("golf.sh", "bench", "compare", tmp_path / "a.json", tmp_path / "b.json")
+    done = run_golf("bench", "compare", tmp_path / "a.json", tmp_path / "b.json")
     assert done.returncode == 0 and "2.000x (2.000 to 2.000), faster" in done.stdout
     assert done.stdout.count("\n") == 1 and done.stderr == ""
-    done = run_script("golf.sh", "bench", "compare", tmp_path / "a.json")
+    done = run_golf("bench", "compare", tmp_path / "a.json")
     assert done.returncode == 2 and done.stderr.count("\n") == 1

@@ -8,7 +8,7 @@ import random
 import statistics
 
 import pytest
-from conftest import REPO, run_script
+from conftest import REPO, run_golf
 from golf.core import record_rule, track
 from golf.core.errors import GolfError
 
@@ -143,7 +143,7 @@ def entries(tmp_path):
 
 
 def run(folder, *args):
-    return run_script("golf.sh", "compare", *args, cwd=folder)
+    return run_golf("compare", *args, cwd=folder)
 
 
 def test_command_compares_runs_with_a_submission(entries):
@@ -201,7 +201,7 @@ def test_command_refuses_in_one_line_what_it_cannot_compare(entries):
         "runs/nothing": "no submission, no run",
         "no/where": "no submission, no run",
     }.items():
-        done = run_script("golf.sh", "compare", place, "base", cwd=entries)
+        done = run_golf("compare", place, "base", cwd=entries)
         assert done.returncode == 2 and words in done.stderr, (place, done.stderr)
         assert len(done.stderr.strip().splitlines()) == 1 and not done.stdout
     done = run(entries, "base", "base", "--track", "track_moon")

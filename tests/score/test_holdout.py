@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPO, run_script
+from conftest import REPO, run_golf
 from golf.cli import main
 from golf.core import track
 from golf.core.errors import GolfError
@@ -122,7 +122,7 @@ def test_another_tokenizer_than_the_tracks_is_refused(tmp_path, monkeypatch, cap
 def test_the_command_line(tmp_path):
     (tmp_path / "t.txt").write_text("Some text.")
     env = {"TOKENIZER_PATH": str(REPO / "data" / "sample_1024_bpe.model")}
-    done = run_script("golf.sh", "holdout", tmp_path / "t.txt", "--out", tmp_path / "o", env=env)
+    done = run_golf("holdout", tmp_path / "t.txt", "--out", tmp_path / "o", env=env)
     assert done.returncode == 0 and (tmp_path / "o" / holdout.SHARD).is_file(), done.stderr
 
 

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import REPO, run_script
+from conftest import REPO, run_golf, run_script
 from golf.core import track as tracks
 from golf.core.errors import GolfError
 from golf.core.findings import judged
@@ -468,13 +468,13 @@ def test_report_says_what_was_found(track, echo, tmp_path, no_audit, capsys):
 
 
 def test_command_line(track, echo, tmp_path):
-    nowhere = run_script("golf.sh", "score", tmp_path / "nowhere")
+    nowhere = run_golf("score", tmp_path / "nowhere")
     assert nowhere.returncode == 2 and "no folder there" in nowhere.stderr
-    tracks_own = run_script("golf.sh", "score", track.parent)
+    tracks_own = run_golf("score", track.parent)
     assert tracks_own.returncode == 2 and "a track's folder; give a submission's" in tracks_own.stderr
     folder = make_submission(tmp_path / "entry", echo, segments=[[1.0, 1]] * 64)
     common = (folder, "--track", track, "--data", track.parent / "data", "--device", "cpu", "--no-sandbox")
-    done = run_script("golf.sh", "score", *common, "--quick", "--json")
+    done = run_golf("score", *common, "--quick", "--json")
     report = json.loads(done.stdout)
     assert done.returncode == 1 and report["verdict"] == "FAIL"
     assert report["schema_version"] == official.SCHEMA_VERSION
@@ -498,7 +498,7 @@ def test_example_passes_whole(sample, name, tmp_path):
     rules = tracks.load("track_sample_5min") | dict(audit_control=None)
     (tmp_path / "track.json").write_text(json.dumps(rules))
     options = ("--track", tmp_path / "track.json", *sample[2:], "--json")
-    done = run_script("golf.sh", "score", REPO / "tests/fixtures/submissions" / name, *options)
+    done = run_golf("score", REPO / "tests/fixtures/submissions" / name, *options)
     report = json.loads(done.stdout)
     unsure = {rule["id"] for rule in report["seeds"][0]["rules"] if rule["passed"] is None}
     assert done.returncode == 0 and report["verdict"] != "FAIL" and unsure <= {"tails"}, done.stdout

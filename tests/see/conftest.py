@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import lzma
-import os
-import platform
-import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import trainer_kit
 
 REPO = Path(__file__).resolve().parents[2]
 TOKENIZER = REPO / "data" / "sample_1024_bpe.model"
@@ -37,29 +33,22 @@ def sample_tokens() -> np.ndarray:
             return np.array(tokens[:3000], np.uint16)
 
 
-def make_run(folder: Path, trainer: str, tokens: np.ndarray, **changes) -> Path:
-    """A finished run of the repository's `trainer` on `tokens`; its folder."""
-    data = folder / "data"
-    data.mkdir(exist_ok=True)
-    for split, part in (("train", tokens[:2000]), ("val", tokens[2000:])):
-        header = struct.pack("<256i", 20240520, 1, len(part), *[0] * 253)
-        (data / f"fineweb_{split}_000000.bin").write_bytes(header + part.astype("<u2").tobytes())
-    env = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    env |= {**TINY, "OMP_NUM_THREADS": "1", "DATA_PATH": str(data), "OUT_DIR": str(folder / "runs")}
-    env |= {"RUN_ID": "tiny", **changes}
-    command = [sys.executable, str(REPO / trainer)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return folder / "runs" / env["RUN_ID"]
+def make_run(folder: Path, kit, tokens: np.ndarray, **changes) -> Path:
+    """A finished run, on `tokens`, of the trainer that `kit` is for; its folder."""
+    trainer_kit.write_shard(folder / "data" / "fineweb_train_000000.bin", tokens[:2000])
+    trainer_kit.write_shard(folder / "data" / "fineweb_val_000000.bin", tokens[2000:])
+    done = kit.run_main(folder, **{**TINY, "RUN_ID": "tiny", **changes})
+    assert done.code == 0, done.out[-2000:] + done.err[-2000:]
+    return done.folder
 
 
 @pytest.fixture(scope="session")
 def torch_run(tmp_path_factory, sample_tokens) -> Path:
-    return make_run(tmp_path_factory.mktemp("torch"), "train_gpt.py", sample_tokens)
+    return make_run(tmp_path_factory.mktemp("torch"), trainer_kit, sample_tokens)
 
 
 @pytest.fixture(scope="session")
 def mlx_run(tmp_path_factory, sample_tokens) -> Path:
-    if (platform.system(), platform.machine()) == ("Darwin", "x86_64"):
-        pytest.skip("there is no MLX for Intel Macs")
-    return make_run(tmp_path_factory.mktemp("mlx"), "train_gpt_mlx.py", sample_tokens)
+    import mlx_kit  # skips where there is no MLX
+
+    return make_run(tmp_path_factory.mktemp("mlx"), mlx_kit, sample_tokens)

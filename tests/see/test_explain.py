@@ -7,7 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import run_script
+import trainer_kit
+from conftest import run_golf
 from golf.core import artifact
 from golf.see import explain, reader, weights
 
@@ -54,7 +55,7 @@ def test_entropy_is_of_single_symbols():
 
 def test_the_command_tells_kinds_tensors_headroom_and_growth(torch_run, tmp_path):
     out = tmp_path / "picture.svg"
-    done = run_script("golf.sh", "explain", torch_run, "-o", out)
+    done = run_golf("explain", torch_run, "-o", out)
     assert done.returncode == 0, done.stderr
     for words in ("embedding", "attention", "MLP", "vectors", "scales", "header", "blocks.2.mlp.fc.weight"):
         assert len(re.findall(rf"(?m)^{re.escape(words)} +", done.stdout)) >= 1, words
@@ -74,7 +75,7 @@ def test_one_more_layer_and_wider_columns_cost_about_what_they_did(torch_run, tm
     for change, guess in (({"NUM_LAYERS": "4"}, layer), ({"MODEL_DIM": "64"}, columns)):
         folder = tmp_path / next(iter(change))
         folder.mkdir()
-        larger, _ = explain.read(make_run(folder, "train_gpt.py", sample_tokens, **change))
+        larger, _ = explain.read(make_run(folder, trainer_kit, sample_tokens, **change))
         assert guess == pytest.approx(larger.file_bytes - found.file_bytes, rel=0.15)
 
 
@@ -86,8 +87,8 @@ def test_an_entry_is_read_without_its_script():
 
 def test_an_artifact_alone_has_no_headroom_and_a_damaged_one_is_told(torch_run, tmp_path):
     alone = shutil.copy(reader.find(torch_run).artifact, tmp_path / "a")
-    done = run_script("golf.sh", "explain", alone)
+    done = run_golf("explain", alone)
     assert done.returncode == 0 and "headroom" not in done.stdout
     alone.write_bytes(alone.read_bytes()[:-5])
-    done = run_script("golf.sh", "explain", alone)
+    done = run_golf("explain", alone)
     assert done.returncode == 2 and "CRC" in done.stderr and done.stderr.count("\n") == 1

@@ -6,7 +6,7 @@ import json
 import sqlite3
 
 import pytest
-from conftest import run_script
+from conftest import run_golf
 from golf.core.errors import GolfError
 from golf.see import export, history
 
@@ -27,7 +27,7 @@ def test_tensorboard(torch_run, tmp_path):
         reason="NOT TESTED: tensorboard is missing",
     )
     for _ in range(2):  # anew each time
-        done = run_script("golf.sh", "export", torch_run, "--to", "tensorboard", "--out", tmp_path)
+        done = run_golf("export", torch_run, "--to", "tensorboard", "--out", tmp_path)
         assert done.returncode == 0, done.stderr
     events = accumulator.EventAccumulator(str(tmp_path / "tiny"), {"tensors": 0, "scalars": 0}).Reload()
     tags = events.Tags()
@@ -40,7 +40,7 @@ def test_tensorboard(torch_run, tmp_path):
 def test_trackio(torch_run, tmp_path):
     pytest.importorskip("trackio", reason="NOT TESTED: trackio is missing")
     env = {"TRACKIO_DIR": str(tmp_path / "db"), "HF_HUB_OFFLINE": "1"}
-    done = run_script("golf.sh", "export", torch_run, "--to", "trackio", env=env)
+    done = run_golf("export", torch_run, "--to", "trackio", env=env)
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "db").glob("*.db")
     stored = sqlite3.connect(path).execute("SELECT step, metrics FROM metrics ORDER BY id").fetchall()

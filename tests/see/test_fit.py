@@ -6,7 +6,7 @@ import argparse
 import re
 
 import pytest
-from conftest import run_script
+from conftest import run_golf
 from golf.core import size
 from golf.run import command
 from golf.see import explain, reader, weights
@@ -74,18 +74,18 @@ def test_a_model_that_will_not_fit_is_told_of(change, words):
 
 
 def test_the_command_tells_it_at_once():
-    done = run_script("golf.sh", "fit", "configs/quickstart.env", "--quick")
+    done = run_golf("fit", "configs/quickstart.env", "--quick")
     assert done.returncode == 0, done.stderr
     assert re.search(r"(?m)^  std/24 +6\.\d +\+0\.001 +[\d,]+ +fits +[\d,]+ +fits$", done.stdout)
     assert re.search(r"(?m)^fit      [\d,]+ weights, .* expected at \d\.\d bits a weight", done.stdout)
-    done = run_script("golf.sh", "fit", "configs/quickstart.env", "MODEL_DIM=768", "--quick")
+    done = run_golf("fit", "configs/quickstart.env", "MODEL_DIM=768", "--quick")
     assert done.returncode == 1 and "over the cap" in done.stderr
 
 
 def test_twenty_timed_steps_tell_memory_and_minutes(torch_run):
     data = torch_run.parents[1] / "data"
     env = {**TINY, "DATA_PATH": str(data), "OMP_NUM_THREADS": "1", "ITERATIONS": "1000"}
-    done = run_script("golf.sh", "fit", "configs/quickstart.env", env=env)
+    done = run_golf("fit", "configs/quickstart.env", env=env)
     assert done.returncode == 0, done.stderr
     assert re.search(r"(?m)^memory   [\d,]+ MiB at most \(", done.stdout)
     assert re.search(r"(?m)^train    \w+: all 1,000 steps of [\d,]+ ms, [\d,]+ tokens/s$", done.stdout)
@@ -95,7 +95,7 @@ def test_twenty_timed_steps_tell_memory_and_minutes(torch_run):
 def test_knobs_of_another_model_are_told(tmp_path, torch_run):
     script = tmp_path / "train_gpt.py"
     script.write_text("print('MODEL_DIM\\t64\\twidth')\n")
-    done = run_script("golf.sh", "fit", "configs/quickstart.env", "--trainer", script)
+    done = run_golf("fit", "configs/quickstart.env", "--trainer", script)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
 
 

@@ -8,7 +8,7 @@ import re
 import shutil
 
 import pytest
-from conftest import run_script
+from conftest import run_golf
 from golf.core.errors import GolfError
 from golf.core.units import amount, duration
 from golf.see import history, plot, watch
@@ -51,7 +51,7 @@ def test_what_is_no_run_is_told_in_a_line(text, name, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(GolfError, match="no run's metrics"):
         history.read(tmp_path)
-    done = run_script("golf.sh", "plot", tmp_path)
+    done = run_golf("plot", tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
 
 
@@ -100,7 +100,7 @@ def test_runs_lists_what_each_was(torch_run, tmp_path):
     (tmp_path / "one" / "supervisor.json").write_text(json.dumps(origin))
     cut(torch_run, tmp_path / "two", "score", "export", exit_code=1)
     (tmp_path / "empty").mkdir()
-    done = run_script("golf.sh", "runs", tmp_path, "--sort", "score")
+    done = run_golf("runs", tmp_path, "--sort", "score")
     assert done.returncode == 0, done.stderr
     head, one, two = done.stdout.splitlines()
     assert re.match(r"tiny +quickstart +1.54k +\d\.\d{4} +[\d,]+ +\d+s +finished +ITERATIONS=12 SEED=7$", one)
@@ -109,13 +109,13 @@ def test_runs_lists_what_each_was(torch_run, tmp_path):
 
 
 def test_no_runs_yet_is_no_error_and_no_folder_is_one(tmp_path):
-    done = run_script("golf.sh", "runs", tmp_path)
+    done = run_golf("runs", tmp_path)
     assert done.returncode == 0 and "quickstart" in done.stdout
-    assert run_script("golf.sh", "runs", tmp_path / "none").returncode == 2
+    assert run_golf("runs", tmp_path / "none").returncode == 2
 
 
 def test_watch_ends_with_the_run(torch_run):
-    done = run_script("golf.sh", "watch", torch_run)
+    done = run_golf("watch", torch_run)
     assert done.returncode == 0, done.stderr
     assert re.match(r"finished, step 12, .*loss \d\.\d{4}, val_bpb .*tokens/s, score \d", done.stdout)
 
@@ -143,7 +143,7 @@ def test_plot_draws_runs_logs_and_entries(kind, magic, torch_run, mlx_run, tmp_p
     out = tmp_path / f"picture.{kind}"
     places = (torch_run, mlx_run, ENTRY, tmp_path / "train.log")
     env = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # as in a notebook
-    done = run_script("golf.sh", "plot", *places, "-o", out, "--x", "tokens", env=env)
+    done = run_golf("plot", *places, "-o", out, "--x", "tokens", env=env)
     assert done.returncode == 0, done.stderr
     assert out.read_bytes().startswith(magic)
 
@@ -169,7 +169,7 @@ def test_the_legend_says_what_differs(torch_run):
 
 
 def test_another_kind_of_file_is_refused_before_anything_is_read(tmp_path):
-    done = run_script("golf.sh", "plot", tmp_path / "none", "-o", "picture.gif")
+    done = run_golf("plot", tmp_path / "none", "-o", "picture.gif")
     assert done.returncode == 2 and ".svg or .png" in done.stderr
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import xml.dom.minidom
 
 import pytest
-from conftest import run_script
+from conftest import run_golf
 from golf.core.errors import GolfError
 from golf.see import pictures
 
 
 def test_ours_are_up_to_date():
-    done = run_script("golf.sh", "pictures", "--check")
+    done = run_golf("pictures", "--check")
     assert done.returncode == 0, done.stderr
 
 

@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import run_script
+from conftest import run_golf
 from golf.core.errors import GolfError
 from golf.see import reader, sample, surprise, weights
 from golf.see.cached import CachedModel
@@ -47,18 +47,18 @@ def test_another_models_tensors_or_settings_are_not_read_as_the_starters(torch_r
 
 def test_the_command_writes_the_prompt_and_as_many_tokens_as_asked_for(any_run):
     words = ("sample", any_run, "--prompt", "The  file ", "--tokens", 30, "--seed", 3)
-    first = run_script("golf.sh", *words)
+    first = run_golf(*words)
     assert first.returncode == 0, first.stderr
     assert re.match(r"The file ?\S", first.stdout) and len(first.stdout) > 20
     assert re.search(r"30 tokens, \d+ a second", first.stderr)
-    assert run_script("golf.sh", *words).stdout == first.stdout
+    assert run_golf(*words).stdout == first.stdout
 
 
 def test_an_artifact_alone_needs_its_tokenizer_and_then_no_script(any_run, tmp_path):
     alone = shutil.copy(reader.find(any_run).artifact, tmp_path)
-    told = run_script("golf.sh", "sample", alone)
+    told = run_golf("sample", alone)
     assert told.returncode == 2 and "--tokenizer" in told.stderr and told.stderr.count("\n") == 1
-    done = run_script("golf.sh", "sample", alone, "--tokenizer", TOKENIZER, "--tokens", 5)
+    done = run_golf("sample", alone, "--tokenizer", TOKENIZER, "--tokens", 5)
     assert done.returncode == 0, done.stderr
 
 
@@ -94,7 +94,7 @@ def test_a_damaged_artifact_is_told_in_a_line(torch_run, tmp_path):
     run = shutil.copytree(torch_run, tmp_path / "run")
     path = reader.find(run).artifact
     path.write_bytes(path.read_bytes()[:-9])
-    done = run_script("golf.sh", "sample", run)
+    done = run_golf("sample", run)
     assert done.returncode == 2 and "damaged" in done.stderr and done.stderr.count("\n") == 1
 
 
@@ -156,14 +156,14 @@ def test_top_k_and_temperature_choose_as_they_say():
 
 @pytest.mark.parametrize("words", [("--tokens", "0"), ("--temperature", "-1"), ("--temperature", "nan")])
 def test_what_makes_no_text_is_refused(words, tmp_path):
-    assert run_script("golf.sh", "sample", tmp_path, *words).returncode == 2
+    assert run_golf("sample", tmp_path, *words).returncode == 2
 
 
 def test_the_surprise_page_shows_the_whole_text_escaped_with_five_guesses(torch_run, tmp_path):
     text = "A <script>alert(1)</script> & ü end"
     (tmp_path / "text").write_text(text)
     out = tmp_path / "page.html"
-    done = run_script("golf.sh", "sample", torch_run, "--surprise", tmp_path / "text", "-o", out)
+    done = run_golf("sample", torch_run, "--surprise", tmp_path / "text", "-o", out)
     assert done.returncode == 0, done.stderr
     body = out.read_text().partition('<div class="text">')[2]
     assert "<script" not in body and "http" not in body
@@ -185,5 +185,5 @@ def test_the_pages_bits_are_the_models(torch_run):
 
 def test_an_empty_text_is_refused(torch_run, tmp_path):
     (tmp_path / "text").write_text("")
-    done = run_script("golf.sh", "sample", torch_run, "--surprise", tmp_path / "text")
+    done = run_golf("sample", torch_run, "--surprise", tmp_path / "text")
     assert done.returncode == 2 and "empty" in done.stderr

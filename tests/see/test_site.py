@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import run_script
+from conftest import run_golf
 from golf.board import ranking, site
 from golf.core import track
 from golf.core.submission import read_claim
@@ -94,7 +94,7 @@ def test_the_diff_is_against_what_the_script_builds_on(tmp_path):
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    done = run_script("golf.sh", "leaderboard", "--site", tmp_path)
+    done = run_golf("leaderboard", "--site", tmp_path)
     assert done.returncode == 2 and "holds something else" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -197,7 +197,7 @@ def luminance(colour: str) -> float:
 @pytest.mark.slow
 def test_the_command_writes_the_real_board(tmp_path):
     """Only that it is whole: the samples take a sandbox and some seconds."""
-    done = run_script("golf.sh", "leaderboard", "--site", tmp_path / "out", timeout=300)
+    done = run_golf("leaderboard", "--site", tmp_path / "out", timeout=300)
     assert done.returncode == 0, done.stderr
     claims = list((ENTRY.parents[1]).glob("*/*/submission.json"))
     assert len(list((tmp_path / "out" / "entries").rglob("*.html"))) == len(claims)
