@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import struct
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import load_script
 from golf.core import track
 from golf.score import stream
 from golf.score.audit.passes import Pass, Text, feed
@@ -34,19 +34,6 @@ def source(tmp_path_factory) -> stream.Source:
     return stream.load(TRACK, out / "datasets" / "sample_sp1024")
 
 
-def load_script(path: Path):
-    """A script as a new module, as if it were run from its folder."""
-    spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-        sys.modules.pop("tiny", None)
-    return module
-
-
 class Local:
     """A Feeder of a script in this process; reset() loads it anew, as a new process does."""
 
@@ -58,6 +45,7 @@ class Local:
 
     def reset(self) -> None:
         began = time.monotonic()
+        sys.modules.pop("tiny", None)  # the cheats' module, of which each reset wants a new one
         self.scorer = load_script(self.script).load_scorer(self.artifact, "cpu")
         self.scorer.reset()
         self.calls.append([])

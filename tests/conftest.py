@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import json
+import lzma
 import os
 import shutil
 import signal
@@ -37,6 +39,38 @@ def pytest_xdist_auto_num_workers(config):
     from golf.core import machine
 
     return machine.usable_cpus()
+
+
+def load_script(path):
+    """A Python file as a new module, as if it were run from its folder."""
+    spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look it up
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)
+        patch.syspath_prepend(path.parent)
+        spec.loader.exec_module(module)
+    return module
+
+
+def write_shard(path, tokens, magic=20240520, count=None):
+    """A shard of these tokens; `magic` and `count` are for the ones that lie."""
+    header = struct.pack("<256i", magic, 1, len(tokens) if count is None else count, *[0] * 253)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(header + struct.pack(f"<{len(tokens)}H", *tokens))
+    return path
+
+
+def real_tokens(count):
+    """The first `count` tokens of the sample text, a BOS before each document."""
+    from sentencepiece import SentencePieceProcessor
+
+    encode = SentencePieceProcessor(model_file=str(REPO / "data" / "sample_1024_bpe.model")).encode
+    tokens = []
+    for line in lzma.decompress((REPO / "data" / "sample_text.jsonl.xz").read_bytes()).splitlines():
+        tokens += [1, *encode(json.loads(line)["text"])]
+        if len(tokens) >= count:
+            break
+    return tokens[:count]
 
 
 def run_script(script, *args, env=None, cwd=None, timeout=HANG_SECONDS, repo=REPO):
@@ -112,8 +146,7 @@ def tiny_repo(tmp_path):
     for folder in (data, tokenizers, repo / "configs", repo / "records" / "track_tiny"):
         folder.mkdir(parents=True)
     for split in ("train", "val"):
-        header = struct.pack("<256i", 20240520, 1, 8, *[0] * 253)
-        (data / f"fineweb_{split}_000000.bin").write_bytes(header + bytes(16))
+        write_shard(data / f"fineweb_{split}_000000.bin", [0] * 8)
     (tokenizers / "tiny.model").write_bytes(b"tiny")
     (repo / "configs" / "tiny.env").write_text("# A tiny run\nITERATIONS=3\n")
     track = json.loads((REPO / "records" / "track_sample_5min" / "track.json").read_text())

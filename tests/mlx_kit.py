@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import platform
 from pathlib import Path
@@ -49,14 +50,4 @@ def new_run(folder: Path, **changes):
         yield run
 
 
-def run_main(folder: Path, patches: dict | None = None, argv=(), **changes) -> kit.Result:
-    """main() with a tiny run's knobs and these changes; `patches` replaces parts of the trainer."""
-    env = kit.run_settings(folder, changes)
-    out, err = io.StringIO(), io.StringIO()
-    with kit.trainer_process(folder, env, M) as patch:
-        patch.setattr(M.sys, "argv", ["train_gpt_mlx.py", *argv])
-        for name, value in (patches or {}).items():
-            patch.setattr(M, name, value)
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = M.main()
-    return kit.Result(code, out.getvalue(), err.getvalue(), Path(env["OUT_DIR"]) / env["RUN_ID"])
+run_main = functools.partial(kit.run_main, trainer=M)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import lzma
 import math
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPO
+from conftest import REPO, real_tokens, write_shard
 from golf.score.sandbox import bwrap as sandbox
 from golf.verify import retrain
 
@@ -49,19 +47,7 @@ def echo_log_probs(inputs, targets):
 
 def make_track(folder: Path, tokens: int = 2 * TARGETS + 1, audit_control=None) -> Path:
     """track.json of a track with TARGETS targets; its shard, of real text, lies in folder/data."""
-    from sentencepiece import SentencePieceProcessor
-
-    model = REPO / "data" / "sample_1024_bpe.model"
-    encode = SentencePieceProcessor(model_file=str(model)).encode
-    stream, texts = [], lzma.decompress((REPO / "data" / "sample_text.jsonl.xz").read_bytes())
-    for line in texts.splitlines():
-        stream += [1, *encode(json.loads(line)["text"])]
-        if len(stream) >= tokens:
-            break
-    body = np.array(stream[:tokens], "<u2").tobytes()
-    shard = folder / "data" / "fineweb_val_000000.bin"
-    shard.parent.mkdir(parents=True)
-    shard.write_bytes(struct.pack("<256i", 20240520, 1, tokens, *[0] * 253) + body)
+    shard = write_shard(folder / "data" / "fineweb_val_000000.bin", real_tokens(tokens))
     rules = json.loads((REPO / "records" / "track_sample_5min" / "track.json").read_text())
     rules.update(name="track_small", targets=TARGETS, target_bytes=None, audit_control=audit_control)
     rules["data"].update(name="small", val_sha256=sha256(shard))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import filelock
 import pytest
+from conftest import load_script
 from huggingface_hub import constants, file_download
 
 SCRIPT = Path(__file__).resolve().parents[1] / "data" / "cached_challenge_fineweb.py"
@@ -198,9 +198,7 @@ def data(tmp_path) -> Path:
 def fetch(hub, data, tmp_path, monkeypatch, capfd):
     """Runs main(argv) in this process; gives code, output and errors. Sleeps are only noted."""
     point_client_at(hub.url, tmp_path, monkeypatch)
-    spec = importlib.util.spec_from_file_location("downloader", data / SCRIPT.name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(data / SCRIPT.name)
 
     def call(*argv: str) -> tuple[int, str, str]:
         hub.requests.clear()

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import signal
-import struct
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import REPO, write_shard
 
 import train_gpt as T
 
 torch.set_num_threads(1)
 
-REPO = Path(__file__).resolve().parents[1]
 TOKENIZER = REPO / "data" / "sample_1024_bpe.model"
 BOS, UNK, VOCAB = 1, 3, 1024
 PLAIN = 260  # the first piece that is text: those before are special, or bytes
@@ -41,15 +40,6 @@ BARE |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "COMPILE": "0"}
 can_compile = pytest.mark.skipif(
     " " in torch.__file__, reason="NOT TESTED: PyTorch's C++ compiler cannot link in a folder with a space"
 )
-
-
-def write_shard(path: Path, tokens, magic: int = 20240520, count: int | None = None) -> Path:
-    """A shard of these tokens; `magic` and `count` are for the ones that lie."""
-    tokens = np.asarray(tokens, "<u2")
-    header = struct.pack("<256i", magic, 1, len(tokens) if count is None else count, *[0] * 253)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(header + tokens.tobytes())
-    return path
 
 
 def random_tokens(count: int, seed: int = 0) -> np.ndarray:
@@ -99,9 +89,9 @@ def trainer_process(folder: Path, env: dict, trainer=T):
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(trainer.sys, "argv", [f"{trainer.__name__}.py"])
-        if trainer is T:  # which type is faster is measured, and may come out otherwise in the next run
-            patch.setattr(T, "pick_dtype", lambda device: torch.float32)
+        patch.setattr(trainer.sys, "argv", [trainer.SCRIPT.name])
+        if hasattr(trainer, "torch"):  # the faster type is measured anew in each run
+            patch.setattr(trainer, "pick_dtype", lambda device: torch.float32)
         names = [knob.name.upper() for knob in fields(trainer.Knobs)]
         for name in [*names, "TRAIN_MAX_SEQ_LEN", "RANK", "WORLD_SIZE", "LOCAL_RANK"]:
             patch.delenv(name, raising=False)
@@ -171,16 +161,16 @@ class Result:
         return torch.load(self.folder / "checkpoint.pt", weights_only=True)
 
 
-def run_main(folder: Path, patches: dict | None = None, argv=(), **changes) -> Result:
+def run_main(folder: Path, patches: dict | None = None, argv=(), trainer=T, **changes) -> Result:
     """main() with a tiny run's knobs and these changes; `patches` replaces parts of the trainer."""
     env = run_settings(folder, changes)
     out, err = io.StringIO(), io.StringIO()
-    with trainer_process(folder, env) as patch:
-        patch.setattr(T.sys, "argv", ["train_gpt.py", *argv])
+    with trainer_process(folder, env, trainer) as patch:
+        patch.setattr(trainer.sys, "argv", [trainer.SCRIPT.name, *argv])
         for name, value in (patches or {}).items():
-            patch.setattr(T, name, value)
+            patch.setattr(trainer, name, value)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), shown_warnings(err):
-            code = T.main()
+            code = trainer.main()
     return Result(code, out.getvalue(), err.getvalue(), Path(env["OUT_DIR"]) / env["RUN_ID"])
 
 

@@ -1,7 +1,6 @@
 """The sample dataset, its builder, and the tracks' rules."""
 
 import hashlib
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -11,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece as spm
+from conftest import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILDER = ROOT / "data" / "build_sample_dataset.py"
-spec = importlib.util.spec_from_file_location("build_sample_dataset", BUILDER)
-sample = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sample)
+sample = load_script(BUILDER)
 
 TRACK_KEYS = {
     "schema_version",

@@ -1,7 +1,6 @@
 """Where the sample text comes from: packages of named versions, of which prose alone is kept."""
 
 import gzip
-import importlib.util
 import json
 import lzma
 import re
@@ -9,11 +8,9 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import REPO
+from conftest import REPO, load_script
 
-spec = importlib.util.spec_from_file_location("build_sample_text", REPO / "data" / "build_sample_text.py")
-builder = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(builder)
+builder = load_script(REPO / "data" / "build_sample_text.py")
 
 needs_dpkg = pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="NOT TESTED: no dpkg-deb here")
 SENTENCE = "A page that says something in plain words, as people do when they explain a thing. "

@@ -20,10 +20,10 @@ from audit_kit import (
     audited,
     control,
     first_pass,
-    load_script,
     source,
     text_of,
 )
+from conftest import load_script
 from golf.core.files import sha256
 from golf.score.audit import rules as audits
 from golf.score.audit.passes import Pass, Text, call_ends, feed

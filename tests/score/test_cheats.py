@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 
-import numpy as np
 import pytest
 from audit_kit import (
     CHEATS,
@@ -22,6 +21,7 @@ from audit_kit import (
     source,
     text_of,
 )
+from conftest import write_shard
 from golf.core.files import sha256
 from golf.score.feeder import Fault
 from golf.score.sandbox import bwrap as sandbox
@@ -173,8 +173,7 @@ def test_cheat_is_caught_by_golf_score(name, rules, source, tmp_path):
     data, rules_file = tmp_path / "sample_sp1024", tmp_path / "track.json"
     rules_file.write_text(json.dumps(TRACK | dict(audit_control=None)))  # it has tests of its own
     data.mkdir()
-    header = np.array([20240520, 1, len(source.tokens), *[0] * 253], "<i4")
-    (data / "fineweb_val_000000.bin").write_bytes(header.tobytes() + source.tokens.tobytes())
+    write_shard(data / "fineweb_val_000000.bin", source.tokens)
     command = [sys.executable, "-m", "golf.cli", "score", entry(name, tmp_path / "entry"), "--json"]
     command += ["--track", rules_file, "--data", data, "--device", "cpu"]
     command += ["--no-sandbox"] if sandbox.why_not() else []  # its own tests are about the sandbox

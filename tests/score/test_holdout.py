@@ -4,12 +4,11 @@ import json
 import re
 import shutil
 import stat
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPO, run_golf
+from conftest import REPO, run_golf, write_shard
 from golf.cli import main
 from golf.core import track
 from golf.core.errors import GolfError
@@ -127,11 +126,6 @@ def test_the_command_line(tmp_path):
 
 
 # ---- Drawn from train shards
-
-
-def write_shard(path: Path, tokens) -> None:
-    header = struct.pack("<256i", 20240520, 1, len(tokens), *[0] * 253)
-    path.write_bytes(header + np.asarray(tokens, "<u2").tobytes())
 
 
 @pytest.fixture

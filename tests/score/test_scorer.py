@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import math
-import struct
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import REPO, run_golf, run_script
+from conftest import REPO, run_golf, run_script, write_shard
 from golf.core import track as tracks
 from golf.core.errors import GolfError
 from golf.core.findings import judged
@@ -145,8 +144,7 @@ def test_bytes_that_the_track_pins(track, tmp_path):
 def test_data_of_another_vocabulary_and_no_data(track, tmp_path):
     rules = copy.deepcopy(tracks.load(str(track)))
     rules["data"]["val_sha256"] = None
-    header = struct.pack("<256i", 20240520, 1, 2, *[0] * 253)
-    (tmp_path / "fineweb_val_000000.bin").write_bytes(header + b"\x01\x00\xff\xff")
+    write_shard(tmp_path / "fineweb_val_000000.bin", [1, 0xFFFF])
     with pytest.raises(GolfError, match="not of this tokenizer"):
         stream.load(rules, tmp_path)
     with pytest.raises(GolfError, match="no fineweb_val"):

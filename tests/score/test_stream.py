@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
+from conftest import write_shard
 from golf.core.errors import GolfError
 from golf.score import stream
 
 
-def write_shard(path: Path, *tokens: int) -> None:
-    header = np.zeros(256, "<i4")
-    header[:3] = 20240520, 1, len(tokens)
-    path.write_bytes(header.tobytes() + np.array(tokens, "<u2").tobytes())
-
-
 def test_shards_follow_their_numbers_not_their_letters(tmp_path):
     for number in (10, 2, 9, 0):
-        write_shard(tmp_path / f"fineweb_val_{number}.bin", number)
-    write_shard(tmp_path / "fineweb_val_000001.bin", 1)
+        write_shard(tmp_path / f"fineweb_val_{number}.bin", [number])
+    write_shard(tmp_path / "fineweb_val_000001.bin", [1])
     assert stream.read_shards(tmp_path)[0].tolist() == [0, 1, 2, 9, 10]
     for name in ("fineweb_val_01.bin", "fineweb_val_x.bin", "fineweb_val_.bin", "fineweb_val_a_3.bin",
                  "fineweb_val_\u0663.bin"):  # fmt: skip
-        write_shard(tmp_path / name, 1)
+        write_shard(tmp_path / name, [1])
         with pytest.raises(GolfError, match="no number of its own in its name"):
             stream.read_shards(tmp_path)
         (tmp_path / name).unlink()

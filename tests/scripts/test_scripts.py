@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import REPO, run_script
+from conftest import REPO, load_script, run_script
 from golf.cli import parser as parser_of_all
 from golf.core import packages, paths
 from golf.core.trainers import imported
@@ -373,7 +372,7 @@ def test_no_network_is_said_at_once_and_names_the_proxy(venv_repo, proxy):
 
 
 def test_an_index_that_never_answers_is_given_up(monkeypatch, capsys):
-    reach = load_script("pip_reach")
+    reach = load_script(REPO / "scripts" / "pip_reach.py")
     monkeypatch.setattr(reach, "SECONDS", 1)
     for name in [n for n in os.environ if n.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
@@ -399,13 +398,6 @@ def test_the_mlx_script_names_mlx_requirements(tmp_path):
     done = run_script("run_mlx_baseline.sh", "configs/local_apple_mlx.env", env=env)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.rstrip().endswith("-m pip install -r requirements-mlx.txt`")
-
-
-def load_script(name: str):
-    spec = importlib.util.spec_from_file_location(name, REPO / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(("device", "said"), [(False, True), (True, False)])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import lzma
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trainer_kit
+from conftest import REPO, real_tokens
+from trainer_kit import TOKENIZER
 
-REPO = Path(__file__).resolve().parents[2]
-TOKENIZER = REPO / "data" / "sample_1024_bpe.model"
 ENTRY = REPO / "records" / "track_sample_5min" / "2026-11-29_starter"
 TINY = {
     "DEVICE": "cpu", "COMPILE": "0", "MAX_WALLCLOCK_SECONDS": "0", "ITERATIONS": "12",
@@ -23,14 +21,7 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def sample_tokens() -> np.ndarray:
-    """uint16: the first documents of the sample text, each behind a BOS."""
-    from sentencepiece import SentencePieceProcessor
-
-    encode, tokens = SentencePieceProcessor(model_file=str(TOKENIZER)).encode, []
-    for line in lzma.decompress((REPO / "data" / "sample_text.jsonl.xz").read_bytes()).splitlines():
-        tokens += [1, *encode(json.loads(line)["text"])]
-        if len(tokens) > 3000:
-            return np.array(tokens[:3000], np.uint16)
+    return np.array(real_tokens(3000), np.uint16)
 
 
 def make_run(folder: Path, kit, tokens: np.ndarray, **changes) -> Path:

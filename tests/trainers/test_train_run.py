@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import trainer_kit as kit
+from conftest import load_script
 from golf.core import packed
 from trainer_kit import Clock, make_data, run_main
 
@@ -418,6 +419,7 @@ sys.exit(T.main())
 """
 
 
+@pytest.mark.slow  # a process of its own
 def test_a_killed_and_resumed_run_is_bit_equal_to_an_unbroken_one(tmp_path):
     make_data(tmp_path / "data")
     changes = dict(ITERATIONS=12, CHECKPOINT_EVERY_SECONDS=1e-9)
@@ -621,6 +623,7 @@ def test_a_resumed_run_keeps_its_number_type(tmp_path):
     assert result.code != 0 or types == ["float32", "float32"]
 
 
+@pytest.mark.slow  # a process of its own
 def test_the_second_signal_stops_at_once(tmp_path):
     make_data(tmp_path / "data", val=60_000)
     long = dict(ITERATIONS=10**9, VAL_MAX_TOKENS=50_000, EVAL_STRIDE=1)
@@ -826,6 +829,7 @@ def trainer(folder, *python, **changes):
     return [sys.executable, *python, kit.REPO / "train_gpt.py"], env
 
 
+@pytest.mark.slow  # a process of its own
 def test_a_console_that_nobody_reads_ends_no_run(tmp_path):
     command, env = trainer(tmp_path)
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -961,7 +965,7 @@ def test_a_type_that_is_hopeless_is_tried_for_a_moment(monkeypatch):
 
 
 def test_a_packed_script_is_counted_and_scores_the_same(tmp_path):
-    """The run that made it, EVAL_ONLY by it, and its load_scorer, in processes of their own."""
+    """The run that made it, EVAL_ONLY by it, and its load_scorer."""
     plain = run_main(tmp_path, RUN_ID="plain")
     result = run_main(tmp_path, PACK_SCRIPT=1)
     script = result.folder / "train_gpt.packed.py"
@@ -973,20 +977,12 @@ def test_a_packed_script_is_counted_and_scores_the_same(tmp_path):
     assert export["bytes_code"] == script.stat().st_size < T.SCRIPT.stat().st_size / 2
     assert (result.folder / "train_gpt.py").read_bytes() == T.SCRIPT.read_bytes()
     assert result.artifact.read_bytes() == plain.artifact.read_bytes()
-    env = kit.run_settings(tmp_path, dict(EVAL_ONLY=result.artifact))
-    done = start([sys.executable, script], {**env, "PYTHONPATH": ""})
-    assert done.returncode == 0 and not done.stderr, done.stderr
+    submission = load_script(script)
+    done = run_main(tmp_path, trainer=submission, EVAL_ONLY=result.artifact)
+    assert done.code == 0 and not done.err, done.err
     said = [line for line in result.log.splitlines() if line.startswith("final_")]
-    assert [line for line in done.stdout.splitlines() if line.startswith("final_")] == said
-    code = (
-        "import importlib.util, sys\n"
-        "spec = importlib.util.spec_from_file_location('submission', sys.argv[1])\n"
-        "module = sys.modules['submission'] = importlib.util.module_from_spec(spec)\n"
-        "spec.loader.exec_module(module)\n"
-        "print(module.load_scorer(sys.argv[2], 'cpu').log_probs([1, 300]).shape)"
-    )
-    done = start([sys.executable, "-c", code, script, result.artifact], {"PYTHONPATH": ""})
-    assert done.stdout == "torch.Size([2, 1024])\n", done.stderr
+    assert said and [line for line in done.out.splitlines() if line.startswith("final_")] == said
+    assert submission.load_scorer(result.artifact, "cpu").log_probs([1, 300]).shape == (2, 1024)
 
 
 @pytest.mark.parametrize("name", ["train_gpt.py", "train_gpt_mlx.py"])

@@ -1,6 +1,5 @@
 """golf verify: an entry is trained again where there is no validation data, and what comes out decides."""
 
-import importlib.util
 import json
 import shutil
 import struct
@@ -10,9 +9,8 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import REPO, run_script
+from conftest import REPO, load_script, run_script, write_shard
 from golf.core import submission, track
 from golf.core.errors import GolfError
 from golf.core.files import sha256
@@ -23,12 +21,6 @@ from score_kit import needs_user_namespace
 
 EXAMPLES = REPO / "tests" / "fixtures" / "submissions"
 MARK = 777  # the token that the validation shards hold, and nothing else does
-
-
-def write_shard(path: Path, tokens) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = struct.pack("<256i", 20240520, 1, len(tokens), *[0] * 253)
-    path.write_bytes(header + np.array(tokens, "<u2").tobytes())
 
 
 @pytest.fixture
@@ -360,13 +352,6 @@ def test_weights_beside_the_script_need_a_person(tmp_path, data):
 # ---- Whole, with the bigram example
 
 
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     """A folder with the sample data where an example can be made as in the repository; its track has
@@ -381,7 +366,7 @@ def clone(tmp_path_factory):
 def make_entry(root: Path, glob: str, monkeypatch) -> Path:
     """The bigram example, counted over the shards that `glob` finds, with the claims that it then has."""
     monkeypatch.chdir(root)
-    make = load(EXAMPLES / "make.py")
+    make = load_script(EXAMPLES / "make.py")
     folder = root / "bigram"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(EXAMPLES / "bigram", folder)
