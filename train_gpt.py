@@ -576,7 +576,7 @@ class TrainData:
 
 
 # uint16 [N + 1], the first is context alone; int64 [N], bytes of the others; SHA-256 of files
-Stream = namedtuple("Stream", "tokens target_bytes hashes")
+Stream = namedtuple("Stream", "tokens target_bytes hashes name")
 
 
 def read_stream(k):
@@ -591,7 +591,7 @@ def read_stream(k):
     need(not lost, f"{folder}: {lost} <unk> in the stream: text was lost; export it again")
     val_sha256 = sha256(b"".join(path.read_bytes() for path in paths))
     hashes = dict(val_sha256=val_sha256, tokenizer_sha256=tokenizer_sha256)
-    return Stream(tokens, count_bytes(sp, tokens)[1:], hashes)
+    return Stream(tokens, count_bytes(sp, tokens)[1:], hashes, Path(folder).name)
 
 
 def load_tokenizer(k):
@@ -891,15 +891,16 @@ class Log:
             self.put("metrics.jsonl", json.dumps(facts, ensure_ascii=False))
 
 
-def replace_file(path, write):
-    """All of what write makes, or nothing."""
+def replace_file(path, write, *data):
+    """All of what write makes, or an OSError."""
     part = path.with_suffix(".part")
     try:
-        write(part)
+        write(part, *data)
         part.replace(path)
-    finally:
+    except Exception as e:
         with suppress(OSError):
-            part.unlink(missing_ok=True)
+            part.unlink()
+        raise OSError(0, str(e), path) from e
 
 
 def save_checkpoint(run, state):
@@ -907,8 +908,8 @@ def save_checkpoint(run, state):
     saved |= dict(model=run.model.state_dict(), adam=run.opt.adam.state_dict(), momentum=run.opt.buffers)
     try:
         replace_file(run.folder / CHECKPOINT, lambda part: torch.save(saved, part))
-    except (OSError, RuntimeError) as e:
-        run.log.line(f"no checkpoint at step {state.step}, training goes on: {str(e)[:80]!r}")
+    except OSError as e:
+        run.log.line(f"no checkpoint at step {state.step}, training goes on: {e.strerror[:80]!r}")
 
 
 def read_checkpoint(run):
@@ -1111,11 +1112,11 @@ def describe(run):
     facts |= dict(dtype=str(run.model.dtype)[6:], params=sum(p.numel() for p in run.opt.params))
     versions = dict(python=sys.version.split()[0], torch=torch.__version__, numpy=np.__version__)
     facts |= dict(versions=versions, micro_batch_tokens=run.micro * k.train_seq_len, **run.data.facts)
-    data = dict(name=Path(k.val_data_path or k.data_path).name, **run.stream.hashes)
+    data = dict(name=run.stream.name, **run.stream.hashes)
     run.log.fact("start", **facts, config=config, data=data)
     files["config.json"] = json.dumps(config, ensure_ascii=False).encode("utf-8", "surrogateescape")
     for name, blob in files.items():
-        (run.folder / name).write_bytes(blob)
+        replace_file(run.folder / name, Path.write_bytes, blob)
 
 
 def train_step(run, tokens, step, scale):
@@ -1218,7 +1219,7 @@ def export(run):
     weights = {name: p.detach().cpu().numpy() for name, p in run.model.named_parameters()}
     blob, step = export_artifact(weights, k, code)
     path = run.folder / f"final_model.int{k.quant_bits}.{k.compressor}"
-    replace_file(path, lambda part: part.write_bytes(blob))
+    replace_file(path, Path.write_bytes, blob)
     run.log.line(f"quantized: step:std/{1 / step:.2f} bits:{k.quant_bits} coder:{k.compressor}")
     model, cap = len(blob), k.artifact_cap_bytes
     total, room = model + code, cap - model - code
@@ -1239,7 +1240,7 @@ def score_artifact(path, k, stream, log, notes):
     sliding = load_scorer(path, k.device, batch_tokens=k.val_batch_size)
     length = sliding.model.k.train_seq_len
     plain = Scorer(sliding.model, length, length, k.val_batch_size)
-    name, count = Path(k.val_data_path or k.data_path).name, len(stream.target_bytes)
+    name, count = stream.name, len(stream.target_bytes)
     partial = ["partial"] if count < CHALLENGE_TARGETS else []
     notes += partial if name == CHALLENGE_DATA else [f"data={name}"]
     note = f" note:{','.join(notes)}" if notes else ""
@@ -1266,8 +1267,8 @@ def run_all(k):
     if run.rank:
         return
     path, room = export(run)
-    held = {"resumed": run.checkpoint, "interrupted": reason == "interrupted"}
-    notes = [note for note, holds in held.items() if holds]
+    notes = ["resumed"] if run.checkpoint else []
+    notes += ["interrupted"] if reason == "interrupted" else []
     began = time.monotonic()
     score_artifact(path, k, run.stream, run.log, notes)
     facts = dict(setup_seconds=setup_seconds, eval_seconds=time.monotonic() - began)

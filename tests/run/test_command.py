@@ -191,7 +191,8 @@ def test_processes_share_the_cores_unless_told_otherwise(tmp_path, monkeypatch):
     class Supervisor:
         stops = 0
 
-        def run(self, command, env, metrics):
+        def run(self, command, env, metrics, spelt):
+            assert not {"RANK", "WORLD_SIZE"} & set(env), "torchrun sets them"
             given.append(env["OMP_NUM_THREADS"])
             return 0
 
@@ -201,11 +202,13 @@ def test_processes_share_the_cores_unless_told_otherwise(tmp_path, monkeypatch):
     job = run.SeedRun(tmp_path / "t.py", {}, "", tmp_path, world=2)
     monkeypatch.setattr(machine, "affinity", lambda: 16)
     monkeypatch.setattr(machine, "cpu_quota", lambda: None)
+    monkeypatch.setenv("RANK", "1")  # left over from another launcher
+    monkeypatch.setenv("WORLD_SIZE", "2")
     for value in (None, "3"):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         if value:
             monkeypatch.setenv("OMP_NUM_THREADS", value)
-        run.run_one(job, tmp_path / "c.env", Supervisor())
+        run.run_one(job, tmp_path / "c.env", Supervisor(), {}, "")
     assert given == ["8", "3"]
     assert "OMP_NUM_THREADS" not in json.loads((tmp_path / "supervisor.json").read_text())["set"]
 

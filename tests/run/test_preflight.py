@@ -26,6 +26,7 @@ from run.conftest import golf, one_line
         ({"SEEDS": "1,x"}, "SEEDS='1,x'"),
         ({"SEEDS": "1,1"}, "SEEDS='1,1'"),
         ({"NPROC_PER_NODE": "0"}, "NPROC_PER_NODE='0'"),
+        ({"RESUME": "yes"}, "RESUME='yes': 1, 0 or auto"),
     ],
 )
 def test_preflight_says_what_to_do_and_makes_nothing(tiny_repo, env, words):

@@ -19,6 +19,16 @@ def test_summary_of_a_finished_run_and_of_none(tiny_repo):
     assert done.returncode == 2 and "runs/two: no metrics.jsonl" in one_line(done.stderr)
 
 
+def test_a_run_without_a_score_is_not_done(tmp_path):
+    metrics = tmp_path / "metrics.jsonl"
+    for content in (b"", b'{"event": "sta', b"\xff\0" * 99):
+        metrics.write_bytes(content)
+        done = run_script("golf.sh", "summary", tmp_path)
+        assert done.returncode == 2 and "no metrics.jsonl with events" in one_line(done.stderr)
+    metrics.write_text('{"event": "start"}\n{"event": "train_end", "step": 99}\n')
+    assert report.headline(tmp_path).startswith("Not scored: ")
+
+
 def test_what_a_summary_lacks_is_left_out(tmp_path):
     events = [
         {"event": "score", "kind": "sliding", "val_bpb": 1.5},

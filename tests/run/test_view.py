@@ -64,6 +64,15 @@ def test_logs_name_the_datas_own_folder(repo):
         assert config["DATA_PATH"] == "data/datasets/tiny"
 
 
+def test_what_a_trainer_says_of_a_shard_names_the_datas_own_folder(repo):
+    (repo / "data/datasets/tiny/fineweb_train_000001.bin").mkdir()
+    script = repo / "train_gpt.py"
+    look = "shards = sorted(data.iterdir()); print(shards[-1], file=sys.stderr)\n    print('SAW'"
+    script.write_text(script.read_text().replace('print("SAW"', look, 1).replace("'SAW'", '"SAW"'))
+    done = run_script("golf.sh", "run", "configs/tiny.env", env={"RUN_ID": "a"}, repo=repo)
+    assert "data/datasets/tiny/fineweb_train_000001.bin" in done.stderr.splitlines()
+
+
 def test_a_path_is_replaced_in_text_and_json(tmp_path):
     view.replace_path(tmp_path / "absent", "a", "b")
     log, odd = tmp_path / "log", '/a "b"/\u00e9'

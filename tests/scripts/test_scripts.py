@@ -495,8 +495,11 @@ def test_a_console_is_spared_lines_that_say_nothing():
 
 def test_few_steps_are_no_success(tmp_path):
     def words(**end):
-        line = json.dumps({"event": "train_end", "train_seconds": 150.2, **end})
-        (tmp_path / "metrics.jsonl").write_text(line + "\n")
+        events = [
+            {"event": "train_end", "train_seconds": 150.2, **end},
+            {"event": "score", "kind": "sliding"},
+        ]
+        (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, events)))
         return headline(tmp_path)
 
     begin = "Only 19 steps in 150 s"

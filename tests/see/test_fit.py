@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from conftest import run_golf
@@ -107,12 +110,21 @@ def test_a_run_tells_it_at_its_start(capsys, tmp_path, monkeypatch):
     command.add_arguments(parser)
     assert command.main(parser.parse_args(["configs/quickstart.env"])) == 0
     assert capsys.readouterr().out.startswith("fit      ")
-    command.tell_size(trainer, {**STARTER, "MODEL_DIM": "640"})
+    supervisor = command.Supervisor()
+    command.tell_size(trainer, {**STARTER, "MODEL_DIM": "640"}, supervisor)
     out, err = capsys.readouterr()
     assert out.startswith("fit      ") and "golf run: warning: even the coarsest" in err
-    command.tell_size(trainer, {"MODEL_DIM": "x"})  # the trainer refuses it
-    command.tell_size(tmp_path / "train_gpt.py", STARTER)  # another's model
+    command.tell_size(trainer, {"MODEL_DIM": "x"}, supervisor)  # the trainer refuses it
+    command.tell_size(tmp_path / "train_gpt.py", STARTER, supervisor)  # another's model
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_console_that_takes_nothing_ends_no_run():
+    knobs = {**STARTER, "MODEL_DIM": "640"}  # a warning, too
+    code = f"from golf.run.command import *; tell_size(REPO / 'train_gpt.py', {knobs}, Supervisor())"
+    env = {**os.environ, "PYTHONPATH": str(command.REPO / "scripts")}
+    with open("/dev/full", "wb") as full:
+        assert subprocess.run([sys.executable, "-c", code], env=env, stdout=full, stderr=full).returncode == 0
 
 
 def test_a_packed_script_is_as_large_as_the_trainer_packs_it():

@@ -164,7 +164,7 @@ def test_memory_is_flat_over_fifty_validation_batches():
     peaks, held = [], []
     for batches in (1, 5, 50):
         tokens = kit.random_tokens(64 * batches + 1)
-        stream = M.Stream(tokens, np.ones(64 * batches, np.int64), {})
+        stream = M.Stream(tokens, np.ones(64 * batches, np.int64), {}, "x")
         M.score_stream(scorer, stream)
         peaks.append(peak_of(lambda stream=stream: M.score_stream(scorer, stream)))
         held.append(mx.get_active_memory())
@@ -201,7 +201,7 @@ def test_an_artifact_of_either_scores_the_same_in_both(packs, tmp_path):
     path = tmp_path / "artifact"
     path.write_bytes(blob)
     tokens = kit.random_tokens(16385)
-    stream = M.Stream(tokens, np.full(16384, 3), {})
+    stream = M.Stream(tokens, np.full(16384, 3), {}, "x")
     bpb = []
     for trainer, dtype in ((T, torch.float32), (M, mx.float32), (M, mx.bfloat16))[: 3 if packs is M else 2]:
         scorer = trainer.load_scorer(path, "cpu", dtype=dtype, batch_tokens=2048)

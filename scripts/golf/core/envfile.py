@@ -1,6 +1,7 @@
-"""Env files: parsed, never sourced. NAME=value, # comments, quotes, optional export, CRLF.
+"""Env files: parsed, never sourced. NAME=value, # comments, quotes, optional export, any line ends.
 
-Nothing is expanded: $(...), $NAME and ~ are refused, or folders of that name would be made.
+Nothing is expanded: what a shell would read as more than a value is refused, or a folder of that name
+would be made and a second setting of the line be lost.
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ KNOWN_PREFIXES = (
     "NCCL_", "GLOO_", "UCX_", "TP_", "FI_",  # between processes
     "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "ONEDNN_", "DNNL_",  # threads of a processor
     "VECLIB_", "NUMEXPR_", "MLX_", "METAL_", "MTL_", "AGX_",  # Apple, and its GPU's driver
-    "WANDB_", "TRACKIO_",  # what golf.sh export writes to
+    "WANDB_", "TRACKIO_", "MLFLOW_", "COMET_", "RAY_", "SLURM_",  # trackers, launchers
     "HF_", "HUGGINGFACE_", "TOKENIZERS_", "TQDM_", "MATCHED_FINEWEB_",  # the downloader and its client
-    "WANDB_", "TRACKIO_",  # trackers
     "PYTHON", "LD_", "DYLD_", "MALLOC_", "TCMALLOC_", "LC_", "XDG_", "SSL_CERT_",  # the system
 )  # fmt: skip
 KNOWN_NAMES = (
@@ -37,12 +37,15 @@ KNOWN_NAMES = (
 PATH_NAMES = ("DATA_PATH", "VAL_DATA_PATH", "TOKENIZER_PATH", "OUT_DIR", "EVAL_ONLY")
 ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 QUOTED = re.compile(r"""(?:"([^"]*)"|'([^']*)')\s*(?:#.*)?""", re.DOTALL)
+# What a shell would not take into an unquoted value; typographic quotes come from web pages and mails.
+BREAKS = re.compile(r"""[;&|<>\\"'\u2018-\u201f\xab\xbb]|\s[A-Za-z_][A-Za-z0-9_]*=""")
+UNEXPANDED = re.compile(r"(^|:)~|\$[A-Za-z_{]|%[A-Za-z]\w*%|^[A-Za-z]:\\")
 
 
 def parse(path: Path) -> dict[str, tuple[str, int]]:
     """NAME -> (value, line number); a later line wins. GolfError names file and line."""
     found = {}
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    for number, line in enumerate(re.split("\r\n?|\n", read_text(path)), 1):
         line, where = line.strip(), f"{shown(path)}:{number}"
         if not line or line.startswith("#"):
             continue
@@ -62,19 +65,24 @@ def parse_value(raw: str, where: str) -> str:
         value = match[1] if match[1] is not None else match[2]
     else:
         value = re.sub(r"(^|\s)#.*", "", raw, flags=re.DOTALL).strip()
+        if "`" not in value and (broken := BREAKS.search(value)):
+            told = f"unquoted, the value ends before {broken[0].strip()!r}"
+            raise GolfError(f'{where}: {told}; write NAME="value", one a line', 2)
     if "$(" in value or "`" in value:
         raise GolfError(f"{where}: $(...) and backticks are not run here; write the value itself", 2)
     refuse_unexpanded(value, where)
-    if "\0" in value:
-        raise GolfError(f"{where}: a zero byte in the value; retype the line", 2)
+    if not value.isprintable():
+        raise GolfError(f"{where}: a character that shows nothing in {value[:60]!r}; retype the line", 2)
     return value
 
 
 def refuse_unexpanded(value: str, where: str) -> None:
-    """GolfError for ~ and $NAME, which only a shell replaces; it says what to write instead."""
-    if re.search(r"(^|:)~|\$[A-Za-z_{]", value):
+    """GolfError for ~, $NAME and what only Windows understands; it says what to write instead."""
+    if UNEXPANDED.search(value):
         whole = re.sub(r"(^|:)~(?=/|$)|\$HOME\b|\$\{HOME\}", lambda m: (m[1] or "") + str(Path.home()), value)
-        hint = "write the value itself" if re.search(r"(^|:)~|\$", whole) else f"write {whole}"
+        hint = "write the value itself" if UNEXPANDED.search(whole) else f"write {whole}"
+        if value[1:2] == ":":
+            hint = "write a path of this system; Windows' C: is /mnt/c under WSL"
         raise GolfError(f"{where}: ~ and $NAME are not expanded here; {hint}", 2)
 
 

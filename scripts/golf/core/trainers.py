@@ -187,7 +187,10 @@ def imports(trainer: Path, module: str) -> bool:
 def child_env(settings: dict[str, str]) -> dict[str, str]:
     """The trainer's environment: ours with the settings, without our own PYTHONPATH entry."""
     env = {**os.environ, **settings, "PYTHONUNBUFFERED": "1"}
-    env.pop("SEEDS", None)  # ours; a trainer would ask whether SEED was meant
+    # SEEDS is ours: a trainer would ask whether SEED was meant. Ranks get the others from torchrun; left over
+    # from another launcher they would make a run wait for processes that never come.
+    for name in ("SEEDS", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        env.pop(name, None)
     scripts = str(REPO / "scripts")
     kept = [p for p in env.pop("PYTHONPATH", "").split(os.pathsep) if p and p != scripts]
     if kept:

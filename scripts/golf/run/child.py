@@ -59,8 +59,13 @@ class Supervisor:
         if self.progress:
             self.progress.bar.draw("refresh")
 
-    def run(self, command: list[str], env: dict[str, str], metrics: Path) -> int:
-        """Starts the command and waits for its end: its exit code (130: stopped by a signal)."""
+    def run(
+        self, command: list[str], env: dict[str, str], metrics: Path, spelt: tuple[str, str] = ("", "")
+    ) -> int:
+        """Starts the command and waits for its end: its exit code (130: stopped by a signal).
+
+        spelt: a path, and how it is shown in what the command prints.
+        """
         if self.stops:
             return STOPPED
         by_torchrun = "torch.distributed.run" in command
@@ -82,7 +87,7 @@ class Supervisor:
         try:
             if self.stops:  # a signal that came while it was started
                 self.tell()
-            errors = self.pump()
+            errors = self.pump(tuple(map(os.fsencode, spelt)))
             code = self.process.wait()
         finally:
             kill_tree(self.process.pid)
@@ -104,7 +109,7 @@ class Supervisor:
             self.say(f"signal {-code} ended the run; 9 often means that the system's memory ran out")
         return code if code >= 0 else STOPPED if self.stops else 1
 
-    def pump(self) -> list[str]:
+    def pump(self, spelt: tuple[bytes, bytes]) -> list[str]:
         """Passes the child's lines on until it ends. Returns the last lines of its stderr."""
         streams = {self.process.stdout: sys.stdout, self.process.stderr: sys.stderr}
         rest, errors = dict.fromkeys(streams, b""), deque(maxlen=60)
@@ -125,7 +130,7 @@ class Supervisor:
                         whole, end, rest[pipe] = part, b"\n" if part else b"", b""
                     if whole or end:
                         self.progress.heard(whole + end)
-                        self.write(streams[pipe], for_people(whole + end))
+                        self.write(streams[pipe], for_people(whole + end).replace(*spelt))
                     if pipe is self.process.stderr:
                         errors.extend(whole.decode("utf-8", "replace").splitlines())
                 if text := self.progress.tick():

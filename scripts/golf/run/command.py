@@ -54,7 +54,7 @@ class SeedRun:
 
 def add_arguments(parser) -> None:
     parser.add_argument("config", metavar="CONFIG.env", help="as configs/quickstart.env")
-    parser.add_argument("settings", nargs="*", metavar="NAME=value", help="wins over the file")
+    parser.add_argument("settings", nargs="*", default=[], metavar="NAME=value", help="wins over the file")
     parser.add_argument(
         "--trainer",
         type=path_argument,
@@ -89,17 +89,20 @@ def main(args) -> int:
     knobs = trainers.read_knobs(trainer, trainers.child_env({}))
     envfile.refuse_unknown(config, found, knobs)
     envfile.set_words(words, knobs)
-    for name, line in envfile.near_misses(knobs).items():
-        print(f"golf run: warning: {line}", file=sys.stderr)
-        del os.environ[name]  # or the trainer would say it again
+    misses = envfile.near_misses(knobs)
+    for name in misses:
+        del os.environ[name]  # or the trainer would tell it again
     settings = envfile.settings(found, knobs, dict(args.default))
     runs = plan(trainer, settings, config.stem)
     check(runs, knobs)
-    tell_size(trainer, {**knobs, **runs[0].settings})
-    return run_all(runs, config, knobs, summary=not args.no_summary)
+    supervisor = Supervisor()
+    for line in misses.values():
+        supervisor.say(f"warning: {line}")
+    tell_size(trainer, {**knobs, **runs[0].settings}, supervisor)
+    return run_all(runs, config, knobs, supervisor, summary=not args.no_summary)
 
 
-def tell_size(trainer: Path, knobs: dict[str, str]) -> None:
+def tell_size(trainer: Path, knobs: dict[str, str], supervisor: Supervisor) -> None:
     """What the model is expected to pack to, where it is the starter's; a warning where that will not do."""
     if trainer.parent != REPO or knobs.get("EVAL_ONLY"):
         return
@@ -107,9 +110,9 @@ def tell_size(trainer: Path, knobs: dict[str, str]) -> None:
         text, warning = size.line(knobs, size.code_bytes(trainer, knobs))
     except (KeyError, ValueError, ZeroDivisionError):  # another model's knobs; the trainer judges its own
         return
-    print(f"fit      {text}", flush=True)
+    supervisor.print(f"fit      {text}")
     if warning:
-        print(f"golf run: warning: {warning}", file=sys.stderr)
+        supervisor.say(f"warning: {warning}")
 
 
 def config_and_words(args) -> tuple[Path, list[str]]:
@@ -123,17 +126,20 @@ def config_and_words(args) -> tuple[Path, list[str]]:
     return path_argument(configs[0]), words
 
 
-def run_all(runs: list[SeedRun], config: Path, knobs: dict[str, str], summary: bool) -> int:
+def run_all(
+    runs: list[SeedRun], config: Path, knobs: dict[str, str], supervisor: Supervisor, summary: bool
+) -> int:
     """Runs one after another until one fails or is stopped. Returns the worst exit code."""
-    supervisor, done, code = Supervisor(), [], 0
+    done, code = [], 0
     for run in runs:
         done.append((run.seed, run.run_dir))
         if len(runs) > 1 and finished(run.run_dir):
             supervisor.print(f"run      {shown(run.run_dir)} (seed {run.seed}) is finished: kept")
             continue
-        data = train_shards_alone({**knobs, **run.settings}, run.trainer, run.run_dir)
-        with lock.locked(run.run_dir), data as places:
-            last = run_one(run, config, supervisor, places)
+        given = {**knobs, **run.settings}
+        view = train_shards_alone(given, run.trainer, run.run_dir)
+        with lock.locked(run.run_dir), view as places:
+            last = run_one(run, config, supervisor, places, given.get("DATA_PATH", ""))
         if last == 0 and run.report:
             write_report(run.run_dir, supervisor)
         code = max(code, last)
@@ -174,9 +180,11 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
     if not world.isascii() or not world.isdigit() or int(world) < 1:
         raise GolfError(f"NPROC_PER_NODE={world!r}: a whole number of at least 1 is needed", 2)
     out_dir = REPO / (settings.get("OUT_DIR") or "runs")
-    report = settings.get("REPORT") or "1"
+    report, resume = settings.get("REPORT") or "1", settings.get("RESUME") or "0"
     if report not in ("0", "1"):
         raise GolfError(f"REPORT={report!r}: 1 (report.html at the end of a run) or 0 is needed", 2)
+    if resume not in ("0", "1", "auto"):
+        raise GolfError(f"RESUME={resume!r}: 1, 0 or auto (go on where there is a checkpoint) is needed", 2)
     seeds = [s.strip() for s in settings.get("SEEDS", "").split(",") if s.strip()]
     if any(not (s.isascii() and s.isdigit()) for s in seeds) or len(set(seeds)) < len(seeds):
         raise GolfError(f"SEEDS={settings['SEEDS']!r}: different whole numbers, as 1337,42,2025", 2)
@@ -267,10 +275,12 @@ def write_origin(run: SeedRun, settings: dict[str, str], config: Path) -> None:
         ) from None
 
 
-def run_one(run: SeedRun, config: Path, supervisor: Supervisor, places: dict[str, str] | None = None) -> int:
+def run_one(
+    run: SeedRun, config: Path, supervisor: Supervisor, places: dict[str, str], data_path: str
+) -> int:
     """Runs the trainer. Out of memory, it starts again with a smaller micro-batch. Returns the exit code.
 
-    places: data paths that replace those of the settings.
+    places: data paths that replace those of the settings; what it prints names data_path all the same.
     """
     settings, extra = dict(run.settings), machine.thread_settings(run.world)
     if run.world > 1:
@@ -278,8 +288,9 @@ def run_one(run: SeedRun, config: Path, supervisor: Supervisor, places: dict[str
     while True:
         write_origin(run, settings, config)  # each time: a smaller micro-batch is told as it was
         supervisor.print(f"run      {shown(run.run_dir)}" + f" (seed {run.seed})" * bool(run.seed))
-        env = trainers.child_env({**extra, **settings, **(places or {})})
-        code = supervisor.run(run.command, env, run.run_dir / "metrics.jsonl")
+        env = trainers.child_env({**extra, **settings, **places})
+        spelt = (places.get("DATA_PATH", ""), data_path if places else "")
+        code = supervisor.run(run.command, env, run.run_dir / "metrics.jsonl", spelt)
         if code != OUT_OF_MEMORY or supervisor.stops:
             break
         facts = read_run(run.run_dir)

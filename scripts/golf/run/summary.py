@@ -24,8 +24,8 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    if not (args.run / "metrics.jsonl").is_file():
-        raise GolfError(f"{shown(args.run)}: no metrics.jsonl there; give the folder of a run", 2)
+    if not read_run(args.run):
+        raise GolfError(f"{shown(args.run)}: no metrics.jsonl with events there; give the folder of a run", 2)
     print("\n".join(["", headline(args.run), *summary(args.run, args.expect)]))
     return 0
 
@@ -77,8 +77,11 @@ def unpacked_score(facts: dict[str, dict]) -> str:
 
 def headline(run_dir: Path) -> str:
     """One sentence for a newcomer: it worked, or the training was too short for the score to mean much."""
-    end = read_run(run_dir).get("train_end", {})
+    facts = read_run(run_dir)
+    end = facts.get("train_end")
     steps, seconds = number(dig(end, "step")), number(dig(end, "train_seconds"))
+    if not (facts.get("sliding") or facts.get("roundtrip")):
+        return "Not scored: the run goes on, or ended before; the last lines of its train.log say which."
     if steps is None or steps >= ENOUGH_STEPS or dig(end, "reason") == "iterations":
         return "Done: a language model was trained, packed into one small file, and that file was scored."
     begin = f"Only {steps:.0f} steps" + (f" in {seconds:.0f} s" if seconds else "")
