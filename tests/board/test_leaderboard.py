@@ -364,6 +364,7 @@ def test_an_entry_is_claimed_until_it_was_scored_whole(real, tmp_path, monkeypat
         "verdict": "PASS",
         "sandbox": "bubblewrap",
         "track": "track_tiny",
+        "rules": [{"id": "control", "passed": True, "figure": "bigram"}],
         "seeds": seeds,
     }
     path.parent.mkdir(parents=True)
@@ -376,6 +377,8 @@ def test_an_entry_is_claimed_until_it_was_scored_whole(real, tmp_path, monkeypat
     path.write_text(json.dumps(report))
     verified.enter(folder)
     assert notes() == []
+    audit = read(real).lanes["record"][0].audit
+    assert audit["verdict"] == "PASS" and audit["rules"] == [["", "control", "PASS", "bigram"]]
     edit(folder, lambda v: v.update(blurb="Now it is better."))
     assert notes() == ["claimed"]
     (real.home / "verified.json").write_text("[")

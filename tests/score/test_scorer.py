@@ -476,7 +476,7 @@ def test_command_line(track, echo, tmp_path):
     report = json.loads(done.stdout)
     assert done.returncode == 1 and report["verdict"] == "FAIL"
     assert report["schema_version"] == official.SCHEMA_VERSION
-    assert "targets takes" in done.stderr
+    assert "targets again" in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,8 @@ def made(tmp_path_factory):
     home = folder / "records"
     best = entry(home, "best", 1.5, "record", date="2026-03-01", bytes_total=1_999_999)
     best.record = True
+    best.audit = {"verdict": "PASS", "time": "2026", "device": "cpu", "machine": EVIL,
+                  "rules": [["7", "causal", "NEEDS-HUMAN", EVIL]]}  # fmt: skip
     evil = entry(home, f"z{EVIL}", 1.9, blurb=EVIL, author=EVIL, readme=README, hardware=EVIL)
     tenth = entry(home, "tenth", 1.75, bytes_total=900, train_seconds=12.0)
     broken = ranking.Entry(home / "broken", {}, ["unreadable"], [])
@@ -81,6 +83,9 @@ def test_an_entry_says_what_it_lacks(made):
     assert text.count("Not here: ") == 2 and "<h2>Curves</h2>" in text and "data:image/svg" in text
     (broken,) = (made / "entries").rglob("broken-*.html")
     assert "fails: unreadable" in broken.read_text()
+    assert "<td>7</td><td>causal</td><td>NEEDS-HUMAN</td>" in text and "its score is a claim" not in text
+    (tenth,) = (made / "entries").rglob("tenth-*.html")
+    assert "its score is a claim" in tenth.read_text()
 
 
 def test_the_diff_is_against_what_the_script_builds_on(tmp_path):

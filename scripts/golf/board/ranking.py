@@ -33,6 +33,7 @@ class Entry:
     notes: list[str]
     record: bool = False  # set a record when it came
     merged: int = LAST  # its place in the history of main
+    audit: dict | None = None  # what scoring it whole found; None if that was not done, or not so
     copy_of: str | None = None  # the entry, merged before, whose log or artifact it has
 
     def text(self, name: str, limit: int = 60) -> str:
@@ -92,7 +93,8 @@ def read_board(name: str) -> Board:
     entries = [read_entry(folder, rules) for folder in submission.entry_folders(home)]
     for entry in entries:
         entry.merged = merged.get(entry.folder.name, LAST)
-        if not verified.holds(known, entry.folder):
+        entry.audit = verified.audit_of(known, entry.folder)
+        if entry.audit is None:
             entry.notes = ["claimed", *entry.notes]
     entries.sort(key=lambda entry: entry.order)
     mark_copies(entries)

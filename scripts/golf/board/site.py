@@ -208,12 +208,11 @@ def entry_page(board: Board, entry: Entry) -> str:
             ["training", f"{claim['train_seconds']:,.1f} s"],
             ["scoring", f"{claim['eval_seconds']:,.1f} s"],
         ]
-    checked = (
-        "scored whole by a maintainer" if "claimed" not in entry.notes else "claimed, not scored whole yet"
-    )
-    facts.append(["audit", ", ".join([checked, *(note for note in entry.notes if note != "claimed")])])
+    if entry.notes:
+        facts.append(["notes", ", ".join(entry.notes)])
     parts: list[tuple[str, Callable[[], str]]] = [
         ("What it says", lambda: f"<article>{markdown(read_text(folder / 'README.md'))}</article>"),
+        ("Audit", lambda: audit(entry)),
         ("Curves", lambda: curves(folder)),
         ("What it writes", lambda: report.samples(reader.find(folder))),
         ("Where the bytes went", lambda: report.artifact(*explain.read(folder))),
@@ -223,6 +222,15 @@ def entry_page(board: Board, entry: Entry) -> str:
     lines.append(table(["", ""], facts, head_row=False))
     lines += [report.section(title, make) for title, make in parts]
     return whole(f"{entry.title}: Parameter Golf Local", "\n".join(lines), up="../../")
+
+
+def audit(entry: Entry) -> str:
+    """What the score and its audit found, rule by rule, for each seed."""
+    found = entry.audit
+    if found is None:
+        raise GolfError("its score is a claim: no maintainer has scored it whole as it is now")
+    how = "{verdict}, scored whole on {machine} ({device}), {time}".format_map(found)
+    return f"<p>{escape(how)}</p>" + table(["seed", "rule", "outcome", "figure"], found["rules"])
 
 
 def curves(folder: Path) -> str:

@@ -1,8 +1,8 @@
 """Which entries a maintainer has scored whole: records/<track>/verified.json.
 
-It maps a folder's name to the SHA-256 of the submission.json that was scored, so a claim that changes
-later is only a claim again. `golf.sh leaderboard --verified FOLDER` writes it from the report of
-`golf.sh score FOLDER`. A pull request with an entry cannot change it (rule 6.6).
+It maps a folder's name to what was found, with the SHA-256 of the submission.json that was scored, so a
+claim that changes later is only a claim again. `golf.sh leaderboard --verified FOLDER` writes it from
+the report of `golf.sh score FOLDER`. A pull request with an entry cannot change it (rule 6.6).
 """
 
 from __future__ import annotations
@@ -13,23 +13,36 @@ from pathlib import Path
 from golf.core import submission
 from golf.core.errors import GolfError
 from golf.core.files import sha256
+from golf.core.findings import LEVELS
 from golf.core.json_io import dig, number, objects, read_json
 from golf.core.paths import REPO, shown
 
 NAME = "verified.json"
 
 
-def read(home: Path) -> dict[str, str]:
+def read(home: Path) -> dict:
     """Reads a track's verified.json; empty if it is missing or unreadable."""
     value = read_json(home / NAME)
     return value if isinstance(value, dict) else {}
 
 
-def holds(known: dict[str, str], folder: Path) -> bool:
-    claim = folder / "submission.json"
-    if folder.name not in known or claim.is_symlink() or not claim.is_file():
-        return False
-    return known[folder.name] == sha256(claim)
+def audit_of(known: dict, folder: Path) -> dict | None:
+    """What was found when the entry was scored as it is; None if it was not."""
+    claim, found = folder / "submission.json", known.get(folder.name)
+    if claim.is_symlink() or not claim.is_file() or dig(found, "submission_sha256") != sha256(claim):
+        return None
+    return found
+
+
+def summary(report: dict, claim_sha256: str) -> dict:
+    """The parts of audit.json that are kept: (seed, rule, outcome, figure) a line, and the circumstances."""
+    kept = {name: report.get(name) for name in ("verdict", "time", "device", "machine")}
+    rules = [("", rule) for rule in objects(report, "rules")]
+    for seed in objects(report, "seeds"):
+        rules += [(str(dig(seed, "seed")), rule) for rule in objects(seed, "rules")]
+    lines = [[seed, str(dig(r, "id")), LEVELS.get(dig(r, "passed"), "?"), str(dig(r, "figure"))]
+             for seed, r in rules]  # fmt: skip
+    return {"submission_sha256": claim_sha256, **kept, "rules": lines}
 
 
 def enter(folder: Path) -> None:
@@ -48,9 +61,10 @@ def enter(folder: Path) -> None:
     home = folder.parent
     if not (home / "track.json").is_file():
         raise GolfError(f"{shown(folder)}: lies in no track's folder", 2)
-    known = {**read(home), folder.name: sha256(folder / "submission.json")}
+    found = summary(report, sha256(folder / "submission.json"))
+    known = {**read(home), folder.name: found}
     kept = {name: known[name] for name in sorted(known) if (home / name).is_dir()}
-    (home / NAME).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    (home / NAME).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def why_not(report, claim: dict) -> str | None:

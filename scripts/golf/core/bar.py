@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
+from golf.core.units import duration
+
 SILENT_SECONDS = 15.0
+TICK_SECONDS = 0.5
 
 
 class Bar:
@@ -46,3 +51,49 @@ class Bar:
         except OSError:
             self.bar.disable = True  # nor at exit
             self.bar = None
+
+
+class Talker:
+    """Says what a long command does, on stderr, and how far it is: by a thread of its own, so that one
+    slow call is no silence. To be used in a `with` statement."""
+
+    def __init__(self, name: str, clock=time.monotonic):
+        self.name, self.clock, self.bar = name, clock, Bar(clock)
+        self.title, self.count, self.at, self.began = "", 0, 0, clock()
+        self.lock, self.over = threading.Lock(), threading.Event()
+
+    def __enter__(self) -> Talker:
+        threading.Thread(target=self.keep_on, daemon=True).start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.over.set()
+        with self.lock:
+            self.bar.draw("close")
+
+    def say(self, text: str) -> None:
+        with self.lock:
+            self.bar.draw("clear")
+            print(f"{self.name}: {text}", file=sys.stderr, flush=True)
+            self.bar.heard()
+
+    def begin(self, title: str, count: int = 0) -> Callable[[int], None]:
+        """A phase of so many parts (0: nobody knows); what to call with how many are done."""
+        self.title, self.count, self.at, self.began = title, count, 0, self.clock()
+        return self.tell
+
+    def tell(self, at: int) -> None:
+        self.at = at
+
+    def status(self) -> tuple[float, str]:
+        """How much of the phase is done, 0 to 1; how long it took and will take."""
+        seconds, part = self.clock() - self.began, self.at / self.count if self.count else 0.0
+        left = f", {duration(seconds * (1 - part) / part)} left" if part else ""
+        return part, duration(seconds) + left
+
+    def keep_on(self) -> None:
+        while not self.over.wait(TICK_SECONDS):
+            with self.lock:
+                line = self.title and not self.over.is_set() and self.bar.show(self.title, *self.status())
+            if line:
+                self.say(line)

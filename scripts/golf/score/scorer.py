@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from golf.core import submission, track, trainers
+from golf.core.bar import Talker
 from golf.core.errors import GolfError
 from golf.core.findings import FAIL, HUMAN, RULING, Finding, as_json, judged, verdict
 from golf.core.json_io import dig, number, objects
@@ -26,7 +27,6 @@ from golf.score.audit.rules import FULL, MOST_HELD_OUT, QUICK, RECORD, Size, aud
 from golf.score.claims import MLX, TORCH, SeedEntry, read_entries
 from golf.score.command import DUE, NO_SANDBOX
 from golf.score.feeder import Fault
-from golf.score.progress import FIRST_CALLS, TimeLeft, say
 from golf.score.sandbox import bwrap as sandbox
 from golf.score.sandbox.bwrap import Limits
 from golf.score.sandbox.client import Remote
@@ -36,6 +36,7 @@ SCHEMA_VERSION = 1
 SEGMENTS = submission.SEGMENTS
 SCORE_TOLERANCE = 0.0005  # bits a byte: a claim better by more is refused, on any device
 SEGMENT_TOLERANCE = 0.004  # the same of one segment: noise of 1/64 of the targets is 8 times as much
+FIRST_CALLS = (512, 1024, 1024)  # short calls at first, to estimate the time soon
 QUICK_SEGMENTS = 2
 QUICK_TARGETS = 1 << 17  # --quick feeds streams of up to so many targets whole
 QUICK_CONTEXT = 2048  # and else its segments alone, after so many tokens before them
@@ -75,6 +76,7 @@ class Setup:
     start: Callable[[SeedEntry, str], Remote]
     sandboxed: bool
     control: Control
+    talker: Talker
     rng: np.random.Generator
 
     @property
@@ -129,8 +131,15 @@ class Setup:
         return Text(parts, tokens[start : start + most + 1], self.kind != "private")
 
 
-def score(
+def score(folder: Path, **options) -> dict:
+    """Scores a submission's folder. Returns the report of audit.json. GolfError: it cannot be scored."""
+    with Talker("golf score") as talker:
+        return score_folder(folder, talker, **options)
+
+
+def score_folder(
     folder: Path,
+    talker: Talker,
     *,
     track_name: str | None = None,
     data: Path | None = None,
@@ -142,12 +151,12 @@ def score(
     sandboxed: bool = True,
     limits: Limits | None = None,
 ) -> dict:
-    """Scores a submission's folder. Returns the report of audit.json. GolfError: it cannot be scored."""
+    """See score."""
     claim = submission.read_claim(folder)
     rules = track.of_submission(folder, claim, track_name)
     device = pick_device(device, folder)
     source = streams.load(rules, data)
-    guard(sandboxed, data or streams.default_folder(rules), *filter(None, [holdout]))
+    guard(talker, sandboxed, data or streams.default_folder(rules), *filter(None, [holdout]))
     stream = pick_targets(rules, source, targets)
     rng = np.random.default_rng()  # of the system's entropy: nobody can foresee it
     held_out, kind = hold_out(source, stream, holdout, data or streams.default_folder(rules), rng)
@@ -169,7 +178,8 @@ def score(
         quick=quick,
         start=start,
         sandboxed=sandboxed,
-        control=Control(rules, folder, device, vocab, start),
+        control=Control(rules, folder, device, vocab, start, talker),
+        talker=talker,
         rng=rng,
     )
     results = [score_entry(setup, entry) for entry in entries]
@@ -198,10 +208,10 @@ def pick_device(name: str, folder: Path) -> str:
     return "cuda" if name == "auto" else name
 
 
-def guard(sandboxed: bool, *texts: Path) -> None:
+def guard(talker: Talker, sandboxed: bool, *texts: Path) -> None:
     """GolfError if there is no sandbox, or it would show these texts or the home folder."""
     if not sandboxed:
-        say(NO_SANDBOX)
+        talker.say(NO_SANDBOX)
     elif sandbox.why_not():
         raise GolfError(f"{sandbox.why_not()}. --no-sandbox runs its code as yourself", 2)
     else:
@@ -259,7 +269,8 @@ def score_entry(setup: Setup, entry: SeedEntry) -> SeedScore:
     cap = setup.rules["cap_bytes"]
     room = f"{entry.bytes_total:,} of {cap:,} bytes"
     result.add("bytes", entry.bytes_total <= cap, room, "script, artifact and what else counts")
-    say(f"seed {entry.seed}: loading on {setup.device}")
+    setup.talker.say(f"seed {entry.seed}: loading on {setup.device}")
+    setup.talker.begin("1/4 loading")
     remote = None
     try:
         with setup.start(entry, setup.device) as remote:
@@ -293,8 +304,8 @@ def score_stream(setup: Setup, entry: SeedEntry, remote: Remote, result: SeedSco
     budget = None if setup.partial or not setup.whole else setup.rules["eval_seconds"]
     result.rules.append(in_time(first.seconds, budget, setup.lane == "record" and setup.device == "cuda"))
     setup.control.recall(entry, text, first)
-    options = dict(reference=setup.control, size=setup.size, log=say)
-    options |= dict(progress=lambda: TimeLeft("the audit", len(text)).tell)
+    options = dict(reference=setup.control, size=setup.size, log=setup.talker.say)
+    options |= dict(progress=lambda: setup.talker.begin("4/4 audit", len(text)))
     found = audit(remote, text, first, setup.rng, **options)
     result.rules += found if setup.control.entry else [beside_a_bigram(rule) for rule in found]
 
@@ -310,9 +321,10 @@ def beside_a_bigram(rule: Finding) -> Finding:
 def first_pass(setup: Setup, remote: Remote) -> Pass:
     """Feeds the text once, with as many cuts as the audit's pass has."""
     text = setup.text
-    progress = TimeLeft(f"feeding {len(text):,} targets", len(text), len(text))
+    setup.talker.say(f"feeding {len(text):,} targets")
+    tell = setup.talker.begin("2/4 scoring", len(text))
     cuts = np.concatenate((np.cumsum(FIRST_CALLS) - 1, draw_uniform(setup.rng, text, setup.size)))
-    first = feed(remote, text, cuts, progress.tell)
+    first = feed(remote, text, cuts, tell)
     lost = np.flatnonzero(~np.isfinite(first.log_probs[: text.scored]))
     if len(lost):
         raise Fault("finite", f"target {lost[0]} was given no probability: an infinite score")

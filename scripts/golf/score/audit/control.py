@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from golf.core import track, trainers
+from golf.core.bar import Talker
 from golf.core.errors import GolfError
 from golf.core.files import sha256
 from golf.core.findings import Finding, judged
@@ -16,7 +17,6 @@ from golf.score.audit.passes import Pass, Text, feed
 from golf.score.audit.reference import bigram_log_probs
 from golf.score.claims import SeedEntry, read_entries
 from golf.score.feeder import Fault
-from golf.score.progress import TimeLeft, say
 from golf.score.sandbox.client import Remote
 
 BIGRAM = "a bigram model, counted over the audited text"
@@ -37,8 +37,9 @@ class Control:
         device: str,
         vocab: int,
         start: Callable[[SeedEntry, str], Remote],
+        talker: Talker,
     ):
-        self.name, self.vocab, self.start = rules.get("audit_control"), vocab, start
+        self.talker, self.name, self.vocab, self.start = talker, rules.get("audit_control"), vocab, start
         self.device = "cpu" if device == "mlx" else device  # with either script
         self.entry, self.trouble = None, None
         self.asked, self.answer = None, None  # the last question: every seed asks the same
@@ -59,10 +60,11 @@ class Control:
 
     def score(self, text: Text) -> np.ndarray:
         if self.entry:
-            say(f"audit: {len(text):,} targets by the control, {self.name}")
+            self.talker.say(f"audit: {len(text):,} targets by the control, {self.name}")
+            tell = self.talker.begin("3/4 control", len(text))
             try:
                 with self.start(self.entry, self.device) as remote:
-                    return feed(remote, text, tell=TimeLeft("the control", len(text)).tell).log_probs
+                    return feed(remote, text, tell=tell).log_probs
             except Fault as fault:
                 self.give_up(fault.message)
         return bigram_log_probs(text.inputs, text.targets, self.vocab)
@@ -74,7 +76,7 @@ class Control:
 
     def give_up(self, why: str) -> None:
         self.entry, self.trouble = None, f"the track's audit_control {self.name} cannot be used: {why}"
-        say(f"{self.trouble}; a bigram model stands in, which shows less")
+        self.talker.say(f"{self.trouble}; a bigram model stands in, which shows less")
 
     def rule(self) -> Finding:
         """Which model the submission was compared with."""
