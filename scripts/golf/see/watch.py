@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 import time
 
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number
 from golf.core.paths import REPO, path_argument
+from golf.core.text import printable
 from golf.core.units import amount, duration
 from golf.see import history
 from golf.see.history import History
@@ -32,7 +34,9 @@ def main(args) -> int:
     while True:
         h = history.read(folder)
         if terminal:
-            print("\x1b[H\x1b[2J" + "\n".join(screen(h, shutil.get_terminal_size().columns)), flush=True)
+            lines = screen(h, *shutil.get_terminal_size())
+            # from the top, each line's rest and then all below erased: nothing is ever blank
+            print("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J", end="", flush=True)
         else:
             print(status(h), flush=True)
         if h.state() != "running":
@@ -47,14 +51,16 @@ def newest():
     return max(folders, key=lambda folder: (folder / "metrics.jsonl").stat().st_mtime)
 
 
-def screen(h: History, width: int) -> list[str]:
-    """The whole picture: a title, the curve, the status."""
+def screen(h: History, width: int, height: int) -> list[str]:
+    """The whole picture: a title, the curve, the status; no line is longer than the terminal is wide."""
     pairs = [(number(point.get("step")), number(point.get("train_loss"))) for point in h.steps]
     losses = [(step, loss) for step, loss in pairs if None not in (step, loss)]
     title = (
         f"{h.name} on {dig(h.facts, 'start', 'hardware') or 'unknown hardware'}: training loss, nats a token"
     )
-    return [title, "", *curve(losses, max(20, width - 10)), "", status(h)]
+    above, below = (textwrap.wrap(printable(text), max(20, width - 1)) for text in (title, status(h)))
+    room = height - len(above) - len(below) - 3  # two empty lines, and the cursor's
+    return [*above, "", *curve(losses, max(20, width - 10), max(4, min(HEIGHT, room))), "", *below]
 
 
 def status(h: History) -> str:
@@ -90,7 +96,7 @@ def phase(h: History) -> str:
     return "training" if h.steps else "setting up"
 
 
-def curve(points: list[tuple[float, float]], width: int) -> list[str]:
+def curve(points: list[tuple[float, float]], width: int, height: int = HEIGHT) -> list[str]:
     """(step, value) as dots from left to right, with the largest and smallest value at the side."""
     if len(points) < 2 or points[0][0] >= points[-1][0]:
         return ["(no steps yet)"]
@@ -102,9 +108,9 @@ def curve(points: list[tuple[float, float]], width: int) -> list[str]:
         spots.append(a + (b - a) * (first + span * x / (width - 1) - left) / max(right - left, 1e-9))
     ordered = sorted(spots)
     low, high = ordered[0], max(ordered[int(0.95 * (width - 1))], ordered[0] + 1e-9)
-    rows = [[" "] * width for _ in range(HEIGHT)]
+    rows = [[" "] * width for _ in range(height)]
     for x, value in enumerate(spots):  # the first steps may lie above: they stay at the top
-        y = min(4 * HEIGHT - 1, int((value - low) / (high - low) * (4 * HEIGHT - 1)))
-        rows[HEIGHT - 1 - y // 4][x] = DOTS[y % 4]
-    labels = {0: f"{high:.3f}", HEIGHT - 1: f"{low:.3f}"}
+        y = min(4 * height - 1, int((value - low) / (high - low) * (4 * height - 1)))
+        rows[height - 1 - y // 4][x] = DOTS[y % 4]
+    labels = {0: f"{high:.3f}", height - 1: f"{low:.3f}"}
     return [f"{labels.get(i, ''):>8} {''.join(row)}".rstrip() for i, row in enumerate(rows)]
