@@ -41,6 +41,20 @@ def pytest_xdist_auto_num_workers(config):
     return machine.usable_cpus()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable():
+    return sendable((yield))
+
+
+def sendable(report):
+    """A report in which no surrogate is left: what a worker sends is UTF-8, and one would end it."""
+    if isinstance(report, str):
+        return report.encode("utf-8", "backslashreplace").decode()
+    if isinstance(report, dict):
+        return {key: sendable(value) for key, value in report.items()}
+    return type(report)(map(sendable, report)) if isinstance(report, (list, tuple)) else report
+
+
 def load_script(path):
     """A Python file as a new module, as if it were run from its folder."""
     spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import sentencepiece as spm
 from check_kit import edit, edit_track, made  # noqa: F401  (a fixture)
-from conftest import REPO, run_script
+from conftest import REPO, run_golf, run_script
 from golf.board import leaderboard, markdown, ranking, tables, verified
 from golf.check import code as check_code
 from golf.check import command as check
@@ -517,7 +517,7 @@ def test_command_on_real_entries(made, tmp_path):  # noqa: F811
 
 
 def test_ours_is_up_to_date():
-    done = run_script("golf.sh", "leaderboard", "--check")
+    done = run_golf("leaderboard", "--check")
     assert done.returncode == 0, done.stderr
 
 

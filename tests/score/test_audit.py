@@ -118,7 +118,7 @@ def passed(honest, peeked, cuts) -> Pass:
 @pytest.mark.parametrize("noise", [0, 1e-6, 3e-3, 5e-3])
 def test_noise_of_an_honest_model_passes(noise):
     rng = np.random.default_rng(0)
-    for _ in range(200):
+    for _ in range(60):
         pair = fed_twice(rng, noise)
         assert audits.deterministic(pair).passed, audits.deterministic(pair).figure
         assert audits.causal(pair).passed, audits.causal(pair).figure

@@ -537,8 +537,9 @@ def test_what_the_machine_lacks_is_installed_where_it_may(tiny_repo, bin_path):
     assert (done.stdout, done.stderr) == ("went on\n", "")
 
 
-def test_skipped_tests_are_counted_in_one_loud_line(tmp_path):
-    (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_terminal_summary\n")
+def test_a_worker_survives_a_surrogate_and_skipped_tests_are_counted_in_one_loud_line(tmp_path):
+    hooks = "pytest_report_to_serializable, pytest_terminal_summary"
+    (tmp_path / "conftest.py").write_text(f"from tests.conftest import {hooks}\n")
     (tmp_path / "test_it.py").write_text(
         "import pytest\n"
         "@pytest.mark.parametrize('i', range(31))\n"
@@ -546,12 +547,12 @@ def test_skipped_tests_are_counted_in_one_loud_line(tmp_path):
         "def test_a(i): pass\n"
         "@pytest.mark.skip(reason='another matter')\n"
         "def test_b(): pass\n"
-        "def test_c(): pass\n"
+        "def test_c(): assert '\\udcff' == ''\n"
     )
     env = {**os.environ, "PYTHONPATH": f"{REPO}{os.pathsep}{REPO / 'tests'}"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "."]
+    command = [sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider", "--rootdir", ".", "."]
     done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 1 and "1 failed, 32 skipped" in done.stdout, done.stdout + done.stderr
     assert done.stdout.count("SKIPPED: ") == 1 and "31 tests SKIPPED: no bubblewrap here" in done.stdout
 
 
