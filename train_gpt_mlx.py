@@ -17,10 +17,12 @@ import struct
 import sys
 import time
 import zlib
+from bisect import bisect_left
 from collections import namedtuple
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 
 SCRIPT = Path(__file__).resolve()
@@ -127,6 +129,7 @@ class Knobs(TrainKnobs):  # all: also what no weight depends on
     val_max_tokens: int = CHALLENGE_TARGETS  # targets to score; 0: all
     artifact_cap_bytes: int = 2000000  # code plus artifact; 0: no cap
     quant_bits: int = knob(8, 2, 8)  # of a packed weight, before coding
+    max_quant_step: float = knob(2.0, 0.05)  # of packing, in deviations of a row
     compressor: str = knob("zlib", choices=("zlib", "brotli"))  # of the artifact; brotli is a package
     int8_keep_float_fp32_name_patterns: str = ""  # packed as fp32: parts of names
     pack_script: int = knob(0, 0, 1)  # 1: ship the script without comments, packed
@@ -219,9 +222,9 @@ except ImportError as e:
 QUERY_BLOCK = 128  # queries at a time
 
 
-def rotate(x, base):
+def rotate(x, base, first):
     """RoPE (https://arxiv.org/abs/2104.09864); scale=-1 turns the way that train_gpt.py does."""
-    return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=-1.0, offset=0)
+    return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=-1.0, offset=first)
 
 
 def rms_norm(x):
@@ -253,13 +256,13 @@ class Linear(nn.Module):
 
 
 def attend(q, k, v, span):
-    """Causal attention [batch, heads, length, head_dim] to at most `span` inputs."""
-    length, outputs = q.shape[2], []
-    for start in range(0, length, QUERY_BLOCK):  # blocks leave out keys that no query sees
-        stop, first = min(start + QUERY_BLOCK, length), max(0, start + 1 - span)
+    """Causal attention [batch, heads, length, head_dim] to at most `span` inputs; queries are the last."""
+    past, outputs = k.shape[2] - q.shape[2], []  # keys before the first query's own
+    for start in range(past, k.shape[2], QUERY_BLOCK):  # blocks leave out keys that no query sees
+        stop, first = min(start + QUERY_BLOCK, k.shape[2]), max(0, start + 1 - span)
         back = mx.arange(start, stop)[:, None] - mx.arange(first, stop)
         mask = "causal" if stop <= span else (back >= 0) & (back < span)
-        block = q[:, :, start:stop], k[:, :, first:stop], v[:, :, first:stop]
+        block = q[:, :, start - past : stop - past], k[:, :, first:stop], v[:, :, first:stop]
         outputs.append(mx.fast.scaled_dot_product_attention(*block, scale=q.shape[-1] ** -0.5, mask=mask))
     return mx.concatenate(outputs, axis=2)
 
@@ -276,14 +279,18 @@ class Attention(nn.Module):
         self.c_v = Linear(dim, kv_dim)
         self.q_gain = mx.full((self.heads,), k.qk_gain_init)
 
-    def __call__(self, x):
+    def __call__(self, x, past=None):
+        """past: keys and values of the inputs before x, or []; those of x are added."""
         batch, length, dim = x.shape
+        first = past[0].shape[2] if past else 0
         shape = batch, length, -1, dim // self.heads
         q = self.c_q(x).reshape(shape).swapaxes(1, 2)  # [batch, heads, length, head_dim]
         k = self.c_k(x).reshape(shape).swapaxes(1, 2)  # [batch, kv_heads, length, head_dim]
         v = self.c_v(x).reshape(shape).swapaxes(1, 2)
-        q = rotate(rms_norm(q), self.base) * self.q_gain.astype(x.dtype)[:, None, None]
-        k = rotate(rms_norm(k), self.base)
+        q = rotate(rms_norm(q), self.base, first) * self.q_gain.astype(x.dtype)[:, None, None]
+        k = rotate(rms_norm(k), self.base, first)
+        if past is not None:
+            past[:] = k, v = [mx.concatenate(pair, axis=2) for pair in zip(past, (k, v))] if past else (k, v)
         y = attend(q, k, v, self.span)
         return self.proj(y.swapaxes(1, 2).reshape(x.shape))
 
@@ -309,11 +316,11 @@ class Block(nn.Module):
         self.mlp_scale = mx.ones(k.model_dim)
         self.resid_mix = mx.stack((ones, mx.zeros(k.model_dim)))  # of x and of x0
 
-    def __call__(self, x, x0):
+    def __call__(self, x, x0, past=None):
         """x: the residual stream, x0: the embedding, [batch, length, dim]."""
         keep, mix = self.resid_mix.astype(x.dtype)
         x = keep * x + mix * x0
-        x = x + self.attn_scale.astype(x.dtype) * self.attn(rms_norm(x))
+        x = x + self.attn_scale.astype(x.dtype) * self.attn(rms_norm(x), past)
         return x + self.mlp_scale.astype(x.dtype) * self.mlp(rms_norm(x))
 
 
@@ -331,14 +338,14 @@ class GPT(nn.Module):
         self.skip_weights = mx.ones((self.encoder_layers, k.model_dim))
         self.lm_head = None if k.tie_embeddings else Linear(k.model_dim, k.vocab_size, zero=True)
 
-    def features(self, tokens):
-        """int [batch, length] -> [batch, length, dim], before the last norm."""
+    def features(self, tokens, past=None):
+        """int [batch, length] -> [batch, length, dim], before the last norm; past: see Attention."""
         x = x0 = rms_norm(self.tok_emb(tokens).astype(self.dtype))
         skips = []
         for i, block in enumerate(self.blocks):
             if i >= self.encoder_layers and skips:
                 x = x + self.skip_weights[i - self.encoder_layers].astype(x.dtype) * skips.pop()
-            x = block(x, x0)
+            x = block(x, x0, past and past[i])
             if i < self.encoder_layers:
                 skips.append(x)
         return x
@@ -351,9 +358,9 @@ class GPT(nn.Module):
     def output_weight(self):
         return (self.lm_head or self.tok_emb).weight
 
-    def logits(self, tokens, rows):
+    def logits(self, tokens, rows, past=None):
         """int [batch, length] -> float32 [batch, rows, vocab_size]: the last `rows` positions."""
-        return self.head(self.features(tokens)[:, -rows:], self.output_weight())
+        return self.head(self.features(tokens, past)[:, -rows:], self.output_weight())
 
     def nats(self, x, weight, targets):
         """Summed nats of targets [n] after features [n, dim]."""
@@ -522,11 +529,11 @@ class TrainState:
 
 def find_shards(folder, split):
     shards = {}
-    for path in sorted(Path(folder).iterdir()) if os.path.isdir(folder) else []:
-        if match := re.fullmatch(rf"fineweb_{split}_(.*)\.bin", path.name):
-            need(re.fullmatch("[0-9]+", match[1]), f"{path}: no number before .bin; rename or remove it")
-            first = shards.setdefault(int(match[1]), path)
-            need(first == path, f"{path}: has the number of {first.name}; remove one of them")
+    for path in sorted(Path(folder).glob(f"fineweb_{split}_*.bin")):
+        number = path.stem.split("_", 2)[2]
+        need(re.fullmatch("[0-9]+", number), f"{path}: no number before .bin; rename or remove it")
+        first = shards.setdefault(int(number), path)
+        need(first == path, f"{path}: has the number of {first.name}; remove one")
     need(shards, f"{folder}: no fineweb_{split}_*.bin; set DATA_PATH, VAL_DATA_PATH, or see data/README.md")
     return [shards[number] for number in sorted(shards)]
 
@@ -534,9 +541,8 @@ def find_shards(folder, split):
 def open_shard(path, vocab_size):
     """Mapped uint16 tokens, behind 256 int32 (magic, 1, number of tokens); little-endian."""
     header, size = np.fromfile(path, "<i4", 256).tolist(), path.stat().st_size
-    need(header[:2] == [20240520, 1] and len(header) == 256, f"{path}: not a token shard; fetch it again")
-    expected = 1024 + 2 * header[2]
-    need(size == expected > 1024, f"{path}: {size} bytes, its header says {expected}; fetch it again")
+    whole = len(header) == 256 and header[:2] == [20240520, 1] and size == 1024 + 2 * header[2] > 1024
+    need(whole, f"{path}: not a whole token shard; fetch it again")
     try:
         tokens = np.memmap(path, "<u2", "c", 1024)
     except OSError as e:
@@ -559,10 +565,8 @@ class TrainData:
         self.starts = np.cumsum([0, *((len(shard) - 1) // k.train_seq_len for shard in self.shards)])
         self.sequences = int(self.starts[-1])
         need(self.sequences, f"{k.data_path}: no shard holds TRAIN_SEQ_LEN={k.train_seq_len} tokens + 1")
-        digest = hashlib.sha256()  # lengths, and a million tokens a shard
-        for shard in self.shards:
-            digest.update(struct.pack("<Q", len(shard)) + shard[:: 1 + len(shard) // 1_000_000].tobytes())
-        self.facts = dict(train_files=len(self.shards), train_fingerprint=digest.hexdigest())
+        parts = [struct.pack("<Q", len(s)) + s[:: 1 + len(s) // 1_000_000].tobytes() for s in self.shards]
+        self.facts = dict(train_files=len(self.shards), train_fingerprint=sha256(b"".join(parts)))
 
     def shuffled(self, epoch):
         if epoch != self.epoch:
@@ -574,42 +578,36 @@ class TrainData:
         """int32 [count, length + 1]: sequences first .. first + count - 1 of the endless run."""
         length = self.k.train_seq_len
         epochs, places = divmod(np.arange(first, first + count), self.sequences)
-        index = np.concatenate([self.shuffled(e)[places[epochs == e]] for e in np.unique(epochs)])
+        index = np.array([self.shuffled(e)[place] for e, place in zip(epochs, places)])
         shard = np.searchsorted(self.starts, index, side="right") - 1
         starts = (index - self.starts[shard]) * length
         rows = [self.shards[i][start : start + length + 1] for i, start in zip(shard, starts)]
         return mx.array(np.stack(rows).astype(np.int32))
 
 
-# uint16 [N + 1], the first is context alone; int64 [N], bytes of the others; SHA-256 of files
+# uint16 [N + 1], the first is context alone; int64 [N], bytes of the rest; SHA-256 of files
 Stream = namedtuple("Stream", "tokens target_bytes hashes name")
 
 
 def read_stream(k):
+    import sentencepiece
+
     folder = k.val_data_path or k.data_path
     paths = find_shards(folder, "val")
     tokens = np.concatenate([open_shard(path, k.vocab_size) for path in paths])
     held, count = len(tokens) - 1, k.val_max_tokens or len(tokens) - 1
     need(0 < count <= held, f"{folder}: {held} targets, VAL_MAX_TOKENS={count} asks for more")
     tokens = tokens[: count + 1]
-    sp, tokenizer_sha256 = load_tokenizer(k)
-    lost = np.count_nonzero(tokens == sp.unk_id())
-    need(not lost, f"{folder}: {lost} <unk> in the stream: text was lost; export it again")
-    val_sha256 = sha256(b"".join(path.read_bytes() for path in paths))
-    hashes = dict(val_sha256=val_sha256, tokenizer_sha256=tokenizer_sha256)
-    return Stream(tokens, count_bytes(sp, tokens)[1:], hashes, Path(folder).name)
-
-
-def load_tokenizer(k):
-    import sentencepiece
-
-    path, blob = k.tokenizer_path, Path(k.tokenizer_path).read_bytes()
+    path, model = k.tokenizer_path, Path(k.tokenizer_path).read_bytes()
     try:
-        sp = sentencepiece.SentencePieceProcessor(model_proto=blob)
+        sp = sentencepiece.SentencePieceProcessor(model_proto=model)
     except RuntimeError:
         need(0, f"{path}: not a SentencePiece model; set TOKENIZER_PATH")
     need(len(sp) == k.vocab_size, f"{path}: {len(sp)} pieces, VOCAB_SIZE={k.vocab_size}")
-    return sp, sha256(blob)
+    need(sp.unk_id() not in tokens, f"{folder}: text was lost, as <unk>; export it again")
+    shards = b"".join(path.read_bytes() for path in paths)
+    hashes = dict(val_sha256=sha256(shards), tokenizer_sha256=sha256(model))
+    return Stream(tokens, count_bytes(sp, tokens)[1:], hashes, Path(folder).name)
 
 
 def is_special(sp, i, model):
@@ -648,12 +646,11 @@ def count_bytes(sp, tokens):
 
 PREFIX = struct.Struct("<4sHHQI")
 MAGIC, FORMAT, CODERS = b"PGLA", 1, ("", "zlib", "brotli")
-MAX_UNPACKED = 64 << 20  # bytes that a reader unpacks
-# Encoding -> types of arrays: int8 symbols [rows, cols] and fp16 scales [rows], or floats.
-DTYPES = {"int8": ("i1", "<f2"), "fp16": ("<f2",), "fp32": ("<f4",)}
-FINEST_STEP, COARSEST_STEP = 1 / 24, 2.0  # in deviations of a row
+MAX_UNPACKED = 64 << 20  # bytes
+DTYPES = {"int8": "i1", "fp16": "<f2", "fp32": "<f4"}  # int8: symbols, with fp16 scales [rows]
+FINEST_STEP = 1 / 24  # in deviations of a row
 EMBEDDING_STEP = 0.6  # of other matrices' step: a logit adds up a row's errors
-RESERVE_BYTES = 5000  # left under the cap: room to change the code
+RESERVE_BYTES = 5000  # left under the cap, to change the code
 
 
 def quantize(matrix, step, bits):
@@ -690,7 +687,8 @@ def pack_tensors(weights, k, step):
 
 def compress(payload, coder):
     if coder == "zlib":
-        return zlib.compress(payload, 9)
+        packer = zlib.compressobj(memLevel=9, strategy=zlib.Z_RLE)  # other repeats would take more
+        return packer.compress(payload) + packer.flush()
     import brotli
 
     return brotli.compress(payload)
@@ -709,11 +707,10 @@ def decompress(coded, coder, limit):
 
 def serialize(config, tensors, coder="zlib"):
     """An artifact's bytes; the inverse of parse."""
-    entries = [[name, arrays[0].shape, encoding] for name, (encoding, arrays) in tensors.items()]
+    entries = [[name, a[0].shape, encoding] for name, (encoding, a) in tensors.items()]
     header = json.dumps(dict(config=config, tensors=entries), separators=(",", ":")).encode()
-    values = [arrays[0].tobytes() for _, arrays in tensors.values()]
-    scales = [arrays[1].tobytes() for _, arrays in tensors.values() if len(arrays) > 1]
-    payload = b"".join([struct.pack("<I", len(header)), header, *values, *scales])
+    arrays = [a[n].tobytes() for n in (0, 1) for _, a in tensors.values() if n < len(a)]
+    payload = b"".join([struct.pack("<I", len(header)), header, *arrays])
     coded = compress(payload, coder)
     return PREFIX.pack(MAGIC, FORMAT, CODERS.index(coder), len(payload), zlib.crc32(coded)) + coded
 
@@ -721,39 +718,44 @@ def serialize(config, tensors, coder="zlib"):
 def parse(blob):
     """Configuration and tensors of anyone's bytes; any exception refuses them."""
     magic, version, coder, length, crc = PREFIX.unpack_from(blob)
-    need((magic, version) == (MAGIC, FORMAT) and coder > 0, "wrong magic, format or coder")
+    coded = blob[PREFIX.size :]
+    sound = (magic, version) == (MAGIC, FORMAT) and coder > 0 and zlib.crc32(coded) == crc
+    need(sound, "wrong magic, format, coder or CRC-32")
     need(length <= MAX_UNPACKED, f"unpacks to {length} bytes, over {MAX_UNPACKED}")
-    need(zlib.crc32(blob[PREFIX.size :]) == crc, "wrong CRC-32")
-    payload, whole = decompress(blob[PREFIX.size :], CODERS[coder], length + 1)
-    need(len(payload) == length and whole, "does not unpack to its stated length")
+    payload, whole = decompress(coded, CODERS[coder], length + 1)
+    need(len(payload) == length and whole, "not of its stated length")
     at = 4 + struct.unpack_from("<I", payload)[0]
     header = json.loads(payload[4:at])
     entries, tensors = header["tensors"], {}
     for name, shape, encoding in entries:
-        array = np.frombuffer(payload, DTYPES[encoding][0], math.prod(shape), at).reshape(shape)
+        array = np.frombuffer(payload, DTYPES[encoding], math.prod(shape), at).reshape(shape)
         tensors[name] = encoding, [array]
         at += array.nbytes
     for name, shape, encoding in entries:
-        for dtype in DTYPES[encoding][1:]:
-            tensors[name][1].append(np.frombuffer(payload, dtype, math.prod(shape[:1]), at))
-            at += 2 * math.prod(shape[:1])
+        if encoding == "int8":
+            scales = np.frombuffer(payload, "<f2", math.prod(shape[:1]), at)
+            tensors[name][1].append(scales)
+            at += scales.nbytes
     need(at == length and len(tensors) == len(entries), "bytes left over, a name twice")
     return header["config"], tensors
 
 
 def export_artifact(weights, k, code_bytes):
-    """The artifact, and its step: the finest that fits the cap less RESERVE_BYTES."""
-    config = knobs_of(k, ModelKnobs)
+    """The artifact, and its step: the finest that fits the cap less RESERVE_BYTES, or the coarsest."""
+    config, steps = knobs_of(k, ModelKnobs), np.geomspace(FINEST_STEP, k.max_quant_step, 2000)
     limit = (k.artifact_cap_bytes or math.inf) - RESERVE_BYTES - code_bytes
-    low, high, best, step = FINEST_STEP, COARSEST_STEP, None, FINEST_STEP
-    while high / low > 1.002:
-        blob = serialize(config, pack_tensors(weights, k, step), k.compressor)
-        if len(blob) <= limit:
-            best, high = blob, step
-        else:
-            low = step
-        step = math.sqrt(low * high)
-    return best or serialize(config, pack_tensors(weights, k, high), k.compressor), high
+
+    @cache
+    def pack(at, coder):
+        return serialize(config, pack_tensors(weights, k, steps[at]), coder)
+
+    at, last = 0, len(steps) - 1
+    for _ in range(3):  # zlib is fast, another coder's bytes nearly in proportion
+        room = limit * len(pack(at, "zlib")) / len(pack(at, k.compressor))
+        at = bisect_left(range(last), -room, key=lambda i: -len(pack(i, "zlib")))
+    while at < last and len(pack(at, k.compressor)) > limit:
+        at += 1
+    return pack(at, k.compressor), steps[at]
 
 
 # ---- Scorer, the submission interface: a stream's tokens in, the distribution after each out
@@ -763,7 +765,7 @@ class Scorer:
     """Windows of `seq_len` inputs; each gives the rows of its last `stride`.
 
     With seq_len 8 and stride 4, block 2 gives rows 8..11 from inputs 4..11. Blocks that would begin before
-    input 0 (rows 0..7) share one pass. A block that a call cuts is computed again in the next.
+    input 0 (rows 0..7) share one pass. A window that a call cuts goes on in the next, by its keys and values.
     """
 
     def __init__(self, model, seq_len, stride, batch_tokens=0):
@@ -773,37 +775,30 @@ class Scorer:
         self.reset()
 
     def reset(self):
-        self.kept = np.zeros(0, np.int64)
-        self.position = 0
+        self.kept, self.left = np.zeros(0, np.int64), 0  # last inputs; rows to come of their windows
 
     def log_probs(self, tokens):
         """The next n >= 1 tokens of the stream -> float32 [n, vocab_size], log-probabilities: row i of the
         token that follows tokens[i]."""
         new = np.asarray(tokens).astype(np.int64)
         known = new.ndim == 1 and len(new) and 0 <= new.min() and new.max() < self.model.k.vocab_size
-        need(known, "tokens: a row of at least one id of the vocabulary")
-        first, end = self.position, self.position + len(new)  # inputs first .. end - 1 are new
-        inputs = np.concatenate((self.kept, new))
-        context_start = end - len(inputs)  # place of inputs[0]
-        outputs = []
-        shared = self.seq_len // self.stride * self.stride  # rows before this one begin at input 0
-        if first < shared:
-            stop = min(shared, end)
-            outputs.append(self.rows(inputs[None, :stop], stop - first))
-        blocks = np.arange(max(first, shared) // self.stride * self.stride, end, self.stride)
-        for at in range(0, len(blocks), self.windows):
-            starts = blocks[at : at + self.windows]
-            index = starts[:, None] + np.arange(self.stride - self.seq_len, self.stride) - context_start
-            # past the end an input is repeated, unseen by the rows kept
-            rows = self.rows(inputs.take(index, mode="clip"), self.stride)
-            outputs.append(rows[max(first - starts[0], 0) : end - starts[0]])
-        self.kept, self.position = inputs[-(self.seq_len + self.stride) :], end
+        need(known, "tokens: at least one id of the vocabulary")
+        inputs, at, outputs = np.concatenate((self.kept, new)), len(self.kept), []
+        while at < len(inputs):
+            first, windows = at, 1
+            if not self.left:  # new ones
+                first = max(0, at + self.stride - self.seq_len)
+                windows = max(1, min((len(inputs) - at) // self.stride, self.windows)) if at else 1
+                self.left = self.stride * (windows if at else self.seq_len // self.stride)
+                self.past = [[] for _ in self.model.blocks] if windows == 1 else None
+            count = min(self.left, len(inputs) - at) // windows
+            index = np.add.outer(self.stride * np.arange(windows), np.arange(first, at + count))
+            logits = self.model.logits(mx.array(inputs[index]), count, self.past)
+            outputs.append(np.array(nn.log_softmax(logits).flatten(0, 1)))  # evaluates
+            at += count * windows
+            self.left -= count * windows
+        self.kept = inputs[-self.seq_len :]
         return np.concatenate(outputs)
-
-    def rows(self, windows, count):
-        """In numpy and so evaluated: no graph grows over the passes."""
-        logits = self.model.logits(mx.array(windows), count)
-        return np.array(nn.log_softmax(logits).flatten(0, 1))
 
 
 def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0):
@@ -819,7 +814,7 @@ def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0):
         model = GPT(k, dtype or pick_dtype())  # lazy: nothing is allocated yet
         shapes = {name: p.shape for name, p in tree_flatten(model.parameters())}
         need(shapes == {name: w.shape for name, w in weights.items()}, "its tensors do not make its model")
-    except Exception as e:  # whatever bytes cause
+    except Exception as e:
         need(0, f"{path}: damaged, or no artifact ({e})")
     model.update(tree_unflatten([(name, mx.array(w)) for name, w in weights.items()]))
     return Scorer(model, k.eval_seq_len, k.eval_stride, batch_tokens)

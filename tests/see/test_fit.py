@@ -55,10 +55,11 @@ def test_coarser_steps_take_fewer_bytes_and_cost_more():
 def test_the_step_that_fits_is_the_finest():
     model = size.model(STARTER)
     room = size.packed(model, 8, "brotli").model_bytes
-    found = size.fitting(model, "brotli", room)
+    found = size.fitting(model, "brotli", room, 0.5)
     assert found.model_bytes <= room and found.steps == pytest.approx(8, rel=0.02)
-    assert size.fitting(model, "zlib", 3_000_000).steps == size.FINEST
-    assert size.fitting(model, "zlib", 100_000) is None
+    assert size.fitting(model, "zlib", 3_000_000, 0.5).steps == size.FINEST
+    assert size.fitting(model, "zlib", 100_000, 0.5) is None
+    assert size.fitting(model, "brotli", room, 10) is None
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,38 @@ def test_the_step_is_coarsened_until_code_and_artifact_fit():
     assert (exact, step) == (free, finest)
 
 
+@pytest.mark.parametrize("share", [0.95, 0.7, 0.45])
+@pytest.mark.parametrize("coder", ["zlib", "brotli"])
+def test_the_step_is_the_finest_that_fits_and_a_slow_coder_packs_seldom(coder, share, monkeypatch):
+    k = dict(MODEL_DIM=64, COMPRESSOR=coder)
+    model, packs, real = random_model(knobs(**k)), [], T.compress
+    free, _, _ = artifact_of(model=model, **k)
+    limit = int(share * len(free))
+    monkeypatch.setattr(T, "compress", lambda *args: packs.append(args[1]) or real(*args))
+    blob, step, _ = artifact_of(cap=limit + 5000, model=model, **k)
+    assert coder == "zlib" or packs.count(coder) <= 4
+
+    def size(step):
+        config, weights = T.knobs_of(knobs(**k), T.ModelKnobs), weights_of(model)
+        return len(T.serialize(config, T.pack_tensors(weights, knobs(**k), step), coder))
+
+    assert size(step) == len(blob) <= limit < size(step / 1.01)
+    low, high = 1 / 24, 2.0  # the same by bisection, a pack a step
+    while high / low > 1.002:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if size(middle) <= limit else (middle, high)
+    assert step == pytest.approx(high, rel=0.01)
+
+
+def test_the_coarsest_step_is_a_knob():
+    sizes = {}
+    for most in (2.0, 0.5, 0.1):
+        blob, step, _ = artifact_of(cap=20_000, MODEL_DIM=64, MAX_QUANT_STEP=most)
+        sizes[most] = len(blob)
+        assert step == most, "none fits"
+    assert sizes[2.0] < sizes[0.5] < sizes[0.1]
+
+
 def test_the_run_fits_a_small_cap_and_says_so(tmp_path):
     code = T.SCRIPT.stat().st_size
     plain = kit.run_main(tmp_path, RUN_ID="plain", MODEL_DIM=32, ITERATIONS=1)

@@ -493,7 +493,7 @@ def test_scores_count_every_target_once_and_equal_one_window_per_target(seq_len,
     assert nats.std() > 0.1
     for count in lengths:
         sizes = np.arange(1, count + 1)
-        score = T.score_stream(scorer, T.Stream(tokens[: count + 1], sizes, {}))
+        score = T.score_stream(scorer, T.Stream(tokens[: count + 1], sizes, {}, "x"))
         assert score["targets"] == count and score["bytes"] == sizes.sum()
         assert score["val_loss"] == pytest.approx(nats[:count].mean(), rel=1e-5)
         bpb = nats[:count].sum() / math.log(2) / sizes.sum()
@@ -526,25 +526,50 @@ def test_a_window_reaches_as_far_as_it_should():
     assert moved.nonzero().flatten().tolist() == list(range(13, 28))
 
 
+def fed(scorer, tokens, sizes) -> tuple[torch.Tensor, int]:
+    """Rows of a stream fed in calls of these sizes, and how many inputs went through the model."""
+    real, inputs = scorer.model.features, []
+
+    def features(tokens, **more):
+        inputs.append(tokens.numel())
+        return real(tokens, **more)
+
+    scorer.reset()
+    ends = list(itertools.accumulate(sizes))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scorer.model, "features", features)
+        parts = [scorer.log_probs(tokens[end - size : end]) for size, end in zip(sizes, ends)]
+    assert [len(part) for part in parts] == list(sizes)
+    return torch.cat(parts), sum(inputs)
+
+
+def least_inputs(count, seq_len, stride) -> int:
+    """Of a stream of `count` inputs: the shared pass, then a window a block, the last as far as it goes."""
+    shared = seq_len // stride * stride
+    if count <= shared:
+        return count
+    blocks, rest = divmod(count - shared, stride)
+    return shared + blocks * seq_len + (seq_len - stride + rest if rest else 0)
+
+
+@pytest.mark.parametrize("seq_len, stride", [*CUTS, (28, 8)])  # 28: past what attention reaches
+def test_a_cut_anywhere_moves_no_row_and_costs_no_input(seq_len, stride):
+    count = 2 * seq_len + 2 * stride + 2
+    scorer, tokens = scorer_of(seq_len, stride), small_tokens(count)
+    naive, least = naive_rows(scorer.model, tokens, seq_len, stride), least_inputs(count, seq_len, stride)
+    for cuts in ([count], *([at, count - at] for at in range(1, count)), [1] * count):
+        rows, inputs = fed(scorer, tokens, cuts)
+        assert (rows - naive).abs().max() < 1e-5 and inputs == least, cuts
+
+
 @hypothesis_settings(max_examples=60, deadline=None)
 @given(st.sampled_from(CUTS), st.lists(st.one_of(st.just(1), st.integers(1, 45)), min_size=1, max_size=12))
 def test_rows_do_not_depend_on_where_calls_are_cut(shape, sizes):
     scorer, tokens = scorer_of(*shape), small_tokens(sum(sizes))
     whole = scorer.log_probs(tokens)
-    scorer.reset()
-    ends = list(itertools.accumulate(sizes))
-    parts = [scorer.log_probs(tokens[end - size : end]) for size, end in zip(sizes, ends)]
-    assert [len(part) for part in parts] == sizes
-    assert (torch.cat(parts) - whole).abs().max() < 1e-4  # the contract allows 1e-3
-
-
-@pytest.mark.parametrize("seq_len, stride", CUTS)
-def test_one_token_at_a_time_gives_the_same_rows(seq_len, stride):
-    scorer, tokens = scorer_of(seq_len, stride), small_tokens(4 * seq_len)
-    whole = scorer.log_probs(tokens)
-    scorer.reset()
-    ones = torch.cat([scorer.log_probs(tokens[i : i + 1]) for i in range(len(tokens))])
-    assert (ones - whole).abs().max() < 1e-4
+    rows, inputs = fed(scorer, tokens, sizes)
+    assert (rows - whole).abs().max() < 1e-5  # the contract allows 1e-3
+    assert inputs == least_inputs(sum(sizes), *shape)
 
 
 @hypothesis_settings(max_examples=40, deadline=None)

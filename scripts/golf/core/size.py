@@ -17,14 +17,14 @@ from pathlib import Path
 
 from golf.core import packed as packed_script
 
-FINEST, COARSEST = 24.0, 0.5  # steps in a row deviation: as packed first, and the coarsest there is
+FINEST = 24.0  # steps in a row deviation
 ROOM = 5000  # bytes that the exporter leaves under the cap
 EMBEDDING = 0.6  # of the step: a logit adds up the errors of a row of the embedding or head
 TRAINED = 0.995  # entropy of a trained matrix, of a normal's
 # (bits a weight as entropy, coded bytes of that)
 CODERS = {
-    "zlib": ((1.27, 1.247), (2.15, 1.189), (2.70, 1.172), (3.11, 1.162), (3.68, 1.148), (4.10, 1.135),
-             (4.68, 1.103), (5.09, 1.070), (5.68, 1.033), (6.01, 1.024), (6.66, 1.011)),
+    "zlib": ((1.27, 1.295), (1.77, 1.133), (2.15, 1.074), (2.70, 1.032), (3.11, 1.022), (3.68, 1.010),
+             (6.66, 1.006)),
     "brotli": ((1.67, 1.056), (2.70, 1.012), (3.68, 1.003), (4.10, 1.007), (6.66, 1.003)),
 }  # fmt: skip
 # (bits a weight as entropy, bits a byte more than unpacked), rounding to nearest
@@ -91,9 +91,12 @@ def packed(m: Model, steps: float, coder: str) -> Packed:
     return Packed(steps, bits, round(size), between(COSTS, bits))
 
 
-def fitting(m: Model, coder: str, room: int) -> Packed | None:
-    """The finest step whose artifact is expected to take at most `room` bytes; None: none does."""
-    low, high = COARSEST, FINEST
+def fitting(m: Model, coder: str, room: int, coarsest: float) -> Packed | None:
+    """The finest step whose artifact is expected to take at most `room` bytes; None: none does.
+
+    coarsest: the fewest steps in a row deviation.
+    """
+    low, high = coarsest, FINEST
     if packed(m, high, coder).model_bytes <= room:
         return packed(m, high, coder)
     if packed(m, low, coder).model_bytes > room:
@@ -126,9 +129,10 @@ def line(knobs: dict[str, str], code: int) -> tuple[str, str | None]:
     if not cap or coder not in CODERS:
         return f"{m.weights:,} weights", None
     head = f"{m.weights:,} weights, {cap - code:,} bytes for them"
-    found = fitting(m, coder, cap - ROOM - code)
+    coarsest = 1 / float(knobs.get("MAX_QUANT_STEP", 2))  # entries made before it was a knob had 2
+    found = fitting(m, coder, cap - ROOM - code, coarsest)
     if found is None:
-        over = packed(m, COARSEST, coder).model_bytes + code - cap
+        over = packed(m, coarsest, coder).model_bytes + code - cap
         return head, f"even the coarsest packing is expected {over:,} bytes over the cap: shrink the model"
     text = f"{head}: expected at {found.bits:.1f} bits a weight, {found.model_bytes:,} bytes"
     if found.bits < COSTS[0][0]:

@@ -37,7 +37,7 @@ class LimitWatch(threading.Thread):
                 self.fault = Fault(*rule_and_sentence)
                 usage.end(self.process)
                 return
-            tick = max(TICK_SECONDS, 20 * (time.monotonic() - began))
+            tick = max(TICK_SECONDS, 40 * (time.monotonic() - began))
 
     def look(self) -> tuple[str, str] | None:
         """The rule that is broken, and a sentence.
