@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -176,6 +177,24 @@ def test_several_processes_go_through_torchrun(tiny_repo):
     done = golf(tiny_repo, RUN_ID="one", NPROC_PER_NODE="2")
     assert done.returncode == 0, done.stderr
     assert runlog.read_run(tiny_repo / "runs/one")["start"]["world_size"] == 2
+
+
+@pytest.mark.slow
+def test_two_nodes_meet(tiny_repo):
+    """Two agents of torchrun on this machine; only the node of rank 0 keeps files."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    env = {**os.environ, "PYTHON": sys.executable, "NNODES": "2", "RDZV_ENDPOINT": endpoint, "RUN_ID": "one"}
+    command = ["bash", "scripts/golf.sh", "run", "configs/tiny.env"]
+    pipe, both = subprocess.PIPE, [{**env, "OUT_DIR": f"runs/{name}"} for name in ("a", "b")]
+    nodes = [subprocess.Popen(command, env=e, cwd=tiny_repo, stdout=pipe, stderr=pipe) for e in both]
+    said = [node.communicate(timeout=HANG_SECONDS) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    (folder,) = (tiny_repo / "runs").glob("*/one")
+    assert runlog.read_run(folder)["start"]["world_size"] == 2
+    assert sorted(b"the node of rank 0 holds its files" in out for out, _ in said) == [False, True]
+    assert sorted(b"score    val_bpb" in out for out, _ in said) == [False, True]
 
 
 @pytest.mark.slow

@@ -26,6 +26,9 @@ from run.conftest import golf, one_line
         ({"SEEDS": "1,x"}, "SEEDS='1,x'"),
         ({"SEEDS": "1,1"}, "SEEDS='1,1'"),
         ({"NPROC_PER_NODE": "0"}, "NPROC_PER_NODE='0'"),
+        ({"NNODES": "two"}, "NNODES='two'"),
+        ({"NNODES": "2"}, "RDZV_ENDPOINT=HOST:PORT"),
+        ({"NNODES": "2", "RDZV_ENDPOINT": "here:29400", "RESUME": "1"}, "one node alone has the checkpoint"),
         ({"RESUME": "yes"}, "RESUME='yes': 1, 0 or auto"),
     ],
 )

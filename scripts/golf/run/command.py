@@ -3,9 +3,10 @@
 CONFIG.env holds NAME=value lines (configs/ has some); a variable set in the environment, or as an
 argument NAME=value, wins over the file, and `train_gpt.py --knobs` lists all names.
 SEEDS=1337,42,2025 runs one seed after another into runs/<RUN_ID>-s<seed>; NPROC_PER_NODE=2 uses two
-devices. Ctrl-C once (or SIGTERM, SIGHUP, SIGUSR1): the run saves, packs and scores what it has;
-Ctrl-C or SIGTERM again: it ends at once, and RESUME=1 goes on from its last checkpoint. A finished
-run's folder gets a report.html, unless REPORT=0.
+devices; the same command on two machines, with NNODES=2 RDZV_ENDPOINT=HOST:PORT (of one of them), both.
+Ctrl-C once (or SIGTERM, SIGHUP, SIGUSR1): the run saves, packs and scores what it has; Ctrl-C or
+SIGTERM again: it ends at once, and RESUME=1 goes on from its last checkpoint. A finished run's folder
+gets a report.html, unless REPORT=0.
 """
 
 from __future__ import annotations
@@ -39,16 +40,20 @@ class SeedRun:
     settings: dict[str, str]
     seed: str
     run_dir: Path
-    world: int
+    world: int  # processes on this machine
     report: bool = True
+    nodes: int = 1
+    endpoint: str = ""  # HOST:PORT where several nodes meet
 
     @property
     def command(self) -> list[str]:
-        if self.world == 1:
+        if self.world == self.nodes == 1:
             return [sys.executable, str(self.trainer)]
-        # By address: whatever this machine is called, a resolver may not know it.
-        meet = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
-        launcher = ["-m", "torch.distributed.run", "--nnodes=1", *meet]
+        # One node by address: whatever this machine is called, a resolver may not know it.
+        meet = ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
+        if self.nodes > 1:
+            meet = [f"--rdzv-endpoint={self.endpoint}", f"--rdzv-id=golf-{self.seed}"]
+        launcher = ["-m", "torch.distributed.run", f"--nnodes={self.nodes}", "--rdzv-backend=c10d", *meet]
         return [sys.executable, *launcher, f"--nproc_per_node={self.world}", str(self.trainer)]
 
 
@@ -140,7 +145,10 @@ def run_all(
         view = train_shards_alone(given, run.trainer, run.run_dir)
         with lock.locked(run.run_dir), view as places:
             last = run_one(run, config, supervisor, places, given.get("DATA_PATH", ""))
-        if last == 0 and run.report:
+        if last == 0 and run.nodes > 1 and not (run.run_dir / "metrics.jsonl").is_file():
+            supervisor.print("run      done; the node of rank 0 holds its files")
+            summary = False
+        elif last == 0 and run.report:
             write_report(run.run_dir, supervisor)
         code = max(code, last)
         if last not in (0, 1) or (supervisor.stops and run is not runs[-1]):
@@ -176,15 +184,18 @@ def tell(supervisor: Supervisor, done: list[tuple[str, Path]], several: bool, co
 
 def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
     """The runs that the settings ask for, in order."""
-    world = settings.get("NPROC_PER_NODE") or "1"
-    if not world.isascii() or not world.isdigit() or int(world) < 1:
-        raise GolfError(f"NPROC_PER_NODE={world!r}: a whole number of at least 1 is needed", 2)
+    world, nodes = (whole(settings, name) for name in ("NPROC_PER_NODE", "NNODES"))
     out_dir = REPO / (settings.get("OUT_DIR") or "runs")
     report, resume = settings.get("REPORT") or "1", settings.get("RESUME") or "0"
     if report not in ("0", "1"):
         raise GolfError(f"REPORT={report!r}: 1 (report.html at the end of a run) or 0 is needed", 2)
     if resume not in ("0", "1", "auto"):
         raise GolfError(f"RESUME={resume!r}: 1, 0 or auto (go on where there is a checkpoint) is needed", 2)
+    endpoint = settings.get("RDZV_ENDPOINT") or ""
+    if nodes > 1 and not re.fullmatch(r"\S+:\d+", endpoint):
+        raise GolfError(f"NNODES={nodes}: RDZV_ENDPOINT=HOST:PORT of one node, alike on all, is needed", 2)
+    if nodes > 1 and resume != "0":
+        raise GolfError(f"RESUME={resume}: one node alone has the checkpoint: several cannot go on", 2)
     seeds = [s.strip() for s in settings.get("SEEDS", "").split(",") if s.strip()]
     if any(not (s.isascii() and s.isdigit()) for s in seeds) or len(set(seeds)) < len(seeds):
         raise GolfError(f"SEEDS={settings['SEEDS']!r}: different whole numbers, as 1337,42,2025", 2)
@@ -192,21 +203,26 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
     run_id = settings.get("RUN_ID") or pick_run_id(stem, out_dir, seeds, settings.get("RESUME"))
     passed = {k: v for k, v in settings.items() if k not in envfile.OWN_NAMES}
     passed["OUT_DIR"] = str(out_dir)
+    shared = world, report == "1", nodes, endpoint
     if not seeds:
         own_settings = {**passed, "RUN_ID": run_id}
-        return [
-            SeedRun(
-                trainer, own_settings, settings.get("SEED", ""), out_dir / run_id, int(world), report == "1"
-            )
-        ]
+        return [SeedRun(trainer, own_settings, settings.get("SEED", ""), out_dir / run_id, *shared)]
     runs = []
     for seed in seeds:
         name = f"{run_id}-s{seed}"
         own_settings = {**passed, "RUN_ID": name, "SEED": seed}
         if "RESUME" in passed and not (out_dir / name / "train.log").exists():
             own_settings["RESUME"] = "0"  # a seed that was not reached begins
-        runs.append(SeedRun(trainer, own_settings, seed, out_dir / name, int(world), report == "1"))
+        runs.append(SeedRun(trainer, own_settings, seed, out_dir / name, *shared))
     return runs
+
+
+def whole(settings: dict[str, str], name: str) -> int:
+    """A number of processes or nodes; 1 where none is given."""
+    text = settings.get(name) or "1"
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise GolfError(f"{name}={text!r}: a whole number of at least 1 is needed", 2)
+    return int(text)
 
 
 def pick_run_id(stem: str, out_dir: Path, seeds: list[str], resume: str | None) -> str:
@@ -235,8 +251,9 @@ def finished(run_dir: Path) -> bool:
 def check(runs: list[SeedRun], knobs: dict[str, str]) -> None:
     """GolfError for anything that would stop a run, before any file is made."""
     first = runs[0]
-    if first.world > 1 and trainers.imports(first.trainer, "mlx"):
-        text = f"NPROC_PER_NODE={first.world}: {first.trainer.name} is one process, on one device"
+    if first.world * first.nodes > 1 and trainers.imports(first.trainer, "mlx"):
+        name = "NPROC_PER_NODE" if first.world > 1 else "NNODES"
+        text = f"{name}={max(first.world, first.nodes)}: {first.trainer.name} is one process, on one device"
         raise GolfError(text, 2)
     given = {**knobs, **first.settings}
     for run in runs:
@@ -283,7 +300,7 @@ def run_one(
     places: data paths that replace those of the settings; what it prints names data_path all the same.
     """
     settings, extra = dict(run.settings), machine.thread_settings(run.world)
-    if run.world > 1:
+    if run.world > 1 and run.nodes == 1:
         extra |= machine.loopback()
     while True:
         write_origin(run, settings, config)  # each time: a smaller micro-batch is told as it was
@@ -291,7 +308,7 @@ def run_one(
         env = trainers.child_env({**extra, **settings, **places})
         spelt = (places.get("DATA_PATH", ""), data_path if places else "")
         code = supervisor.run(run.command, env, run.run_dir / "metrics.jsonl", spelt)
-        if code != OUT_OF_MEMORY or supervisor.stops:
+        if code != OUT_OF_MEMORY or supervisor.stops or run.nodes > 1:  # nodes would have to agree
             break
         facts = read_run(run.run_dir)
         if artifact := scored_artifact(run, facts):  # training again would not help
