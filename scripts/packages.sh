@@ -45,14 +45,24 @@ packages_install() {
     esac >/dev/null
 }
 
+# packages_need PACKAGE...: installs them, or says that they are missing.
+packages_need() {
+    echo "installing $* by $manager"
+    packages_install "$manager" "$@" ||
+        echo "$(basename "$0"): warning: $* could not be installed; their tests are skipped or fail" >&2
+}
+
+# With --all a browser too: apart from the others, since not every Linux has one by this name.
 packages_ready() {
-    local manager missing
+    local manager missing browser
     [ "$(uname -s)" = Linux ] || return 0
     manager=$(packages_manager) || return 0
-    missing=$(packages_missing "$manager" | tr '\n' ' ')
-    [ -n "$missing" ] || return 0
-    echo "installing ${missing}by $manager"
+    missing=$(packages_missing "$manager")
     # shellcheck disable=SC2086 # words
-    packages_install "$manager" $missing ||
-        echo "$(basename "$0"): warning: ${missing}could not be installed; their tests are skipped or fail" >&2
+    [ -z "$missing" ] || packages_need $missing
+    [ "${1:-}" = --all ] || return 0
+    for browser in chromium chromium-browser google-chrome; do
+        command -v "$browser" >/dev/null && return
+    done
+    packages_need chromium
 }

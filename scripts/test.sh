@@ -5,14 +5,15 @@ set -euo pipefail
 unset CDPATH
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tier=(-m "not slow")
+system=
 needs=requirements-dev.txt
 case " $* " in
     *" -h "* | *" --help "*)
         cat <<'TEXT'
 usage: bash scripts/test.sh [--all] [PYTEST'S ARGUMENTS]
   compileall, ruff, shellcheck and pytest's fast tests, a process on each CPU (-n 0: one process);
-  --all: the slow tests too. .venv is made if need be; system packages that tests use (bubblewrap, g++)
-  are installed where root or sudo allow it.
+  --all: the slow tests too. .venv is made if need be; system packages that tests use (bubblewrap, g++;
+  for --all Chromium) are installed where root or sudo allow it.
   e.g. bash scripts/test.sh tests/run -k lock
 TEXT
         exit
@@ -20,6 +21,7 @@ TEXT
 esac
 if [ "${1:-}" = --all ]; then
     tier=()
+    system=--all
     needs=requirements-all.txt
     shift
 fi
@@ -29,7 +31,7 @@ fi
 . "$root/scripts/packages.sh"
 cd "$root"
 venv_check_choice
-packages_ready
+packages_ready $system
 venv_ready "$needs"
 "$python" -m compileall -q train_gpt.py train_gpt_mlx.py data dev scripts tests
 "$python" -m ruff check .

@@ -535,6 +535,14 @@ def test_what_the_machine_lacks_is_installed_where_it_may(tiny_repo, bin_path):
     wrapper(bin_path / "bwrap", "exit 0")
     done = subprocess.run(["/bin/bash", "-c", text], **how)
     assert (done.stdout, done.stderr) == ("went on\n", "")
+    text = text.replace("packages_ready", "packages_ready --all")  # a browser for the site's tests
+    how["env"] = {**env, "APT_CODE": "0"}
+    done = subprocess.run(["/bin/bash", "-c", text], **how)
+    assert done.stdout == "installing chromium by apt-get\nwent on\n" and not done.stderr
+    assert (tiny_repo / "calls").read_text().rstrip().endswith(" chromium")
+    wrapper(bin_path / "google-chrome", "exit 0")
+    done = subprocess.run(["/bin/bash", "-c", text], **how)
+    assert (done.stdout, done.stderr) == ("went on\n", "")
 
 
 def test_a_worker_survives_a_surrogate_and_skipped_tests_are_counted_in_one_loud_line(tmp_path):
