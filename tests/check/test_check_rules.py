@@ -12,6 +12,7 @@ import zlib
 import pytest
 from check_kit import add_code, edit, edit_track, found, listing, remove, replace_text, write
 from conftest import REPO
+from golf.check import code as check_code
 from golf.check import command as check
 from golf.check.folder import RULES, Folder
 from golf.core import submission, track
@@ -306,7 +307,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("rule", "level", "change"), WRONG, ids=lambda v: v if isinstance(v, str) else "")
-def test_what_raises_a_rule(folder, rule, level, change):
+def test_what_raises_a_rule(folder, rule, level, change, monkeypatch):
+    if not rule.startswith(("code", "bytes")):  # the script is the same each time, and reading it takes longest
+        monkeypatch.setattr(check_code, "RULES", ())
     change(folder)
     case_ = check.check_folder(folder, track.load("track_tiny"))
     assert (rule, level) in {(f.rule, f.level) for f in case_.findings}
@@ -324,7 +327,7 @@ def test_rules_are_the_same_in_code_docs_and_tests():
     """docs/track_spec.md: numbered rules that name their ids, and a table of all ids."""
     spec = (REPO / "docs/track_spec.md").read_text()
     sections, number = {}, None
-    for line in spec.splitlines():
+    for line in spec.replace("\n  ", " ").splitlines():  # an item is one line
         if match := re.match(r"### (\d+\.\d+) ", line):
             number = match[1]
         elif line.startswith("- Checked by:"):

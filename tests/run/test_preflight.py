@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 
 import pytest
 from golf.core import trainers
@@ -91,9 +92,11 @@ def test_an_import_that_is_nowhere_is_told_before_training(tmp_path):
 
 
 def test_cuda_is_asked_for_where_there_is_none(tmp_path):
-    trainer, hidden = tmp_path / "t.py", {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    trainer, env = tmp_path / "t.py", {**os.environ, "PYTHONPATH": str(tmp_path)}
     trainer.write_text("import json\n")
-    trainers.check_cuda(trainer, hidden)  # no torch in it: nothing to ask
+    trainers.check_cuda(trainer, env)  # no torch in it: nothing to ask
     trainer.write_text("import torch\n")
-    with pytest.raises(GolfError, match="finds no CUDA device"):
-        trainers.check_cuda(trainer, hidden)
+    for answer in (True, False):  # PyTorch itself takes seconds to import
+        (tmp_path / "torch.py").write_text(f"class cuda:\n    is_available = lambda: {answer}\n")
+        with nullcontext() if answer else pytest.raises(GolfError, match="finds no CUDA device"):
+            trainers.check_cuda(trainer, env)

@@ -86,6 +86,7 @@ def test_the_command_tells_it_at_once():
     assert done.returncode == 1 and "over the cap" in done.stderr
 
 
+@pytest.mark.slow  # the trainer in a process of its own
 def test_twenty_timed_steps_tell_memory_and_minutes(torch_run):
     data = torch_run.parents[1] / "data"
     env = {**TINY, "DATA_PATH": str(data), "OMP_NUM_THREADS": "1", "ITERATIONS": "1000"}

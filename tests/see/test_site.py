@@ -110,6 +110,9 @@ def test_its_script_is_short_and_has_no_address():
     assert text.count("\n") <= 200 and "http" not in text and "innerHTML" not in text
 
 
+# ---- In a browser, which takes seconds to start
+
+
 @pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None:
@@ -136,6 +139,7 @@ def names(page) -> list[str]:
     return [link.inner_text()[:5] for link in page.query_selector_all("#entries tbody tr:not([hidden]) a")]
 
 
+@pytest.mark.slow
 def test_sorting_by_mouse_and_keyboard(browser, made):
     page, errors = opened(browser, made / "index.html", 1200)
     assert names(page) == ["best", "tenth", f"z{EVIL}"[:5], "broke"]
@@ -150,6 +154,7 @@ def test_sorting_by_mouse_and_keyboard(browser, made):
     assert page.query_selector_all("th[aria-sort]").__len__() == 1 and not errors
 
 
+@pytest.mark.slow
 def test_filtering(browser, made):
     page, errors = opened(browser, made / "index.html", 1200)
     page.fill("#search", "TEN th")
@@ -161,6 +166,7 @@ def test_filtering(browser, made):
     assert names(page) == [] and not errors
 
 
+@pytest.mark.slow
 def test_opening_an_entry_and_going_back(browser, made):
     page, errors = opened(browser, made / "index.html", 390)
     page.click("#entries a:text('tenth')")
@@ -169,6 +175,7 @@ def test_opening_an_entry_and_going_back(browser, made):
     assert page.title() == "Parameter Golf Local: leaderboard" and not errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_no_page_scrolls_sideways_or_complains(browser, made, width, theme):
@@ -182,6 +189,7 @@ def test_no_page_scrolls_sideways_or_complains(browser, made, width, theme):
     assert len(list(made.parent.glob(f"*-{width}-{theme}.png"))) == 6
 
 
+@pytest.mark.slow
 def test_light_and_dark_differ_and_text_can_be_read(browser, made):
     contrasts = {}
     for theme in ("light", "dark"):
