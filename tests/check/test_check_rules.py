@@ -308,7 +308,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("rule", "level", "change"), WRONG, ids=lambda v: v if isinstance(v, str) else "")
 def test_what_raises_a_rule(folder, rule, level, change, monkeypatch):
-    if not rule.startswith(("code", "bytes")):  # the script is the same each time, and reading it takes longest
+    if not rule.startswith(("code", "bytes")):  # the script is the same each time; reading it takes longest
         monkeypatch.setattr(check_code, "RULES", ())
     change(folder)
     case_ = check.check_folder(folder, track.load("track_tiny"))

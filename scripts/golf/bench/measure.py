@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import importlib.machinery
-import importlib.util
 import io
 import itertools
 import os
@@ -167,12 +165,7 @@ def repeated(call, device, count: int = 20):
 
 def load_trainer(script: Path):
     """The script as a module of its own; it must have the parts of this repository's trainer."""
-    name = f"trainer_{hash(script) & 0xFFFFFF:x}"
-    loader = importlib.machinery.SourceFileLoader(name, str(script))  # whatever its suffix
-    spec = importlib.util.spec_from_file_location(name, script, loader=loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and torch.compile look it up there
-    spec.loader.exec_module(module)
+    module = trainers.load(script)
     parts = ("read_knobs", "Run", "warm_up", "train_step", "Scorer")
     if missing := [name for name in parts if not hasattr(module, name)]:
         raise GolfError(

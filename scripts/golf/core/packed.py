@@ -26,7 +26,7 @@ STUB = re.compile(
     rb"exec\(compile\(lzma\.decompress\(base64\.b85decode\(\"([0-9A-Za-z!#$%&()*+;<=>?@^_`{|}~-]+)\"\)\),"
     rb' __file__, "exec"\)\)\n'
 )
-HEAD = lzma.compress(b"x", preset=PRESET)[:24]  # of an .xz stream: its checks and filters
+HEAD = 24  # bytes of an .xz stream that say its checks and filters
 SLACK = 64  # bytes, and 2 %, that another version of liblzma may need more
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -66,8 +66,8 @@ def unpack(script: bytes) -> bytes:
         raise NotPacked(f"unpacks to over {SOURCE_LIMIT:,} bytes")
     if not decoder.eof or decoder.unused_data or base64.b85encode(stream) != stub[1]:
         raise NotPacked("holds more or less than its source")
-    usual = len(lzma.compress(source, preset=PRESET))
-    if not stream.startswith(HEAD) or len(stream) > 1.02 * usual + SLACK:
+    usual = lzma.compress(source, preset=PRESET)
+    if stream[:HEAD] != usual[:HEAD] or len(stream) > 1.02 * len(usual) + SLACK:
         raise NotPacked("is compressed in another way than PACK_SCRIPT=1 does")
     refuse_comments(source)
     return source

@@ -15,9 +15,9 @@ BLANK = re.compile(
 SPACES = dict.fromkeys(map(ord, " \t\r\n"))
 
 
-def printable(text: str, keep: str = "") -> str:
-    """The text with ? for every non-printable character except those in `keep`."""
-    return "".join(c if c.isprintable() or c in keep else "?" for c in text)
+def printable(text: str, keep: str = "", instead: str = "?") -> str:
+    """The text with `instead` for every non-printable character except those in `keep`."""
+    return "".join(c if c.isprintable() or c in keep else instead for c in text)
 
 
 def unreadable(text: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib.machinery
 import importlib.util
 import os
 import re
@@ -21,6 +22,16 @@ from golf.core.packed import NotPacked, read_source
 from golf.core.paths import REPO, shown
 
 TRAINER_PACKAGES = ("torch", "mlx", "numpy", "sentencepiece", "brotli")  # of the requirements
+
+
+def load(trainer: Path):
+    """The trainer as a module of its own, whatever its suffix; runs its code."""
+    name = f"trainer_{hash(trainer) & 0xFFFFFF:x}"
+    loader = importlib.machinery.SourceFileLoader(name, str(trainer))
+    spec = importlib.util.spec_from_file_location(name, trainer, loader=loader)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look it up there
+    loader.exec_module(module)
+    return module
 
 
 def check_trainer(trainer: Path) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from golf.core import submission
+from golf.core import submission, trainers
 from golf.core.errors import GolfError
 from golf.core.files import sha256
 from golf.core.json_io import dig
@@ -160,10 +160,8 @@ def agree(one: CachedModel, other) -> bool:
 
 def load_ours(name: str, artifact: Path):
     """A Scorer of the repository's own trainer."""
-    spec = importlib.util.spec_from_file_location(Path(name).stem, REPO / name)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look it up
     try:
-        spec.loader.exec_module(module)
+        module = trainers.load(REPO / name)
     except ImportError as error:
         raise missing(error.name or str(error)) from None
     try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from golf.core.errors import GolfError
 from golf.core.files import read_text
 from golf.core.paths import path_argument, shown
+from golf.core.text import printable
 from golf.see import reader
 
 if TYPE_CHECKING:
@@ -130,8 +131,7 @@ def last_row(model, tokens: list[int]) -> np.ndarray:
 def decoded(tokenizer, tokens: list[int]) -> str:
     """Their text without a character that is not whole yet; control characters, which steer a
     terminal, as a replacement."""
-    text = tokenizer.decode(tokens).rstrip("\ufffd")
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    return printable(tokenizer.decode(tokens).rstrip("\ufffd"), "\n\t", "\ufffd")
 
 
 def pick(row: np.ndarray, temperature: float, top_k: int, rng: np.random.Generator) -> int:

@@ -40,6 +40,7 @@ from golf.core.submission import (
     command_line,
     count_bytes,
 )
+from golf.core.text import printable
 
 REPORT = "report.html"  # for people, of the first run
 MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.py")
@@ -294,7 +295,7 @@ def git_config(key: str) -> str:
         text = said.decode("utf-8")
     except UnicodeDecodeError:
         text = said.decode("latin-1")  # of an old system
-    return "".join(c for c in text.strip() if c.isprintable())
+    return printable(text.strip(), instead="")
 
 
 def fill(folder: Path, out: Path, runs: list[Run], words: dict) -> None:
