@@ -74,7 +74,7 @@ def purpose(path: Path) -> str:
 
 
 def parser(names: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """Of these commands alone: to import all of them takes longer than most of them do."""
+    """The parser of these commands. Importing all commands would take longer than most of them run."""
     top = argparse.ArgumentParser(prog="golf.sh")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("help", description="List the commands.")
@@ -123,7 +123,7 @@ def interrupt(signum, frame) -> None:
 
 
 def open_missing_streams() -> None:
-    """Streams that whoever started us has closed (`>&-`) lead nowhere."""
+    """Opens streams that the caller has closed (`>&-`) on /dev/null."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, os.O_RDWR)

@@ -308,7 +308,7 @@ def read_results(path: Path) -> list[dict]:
 
 
 def sound(result: dict) -> bool:
-    """Whether it has the fields that compare reads."""
+    """Whether a result has the fields that `compare` reads."""
     samples, what = result.get("samples"), result.get("what")
     if what not in PARTS or not isinstance(samples, list) or not samples:
         return False

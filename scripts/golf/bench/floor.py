@@ -54,7 +54,7 @@ SQUARE = Product(8192, 8192, 8192)
 
 @dataclass(frozen=True)
 class Operator:
-    """`shape`: at which class's peak it runs; None where it does no products."""
+    """`shape`: the shape class whose peak rate it runs at; None for an operator without products."""
 
     phase: str
     name: str
@@ -119,7 +119,7 @@ def adam_parameters(k) -> int:
 
 
 def pairs(length: int, span: int) -> int:
-    """(query, key) pairs of `length` inputs, a query seeing at most `span`."""
+    """The number of (query, key) pairs for `length` inputs, if a query sees at most `span` keys."""
     return sum(min(at + 1, span) for at in range(length))
 
 

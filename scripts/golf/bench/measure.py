@@ -229,7 +229,7 @@ class Lab:
 
     @property
     def notes(self) -> list[str]:
-        """What the trainer does without, and its trial of attention kernels."""
+        """Log lines that say what the trainer fell back to, and the times of its attention kernels."""
         said = self.console.getvalue().splitlines()
         return [line for line in said if "failed" in line or line.startswith("attention:")]
 

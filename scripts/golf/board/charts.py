@@ -58,7 +58,7 @@ def scatter(axes, points: list[tuple]) -> None:
 
 
 def steps(axes, points: list[tuple]) -> None:
-    """The frontier: the best score up to each place."""
+    """The line of best scores so far, from left to right."""
     best, frontier = float("inf"), []
     for x, y in sorted(points):
         best = min(best, y)

@@ -155,7 +155,7 @@ LOOKS = str.maketrans("авекмнорстухіјѕԁӏαβεικνορτυχ�
 
 
 def looks(value) -> str:
-    """Equal for names that look alike to a reader: without accents, spaces and punctuation."""
+    """A key that is equal for names that look alike: without accents, spaces and punctuation."""
     text = unicodedata.normalize("NFKD", same_name(value)).translate(LOOKS).replace("i", "l")
     return "".join(c for c in text if c.isalnum()) or same_name(value)
 

@@ -66,7 +66,7 @@ def read_changes(root: Path, base: str) -> list[Change]:
 
 
 def key(part: str) -> str:
-    """Equal for names that some system cannot tell apart: case, width, invisible characters, streams."""
+    """A key that is equal for names that some system confuses: case, width, invisible characters, streams."""
     text = unicodedata.normalize("NFKC", part)
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc", "Cs"))
     return unicodedata.normalize("NFKC", text.casefold()).split(":")[0].rstrip(". ")

@@ -91,7 +91,7 @@ def find_rules(name: str | None, a: Side, b: Side) -> dict | None:
 
 
 def show_table(sides: list[Side], as_json: bool) -> int:
-    """All of them, best first, with what each is behind the best."""
+    """Prints all sides, best first, with how far each is behind the best."""
     for other in sides[1:]:
         refuse_incomparable(sides[0], other, f"{sides[0].name} and {other.name}")
     sides = sorted(sides, key=lambda side: side.mean)

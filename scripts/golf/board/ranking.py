@@ -57,7 +57,7 @@ class Entry:
 
     @property
     def order(self) -> tuple:
-        """In the order of merging; uncommitted entries come last, by date."""
+        """Sort key: entries in the order of merging, then uncommitted ones by date."""
         return self.merged, str(self.claim.get("date")), self.folder.name
 
     @property

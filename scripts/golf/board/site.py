@@ -132,7 +132,7 @@ def classes(number: bool, less: bool) -> str:
 
 
 def board_rows(board: Board) -> list[str]:
-    """A row an entry, the ranked ones by their score; the others without one."""
+    """One table row for each entry: the ranked ones by score, then those without a rank."""
     rows = []
     for entry in entries_of(board):
         claim, ranked = entry.claim, not entry.unranked

@@ -26,7 +26,7 @@ def guard_load(walk, node: ast.Call) -> str | None:
 
 
 def guard_attribute(walk, node: ast.Call) -> str | None:
-    """getattr and setattr: of a name in sight."""
+    """getattr and setattr need a name that is written out."""
     name = node.args[1] if len(node.args) > 1 and not node.keywords else None
     if isinstance(name, ast.Name):
         words = walk.loops.get(name.id)
@@ -53,7 +53,7 @@ def guard_type(walk, node: ast.Call) -> str | None:
 
 
 def guard_vars(walk, node: ast.Call) -> str | None:
-    """What argparse gives; of another object it may be anything."""
+    """vars() is fine for what argparse returns; of another object it may be anything."""
     name = getattr(node.args[0], "id", "") if node.args else ""
     given = [value for target, value in assignments(walk.tree) if target.id == name]
     parsed = [not v.keywords and getattr(v.func, "attr", "") == "parse_args" for v in given
@@ -86,7 +86,7 @@ def guard_timer(walk, node: ast.Call) -> str | None:
 
 
 def guard_open(walk, node: ast.Call) -> str | None:
-    """A path; a number is a file that somebody else has opened."""
+    """open() needs a path; a number would be a file that somebody else has opened."""
     first = node.args[0] if node.args else None
     number = type(getattr(first, "value", None)) is int or getattr(first, "id", "") in walk.numbers
     return "open of a descriptor" if number or isinstance(first, ast.BinOp) and constants(first) else None
@@ -97,7 +97,7 @@ def guard_write(walk, node: ast.Call) -> str | None:
 
 
 def guard_dup2(walk, node: ast.Call) -> str | None:
-    """Onto a file of its own: the scorer's descriptors are not the script's."""
+    """os.dup2 may replace stdout, stderr and files of the script, not the scorer's descriptors."""
     target = node.args[1] if len(node.args) > 1 else None
     own = isinstance(target, ast.Call) and getattr(target.func, "attr", "") == "fileno"
     return None if own or getattr(target, "value", 0) in (1, 2) else "os.dup2"
@@ -111,7 +111,7 @@ def guard_compile(walk, node: ast.Call) -> str | None:
 
 
 def guard_wraps(walk, node: ast.Call) -> str | None:
-    """What else it copies may be any attribute."""
+    """functools.wraps may copy its usual attributes; others could be any attribute."""
     return None if len(node.args) == 1 and not node.keywords else "functools.wraps of chosen attributes"
 
 

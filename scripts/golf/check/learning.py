@@ -61,7 +61,7 @@ def validation_gradients(tree: ast.Module) -> list[int]:
 
 
 def in_order(nodes: Iterable[ast.AST]) -> list[tuple]:
-    """The steps of these nodes as they are done."""
+    """The steps of these nodes in the order of execution."""
     return sorted((step for node in nodes for step in steps_of(node)), key=lambda step: step[:2])
 
 
@@ -108,7 +108,7 @@ def teaches(node: ast.Call, makers: set[str]) -> bool:
 
 
 def inner(target: ast.expr) -> ast.expr:
-    """x of x[i] and of *x."""
+    """The container: x in x[i] and in *x."""
     while isinstance(target, (ast.Subscript, ast.Starred)):
         target = target.value
     return target

@@ -51,7 +51,7 @@ def fault(path: str, is_folder: bool = False) -> str | None:
 
 
 def key(path: str) -> str:
-    """Equal for names that some file system cannot tell apart."""
+    """A key that is equal for names that some file system confuses."""
     return unicodedata.normalize("NFKC", path).casefold()
 
 

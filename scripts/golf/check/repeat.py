@@ -40,7 +40,7 @@ def hardware(folder: Folder) -> None:
 
 
 def same_values(one: list, other: list) -> bool:
-    """Equality for which true is not 1."""
+    """Equality in which true differs from 1."""
     return one == other and [*map(type, one)] == [*map(type, other)]
 
 

@@ -191,7 +191,7 @@ def long_rows(tree: ast.Module) -> Iterator[int]:
 
 
 def leaves(node: ast.AST) -> int:
-    """Literals but texts, and names, of a display or an operation, through nested ones."""
+    """Literals (except texts) and names in a display or an operation, nested ones included."""
     count, waiting = 0, [node]
     while waiting:
         part = waiting.pop()

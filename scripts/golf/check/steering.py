@@ -45,7 +45,7 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
 
 
 def full_names(node: ast.AST, names: dict[str, set[str]]) -> Iterator[str]:
-    """What a chain of names stands for, with the modules in full."""
+    """The full dotted names that a chain of names may stand for."""
     if isinstance(node, (ast.Name, ast.Attribute)):
         root, parts = chain_of(node)
         yield from (".".join([full, *parts]) for full in sorted(names.get(root, ())))

@@ -17,7 +17,7 @@ def every_node(tree: ast.AST) -> tuple[ast.AST, ...]:
 
 
 def called(node: ast.AST) -> str:
-    """The last name of what is called, '' where nothing is."""
+    """The last name of a called function; '' if the node is no call."""
     return name_of(node.func) if isinstance(node, ast.Call) else ""
 
 

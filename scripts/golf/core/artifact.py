@@ -69,7 +69,7 @@ LONG_RUN, BLANKS = 1024, 0.06
 
 
 class ArtifactError(ValueError):
-    """The bytes are no sound artifact; the message says why."""
+    """The bytes are not a valid artifact; the message says why."""
 
 
 class ForeignArtifact(ArtifactError):
@@ -157,7 +157,7 @@ def read_config(config: dict) -> None:
 
 
 def doubts(config: dict, names: list[str]) -> list[str]:
-    """What is sound but for a reviewer: settings that nobody knows, names that hold data."""
+    """What is valid but asks a reviewer: unknown settings, and names that hold data."""
     unknown = [key for key in config if key not in CONFIG_KEYS]
     words = [key for key, v in config.items() if isinstance(v, str) and v not in CONFIG_WORDS]
     noise = sum(map(unreadable, [*names, *config]))
@@ -213,7 +213,7 @@ def unpack(blob: bytes) -> bytes:
 
 
 def inflate_brotli(coded, length: int) -> tuple[bytes, bytes, bool]:
-    """As inflate; brotli's decoder refuses what stands behind its stream."""
+    """Like `inflate`, for brotli, whose decoder itself refuses bytes after the end of its stream."""
     try:
         import brotli
     except ImportError:
@@ -227,7 +227,7 @@ def inflate_brotli(coded, length: int) -> tuple[bytes, bytes, bool]:
 
 
 def inflate(coded, length: int) -> tuple[bytes, bytes, bool]:
-    """What the coded part unpacks to, what stands behind it, and whether it came to its end."""
+    """(unpacked bytes, bytes after the end of the stream, whether the end was reached)."""
     decoder = zlib.decompressobj()
     try:
         payload = decoder.decompress(coded, length + 1)
@@ -304,7 +304,7 @@ EVEN_BITS, REPEATING = 7.75, 0.9  # the starter's tensors have up to 7.3 bits a 
 
 
 def odd_symbols(array: bytes, config: dict) -> str:
-    """int8: as even as compressed data, as repetitive as text, or beyond the bits that config names."""
+    """Why int8 symbols look odd: as even as compressed data, as repetitive as text, or out of range."""
     bits = config.get("quant_bits")
     top = 2 ** (bits - 1) - 1 if type(bits) is int and 2 <= bits <= 8 else 127
     if any(min(symbol, 256 - symbol) > top for symbol in set(array)):
@@ -321,7 +321,7 @@ def odd_symbols(array: bytes, config: dict) -> str:
 
 
 def odd_scales(name: str, scales: bytes, symbols: bytes) -> str:
-    """fp16, one a row of symbols: none negative, none that makes nothing of symbols that are not 0."""
+    """Why fp16 row scales look odd: negative, or so small that symbols other than 0 vanish."""
     width, odd = len(symbols) // max(1, len(scales) // 2), ""
     for row, (value,) in enumerate(struct.iter_unpack("<e", scales)):
         if abs(value) < VANISHING and any(symbols[row * width : (row + 1) * width]):

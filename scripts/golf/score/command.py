@@ -88,7 +88,7 @@ def main(args) -> int:
 
 
 def table(report: dict) -> str:
-    """The report for people."""
+    """The report as text for people."""
     lines = [f"{report['folder']}: {report['mode']} score on {report['device']}, {report['machine']}"]
     if report["sandbox"] == "none":
         lines.append(NO_SANDBOX)

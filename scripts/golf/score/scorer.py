@@ -373,7 +373,7 @@ def compare_score(setup: Setup, result: SeedScore) -> None:
 
 
 def claimed_segments(entry: SeedEntry) -> list[list[float]] | None:
-    """64 pairs [nats, bytes], or None."""
+    """The claimed 64 pairs [nats, bytes]; None if they are missing or malformed."""
     value = entry.claim.get("segments")
     if not isinstance(value, list) or len(value) != SEGMENTS:
         return None
@@ -439,7 +439,7 @@ def general_rules(
 
 
 def whole_score_due(setup: Setup, scored: int, seeds: int) -> str:
-    """What this score cannot show."""
+    """A sentence that says what this score cannot show."""
     lacks = []
     if scored < seeds:
         lacks.append(f"{seeds - scored} of {seeds} seeds")

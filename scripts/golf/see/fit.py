@@ -107,7 +107,7 @@ def trial(trainer: Path, settings: dict[str, str], given: dict[str, str]) -> lis
 
 
 def peak_memory(h: history.History) -> float:
-    """Bytes: the device's where the trainer told it, else the process's."""
+    """Peak memory in bytes: the device's if the trainer logged it, else the process's."""
     if (told := number(dig(h.facts, "end", "peak_memory_bytes"))) is not None:
         return told
     import resource

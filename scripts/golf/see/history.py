@@ -29,7 +29,7 @@ SILENT_SECONDS = 120  # a run without a supervisor's lock that wrote nothing for
 
 @dataclass
 class History:
-    """Points over time, the last event of every other kind, and where it lies."""
+    """A run's points over time, the last event of every other kind, and the run's folder."""
 
     place: Path
     steps: list[dict] = field(default_factory=list)  # step, train_seconds, tokens, train_loss, lr_scale
@@ -56,7 +56,7 @@ class History:
 
     @property
     def val_bpb(self) -> float | None:
-        """The packed artifact's: the sliding score, else the plain one."""
+        """The packed artifact's val_bpb: the sliding score, else the one of plain windows."""
         for kind in ("sliding", "roundtrip"):
             if (value := number(dig(self.facts, kind, "val_bpb"))) is not None:
                 return value
@@ -81,7 +81,7 @@ class History:
         return min(1.0, max((have / limit for have, limit in parts if limit), default=0.0))
 
     def seconds_left(self) -> float | None:
-        """Of the training, None where that is unknown."""
+        """Seconds of training left; None if unknown."""
         part, seconds = self.fraction(), self.last("train_seconds")
         return seconds * (1 - part) / part if part and seconds is not None else None
 
@@ -193,7 +193,7 @@ def all_runs(folder: Path) -> list[Path]:
 
 
 def differences(histories: list[History]) -> list[str]:
-    """What sets each apart from the others, by the knobs that differ; its name where none does."""
+    """A label for each run: the knobs in which the runs differ, or its name if there are none."""
     ignored = {*MAY_DIFFER, "VAL_LOSS_EVERY", "TRAIN_LOG_EVERY", "DEVICE", "COMPILE"} - {"SEED"}
     names = sorted({name for h in histories for name in h.config} - ignored)
     apart = [n for n in names if len({str(h.config.get(n, "")) for h in histories}) > 1]

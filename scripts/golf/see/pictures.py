@@ -61,7 +61,7 @@ def control() -> Path:
 
 
 def fingerprint(entry: Path) -> str:
-    """Of what is drawn; the bytes of a picture differ between versions of matplotlib."""
+    """A hash of what is drawn: the bytes of a picture differ between versions of matplotlib."""
     files = sorted(
         [*entry.glob("metrics_seed*.jsonl"), *entry.glob("final_model*"), entry / "submission.json"]
     )

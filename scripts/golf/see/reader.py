@@ -115,7 +115,7 @@ def load_tokenizer(path: Path):
 
 @contextlib.contextmanager
 def opened(target: Target, *, sandboxed: bool = True, fast: bool = False) -> Iterator:
-    """What answers reset() and log_probs(tokens), as docs/submission_interface.md says, on the CPU.
+    """Yields a scorer on the CPU: reset() and log_probs(tokens), as docs/submission_interface.md says.
 
     fast: for text: one token a call is quick where it can be. GolfError where it cannot be loaded.
     """

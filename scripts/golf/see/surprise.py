@@ -48,7 +48,7 @@ or reach it with Tab, to see what the model expected.</p>
 
 
 def read(model, tokens: np.ndarray) -> tuple[list[float], list[list[tuple[int, float]]]]:
-    """Of each token but the first: its bits, and the likeliest tokens with their probabilities."""
+    """For each token but the first: its bits, and the likeliest tokens with their probabilities."""
     bits, guesses = [], []
     model.reset()
     for at in range(0, len(tokens) - 1, CALL):
@@ -84,5 +84,5 @@ def token_span(tokenizer, text: str, bits: float, guesses: list[tuple[int, float
 
 
 def visible(piece: str) -> str:
-    """A piece with its spaces and line ends to be seen."""
+    """A piece in which spaces and line ends are visible."""
     return piece.replace("\u2581", "\u00b7").replace(" ", "\u00b7").replace("\n", "\u23ce") or "(part)"

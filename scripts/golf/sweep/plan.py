@@ -119,7 +119,7 @@ def row_of(chosen: dict[str, str], common: dict[str, str]) -> Row:
 
 
 def clean(name: str) -> str:
-    """As a folder may be called."""
+    """The text as a valid folder name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "row"
 
 

@@ -19,7 +19,7 @@ COLUMNS = "row seed status val_loss val_bpb packing_gap bytes tokens steps train
 
 @dataclass(frozen=True)
 class Result:
-    """A cell that finished."""
+    """The result of a finished cell."""
 
     val_loss: float  # nats a target, sliding windows, packed
     val_bpb: float
@@ -58,7 +58,7 @@ def write(sweep: Sweep, failed: set[Cell], pruned: set[Cell]) -> str:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """The whole file or the one before."""
+    """Replaces a file at once: a reader sees the old text or the new, never a part."""
     part = path.with_name(path.name + ".part")
     part.write_bytes(content)
     part.replace(path)

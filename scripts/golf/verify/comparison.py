@@ -293,7 +293,7 @@ def judge(rules: dict, claim: dict, seeds: list[Seed]) -> list[Finding]:
 
 
 def clock(plans: list[retrain.Plan], seeds: list[Seed], by_steps: bool) -> list[Finding]:
-    """Whether the artifacts were there in time, by our clock."""
+    """Whether the artifacts were written within the budget, by this machine's clock."""
     if by_steps:
         return [judged("clock", True, "not judged: --steps trains without a clock")]
     allowed = plans[0].budget + retrain.OTHER_SECONDS

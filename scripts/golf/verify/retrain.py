@@ -165,7 +165,7 @@ def run(plan: Plan, folders: tuple[Path, Path, Path], log: Path, artifact: str) 
 
 
 def last_written(work: Path, artifact: str) -> list[tuple]:
-    """Changes whenever a file of this name does."""
+    """A value that changes whenever a file of this name is written."""
     try:
         return [(p, p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(work.rglob(artifact))]
     except OSError:  # it is just being renamed

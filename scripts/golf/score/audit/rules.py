@@ -232,7 +232,7 @@ def causal(pair: Pair) -> Finding:
 
 
 def smallest_share(draws: int) -> int:
-    """n such that peeking at 1 target in n is hit by one of so many draws with CONFIDENCE."""
+    """The n for which so many draws find peeking at 1 target in n, with probability CONFIDENCE."""
     return int(1 / (1 - (1 - CONFIDENCE) ** (1 / max(draws, 1))))
 
 
@@ -268,7 +268,7 @@ def held_out(text: Text, first: Pass, control: np.ndarray) -> Finding:
 
 
 def tails(text: Text, first: Pass, control: np.ndarray) -> Finding:
-    """The same for the largest leads: a few memorized targets show there."""
+    """As `held_out`, for the largest leads only: a few memorized targets show there."""
     lead = np.maximum(first.log_probs, LOWEST) - control
     worst, which = None, 0.0
     for quantile in TAILS:

@@ -70,7 +70,7 @@ class User:
 
 
 def users() -> list[User]:
-    """How a submission can be nobody, the best first.
+    """The ways to run a submission as an unprivileged user, the best first.
 
     Root starts bubblewrap as itself and the host then becomes NOBODY for good, for the kernel too.
     Anyone else, and a root that may not do that, needs a user namespace: the kernel then still knows
@@ -133,7 +133,7 @@ def why_not() -> str | None:
 
 
 def what_to_do() -> str:
-    """For a machine that forbids namespaces. docs/scoring.md says more."""
+    """What to do on a machine that forbids namespaces; docs/scoring.md says more."""
     if any(Path(path).exists() for path in ("/.dockerenv", "/run/.containerenv")):
         return (
             "start the container with --security-opt seccomp=unconfined --security-opt "
@@ -199,7 +199,7 @@ def show(what: View) -> list[str]:
 
 
 def hide(path: Path | str) -> list[str]:
-    """An empty file or folder in the place of what is there.
+    """Options that cover a path with an empty file or folder.
 
     Where only a user namespace is to be had, that folder can be written to, for it is the user's: a
     page of memory, which counts. To make it read-only would take four times as long.

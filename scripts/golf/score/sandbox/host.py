@@ -58,14 +58,14 @@ def main(control_fd, memory_fd, rows_at, tasks, uid, script, artifact, device) -
 
 
 def leave_keys() -> None:
-    """A session keyring of its own: what others put into theirs, it cannot find there."""
+    """Starts a session keyring of its own, so that it cannot find what others put into theirs."""
     number = KEYCTL.get(os.uname().machine)
     if number:
         ctypes.CDLL(None).syscall(number, JOIN_SESSION_KEYRING, None)
 
 
 def become(uid: int) -> None:
-    """Another user, for good, without a capability; RuntimeError where there is a way back."""
+    """Becomes another user for good, without capabilities; RuntimeError if there is a way back."""
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)

@@ -61,7 +61,7 @@ def sizes_in(path: str) -> defaultdict[str, int]:
 
 @dataclass(frozen=True)
 class MachineMemory:
-    """The whole machine's."""
+    """Memory of the whole machine."""
 
     shared_bytes: int  # files in memory, shared memory: of all processes, and of none
     left: float  # the part that is still available, 0 to 1

@@ -53,7 +53,7 @@ class View:
 
 @cache
 def view() -> View:
-    """This machine's, found once."""
+    """The view of this machine, found once."""
     python = Path(os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable))
     library = Path(os.path.realpath(sysconfig.get_path("stdlib")))
     shown, hidden = {python, library}, set()

@@ -40,7 +40,7 @@ class LimitWatch(threading.Thread):
             tick = max(TICK_SECONDS, 40 * (time.monotonic() - began))
 
     def look(self) -> tuple[str, str] | None:
-        """The rule that is broken, and a sentence.
+        """The rule that is broken, with a sentence about it; None if none is.
 
         Memory: what is resident, and by how much the machine's shared memory has grown, since files
         in memory need belong to no process.
