@@ -21,11 +21,12 @@ import pytest
 import sentencepiece as spm
 from check_kit import edit, edit_track, made  # noqa: F401  (a fixture)
 from conftest import REPO, run_golf, run_script
-from golf.board import leaderboard, markdown, ranking, tables, verified
+from golf.board import leaderboard, ranking, tables, verified
 from golf.check import code as check_code
 from golf.check import command as check
 from golf.core import track
 from golf.core.errors import GolfError
+from golf.core.text import plain
 from test_ci import commit, git
 
 RULES = {
@@ -407,7 +408,7 @@ def test_foreign_words_stay_words(board, words):
     for inner in (*(link[1] for link in links), cells[7], cells[9], cells[10]):
         assert not set(re.sub(r"&#\d+;", "", inner)) & set("|<>[]()`*_~\\!#$:@&{}/.")
         assert html.unescape(inner).isprintable()
-    assert html.unescape(links[0][1]) == markdown.plain(words, 60)
+    assert html.unescape(links[0][1]) == plain(words, 60)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from golf.board.markdown import cell, plain, table
+from golf.board.markdown import cell, table
 from golf.core import submission, track
 from golf.core.findings import LEVELS
 from golf.core.paths import REPO
-from golf.core.text import printable
+from golf.core.text import plain, printable
 
 SCRIPT_LIMIT = 1 << 20  # bytes of a script that is compared
 DIFF_LINES = 800

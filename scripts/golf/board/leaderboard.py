@@ -13,13 +13,13 @@ import json
 from pathlib import Path
 
 from golf.board import verified
-from golf.board.markdown import plain
 from golf.board.ranking import Board, read_board
 from golf.board.tables import PICTURE, page_block, readme_block, with_block
 from golf.core import track
 from golf.core.errors import GolfError
 from golf.core.paths import REPO, shown
 from golf.core.picture import INK, STYLE, drawable, rendered, styled
+from golf.core.text import plain
 
 
 def add_arguments(parser) -> None:

@@ -4,14 +4,6 @@ from __future__ import annotations
 
 import re
 
-from golf.core.text import printable
-
-
-def plain(text: str, limit: int) -> str:
-    """Untrusted text on one line, shortened, without invisible characters."""
-    text = printable(" ".join(text.split()))
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
 
 def cell(text: str) -> str:
     """Untrusted text for a Markdown table, with punctuation as entities so that nothing is markup.

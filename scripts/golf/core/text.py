@@ -20,6 +20,12 @@ def printable(text: str, keep: str = "", instead: str = "?") -> str:
     return "".join(c if c.isprintable() or c in keep else instead for c in text)
 
 
+def plain(text: str, limit: int) -> str:
+    """Untrusted text on one line, shortened, without invisible characters."""
+    text = printable(" ".join(text.split()))
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
 def unreadable(text: str) -> int:
     """How many characters belong to words that look like data: base64, hexadecimal digits, noise."""
     odd = sum(not c.isascii() or not c.isprintable() for c in text.translate(SPACES))

@@ -13,7 +13,7 @@ from pathlib import Path
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number, parse_json
 from golf.core.paths import REPO, path_argument, shown
-from golf.core.text import printable
+from golf.core.text import plain
 from golf.core.units import amount, duration
 from golf.see import history
 from golf.see.history import History
@@ -80,9 +80,3 @@ def as_table(rows: list[tuple[str, ...]]) -> str:
         "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right)).rstrip()
         for line in rows
     )
-
-
-def plain(text: str, limit: int) -> str:
-    """Text for one line of a terminal."""
-    text = printable(text)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
