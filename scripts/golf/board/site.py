@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import shutil
 from collections.abc import Callable
 from html import escape
@@ -20,6 +21,7 @@ from golf.board.charts import draw as draw_charts
 from golf.board.ranking import Board, Entry
 from golf.core.errors import GolfError
 from golf.core.files import read_text
+from golf.core.findings import ORDER
 from golf.core.paths import REPO, shown
 from golf.core.text import printable
 from golf.see import explain, history, plot, reader, report
@@ -165,7 +167,9 @@ def board_rows(board: Board) -> list[str]:
 
 def references(boards: list[Board]) -> list[str]:
     rows = [
-        [f"{r['val_bpb']:.4f}", board.rules["name"], r["how"]] for board in boards for r in board.chart_scores
+        [f"{r['val_bpb']:.4f}", board.rules["name"], r["how"].replace("`", "")]
+        for board in boards
+        for r in board.chart_scores
     ]
     if not rows:
         return []
@@ -230,7 +234,14 @@ def audit(entry: Entry) -> str:
     if found is None:
         raise GolfError("its score is a claim: no maintainer has scored it whole as it is now")
     how = "{verdict}, scored whole on {machine} ({device}), {time}".format_map(found)
-    return f"<p>{escape(how)}</p>" + table(["seed", "rule", "outcome", "figure"], found["rules"])
+    parts = [f"<p>{escape(how)}</p>"]
+    for seed, lines in itertools.groupby(found["rules"], lambda line: line[0]):
+        rows = [line[1:] for line in lines]
+        worst = min((row[1] for row in rows), key=ORDER.index)
+        title = f"seed {seed}" if seed else "all seeds"
+        parts.append(f"<details><summary>{escape(title)}: {len(rows)} rules, {worst}</summary>")
+        parts.append(f'<div class="audit">{table(["rule", "outcome", "figure"], rows)}</div></details>')
+    return "\n".join(parts)
 
 
 def curves(folder: Path) -> str:

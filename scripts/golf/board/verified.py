@@ -13,7 +13,7 @@ from pathlib import Path
 from golf.core import submission
 from golf.core.errors import GolfError
 from golf.core.files import sha256
-from golf.core.findings import LEVELS
+from golf.core.findings import HUMAN, LEVELS
 from golf.core.json_io import dig, number, objects, read_json
 from golf.core.paths import REPO, shown
 
@@ -40,7 +40,7 @@ def summary(report: dict, claim_sha256: str) -> dict:
     rules = [("", rule) for rule in objects(report, "rules")]
     for seed in objects(report, "seeds"):
         rules += [(str(dig(seed, "seed")), rule) for rule in objects(seed, "rules")]
-    lines = [[seed, str(dig(r, "id")), LEVELS.get(dig(r, "passed"), "?"), str(dig(r, "figure"))]
+    lines = [[seed, str(dig(r, "id")), LEVELS.get(dig(r, "passed"), HUMAN), str(dig(r, "figure"))]
              for seed, r in rules]  # fmt: skip
     return {"submission_sha256": claim_sha256, **kept, "rules": lines}
 
