@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 SCRIPT = Path(__file__).resolve()
@@ -113,7 +114,7 @@ class Knobs(TrainKnobs):  # all: also what no weight depends on
     val_data_path: str = ""  # of validation shards; default: DATA_PATH
     tokenizer_path: str = f"{ROOT}/data/tokenizers/fineweb_1024_bpe.model"  # SentencePiece
     device: str = knob("auto", choices=("auto", "cuda", "cpu"))  # auto: cuda, else cpu
-    compile: str = knob("auto", choices=("auto", "0", "1"))  # torch.compile; auto: where it works
+    compile: str = knob("auto", choices=("auto", "0", "1", "nograph"))  # auto: where it works
     micro_batch_tokens: int = knob(0, auto=True)  # tokens a forward pass; 0 or auto: by memory
     warmup_steps: int = 2  # on random tokens, untimed, undone
     checkpoint_every_seconds: float = 300.0  # of training; 0: at its end alone
@@ -218,6 +219,7 @@ except ImportError as e:
 
 LOSS_TOKENS = 8192  # targets whose float32 logits exist at once
 CPU_BLOCK = 128
+torch.backends.cuda.enable_cudnn_sdp(False)  # pytorch issue 140930
 
 
 def rope_tables(k, dtype):
@@ -428,12 +430,11 @@ class Optimizers:
         self.matrices = list(muon.values())
         self.buffers = [torch.zeros_like(torch.stack(params)) for params in self.matrices]
 
+    def state(self):
+        return [*self.buffers, *(tensor for state in self.adam.state.values() for tensor in state.values())]
+
     def reset(self):
-        for state in self.adam.state.values():
-            for tensor in state.values():
-                tensor.zero_()
-        for buffer in self.buffers:
-            buffer.zero_()
+        torch._foreach_zero_(self.state())
 
     def schedule(self, step, scale):
         """Prepares update `step` (from 0), rates times `scale`."""
@@ -811,7 +812,7 @@ def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0):
         need(shapes == {name: w.shape for name, w in weights.items()}, "its tensors do not make its model")
     except Exception as e:
         need(0, f"{path}: damaged, or no artifact ({e})")
-    usual = torch.bfloat16 if device.type == "cuda" else torch.float32
+    usual = pick_dtype(device) if device.type == "cuda" else torch.float32
     model = GPT(k, dtype or usual).to(device)
     model.load_state_dict(weights)
     return Scorer(model, k.eval_seq_len, k.eval_stride, batch_tokens)
@@ -859,22 +860,21 @@ class Log:
 
     def put(self, name, text):
         """A whole line, or a warning, once."""
-        line = f"{text}\n".encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode()
         path, size = self.folder / name, None
         try:
             with open(path, "ab") as file:
                 size = file.tell()
-                file.write(line)
+                file.write(f"{text}\n".encode(errors="replace"))
         except OSError as e:
             with suppress(OSError, TypeError):
                 os.truncate(path, size)
             if name not in self.failing:
-                say(f"warning: {explain(e, path)}; the run goes on, without its lines", sys.stderr)
+                say(f"warning: {explain(e, path)}; the run goes on", sys.stderr)
             self.failing.add(name)
 
     def line(self, text):
         if self.console:
-            say(re.sub(r"(?m)^(.{180}).{20,}$", r"\1 ... (see train.log)", text), sys.stdout)
+            say(re.sub(r"(?m)^(.{180}).{20,}$", r"\1 ...", text), sys.stdout)
         if self.folder:
             self.put("train.log", text)
 
@@ -900,7 +900,7 @@ def replace_file(path, write, *data):
 
 def save_checkpoint(run, state):
     saved = dict(identity=run.identity, step=state.step, elapsed=state.elapsed, dtype=run.model.dtype)
-    saved |= dict(model=run.model.state_dict(), adam=run.opt.adam.state_dict(), momentum=run.opt.buffers)
+    saved |= dict(model=run.model.state_dict(), optimizers=run.opt.state())
     try:
         replace_file(run.folder / CHECKPOINT, lambda part: torch.save(saved, part))
     except OSError as e:
@@ -921,20 +921,17 @@ def read_checkpoint(run):
     except Exception as e:
         need(0, f"{path}: damaged ({type(e).__name__}); delete it to begin anew")
     changed = [name for name in now | was if now.get(name) != was.get(name)]
-    changes = [f"{n.upper()} was {was.get(n, 'unknown')}, is {now.get(n, 'unknown')}" for n in changed]
+    changes = [f"{name.upper()} was {was.get(name)}, is {now.get(name)}" for name in changed]
     need(not changes, f"{path}: {'; '.join(changes)}; put that back, or change RUN_ID", 2)
     return saved
 
 
 def restore(run):
-    try:
+    try:  # in place: a graph reads there
         run.model.load_state_dict(run.checkpoint["model"])
-        run.opt.adam.load_state_dict(run.checkpoint["adam"])
-        run.opt.buffers = run.checkpoint["momentum"]
-    except (KeyError, ValueError, RuntimeError):
+        torch._foreach_copy_(run.opt.state(), run.checkpoint["optimizers"])
+    except (KeyError, RuntimeError):
         need(0, f"{run.folder / CHECKPOINT}: does not fit this script")
-    for group in run.opt.adam.param_groups:
-        group["capturable"] = False  # as a CUDA graph has it
 
 
 class StopFlag:
@@ -953,53 +950,28 @@ class StopFlag:
 
 
 def pick_device(name):
-    cuda = torch.cuda.is_available()
-    need(cuda or name != "cuda", "DEVICE=cuda: none found; set DEVICE=cpu", 2)
-    return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda and name != "cpu" else "cpu")
-
-
-def mean_seconds(device, count, action):
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    action()
-    wait()
-    began = time.perf_counter()
-    for _ in range(count):
-        action()
-    wait()
-    return (time.perf_counter() - began) / count
+    count, rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", 0))
+    if name == "cpu" or name == "auto" and not count:
+        return torch.device("cpu")
+    need(rank < count, f"DEVICE={name}: {count or 'none'} found; set DEVICE=cpu, or start fewer", 2)
+    return torch.device("cuda", rank)
 
 
 def pick_dtype(device):
-    """bfloat16 where products are faster so."""
-    a = torch.ones(512, 192, device=device)
-    b = a.bfloat16()
-    slow, fast = (mean_seconds(device, 9, lambda t=t: t @ t.T) for t in (a, b))
-    return torch.bfloat16 if 1.3 * fast < slow else torch.float32
-
-
-def fastest_attention(run):
-    """PyTorch's kernel that wins a trial at this shape; on a CPU all."""
-    k, kinds, times = run.k, nn.attention.SDPBackend, {}
-    kernels = [kinds.FLASH_ATTENTION, kinds.EFFICIENT_ATTENTION, kinds.CUDNN_ATTENTION, kinds.MATH]
-    shape = run.micro, k.num_heads, k.train_seq_len, k.model_dim // k.num_heads
-    q = torch.randn(shape, device=run.device, dtype=run.model.dtype, requires_grad=True)
-    for kernel in kernels[:3] if run.cuda else []:
-        with suppress(RuntimeError), nn.attention.sdpa_kernel(kernel):
-            times[kernel] = mean_seconds(run.device, 9, lambda: attend(q, q, q, k.train_seq_len).backward(q))
-            run.log.line(f"attention:{kernel.name} {1000 * times[kernel]:.3f}ms")
-    return min(times, key=times.get, default=kernels)
+    """bfloat16 where the device has instructions for it."""
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(False)
+    else:
+        fast = getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16")
+    return torch.bfloat16 if fast else torch.float32
 
 
 def own_sources():
     """Name -> bytes of this script and the modules beside it that it imports: all count."""
-    sources, waiting = {}, [SCRIPT]
-    for path in waiting:
-        source = sources[path.name] = path.read_bytes()
-        imports = re.findall(rb"\bfrom\s+(\w+)\s+import\b|\bimport\s+([\w., ]+)", source)
-        names = re.findall(r"\w+", b" ".join(map(b" ".join, imports)).decode())
-        beside = [SCRIPT.with_name(f"{name}.py") for name in dict.fromkeys(names)]
-        waiting += [module for module in beside if module.is_file() and module not in waiting]
-    return sources
+    finder = ModuleFinder([str(SCRIPT.parent)], excludes=os.listdir(SCRIPT.parent))  # no folders
+    finder.run_script(str(SCRIPT))
+    paths = [Path(module.__file__) for module in finder.modules.values() if module.__file__]
+    return {path.name: path.read_bytes() for path in paths}
 
 
 def pack_script(source):
@@ -1039,12 +1011,11 @@ class Run:
         self.checkpoint = read_checkpoint(self)
         self.setup_model()
         self.log = Log(None if self.rank else self.folder, k.resume != "0", not self.rank)
-        self.attention = fastest_attention(self)
 
     def setup_model(self):
         k, dtype = self.k, [self.checkpoint["dtype"] if self.checkpoint else pick_dtype(self.device)]
         if self.world > 1:
-            dist.init_process_group("nccl" if self.cuda else "gloo")
+            dist.init_process_group("cpu:gloo,cuda:nccl" if self.cuda else "gloo")
             dist.broadcast_object_list(dtype)
         torch.manual_seed(k.seed)
         self.model = GPT(k, *dtype).to(self.device)
@@ -1052,10 +1023,11 @@ class Run:
         self.micro = self.pick_micro_batch()
 
     def pick_micro_batch(self):
-        """Sequences a pass, by half a GPU's memory (60 bytes a token, layer, channel) or a CPU's cache."""
+        """Sequences a pass, by half a GPU's memory (65 numbers a token, layer, channel) or a CPU's cache."""
         k, tokens = self.k, 4096
         if self.cuda:
-            tokens = torch.cuda.mem_get_info()[1] // (120 * k.num_layers * k.model_dim)
+            size = 130 * self.model.dtype.itemsize * k.num_layers * k.model_dim
+            tokens = torch.cuda.mem_get_info()[1] // size
         most = max(1, (k.micro_batch_tokens or tokens) // k.train_seq_len)
         return max(n for n in range(1, most + 1) if self.sequences % n == 0)
 
@@ -1067,8 +1039,7 @@ class Run:
         self.model.zero_grad()
         total = torch.zeros((), device=self.device)
         for part in tokens.split(self.micro):
-            with nn.attention.sdpa_kernel(self.attention):
-                loss = self.model.loss(part) * (self.micro / self.sequences / self.world)
+            loss = self.model.loss(part) * (self.micro / self.sequences / self.world)
             loss.backward()
             total += loss.detach()
         if self.world > 1:
@@ -1077,30 +1048,12 @@ class Run:
         self.opt.apply()
         return total
 
-    def capture(self, tokens):
-        """`update` as one CUDA graph: a tiny model's kernels are shorter than their launches."""
-        graph, update = torch.cuda.CUDAGraph(), self.update
-        for group in self.opt.adam.param_groups:
-            group["capturable"] = True
-        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
-            total = update(tokens)
-
-        def replay(batch):
-            tokens.copy_(batch)
-            graph.replay()
-            return total
-
-        self.update = replay
-
 
 def describe(run):
-    k, files = run.k, {**run.modules, SCRIPT.name: run.source}
-    if run.packed:
-        files[f"{SCRIPT.stem}.packed.py"] = run.packed
-    config = {name.upper(): value for name, value in asdict(k).items()}
+    k, config = run.k, {name.upper(): value for name, value in asdict(run.k).items()}
     run.log.put("train.log", run.source.decode(errors="replace"))
     facts = dict(run_id=run.folder.name, seed=k.seed, resumed=bool(run.checkpoint), script=SCRIPT.name)
-    modules = dict(zip(run.modules, map(sha256, run.modules.values())))
+    modules = {name: sha256(blob) for name, blob in run.modules.items()}
     facts |= dict(script_sha256=sha256(run.source), modules=modules, device=run.device.type)
     cpu = f"{os.cpu_count()}-core {os.uname().machine} CPU"
     facts |= dict(hardware=torch.cuda.get_device_name() if run.cuda else cpu, world_size=run.world)
@@ -1109,7 +1062,9 @@ def describe(run):
     facts |= dict(versions=versions, micro_batch_tokens=run.micro * k.train_seq_len, **run.data.facts)
     data = dict(name=run.stream.name, **run.stream.hashes)
     run.log.fact("start", **facts, config=config, data=data)
-    files["config.json"] = json.dumps(config, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    files = {**run.modules, SCRIPT.name: run.source, "config.json": json.dumps(config).encode()}
+    if run.packed:
+        files[f"{SCRIPT.stem}.packed.py"] = run.packed
     for name, blob in files.items():
         replace_file(run.folder / name, Path.write_bytes, blob)
 
@@ -1121,40 +1076,78 @@ def train_step(run, tokens, step, scale):
 
 
 def attempt(run, name, action):
-    if run.k.compile == "0":
-        return False
+    """Whether it works, on all ranks; where not, COMPILE=1 stops."""
+    fault = ""
     try:
         action()
     except Exception as e:
         if run.k.compile == "1" or isinstance(e, torch.OutOfMemoryError):
             raise
-        run.log.line(f"{name} failed ({type(e).__name__}): slower; COMPILE=1 tells why")
-        return False
-    return True
+        fault = repr(e)[:99]
+    works = torch.tensor(int(not fault))
+    if run.world > 1:
+        dist.all_reduce(works, dist.ReduceOp.MIN)
+    if not works:
+        run.fault = f"{name} failed ({fault or 'elsewhere'})"
+        run.log.line(f"{run.fault}: slower; COMPILE=1 tells why")
+    return bool(works)
+
+
+def try_graph(run, tokens):
+    """`update` as a CUDA graph, which spares launches, if it does the same."""
+    opt, update, batch = run.opt, run.update, tokens.clone()
+    params = [p.detach() for p in opt.params]
+    state = params + opt.state()
+    kept = [tensor.clone() for tensor in state]
+
+    def replay(tokens):
+        batch.copy_(tokens)
+        graph.replay()
+        return total
+
+    def step(update, tokens, scale=1.0):
+        torch._foreach_copy_(state, kept)
+        opt.schedule(0, scale)
+        return float(update(tokens)), [p - old for p, old in zip(params, kept)]
+
+    loss, moves = step(update, tokens)
+    for group in opt.adam.param_groups:
+        group["capturable"] = True
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+        total = update(batch)
+    same, replayed = step(replay, tokens)
+    need(abs(same - loss) <= 0.01 * loss, "the graph's loss is another")
+    pairs = [(a, b) for a, b in zip(replayed, moves) if b.ndim == 2]  # cosines over 0.98
+    need(all((a - b).norm() <= 0.2 * b.norm() for a, b in pairs), "the graph moves otherwise")
+    other, still = step(replay, (tokens + 1) % run.k.vocab_size, 0.0)
+    need(not any(move.any() for move in still), "the graph moves weights at rate 0")
+    need(other != same, "the graph reads no tokens")
+    run.update = replay
 
 
 def warm_up(run):
-    """Compiles, runs steps on random tokens, restores all state, captures a CUDA graph."""
-    k, count = run.k, max(run.k.warmup_steps, int(run.k.compile != "0"))
+    """Compiles, runs steps on random tokens, tries a CUDA graph, restores all state."""
+    k, compiled, graph, run.fault = run.k, False, None, None
     tokens = torch.randint(k.vocab_size, (run.sequences, k.train_seq_len + 1), device=run.device)
     fresh = {name: p.clone() for name, p in run.model.state_dict().items()}
-
-    def steps():
-        for step in range(count):
-            float(train_step(run, tokens, step, 1.0))
-
-    run.model.compile(True)
-    compiled = attempt(run, "compile", steps)
+    if k.compile != "0":
+        run.model.compile(True)
+        compiled = attempt(run, "compile", lambda: run.model.loss(tokens[: run.micro]).backward())
     if not compiled:
         run.model.compile(False)
-        steps()
+    count = k.warmup_steps or int(k.compile != "0" or run.checkpoint is not None)
+    for step in range(count):
+        float(train_step(run, tokens, step, 1.0))
+    if run.cuda and run.world == 1 and k.compile in ("auto", "1"):
+        graph = attempt(run, "CUDA graph", lambda: try_graph(run, tokens))
     run.model.load_state_dict(fresh)
     run.opt.reset()
     if run.checkpoint:
         restore(run)
-    if run.cuda and run.world == 1:
-        attempt(run, "CUDA graph", lambda: run.capture(tokens))
-    run.log.fact("warm_up", warmup_steps=count, compile=compiled)
+    kernel = "flash" if run.model.dtype == torch.bfloat16 else "efficient"  # PyTorch's
+    facts = dict(attention=kernel if run.cuda else None, self_test=run.fault or graph and "passed")
+    run.log.fact("warm_up", warmup_steps=count, compile=compiled, graph=graph, **facts)
 
 
 def train(run, step, elapsed, clock=time.monotonic):
@@ -1214,7 +1207,6 @@ def export(run):
     blob, step = export_artifact(weights, k, code)
     path = run.folder / f"final_model.int{k.quant_bits}.{k.compressor}"
     replace_file(path, Path.write_bytes, blob)
-    run.log.line(f"quantized: step:std/{1 / step:.2f} bits:{k.quant_bits} coder:{k.compressor}")
     model, cap = len(blob), k.artifact_cap_bytes
     total, room = model + code, cap - model - code
     sizes = f"{total} bytes code:{code} model:{model} cap:{cap} headroom:{room}"
@@ -1261,13 +1253,14 @@ def run_all(k):
     if run.rank:
         return
     path, room = export(run)
-    notes = ["resumed"] if run.checkpoint else []
-    notes += ["interrupted"] if reason == "interrupted" else []
-    began = time.monotonic()
-    score_artifact(path, k, run.stream, run.log, notes)
+    notes = ["resumed"] * bool(run.checkpoint) + ["interrupted"] * (reason == "interrupted")
+    began, stream, log = time.monotonic(), run.stream, run.log
+    del run  # and a CUDA graph's memory
+    torch.cuda.empty_cache()
+    score_artifact(path, k, stream, log, notes)
     facts = dict(setup_seconds=setup_seconds, eval_seconds=time.monotonic() - began)
     facts |= dict(peak_memory_bytes=torch.cuda.max_memory_allocated() or None, exit_code=int(room < 0))
-    run.log.fact("end", **facts)
+    log.fact("end", **facts)
     need(room >= 0, f"{-room} bytes over the cap at the coarsest step; shrink the model")
 
 
@@ -1282,7 +1275,7 @@ def main():
     except ImportError as e:
         message, code = f"{e}; pip install -r requirements-cuda.txt", 1
     except (RuntimeError, MemoryError) as e:
-        if not matches(repr(e).lower(), "memoryerror,out of memory,alloc"):
+        if not matches(repr(e), "MemoryError,out of memory,t allocate memory,enough memory,_ALLOC_FAILED"):
             raise
         message, code = "out of memory; lower MICRO_BATCH_TOKENS or VAL_BATCH_SIZE", 3
     say(f"{SCRIPT.name}: error: {message}", sys.stderr)

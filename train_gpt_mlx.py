@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 SCRIPT = Path(__file__).resolve()
@@ -862,22 +863,21 @@ class Log:
 
     def put(self, name, text):
         """A whole line, or a warning, once."""
-        line = f"{text}\n".encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode()
         path, size = self.folder / name, None
         try:
             with open(path, "ab") as file:
                 size = file.tell()
-                file.write(line)
+                file.write(f"{text}\n".encode(errors="replace"))
         except OSError as e:
             with suppress(OSError, TypeError):
                 os.truncate(path, size)
             if name not in self.failing:
-                say(f"warning: {explain(e, path)}; the run goes on, without its lines", sys.stderr)
+                say(f"warning: {explain(e, path)}; the run goes on", sys.stderr)
             self.failing.add(name)
 
     def line(self, text):
         if self.console:
-            say(re.sub(r"(?m)^(.{180}).{20,}$", r"\1 ... (see train.log)", text), sys.stdout)
+            say(re.sub(r"(?m)^(.{180}).{20,}$", r"\1 ...", text), sys.stdout)
         if self.folder:
             self.put("train.log", text)
 
@@ -972,14 +972,10 @@ def pick_dtype():
 
 def own_sources():
     """Name -> bytes of this script and the modules beside it that it imports: all count."""
-    sources, waiting = {}, [SCRIPT]
-    for path in waiting:
-        source = sources[path.name] = path.read_bytes()
-        imports = re.findall(rb"\bfrom\s+(\w+)\s+import\b|\bimport\s+([\w., ]+)", source)
-        names = re.findall(r"\w+", b" ".join(map(b" ".join, imports)).decode())
-        beside = [SCRIPT.with_name(f"{name}.py") for name in dict.fromkeys(names)]
-        waiting += [module for module in beside if module.is_file() and module not in waiting]
-    return sources
+    finder = ModuleFinder([str(SCRIPT.parent)], excludes=os.listdir(SCRIPT.parent))  # no folders
+    finder.run_script(str(SCRIPT))
+    paths = [Path(module.__file__) for module in finder.modules.values() if module.__file__]
+    return {path.name: path.read_bytes() for path in paths}
 
 
 def pack_script(source):
@@ -1183,7 +1179,6 @@ def export(run):
     blob, step = export_artifact(weights, k, code)
     path = run.folder / f"final_model.int{k.quant_bits}.{k.compressor}"
     replace_file(path, Path.write_bytes, blob)
-    run.log.line(f"quantized: step:std/{1 / step:.2f} bits:{k.quant_bits} coder:{k.compressor}")
     model, cap = len(blob), k.artifact_cap_bytes
     total, room = model + code, cap - model - code
     sizes = f"{total} bytes code:{code} model:{model} cap:{cap} headroom:{room}"

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -172,6 +173,12 @@ def run_main(folder: Path, patches: dict | None = None, argv=(), trainer=T, **ch
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), shown_warnings(err):
             code = trainer.main()
     return Result(code, out.getvalue(), err.getvalue(), Path(env["OUT_DIR"]) / env["RUN_ID"])
+
+
+def start(command, env: dict, **options) -> subprocess.CompletedProcess:
+    """A process with these knobs in a bare environment of one thread."""
+    options |= dict(capture_output=True, text=True, timeout=1200)
+    return subprocess.run([str(word) for word in command], env={**BARE, **env}, **options)
 
 
 def assert_one_line(err: str, *words: str):

@@ -2,8 +2,6 @@
 
 import itertools
 import math
-from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +10,6 @@ import trainer_kit as kit
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from trainer_kit import knobs, random_model, random_tokens
 
 import train_gpt as T
@@ -93,123 +89,6 @@ def test_gradients_of_a_step_that_failed_do_not_count(tmp_path):
             T.train_step(run, batch, 0, 1.0)
             after.append(kit.weights_of(run.model))
     assert all((after[0][name] == after[1][name]).all() for name in after[0])
-
-
-class Recorder(TorchDispatchMode):
-    """In place of a CUDA graph: keeps each operator with the tensors that it was given, and replays just
-    these. A number of Python's that went in once goes in again, as in a graph."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        out = operator(*args, **(kwargs or {}))
-        self.calls.append((operator, args, kwargs or {}, out))
-        return out
-
-    def replay(self):
-        with torch._C._AutoDispatchBelowAutograd():  # the kernels alone
-            for operator, args, kwargs, out in self.calls:
-                again = operator(*args, **kwargs)
-                for old, new in zip(*map(tree_leaves, (out, again))):
-                    if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
-                        old.copy_(new)
-
-
-def test_a_schedule_waits_for_no_device():
-    """A number that fills is a kernel's argument; one that is copied, as by tensor[0] = 1.0, is fetched from
-    the host while that waits."""
-    optimizers = T.Optimizers(T.GPT(knobs()), knobs())
-    with Recorder() as recorder:
-        optimizers.schedule(3, 0.25)
-    operators = {str(operator) for operator, *_ in recorder.calls}
-    assert any("fill_" in name for name in operators) and not any("copy_" in name for name in operators)
-    assert optimizers.scale == 0.25 and 0.8 < optimizers.momentum < 1
-
-
-def test_a_captured_step_replays_with_new_tokens_rates_and_momentum(tmp_path, monkeypatch):
-    """All that changes from step to step lies in tensors, and all state is restored in place."""
-    changes = dict(WARMUP_STEPS=1, MUON_MOMENTUM_WARMUP_STEPS=2, GRAD_CLIP_NORM=1, MICRO_BATCH_TOKENS=32)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorder)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: graph)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
-    after = {}
-    for captured in (False, True):
-        with kit.new_run(tmp_path, RUN_ID=f"captured{captured}", **changes) as (run, _):
-            weights = random_model(run.k).state_dict()
-            if captured:
-                run.capture(run.data.batch(50, 4))
-                assert "update" in vars(run)  # the replay, before the method
-            run.model.load_state_dict(weights)  # recording ran a step, a capture does not
-            run.opt.reset()
-            batches = [run.data.batch(4 * i, 4) for i in range(3)]
-            losses = [float(T.train_step(run, b, i, 1 - i / 3)) for i, b in enumerate(batches)]
-            after[captured] = losses, kit.weights_of(run.model)
-    assert after[True][0] == pytest.approx(after[False][0], rel=1e-6)
-    assert len(set(after[True][0])) == 3
-    for name, value in after[True][1].items():
-        assert np.allclose(value, after[False][1][name], atol=1e-6), name
-
-
-def test_what_cannot_be_compiled_or_captured_is_done_without(tmp_path):
-    def fails(error):
-        raise error
-
-    with kit.new_run(tmp_path) as (run, _):
-        for word, worked in (("auto", True), ("1", True), ("0", False)):
-            run.k = replace(run.k, compile=word)
-            calls = []
-            assert T.attempt(run, "CUDA graph", lambda c=calls: c.append(1)) == worked == bool(calls)
-        run.k = replace(run.k, compile="auto")
-        assert not T.attempt(run, "CUDA graph", lambda: fails(ValueError()))
-        assert "CUDA graph failed (ValueError): slower" in (run.folder / "train.log").read_text()
-        with pytest.raises(torch.OutOfMemoryError):  # the supervisor's to mend
-            T.attempt(run, "CUDA graph", lambda: fails(torch.OutOfMemoryError()))
-        run.k = replace(run.k, compile="1")
-        with pytest.raises(ValueError):
-            T.attempt(run, "CUDA graph", lambda: fails(ValueError()))
-
-
-def enabled() -> set[str]:
-    """The attention kernels that PyTorch may choose from now."""
-    kernels = ("flash", "mem_efficient", "cudnn", "math")
-    return {name for name in kernels if getattr(torch.backends.cuda, f"{name}_sdp_enabled")()}
-
-
-def test_training_attends_with_the_kernel_that_wins_the_trial(tmp_path):
-    """As on CUDA, with times that are made up: the second is fastest, cuDNN's is not for this shape."""
-    milliseconds, tried, lines, seen = {"flash": 2.0, "mem_efficient": 1.0}, [], [], []
-
-    def mean_seconds(device, count, action):
-        (kernel,) = enabled()
-        tried.append(kernel)
-        if kernel not in milliseconds:
-            raise RuntimeError("No available kernel")
-        return milliseconds[kernel] / 1000
-
-    with kit.new_run(tmp_path) as (run, patch):
-        assert len(run.attention) == 4  # no trial on a CPU: all, as ever
-        patch.setattr(T, "mean_seconds", mean_seconds)
-        run.cuda, run.log = True, SimpleNamespace(line=lines.append)
-        run.attention = T.fastest_attention(run)
-        assert tried == ["flash", "mem_efficient", "cudnn"]
-        assert lines == ["attention:FLASH_ATTENTION 2.000ms", "attention:EFFICIENT_ATTENTION 1.000ms"]
-        run.model.loss = lambda *_: seen.append(enabled()) or sum(p.sum() for p in run.opt.params)
-        run.update(run.data.batch(0, run.sequences))
-        assert seen and all(kernels == {"mem_efficient"} for kernels in seen)
-        assert len(enabled()) == 4  # the masks of scoring want another
-        milliseconds.clear()
-        assert len(T.fastest_attention(run)) == 4
-
-
-def test_the_trial_of_attention_kernels_runs_them(tmp_path):
-    lines = []
-    with kit.new_run(tmp_path) as (run, _):
-        run.cuda, run.log = True, SimpleNamespace(line=lines.append)
-        run.model.dtype = torch.float32  # whose attention is PyTorch's kernel on a CPU too
-        assert T.fastest_attention(run).name == "FLASH_ATTENTION"  # the only one that a CPU has
-    assert len(lines) == 1
 
 
 # length, span: around the blocks' edges

@@ -18,7 +18,7 @@ import torch
 import trainer_kit as kit
 from conftest import load_script
 from golf.core import packed
-from trainer_kit import Clock, make_data, run_main
+from trainer_kit import Clock, make_data, run_main, start
 
 import train_gpt as T
 
@@ -27,12 +27,6 @@ TIMES = r"train_time:\d+ms step_avg:\d+\.\d\dms"
 
 def values(line: str) -> dict[str, str]:
     return dict(re.findall(r"(\w+):(\S+)", line))
-
-
-def start(command, env: dict, **options) -> subprocess.CompletedProcess:
-    """A process with these knobs in a bare environment of one thread."""
-    options |= dict(capture_output=True, text=True, timeout=1200)
-    return subprocess.run([str(word) for word in command], env={**kit.BARE, **env}, **options)
 
 
 def same_weights(a: dict, b: dict) -> bool:
@@ -581,17 +575,6 @@ def test_a_run_does_not_go_on_with_other_data(change, tmp_path):
     assert contents(stopped.folder) == before
 
 
-def test_a_checkpoint_of_a_cuda_graph_goes_on_where_there_is_none(tmp_path):
-    whole = run_main(tmp_path, RUN_ID="whole")
-    stopped = stopped_run(tmp_path)
-    state = stopped.checkpoint
-    for group in state["adam"]["param_groups"]:
-        group["capturable"] = True
-    torch.save(state, stopped.folder / "checkpoint.pt")
-    result = run_main(tmp_path, RESUME=1, DEVICE="auto")
-    assert result.code == 0 and result.artifact.read_bytes() == whole.artifact.read_bytes()
-
-
 def test_a_checkpoint_of_another_model_is_one_line(tmp_path):
     stopped = stopped_run(tmp_path)
     state = stopped.checkpoint
@@ -945,22 +928,6 @@ def test_nohup_holds(tmp_path):
             process.send_signal(signal.SIGHUP)
     assert process.wait(1200) == 0
     assert '"reason": "iterations"' in (tmp_path / "runs" / "run" / "metrics.jsonl").read_text()
-
-
-def test_a_type_that_is_hopeless_is_tried_for_a_moment(monkeypatch):
-    """On a CPU without bfloat16's instructions a large product takes a second."""
-    work = []
-
-    def mean_seconds(device, count, action):
-        product = action()
-        work.append(count * product.numel())
-        return 1.0 if product.dtype == torch.bfloat16 else 0.1
-
-    monkeypatch.setattr(T, "mean_seconds", mean_seconds)
-    assert T.pick_dtype(torch.device("cpu")) == torch.float32
-    assert len(work) == 2 and max(work) < 3_000_000
-    monkeypatch.setattr(T, "mean_seconds", lambda d, c, a: 0.1 if a().dtype == torch.bfloat16 else 0.3)
-    assert T.pick_dtype(torch.device("cpu")) == torch.bfloat16
 
 
 # ---- A script that is shipped packed ----

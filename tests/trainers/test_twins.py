@@ -11,8 +11,8 @@ TORCH, MLX = (kit.REPO / name for name in ("train_gpt.py", "train_gpt_mlx.py"))
 
 # What either has alone, and what says the same in the words of another framework; all else is identical.
 TORCH_ALONE = {
-    "LOSS_TOKENS", "CPU_BLOCK", "rope_tables", "attend_by_products", "GPT.compile", "mean_seconds",
-    "fastest_attention", "Run.capture", "attempt",
+    "LOSS_TOKENS", "CPU_BLOCK", "rope_tables", "attend_by_products", "GPT.compile", "Optimizers.state",
+    "attempt", "try_graph",
 }  # fmt: skip
 MLX_ALONE = {
     "Knobs.mlx_max_microbatch_tokens", "Knobs.grad_accum_steps", "Knobs.mlx_eager_eval",

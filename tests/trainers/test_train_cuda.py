@@ -1,0 +1,431 @@
+"""The CUDA path of the trainer where there is no GPU: mocked devices, graphs that are recordings or wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import weakref
+from types import SimpleNamespace
+
+import pytest
+import torch
+import trainer_kit as kit
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from trainer_kit import run_main
+
+import train_gpt as T
+
+# name: capability, bytes of memory
+CARDS = {
+    "T4": ((7, 5), 16 << 30),
+    "RTX 3070": ((8, 6), 8 << 30),
+    "RTX 4090": ((8, 9), 24 << 30),
+    "H100": ((9, 0), 80 << 30),
+    "RTX 5090": ((12, 0), 32 << 30),
+}
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """Makes PyTorch tell of a card of CARDS."""
+
+    def plug(name, count=1):
+        (major, minor), memory = CARDS[name]
+        properties = SimpleNamespace(major=major, minor=minor, total_memory=memory, name=name)
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: properties)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (memory - (1 << 30), memory))
+
+    return plug
+
+
+# ---- What is chosen for a device ----
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_gpu_is_asked_for_its_type_and_not_timed(name, card):
+    """Where launches dominate (WSL2, a busy host), a trial would choose float32, four times slower."""
+    card(name)
+    expected = torch.float32 if name == "T4" else torch.bfloat16
+    assert T.pick_dtype(torch.device("cuda", 0)) == expected
+
+
+def test_a_cpu_is_asked_for_its_instructions(monkeypatch):
+    for can, dtype in (({"avx512_bf16": True}, torch.bfloat16), ({"avx512_bf16": False}, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda can=can: can)
+        assert T.pick_dtype(torch.device("cpu")) == dtype
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # an older PyTorch
+    assert T.pick_dtype(torch.device("cpu")) == torch.float32
+
+
+def test_a_scorers_type_is_one_that_the_gpu_has(card, monkeypatch, tmp_path):
+    result = run_main(tmp_path, ITERATIONS=1)
+    asked = []
+    monkeypatch.setattr(T, "pick_device", lambda name: torch.device("cuda", 0))
+    monkeypatch.setattr(T.GPT, "to", lambda model, device: asked.append(model.dtype) or model)
+    for name in ("T4", "RTX 4090"):
+        card(name)
+        T.load_scorer(result.artifact, "cuda")
+    assert asked == [torch.float32, torch.bfloat16]
+
+
+def micro_tokens(dtype, **changes) -> int:
+    k = T.read_knobs({name: str(value) for name, value in changes.items()})
+    sequences = k.train_batch_tokens // k.train_seq_len
+    run = SimpleNamespace(k=k, cuda=True, model=SimpleNamespace(dtype=dtype), sequences=sequences)
+    return T.Run.pick_micro_batch(run) * k.train_seq_len
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_pass_fits_the_card_uncompiled_in_either_type(name, card):
+    """Uncompiled, a token takes 65 numbers a layer and channel: two bytes each, or four."""
+    card(name)
+    for shape in ({}, dict(NUM_LAYERS=9, MODEL_DIM=512, NUM_HEADS=8, NUM_KV_HEADS=4, TRAIN_SEQ_LEN=1024)):
+        tokens = {dtype: micro_tokens(dtype, **shape) for dtype in (torch.bfloat16, torch.float32)}
+        k = T.read_knobs({n: str(v) for n, v in shape.items()})
+        for dtype, count in tokens.items():
+            assert count * 65 * dtype.itemsize * k.num_layers * k.model_dim <= CARDS[name][1] // 2
+        assert tokens[torch.float32] <= tokens[torch.bfloat16]
+    assert micro_tokens(torch.bfloat16, MICRO_BATCH_TOKENS=1024) == 1024
+
+
+def test_each_process_has_a_device_of_its_own_or_one_line(card, monkeypatch):
+    card("RTX 4090", count=2)
+    for rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert T.pick_device("auto") == T.pick_device("cuda") == torch.device("cuda", int(rank))
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert T.pick_device("cpu") == torch.device("cpu")
+    for name in ("auto", "cuda"):
+        with pytest.raises(T.UserError, match=f"DEVICE={name}: 2 found; .* start fewer") as refused:
+            T.pick_device(name)
+        assert refused.value.code == 2
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert T.pick_device("auto") == torch.device("cpu")
+    with pytest.raises(T.UserError, match="DEVICE=cuda: none found"):
+        T.pick_device("cuda")
+
+
+def test_no_attention_is_cudnns():
+    """With masks it has had no plans; PyTorch chooses among the others, in training and scoring."""
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("CUDA error: out of memory", 3),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", 3),
+        ("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried", 3),
+        ("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried", 3),
+        ('!block->expandable INTERNAL ASSERT FAILED at "/c10/cuda/CUDACachingAllocator.cpp":2700', None),
+        ("CUDA error: an illegal memory access was encountered", None),
+    ],
+)
+def test_out_of_memory_is_what_says_so(said, code, tmp_path):
+    """Else the supervisor would halve the micro-batch again and again."""
+
+    def fail(run):
+        raise RuntimeError(said)
+
+    patches = {"train_step": kit.before_step(fail, 1)}
+    if code is None:
+        with pytest.raises(RuntimeError):
+            run_main(tmp_path, patches)
+    else:
+        assert run_main(tmp_path, patches).code == code
+
+
+# ---- A step waits for nothing ----
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails where CUDA would wait for the device: a value that Python reads, a size that depends on values, a
+    copy to or from the host."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal.default", "is_nonzero")
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        name, kwargs = str(operator), kwargs or {}
+        assert not any(f"aten.{wait}" in name for wait in self.WAITS), name
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        # a number that becomes a tensor is one on the host
+        assert "lift_fresh" not in name and len({tensor.device.type for tensor in tensors}) <= 1, name
+        if "_to_copy" in name:
+            assert kwargs.get("device") in (None, tensors[0].device), name
+        return operator(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"GRAD_CLIP_NORM": 1}, {"MICRO_BATCH_TOKENS": 32, "TIE_EMBEDDINGS": 0}]
+)
+def test_a_step_hides_no_wait(changes, tmp_path):
+    with kit.new_run(tmp_path, WARMUP_STEPS=1, **changes) as (run, _):
+        tokens = run.batch(0)
+        with NoWaiting():
+            T.train_step(run, tokens, 0, 0.5)
+    waits = [lambda t: t.sum().item(), torch.nonzero, lambda t: t.fill_(2) + torch.tensor(1.0), bool]
+    for wait in waits:
+        with pytest.raises(AssertionError), NoWaiting():
+            wait(torch.ones(1))
+
+
+# ---- A CUDA graph, and its test ----
+
+
+class Recording(TorchDispatchMode):
+    """In place of a CUDA graph: keeps each operator with the tensors that it was given, and replays just
+    these. A number of Python's that went in once goes in again, as in a graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        out = operator(*args, **(kwargs or {}))
+        self.calls.append((operator, args, kwargs or {}, out))
+        return out
+
+    def replay(self):
+        with torch._C._AutoDispatchBelowAutograd():  # the kernels alone
+            for operator, args, kwargs, out in self.calls:
+                again = operator(*args, **kwargs)
+                for old, new in zip(*map(tree_leaves, (out, again))):
+                    if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                        old.copy_(new)
+
+
+def fake_cuda(patch, graph=Recording, context=lambda graph, stream: graph):
+    """warm_up captures, on a CPU: `graph` is the class of graphs, `context` what captures."""
+    real = T.warm_up
+
+    def warm_up(run):
+        run.cuda = True
+        real(run)
+        run.cuda = False
+
+    patch.setattr(T, "warm_up", warm_up)
+    patch.setattr(torch.cuda, "CUDAGraph", graph)
+    patch.setattr(torch.cuda, "graph", context)
+    patch.setattr(torch.cuda, "current_stream", lambda: None)
+    patch.setattr(torch, "compile", lambda function, **_: function)
+
+
+CAPTURED = dict(COMPILE="auto", WARMUP_STEPS=1, MUON_MOMENTUM_WARMUP_STEPS=2, GRAD_CLIP_NORM=1)
+CAPTURED |= dict(MICRO_BATCH_TOKENS=32, WARMDOWN_FRAC=0.9)
+
+
+def run_captured(folder, monkeypatch, name, changes=None, **fakes):
+    """A whole run with a fake graph: its result, and its artifact's bytes."""
+    with monkeypatch.context() as patch:
+        fake_cuda(patch, **fakes)
+        result = run_main(folder, RUN_ID=name, **{**CAPTURED, **(changes or {})})
+    return result
+
+
+def test_a_captured_step_trains_as_the_plain_one(tmp_path, monkeypatch):
+    """All that changes from step to step lies in tensors, and all state is restored in place."""
+    plain = run_captured(tmp_path, monkeypatch, "plain", {"COMPILE": "nograph"})
+    captured = run_captured(tmp_path, monkeypatch, "captured")
+    assert plain.code == captured.code == 0
+    losses = [[step["train_loss"] for step in run.events("step")] for run in (plain, captured)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6) and len(set(losses[1])) == 6
+    facts = [run.events("warm_up")[0] for run in (plain, captured)]
+    assert [f["graph"] for f in facts] == [None, True]
+    assert [f["self_test"] for f in facts] == [None, "passed"]
+    assert all(f["compile"] is True and f["attention"] == "efficient" for f in facts)  # float32
+    weights = [run.checkpoint["model"] for run in (plain, captured)]
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], atol=1e-6), name
+
+
+def test_a_resumed_run_is_captured_in_the_checkpoints_state(tmp_path, monkeypatch):
+    whole = run_captured(tmp_path, monkeypatch, "whole")
+    run_main(tmp_path, RUN_ID="parted", **{**CAPTURED, "COMPILE": "0", "ITERATIONS": 6},
+             patches={"train_step": kit.before_step(lambda run: run.stop.ask(15, None), 2)})  # fmt: skip
+    parted = run_captured(tmp_path, monkeypatch, "parted", {"RESUME": 1})
+    assert [f["graph"] for f in parted.events("warm_up")] == [None, True]
+    weights = [run.checkpoint["model"] for run in (whole, parted)]
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], atol=1e-6), name
+
+
+class Idle(Recording):
+    """Replays nothing: the weights stay, the loss is the capture's."""
+
+    def replay(self):
+        pass
+
+
+class Deaf(Recording):
+    """Reads the tokens of the capture, whatever is copied where it reads."""
+
+    def replay(self):
+        self.batch = getattr(self, "batch", None)
+        first = next(args[0] for operator, args, _, _ in self.calls if "split" in str(operator))
+        if self.batch is None:
+            self.batch = first.clone()
+        first.copy_(self.batch)
+        super().replay()
+
+
+class Stuck(Recording):
+    """Has the rate of the capture."""
+
+    def replay(self):
+        for operator, args, _, _ in self.calls:
+            if str(operator) == "aten.mul.out" and args[0].ndim == 0:
+                args[0].fill_(1.0)
+        super().replay()
+
+
+class Forgetful(Recording):
+    """Leaves out the last update of matrices."""
+
+    def replay(self):
+        last = max(i for i, (operator, *_) in enumerate(self.calls) if "_foreach_sub_" in str(operator))
+        self.calls = [call for i, call in enumerate(self.calls) if i != last]
+        super().replay()
+
+
+class Wild(Recording):
+    """Its loss and its gradients are not numbers."""
+
+    def replay(self):
+        super().replay()
+        for operator, args, _, _ in self.calls:
+            if str(operator) == "aten.add_.Tensor" and args[0].ndim == 0:
+                args[0].fill_(float("nan"))
+
+
+WRONG = {
+    Idle: "the graph's loss is another",
+    Deaf: "the graph reads no tokens",
+    Stuck: "the graph moves weights at rate 0",
+    Forgetful: "the graph moves otherwise",
+    Wild: "the graph's loss is another",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_graph_is_named_and_left(wrong, tmp_path, monkeypatch):
+    plain = run_captured(tmp_path, monkeypatch, "plain", {"COMPILE": "nograph"})
+    result = run_captured(tmp_path, monkeypatch, "wrong", graph=wrong)
+    assert result.code == 0 and result.artifact.read_bytes() == plain.artifact.read_bytes()
+    (line,) = (line for line in result.out.splitlines() if line.startswith("CUDA graph failed"))
+    assert WRONG[wrong] in line and line.endswith("slower; COMPILE=1 tells why")
+    (fact,) = result.events("warm_up")
+    assert fact["graph"] is False and fact["compile"] is True and WRONG[wrong] in fact["self_test"]
+    told = run_captured(tmp_path, monkeypatch, "told", {"COMPILE": "1"}, graph=wrong)
+    assert told.code == 1
+    kit.assert_one_line(told.err, WRONG[wrong])
+
+
+@pytest.mark.parametrize("at", ["entry", "inside", "exit"])
+def test_a_capture_that_fails_leaves_no_trace(at, tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def context(graph, stream):
+        if at == "entry":
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+        with graph:
+            yield
+        if at == "exit":
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    class Syncing(Recording):
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            if at == "inside" and "stack" in str(operator):
+                raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+            return super().__torch_dispatch__(operator, types, args, kwargs)
+
+    plain = run_captured(tmp_path, monkeypatch, "plain", {"COMPILE": "nograph"})
+    result = run_captured(tmp_path, monkeypatch, "failed", graph=Syncing, context=context)
+    assert result.code == 0 and result.artifact.read_bytes() == plain.artifact.read_bytes()
+    (fact,) = result.events("warm_up")
+    assert fact["graph"] is False and fact["self_test"].startswith("CUDA graph failed (RuntimeError(")
+    with pytest.raises(RuntimeError, match="CUDA error: operation"):
+        run_captured(tmp_path, monkeypatch, "told", {"COMPILE": "1"}, graph=Syncing, context=context)
+
+
+def test_a_graph_without_memory_is_the_supervisors_to_mend(tmp_path, monkeypatch):
+    def context(graph, stream):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    assert run_captured(tmp_path, monkeypatch, "run", context=context).code == 3
+
+
+def test_what_cannot_be_compiled_trains_uncompiled(tmp_path, monkeypatch):
+    def no_compiler(function, **_):
+        def compiled(*args):
+            raise RuntimeError("Failed to find C compiler")
+
+        return compiled
+
+    plain = run_main(tmp_path, RUN_ID="plain")
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    result = run_main(tmp_path, RUN_ID="auto", COMPILE="auto")
+    assert result.artifact.read_bytes() == plain.artifact.read_bytes()
+    (fact,) = result.events("warm_up")
+    assert (fact["compile"], fact["graph"], fact["attention"]) == (False, None, None)
+    assert "Failed to find C compiler" in fact["self_test"]
+    with pytest.raises(RuntimeError, match="Failed to find C compiler"):
+        run_main(tmp_path, RUN_ID="told", COMPILE="1")
+
+
+def test_scoring_begins_when_training_holds_no_memory(tmp_path, monkeypatch):
+    """A graph's pool is gigabytes, and scoring wants two."""
+    kept, emptied = [], []
+    real = T.score_artifact
+
+    def train_step(run, *args):
+        kept[:] = [weakref.ref(run), weakref.ref(run.model), weakref.ref(run.opt)]
+        return step(run, *args)
+
+    def score_artifact(*args):
+        emptied.append([thing() for thing in kept])
+        return real(*args)
+
+    step = T.train_step
+    monkeypatch.setattr(T, "train_step", train_step)
+    monkeypatch.setattr(T, "score_artifact", score_artifact)
+    result = run_captured(tmp_path, monkeypatch, "run")
+    assert result.events("warm_up")[0]["graph"] and emptied == [[None, None, None]]
+
+
+# ---- Ranks ----
+
+RANKS = """
+import os, sys, torch
+import train_gpt as T
+
+def compile(function, **_):
+    def compiled(*args):
+        if os.environ["RANK"] == "1":
+            raise RuntimeError("no compiler")
+        return function(*args)
+    return compiled
+
+T.pick_dtype = lambda device: torch.float32
+torch.compile = compile
+sys.exit(T.main())
+"""
+
+
+@pytest.mark.slow
+def test_ranks_compile_together_or_not_at_all(tmp_path):
+    """Were rank 0 alone to go on compiled, both would wait for each other."""
+    kit.make_data(tmp_path / "data")
+    (tmp_path / "ranks.py").write_text(RANKS)
+    env = kit.run_settings(tmp_path, dict(COMPILE="auto", ITERATIONS=2))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = kit.start([*launch, tmp_path / "ranks.py"], env)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "runs" / "run" / "metrics.jsonl").read_text().splitlines()
+    (fact,) = (m for m in map(json.loads, lines) if m["event"] == "warm_up")
+    assert fact["compile"] is False and "compile failed (elsewhere)" in fact["self_test"]
