@@ -959,19 +959,18 @@ def pick_device(name):
 
 def pick_dtype(device):
     """bfloat16 where the device has instructions for it."""
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(False)
-    else:
-        fast = getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16")
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(False)
+    with suppress(AttributeError):  # older
+        fast = fast or device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16")
     return torch.bfloat16 if fast else torch.float32
 
 
 def own_sources():
-    """Name -> bytes of this script and the modules beside it that it imports: all count."""
-    finder = ModuleFinder([str(SCRIPT.parent)], excludes=os.listdir(SCRIPT.parent))  # no folders
+    """Name -> bytes of this script and the modules beside it that it imports."""
+    finder = ModuleFinder([str(SCRIPT.parent)], excludes=os.listdir(SCRIPT.parent))
     finder.run_script(str(SCRIPT))
-    paths = [Path(module.__file__) for module in finder.modules.values() if module.__file__]
-    return {path.name: path.read_bytes() for path in paths}
+    paths = [SCRIPT, *(SCRIPT.with_name(f"{name}.py") for name in finder.modules)]
+    return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 
 def pack_script(source):
@@ -1118,10 +1117,10 @@ def try_graph(run, tokens):
         total = update(batch)
     same, replayed = step(replay, tokens)
     need(abs(same - loss) <= 0.01 * loss, "the graph's loss is another")
-    pairs = [(a, b) for a, b in zip(replayed, moves) if b.ndim == 2]  # cosines over 0.98
+    pairs = [(a, b) for a, b in zip(replayed, moves) if b.ndim == 2]  # cosines over .98
     need(all((a - b).norm() <= 0.2 * b.norm() for a, b in pairs), "the graph moves otherwise")
     other, still = step(replay, (tokens + 1) % run.k.vocab_size, 0.0)
-    need(not any(move.any() for move in still), "the graph moves weights at rate 0")
+    need(not any(move.any() for move in still), "the graph moves at rate 0")
     need(other != same, "the graph reads no tokens")
     run.update = replay
 
@@ -1145,7 +1144,7 @@ def warm_up(run):
     run.opt.reset()
     if run.checkpoint:
         restore(run)
-    kernel = "flash" if run.model.dtype == torch.bfloat16 else "efficient"  # PyTorch's
+    kernel = "flash" if run.model.dtype == torch.bfloat16 else "efficient"
     facts = dict(attention=kernel if run.cuda else None, self_test=run.fault or graph and "passed")
     run.log.fact("warm_up", warmup_steps=count, compile=compiled, graph=graph, **facts)
 

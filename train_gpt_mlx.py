@@ -971,11 +971,11 @@ def pick_dtype():
 
 
 def own_sources():
-    """Name -> bytes of this script and the modules beside it that it imports: all count."""
-    finder = ModuleFinder([str(SCRIPT.parent)], excludes=os.listdir(SCRIPT.parent))  # no folders
+    """Name -> bytes of this script and the modules beside it that it imports."""
+    finder = ModuleFinder([str(SCRIPT.parent)], excludes=os.listdir(SCRIPT.parent))
     finder.run_script(str(SCRIPT))
-    paths = [Path(module.__file__) for module in finder.modules.values() if module.__file__]
-    return {path.name: path.read_bytes() for path in paths}
+    paths = [SCRIPT, *(SCRIPT.with_name(f"{name}.py") for name in finder.modules)]
+    return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 
 def pack_script(source):

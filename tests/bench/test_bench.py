@@ -200,17 +200,6 @@ def test_all_scores_the_starters_windows_on_cuda():
     assert {part for job in jobs for part in job.parts} == set(bench.PARTS)
 
 
-def test_parts_use_the_attention_kernel_of_a_step(config, tmp_path):
-    trainer = measure.load_trainer(kit.REPO / "train_gpt.py")
-    given = {name: str(value) for name, value in TINY.items()}
-    lab = measure.Lab(trainer, given | measure.usable_data(given, trainer, tmp_path), tmp_path, 0.0)
-    loss, used = lab.run.model.loss, []
-    lab.run.attention = torch.nn.attention.SDPBackend.MATH
-    lab.run.model.loss = lambda *args: used.append(torch.backends.cuda.flash_sdp_enabled()) or loss(*args)
-    measure.parts(lab)
-    assert used and not any(used) and torch.backends.cuda.flash_sdp_enabled()
-
-
 # ---- Startup ----
 
 

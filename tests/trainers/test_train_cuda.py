@@ -307,7 +307,7 @@ class Wild(Recording):
 WRONG = {
     Idle: "the graph's loss is another",
     Deaf: "the graph reads no tokens",
-    Stuck: "the graph moves weights at rate 0",
+    Stuck: "the graph moves at rate 0",
     Forgetful: "the graph moves otherwise",
     Wild: "the graph's loss is another",
 }

@@ -229,9 +229,9 @@ class Lab:
 
     @property
     def notes(self) -> list[str]:
-        """Log lines that say what the trainer fell back to, and the times of its attention kernels."""
-        said = self.console.getvalue().splitlines()
-        return [line for line in said if "failed" in line or line.startswith("attention:")]
+        """Log lines that say what the trainer fell back to, how its graph's test ended, and its attention kernel."""
+        said, told = self.console.getvalue().splitlines(), ("attention:", "graph:", "self_test:")
+        return [line for line in said if "failed" in line or line.startswith(told)]
 
     def samples(self, call, seconds: float | None = None) -> list[float]:
         with contextlib.redirect_stdout(self.console):
@@ -281,8 +281,7 @@ def parts(lab: Lab) -> dict[str, float]:
     run, batch = lab.run, lab.batch(0)
 
     def loss(part):
-        with torch.nn.attention.sdpa_kernel(run.attention):  # as in a step
-            return run.model.loss(part, *([run.rope] if hasattr(run, "rope") else []))  # older trainers'
+        return run.model.loss(part, *([run.rope] if hasattr(run, "rope") else []))  # older trainers'
 
     def forward():
         for part in batch.split(run.micro):

@@ -79,6 +79,7 @@ MODULES = {
         FILTER_LZMA1 FILTER_LZMA2 FILTER_DELTA PRESET_EXTREME PRESET_DEFAULT CHECK_NONE LZMAError
         MODE_NORMAL MODE_FAST MF_BT4""",
     "math": "*",
+    "modulefinder": "ModuleFinder",
     "operator": """itemgetter add sub mul truediv floordiv mod neg pos and_ or_ xor not_ lt le eq ne ge gt
         matmul pow lshift rshift""",
     "os": """environ getenv makedirs mkdir cpu_count uname path write fsync replace rename remove unlink
@@ -213,7 +214,7 @@ MODULES = {
     "torch.backends.mkldnn": "enabled is_available",
     "torch.backends.mps": "is_available is_built",
     "torch.compiler": "disable cudagraph_mark_step_begin reset is_compiling set_stance",
-    "torch.cpu": "amp",
+    "torch.cpu": "amp get_capabilities",
     "torch.cpu.amp": "autocast",
     "torch.cuda": """amp CUDAGraph Device Event ExternalStream OutOfMemoryError Stream StreamContext
         current_device current_stream default_stream device device_count empty_cache
