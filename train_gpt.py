@@ -960,7 +960,7 @@ def pick_device(name):
 def pick_dtype(device):
     """bfloat16 where the device has instructions for it."""
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported(False)
-    with suppress(AttributeError):  # older
+    with suppress(AttributeError):
         fast = fast or device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16")
     return torch.bfloat16 if fast else torch.float32
 
