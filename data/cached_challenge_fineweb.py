@@ -18,8 +18,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
+import operator
 import os
 import re
 import shutil
@@ -33,6 +35,7 @@ ROOT = Path(__file__).resolve().parent
 MANIFEST, CHECKSUMS, STAGING = "manifest.json", "checksums.json", ".incoming"
 HEADER_BYTES, SHARD_MAGIC, SHARD_VERSION = 256 * 4, 20240520, 1
 
+MOST_SHARDS = 100_000  # of a split; what a manifest says is not believed beyond
 TRIES = 5
 BACKOFF_SECONDS = 1.0  # doubles with each try
 LONGEST_WAIT_SECONDS = 300.0  # a hub that asks for more is reported, not waited for
@@ -44,6 +47,15 @@ PROXIES = [name for stem in ("HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY") for name 
 
 class Fail(Exception):
     """An error that a user can act on: printed as one line, exit code 1."""
+
+
+def say(text: str, stream=None) -> None:
+    """Prints a line, to stderr by default; a terminal or pipe that went away ends no download."""
+    stream = stream or sys.stderr
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 # ---- Files and their hashes
@@ -141,7 +153,7 @@ def explain(error: BaseException) -> tuple[str, float | None]:
             advice = "fetch on another disk and make data/datasets a link to it, or copy the files"
             return f"no file locks there ({cause.strerror}); {advice}", None
         if isinstance(cause, OSError) and (cause.filename or cause.errno in DISK):
-            return str(cause) if cause.filename else os.strerror(cause.errno), None
+            return f"{cause.filename}: {cause.strerror}" if cause.filename else os.strerror(cause.errno), None
     root = causes[-1]
     text = (str(root).strip() or type(root).__name__).splitlines()[0][:200]
     if "os error 28" in text:  # ENOSPC in the words of the Xet library, which is Rust
@@ -192,7 +204,7 @@ def retrying(what: str, call):
                 hint = "check the network, or set HF_ENDPOINT to a mirror; repeat to go on"
                 raise Fail(f"{what}: {problem} ({TRIES} tries){proxy_hint()}: {hint}") from error
             wait = max(wait, BACKOFF_SECONDS * 2 ** (attempt - 1))
-            print(f"{what}: {problem}; again in {wait:.0f} s", file=sys.stderr)
+            say(f"{what}: {problem}; again in {wait:.0f} s")
             time.sleep(wait)
     raise AssertionError("unreachable")
 
@@ -204,7 +216,7 @@ class Hub:
     """The one place that talks to the network. Nothing is imported or locked until it must be."""
 
     def __init__(self) -> None:
-        self.repo = os.environ.get("MATCHED_FINEWEB_REPO_ID", "willdepueoai/parameter-golf")
+        self.repo = os.environ.get("MATCHED_FINEWEB_REPO_ID") or "willdepueoai/parameter-golf"
         self.prefix = os.environ.get("MATCHED_FINEWEB_REMOTE_ROOT_PREFIX", "datasets").strip("/")
         self.source = f"{self.repo}/{self.prefix}"
         self.where = dict(repo_type="dataset", revision="", token=False)  # no revision: not connected
@@ -228,8 +240,7 @@ class Hub:
             return
         os.environ.setdefault("HF_XET_CHUNK_CACHE_SIZE_BYTES", "0")  # no second copy in a cache
         try:
-            import filelock
-            from huggingface_hub import HfApi, constants, get_token, hf_hub_download
+            from huggingface_hub import HfApi, constants, hf_hub_download
             from huggingface_hub.utils import logging
         except ImportError as error:
             install = f"{sys.executable} -m pip install huggingface_hub"
@@ -249,41 +260,33 @@ class Hub:
             )
         logging.set_verbosity_error()  # its warnings are about retries, which are told here
         self.api, self.download = HfApi(), hf_hub_download
-        self.lock(filelock)
+        self.lock()
         ask = partial(self.api.repo_info, self.repo, repo_type="dataset", timeout=30)
         what = f"{self.repo} at {constants.ENDPOINT}"
-        self.where["revision"] = retrying(what, partial(self.with_token_or_without, ask, get_token())).sha
+        self.where["revision"] = retrying(what, partial(self.public_first, ask)).sha
 
-    def with_token_or_without(self, ask, token: str | None):
-        """ask(token=...), and without one where it is refused: the export is public."""
-        problem = (
-            ""
-            if not token or token.isascii() and token.isprintable()
-            else "holds characters that no token has"
-        )
-        if token and not problem:
-            try:
-                answer = ask(token=token)
-                self.where["token"] = token
-                return answer
-            except Exception as error:
-                if "HF_TOKEN" not in explain(error)[0]:
-                    raise
-                problem = "is refused (expired?)"
-        if problem:
-            told = "goes on without; unset or renew it"
-            print(f"the token in HF_TOKEN (or of `hf auth login`) {problem}: {told}", file=sys.stderr)
-        return ask(token=False)
+    def public_first(self, ask):
+        """ask(token=...): without one, as the export is public; with one where that is refused."""
+        from huggingface_hub import get_token
 
-    def lock(self, filelock) -> None:
+        try:
+            return ask(token=False)
+        except Exception as error:
+            if "HF_TOKEN" not in explain(error)[0] or not get_token():
+                raise
+        answer = ask(token=True)
+        self.where["token"] = True
+        return answer
+
+    def lock(self) -> None:
         """One download into a folder at a time; removes partial files that no client will resume."""
         try:
-            self.stack.enter_context(filelock.FileLock(staging(ROOT / MANIFEST) / "lock", 0))
-        except filelock.Timeout as error:
+            file = self.stack.enter_context((staging(ROOT / MANIFEST) / "lock").open("wb"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             raise Fail(f"another download into {ROOT} is running: wait for it") from error
-        except (OSError, NotImplementedError) as error:  # filelock says ENOSYS by the latter
-            known = error if isinstance(error, OSError) else OSError(errno.ENOSYS, "not implemented")
-            raise Fail(f"{ROOT}: {explain(known)[0]}") from error
+        except OSError as error:
+            raise Fail(f"{ROOT}: {explain(error)[0]}") from error
         for path in (path for folder in staging_folders() for path in folder.rglob("*.incomplete")):
             if re.search(r"\.[0-9a-f]{8}\.incomplete$", path.name):  # named for a process that is gone
                 path.unlink(missing_ok=True)
@@ -384,12 +387,15 @@ def wanted_files(manifest: dict, args: argparse.Namespace, source: str) -> tuple
             have = ", ".join(name.removeprefix("fineweb10B_") for name in sorted(entries))
             raise Fail(f"{source} has no variant {args.variant}; its manifest lists: {have}")
         stats, key = entries[dataset]["stats"], entries[dataset]["tokenizer_name"]
-        files_train, files_val = int(stats["files_train"]), int(stats["files_val"])
+        files_train, files_val = (operator.index(stats[f"files_{split}"]) for split in ("train", "val"))
         tokenizer = next(entry for entry in manifest["tokenizers"] if entry["name"] == key)
         required = [tokenizer[key] for key in ("model_path", "path") if tokenizer.get(key)]
         optional = [tokenizer["vocab_path"]] if tokenizer.get("vocab_path") else []
-        docs = manifest.get("docs_jsonl", "docs_selected.jsonl")
+        docs = manifest.get("docs_jsonl") or "docs_selected.jsonl"
         required[0]  # a tokenizer has one file at least
+        stem = docs.removesuffix(".jsonl")
+        if not 0 < files_val <= MOST_SHARDS:
+            raise ValueError(f"files_val is {files_val}")
     except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise Fail(f"{ROOT / MANIFEST}: the entry of {dataset} is not whole ({error!r})") from error
     if args.train_shards > files_train:
@@ -401,7 +407,7 @@ def wanted_files(manifest: dict, args: argparse.Namespace, source: str) -> tuple
     for split, count in (("val", files_val), ("train", args.train_shards)):
         required += [f"datasets/{dataset}/fineweb_{split}_{i:06d}.bin" for i in range(count)]
     if args.with_docs:
-        required += [docs, f"{docs.removesuffix('.jsonl')}.source_manifest.json"]
+        required += [docs, f"{stem}.source_manifest.json"]
     return required, optional
 
 
@@ -427,16 +433,16 @@ def fetch_variant(args: argparse.Namespace, hub: Hub) -> None:
                 continue
             bad[name] = entry
             if problem != "missing":
-                print(f"{name}: {problem}: fetched anew", file=sys.stderr)
+                say(f"{name}: {problem}: fetched anew")
     require_space(bad)
     small_first = sorted(bad, key=lambda name: bad[name]["bytes"])
     for number, name in enumerate(small_first, len(want) - len(bad) + 1):
-        print(f"{number}/{len(want)} {name}, {megabytes(bad[name]['bytes'])}", file=sys.stderr, flush=True)
+        say(f"{number}/{len(want)} {name}, {megabytes(bad[name]['bytes'])}")
         note(record, name, hub.fetch(name, bad[name]))
     size = sum(entry["bytes"] for entry in want.values())
-    print(f"{len(want)} files, {megabytes(size)}: {len(bad)} fetched, {len(want) - len(bad)} here")
-    print(f"DATA_PATH={ROOT / 'datasets' / ('fineweb10B_' + args.variant)}")
-    print(f"TOKENIZER_PATH={ROOT / required[0]}")
+    say(f"{len(want)} files, {megabytes(size)}: {len(bad)} fetched, {len(want) - len(bad)} here", sys.stdout)
+    say(f"DATA_PATH={ROOT / 'datasets' / ('fineweb10B_' + args.variant)}", sys.stdout)
+    say(f"TOKENIZER_PATH={ROOT / required[0]}", sys.stdout)
 
 
 def verify() -> None:
@@ -452,7 +458,7 @@ def verify() -> None:
             problem, unrecorded = shard_problem(path, path.stat().st_size), unrecorded + 1
         if problem:
             problems[name] = problem
-            print(f"BAD {name}: {problem}")
+            say(f"BAD {name}: {problem}", sys.stdout)
     if not names:
         raise Fail(f"nothing to verify: {ROOT} holds no fetched file")
     if problems:
@@ -460,7 +466,7 @@ def verify() -> None:
             f"{len(problems)} of {len(names)} files are bad: {some([*problems])}; fetch again to replace"
         )
     aside = f" ({unrecorded} shards without a recorded hash: header and length)" * bool(unrecorded)
-    print(f"{len(names)} files are right{aside}")
+    say(f"{len(names)} files are right{aside}", sys.stdout)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -489,6 +495,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    for name in ("stdout", "stderr"):  # the client writes to what a caller may have closed
+        setattr(sys, name, getattr(sys, name) or open(os.devnull, "w", encoding="utf-8"))
     args = parse(argv)
     try:
         if args.verify:
@@ -498,10 +506,10 @@ def main(argv: list[str] | None = None) -> int:
                 fetch_variant(args, hub)
     except (Fail, OSError) as error:
         text = explain(error)[0] if isinstance(error, OSError) else error
-        print(f"{Path(__file__).name}: error: {text}", file=sys.stderr)
+        say(f"{Path(__file__).name}: error: {text}")
         return 1
     except KeyboardInterrupt:
-        print(f"{Path(__file__).name}: stopped; repeat the call to go on", file=sys.stderr)
+        say(f"{Path(__file__).name}: stopped; repeat the call to go on")
         return 130
     return 0
 

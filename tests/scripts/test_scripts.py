@@ -203,6 +203,13 @@ def test_quickstart_stops_where_the_run_fails(quick_repo):
     assert not list(quick_repo.glob("runs/*-submission"))
 
 
+def test_what_the_check_of_a_quickstart_finds_hides_no_result(quick_repo):
+    env = {"ARTIFACT_CAP_BYTES": "99999", "FAKE_ARTIFACT_BYTES": "40000"}  # over the track's cap
+    done = run_script("quickstart.sh", env=env, repo=quick_repo)
+    assert done.returncode == 1 and "\nFAIL cap" in done.stdout
+    assert "\nDone: " in done.stdout and "\nnext " in done.stdout
+
+
 def test_test_sh_runs_every_check(quick_repo):
     venv, calls = quick_repo / ".venv" / "bin", quick_repo / "calls"
     wrapper(venv / "python", 'case "$1" in -m) echo "$*" >>calls;; *) exec "$REAL" "$@";; esac')

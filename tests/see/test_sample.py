@@ -52,6 +52,8 @@ def test_the_command_writes_the_prompt_and_as_many_tokens_as_asked_for(any_run):
     assert re.match(r"The file ?\S", first.stdout) and len(first.stdout) > 20
     assert re.search(r"30 tokens, \d+ a second", first.stderr)
     assert run_golf(*words).stdout == first.stdout
+    odd = run_golf("sample", any_run, "--prompt", "\udcff")  # bytes of a terminal that is not UTF-8
+    assert odd.returncode == 2 and "--prompt" in odd.stderr and "Traceback" not in odd.stderr
 
 
 def test_an_artifact_alone_needs_its_tokenizer_and_then_no_script(any_run, tmp_path):

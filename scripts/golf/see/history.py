@@ -184,9 +184,9 @@ def is_running(folder: Path, written: float) -> bool:
 
 
 def all_runs(folder: Path) -> list[Path]:
-    """The folders in runs/ that hold a run, or one that is only starting."""
+    """The folders in runs/ that hold a run, or one that is only starting; of a run's own folder that one."""
     try:
-        places = [path for path in folder.iterdir() if path.is_dir()]
+        places = [folder, *(path for path in folder.iterdir() if path.is_dir())]
     except OSError as error:
         raise GolfError(f"{shown(folder)}: no runs there ({error.strerror})", 2) from None
     return sorted(p for p in places if (p / "metrics.jsonl").is_file())

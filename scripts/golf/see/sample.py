@@ -28,7 +28,7 @@ WINDOW = 512  # tokens that are decoded again to find what a new one adds
 
 def add_arguments(parser) -> None:
     parser.add_argument("place", type=path_argument, metavar="RUN|ENTRY|ARTIFACT", help="whose model")
-    parser.add_argument("--prompt", default="", metavar="TEXT", help="what the text begins with")
+    parser.add_argument("--prompt", type=utf8, default="", metavar="TEXT", help="what the text begins with")
     parser.add_argument("--tokens", type=at_least(1), default=200, metavar="N", help="how many; default 200")
     parser.add_argument(
         "--temperature", type=temperature, default=0.8, metavar="T",
@@ -51,6 +51,12 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--no-sandbox", action="store_true", help="run its script as yourself; only code you have read"
     )
+
+
+def utf8(text: str) -> str:
+    """A terminal of another encoding may send bytes that are no UTF-8."""
+    text.encode()
+    return text
 
 
 def at_least(low: int):
