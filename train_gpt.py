@@ -223,11 +223,11 @@ torch.backends.cuda.enable_cudnn_sdp(False)  # pytorch issue 140930
 
 
 def rope_tables(k, dtype):
-    """Cosines and sines [length, head_dim / 2] (RoPE: https://arxiv.org/abs/2104.09864)."""
+    """Cosines and sines [2, length, 1, head_dim / 2] (RoPE: https://arxiv.org/abs/2104.09864)."""
     dim, length = k.model_dim // k.num_heads, max(k.train_seq_len, k.eval_seq_len)
     rates = k.rope_base ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
     angles = torch.arange(length)[:, None] * rates
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    return torch.stack((angles.cos(), angles.sin())).to(dtype)[:, :, None]
 
 
 def rotate(x, cos, sin):
@@ -274,30 +274,28 @@ class Attention(nn.Module):
     def __init__(self, k):
         super().__init__()
         dim, kv_dim = k.model_dim, k.model_dim * k.num_kv_heads // k.num_heads
-        self.heads = k.num_heads
+        self.heads = k.num_heads, k.num_kv_heads
         self.span = k.train_seq_len  # to reach further than trained scores worse
         self.c_q = Linear(dim, dim, bias=False)
         self.proj = Linear(dim, dim, bias=False)
         self.c_k = Linear(dim, kv_dim, bias=False)
         self.c_v = Linear(dim, kv_dim, bias=False)
-        self.q_gain = nn.Parameter(torch.full((self.heads,), k.qk_gain_init))
+        self.q_gain = nn.Parameter(torch.full((k.num_heads,), k.qk_gain_init))
 
     def forward(self, x, rope, past=None):
         """past: keys and values of the inputs before x, or []; those of x are added."""
-        batch, length, dim = x.shape
+        heads, kv_heads = self.heads
         first = past[0].size(2) if past else 0
-        cos, sin = (table[first : first + length] for table in rope)
-        shape = batch, length, -1, dim // self.heads
-        q = self.c_q(x).view(shape).transpose(1, 2)  # [batch, heads, length, head_dim]
-        k = self.c_k(x).view(shape).transpose(1, 2)  # [batch, kv_heads, length, head_dim]
-        v = self.c_v(x).view(shape).transpose(1, 2)
-        q = rotate(rms_norm(q), cos, sin) * self.q_gain.to(x.dtype)[:, None, None]
-        k = rotate(rms_norm(k), cos, sin)
+        weight = torch.cat((self.c_q.weight, self.c_k.weight, self.c_v.weight)).to(x.dtype)
+        qkv = F.linear(x, weight).unflatten(2, (heads + 2 * kv_heads, -1))  # [batch, length, heads, head_dim]
+        qk, v = qkv.split((heads + kv_heads, kv_heads), dim=2)
+        q, k = rotate(rms_norm(qk), *rope[:, first : first + x.size(1)]).split((heads, kv_heads), dim=2)
+        q, k, v = (t.transpose(1, 2) for t in (q * self.q_gain.to(x.dtype)[:, None], k, v))
         if past is not None:
             past[:] = k, v = [torch.cat(pair, dim=2) for pair in zip(past, (k, v))] if past else (k, v)
-        shared = q.size(1) // k.size(1)
-        y = attend(q, k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1), self.span)
-        return self.proj(y.transpose(1, 2).reshape(x.shape))
+        if heads > kv_heads:
+            k, v = (t.repeat_interleave(heads // kv_heads, dim=1) for t in (k, v))
+        return self.proj(attend(q, k, v, self.span).transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
@@ -343,8 +341,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(k) for _ in range(k.num_layers))
         self.skip_weights = nn.Parameter(torch.ones(self.encoder_layers, k.model_dim))
         self.lm_head = None if k.tie_embeddings else Linear(k.model_dim, k.vocab_size, bias=False)
-        for name, table in zip(("cos", "sin"), rope_tables(k, dtype)):
-            self.register_buffer(name, table, persistent=False)
+        self.register_buffer("rope", rope_tables(k, dtype), persistent=False)
         for name, p in self.named_parameters():
             if name.endswith(("proj.weight", "head.weight")):
                 nn.init.zeros_(p)
@@ -356,12 +353,11 @@ class GPT(nn.Module):
     def features(self, tokens, block_forward=Block.forward, past=None):
         """int64 [batch, length] -> [batch, length, dim], before the last norm; past: see Attention."""
         x = rms_norm(self.tok_emb(tokens).to(self.dtype))
-        x0 = x.clone()  # were it x, block 0 would compile apart
-        skips, rope = [], (self.cos, self.sin)
+        x0, skips = x.clone(), []  # as x, it would compile apart
         for i, block in enumerate(self.blocks):
             if i >= self.encoder_layers and skips:
                 x = x + self.skip_weights[i - self.encoder_layers].to(x.dtype) * skips.pop()
-            x = block_forward(block, x, x0, rope, past and past[i])
+            x = block_forward(block, x, x0, self.rope, past and past[i])
             if i < self.encoder_layers:
                 skips.append(x)
         return x
@@ -396,7 +392,7 @@ def newton_schulz(x, steps):
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
-        x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
 
 

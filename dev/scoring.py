@@ -13,8 +13,8 @@ import train_gpt as T
 stream = T.read_stream(T.read_knobs(os.environ))
 model = T.load_scorer(sys.argv[1]).model
 length = model.k.train_seq_len
-for name, table in zip(("cos", "sin"), T.rope_tables(replace(model.k, eval_seq_len=2048), model.dtype)):
-    setattr(model, name, table.to(model.skip_weights.device))  # for windows longer than its own
+rope = T.rope_tables(replace(model.k, eval_seq_len=2048), model.dtype)  # for windows longer than its own
+model.rope = rope.to(model.skip_weights.device)
 for seq_len, stride in ((length, length), (length, 64), (1024, 64), (1024, 256), (1024, 512), (2048, 512)):
     scorer = T.Scorer(model, seq_len, stride)
     scorer.log_probs(stream.tokens[: 4 * seq_len])  # a first pass is slower

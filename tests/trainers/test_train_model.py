@@ -124,6 +124,79 @@ def test_attention_as_products_bears_queries_of_any_gain():
         assert mine.isfinite().all() and (mine - expected).abs().mean() < 0.05
 
 
+def norm(x):
+    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+
+def turn(x, k):
+    """RoPE by complex numbers: [batch, length, heads, head_dim]."""
+    half = x.size(-1) // 2
+    rates = k.rope_base ** (-torch.arange(half, dtype=torch.float64) / half)
+    turns = torch.polar(torch.ones(()).double(), -torch.arange(x.size(1))[:, None] * rates)[:, None]
+    turned = torch.complex(x[..., :half].double(), x[..., half:].double()) * turns
+    return torch.cat((turned.real, turned.imag), dim=-1).to(x.dtype)
+
+
+class Plain(T.GPT):
+    """The model as one would write it down, one line of mathematics after the other."""
+
+    def loss(self, tokens):
+        k, w = self.k, dict(self.named_parameters())
+        x = x0 = norm(w["tok_emb.weight"][tokens[:, :-1]])
+        skips = []
+        for i in range(k.num_layers):
+            layer = {name: w[f"blocks.{i}.{name}"] for name, _ in self.blocks[i].named_parameters()}
+            if i >= k.num_layers // 2 and skips:
+                x = x + w["skip_weights"][i - k.num_layers // 2] * skips.pop()
+            x = layer["resid_mix"][0] * x + layer["resid_mix"][1] * x0
+            x = x + layer["attn_scale"] * self.attention(layer, norm(x))
+            hidden = (norm(x) @ layer["mlp.fc.weight"].T).relu().square()
+            x = x + layer["mlp_scale"] * (hidden @ layer["mlp.proj.weight"].T)
+            if i < k.num_layers // 2:
+                skips.append(x)
+        logits = k.logit_softcap * (norm(x) @ w["tok_emb.weight"].T / k.logit_softcap).tanh()
+        return -logits.log_softmax(-1).gather(2, tokens[:, 1:, None]).mean()
+
+    def attention(self, layer, x):
+        k, shared = self.k, self.k.num_heads // self.k.num_kv_heads
+        parts = (
+            (x @ layer[f"attn.c_{name}.weight"].T).unflatten(2, (-1, k.model_dim // k.num_heads))
+            for name in "qkv"
+        )
+        q, key, value = parts
+        q = turn(norm(q), k) * layer["attn.q_gain"][:, None]
+        key, value = (t.repeat_interleave(shared, dim=2) for t in (turn(norm(key), k), value))
+        scores = torch.einsum("bihd,bjhd->bhij", q, key) / q.size(-1) ** 0.5
+        unseen = torch.ones(x.size(1), x.size(1)).triu(1).bool()
+        weights = scores.masked_fill(unseen, -math.inf).softmax(-1)
+        return torch.einsum("bhij,bjhd->bihd", weights, value).flatten(2) @ layer["attn.proj.weight"].T
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_three_steps_are_those_of_the_plain_model(kv_heads, monkeypatch):
+    """However products are joined, cut and laid out: losses, and each tensor within 1e-5 of its norm."""
+    monkeypatch.setattr(T, "CPU_BLOCK", 8)
+    shape = dict(NUM_LAYERS=4, MODEL_DIM=32, NUM_HEADS=4, NUM_KV_HEADS=kv_heads, TRAIN_SEQ_LEN=20)
+    k, after = knobs(**shape, TRAIN_BATCH_TOKENS=80), []
+    for kind in (T.GPT, Plain):
+        model = kind(k)
+        model.load_state_dict(random_model(k).state_dict())
+        opt, losses = T.Optimizers(model, k), []
+        for step in range(3):
+            tokens = torch.from_numpy(random_tokens(4 * 21, step).astype(np.int64)).view(4, 21)
+            model.zero_grad()
+            loss = model.loss(tokens)
+            loss.backward()
+            opt.schedule(step, 1.0)
+            opt.apply()
+            losses.append(loss.item())
+        after.append((losses, dict(model.named_parameters())))
+    (losses, weights), (plain_losses, plain) = after
+    assert losses == pytest.approx(plain_losses, rel=1e-5)
+    for name, p in plain.items():
+        assert (weights[name] - p).norm() <= 1e-5 * p.norm(), name
+
+
 def test_the_loss_in_chunks_is_the_loss(monkeypatch):
     model = random_model(knobs())
     tokens = torch.from_numpy(random_tokens(2 * 17).astype(np.int64)).view(2, 17)
