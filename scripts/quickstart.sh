@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh clone to a checked submission: installs, trains the starter for a few minutes on the
+# From a fresh clone to a checked submission: installs, trains a small net for a few minutes on the
 # sample text that the clone carries, packs and scores it, and makes a submission folder of it.
 # Call it again at any time: what is there is used again, only the run is new.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh scripts/quickstart.sh`
