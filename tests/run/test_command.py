@@ -152,6 +152,21 @@ def test_out_of_memory_halves_the_micro_batch(tiny_repo):
     assert done.returncode == 3 and "=512, the smallest" in done.stderr
 
 
+def test_out_of_memory_beside_a_failed_graph_starts_again_without(tiny_repo):
+    """PyTorch cannot give back what a failed capture holds; the micro-batch would have fitted."""
+    body = (tiny_repo / "train_gpt.py").read_text()
+    told = """    if os.environ.get("COMPILE") != "nograph":
+        run.fact("warm_up", graph=False)
+        return run.end(3)
+"""
+    body = body.replace("    seconds = run.train()\n", told + "    seconds = run.train()\n")
+    (tiny_repo / "train_gpt.py").write_text(body)
+    done = golf(tiny_repo, RUN_ID="one", COMPILE="auto")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("starting again with COMPILE=nograph") == 1
+    assert runlog.read_run(tiny_repo / "runs/one")["start"]["micro_batch_tokens"] == 4096
+
+
 def test_out_of_memory_in_scoring_trains_nothing_again(tiny_repo):
     """A smaller micro-batch would not help; what was trained is kept and said."""
     done = golf(tiny_repo, RUN_ID="one", FAKE_OOM_SCORING="1")

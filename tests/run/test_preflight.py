@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
 
 import pytest
 from golf.core import trainers
@@ -91,12 +90,69 @@ def test_an_import_that_is_nowhere_is_told_before_training(tmp_path):
             check_source(tmp_path, source, helper="import nothing_such\n", helper2="def\n")
 
 
+# PyTorch itself takes seconds to import
+TORCH = """import sys
+from types import SimpleNamespace as N
+print("x.py:5: UserWarning: CUDA initialization: too old (Triggered internally at a.cpp)", file=sys.stderr)
+cuda = N(device_count=lambda: {count}, get_device_name=lambda i: "T4", get_arch_list=list)
+cuda.get_device_capability = lambda i: (7, 5)
+version = N(cuda="13.0")
+"""
+
+
 def test_cuda_is_asked_for_where_there_is_none(tmp_path):
+    """What PyTorch warns of is kept: else a driver that is too old looks like none."""
     trainer, env = tmp_path / "t.py", {**os.environ, "PYTHONPATH": str(tmp_path)}
     trainer.write_text("import json\n")
     trainers.check_cuda(trainer, env)  # no torch in it: nothing to ask
     trainer.write_text("import torch\n")
-    for answer in (True, False):  # PyTorch itself takes seconds to import
-        (tmp_path / "torch.py").write_text(f"class cuda:\n    is_available = lambda: {answer}\n")
-        with nullcontext() if answer else pytest.raises(GolfError, match="finds no CUDA device"):
-            trainers.check_cuda(trainer, env)
+    (tmp_path / "torch.py").write_text(TORCH.format(count=1))
+    trainers.check_cuda(trainer, env)
+    (tmp_path / "torch.py").write_text(TORCH.format(count=0))
+    with pytest.raises(
+        GolfError, match=r"finds no CUDA device here \(CUDA initialization: too old\); CUDA 13"
+    ):
+        trainers.check_cuda(trainer, env)
+    (tmp_path / "torch.py").write_text("raise ImportError\n")
+    trainers.check_cuda(trainer, env)  # which the trainer tells
+
+
+CARD = ["NVIDIA GeForce RTX 4090", 8, 9]
+KERNELS = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
+OLD_DRIVER = "CUDA initialization: The NVIDIA driver on your system is too old (found version 12040)."
+
+
+@pytest.mark.parametrize(
+    ("found", "said", "processes", "words"),
+    [
+        (dict(cuda=None, cards=[]), "", 1, "a build for CPUs; install requirements-cuda.txt"),
+        (dict(cuda="13.0", cards=[]), OLD_DRIVER, 1, "too old .found version 12040.*driver 580 or newer"),
+        (dict(cuda="13.0", cards=[]), "", 1, "CUDA 13.0 needs driver 580 or newer: see nvidia-smi"),
+        (dict(cuda="14.0", cards=[]), "", 1, "finds no CUDA device here: see nvidia-smi"),
+        (dict(cuda="13.0", cards=[CARD]), "", 2, "NPROC_PER_NODE=2: 1 CUDA devices"),
+        (dict(cuda="13.0", cards=[["GTX 1080", 6, 1]]), "", 1, "GTX 1080 has capability 6.1, .*from 7.5 on"),
+    ],
+)
+def test_what_cannot_train_on_cuda_is_one_line_with_a_remedy(found, said, processes, words):
+    with pytest.raises(GolfError, match=words) as refused:
+        trainers.refuse_cuda({"kernels": KERNELS, **found}, said, processes)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_can_train_on_cuda_is_let_through():
+    for cards in ([CARD], [["Tesla T4", 7, 5]], [["RTX 5090", 12, 0], CARD]):
+        trainers.refuse_cuda(dict(cuda="13.0", cards=cards, kernels=KERNELS), "", len(cards))
+    trainers.refuse_cuda(dict(cuda="13.0", cards=[CARD], kernels=[]), "", 1)  # it does not say
+
+
+def test_a_missing_compiler_is_told_before_the_slow_run(tmp_path, monkeypatch):
+    have = {"CC": "python3"}
+    monkeypatch.setattr(preflight.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    assert "no Python.h: install gcc and python3-dev" in preflight.check_compiler(have, "auto")
+    (tmp_path / "Python.h").touch()
+    assert preflight.check_compiler(have, "auto") is None
+    lacks = {"CC": "no-such-compiler"}
+    assert "no C compiler (no-such-compiler)" in preflight.check_compiler(lacks, "auto")
+    assert preflight.check_compiler(lacks, "0") is None
+    with pytest.raises(GolfError, match="COMPILE=1: no C compiler"):
+        preflight.check_compiler(lacks, "1")

@@ -229,7 +229,7 @@ class Lab:
 
     @property
     def notes(self) -> list[str]:
-        """Log lines that say what the trainer fell back to, how its graph's test ended, and its attention kernel."""
+        """Log lines that say what the trainer fell back to, how its graph did, and its attention kernel."""
         said, told = self.console.getvalue().splitlines(), ("attention:", "graph:", "self_test:")
         return [line for line in said if "failed" in line or line.startswith(told)]
 

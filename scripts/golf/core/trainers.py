@@ -9,6 +9,7 @@ import ast
 import contextlib
 import importlib.machinery
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -175,18 +176,63 @@ def fetch_command(data: Path, shards: int = 2) -> list[str]:
     return ["data/cached_challenge_fineweb.py", "--variant", variant, "--train-shards", str(shards)]
 
 
-def check_cuda(trainer: Path, env: dict[str, str]) -> None:
-    """DEVICE=cuda needs a device that PyTorch sees; asked in a process of its own."""
+# What PyTorch finds, asked in a process of its own: it may warn, and loads gigabytes.
+ASK_CUDA = """
+import json, torch
+gpu = torch.cuda
+cards = [(gpu.get_device_name(i), *gpu.get_device_capability(i)) for i in range(gpu.device_count())]
+print(json.dumps(dict(cuda=torch.version.cuda, cards=cards, kernels=gpu.get_arch_list())))
+"""
+DRIVERS = {"11": 450, "12": 525, "13": 580}  # the oldest Linux driver of each CUDA
+
+
+def cuda_facts(env: dict[str, str]) -> tuple[dict | None, str]:
+    """cuda (None: a build without), cards (name, capability) and kernels of this Python's PyTorch, None where
+    it does not start; and the last line of what it warned of."""
+    command = [sys.executable, "-c", ASK_CUDA]  # not where we stand: a torch.py there would be imported
+    done = subprocess.run(command, env=env, cwd=REPO, capture_output=True, text=True, errors="replace")
+    warned = [line for line in done.stderr.splitlines() if "Warning: " in line]
+    said = warned[-1].partition("Warning: ")[2].partition(" (Triggered")[0] if warned else ""
+    try:
+        return json.loads(done.stdout.splitlines()[-1]), said
+    except (IndexError, ValueError):
+        return None, said
+
+
+def check_cuda(trainer: Path, env: dict[str, str], processes: int = 1) -> None:
+    """DEVICE=cuda needs a device for each process that PyTorch sees and has kernels for."""
     if not imports(trainer, "torch"):
         return
-    ask = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 9)"
-    command = [sys.executable, "-c", ask]  # not where we stand: a torch.py there would be imported
-    done = subprocess.run(command, env=env, cwd=REPO, stderr=subprocess.DEVNULL)
-    if done.returncode == 9:
+    found, said = cuda_facts(env)
+    if found:
+        refuse_cuda(found, said, processes)
+
+
+def refuse_cuda(found: dict, said: str, processes: int) -> None:
+    """GolfError for what of cuda_facts cannot train."""
+    cards, cpu = found["cards"], "or set DEVICE=cpu to train on the processor"
+    if not found["cuda"]:
         raise GolfError(
-            "DEVICE=cuda: PyTorch finds no CUDA device here; check the driver with nvidia-smi, "
-            "or set DEVICE=cpu to train on the processor"
+            "DEVICE=cuda: PyTorch finds no CUDA device here: it is a build for CPUs; install "
+            f"requirements-cuda.txt without TORCH_INDEX_URL, {cpu}"
         )
+    if not cards:
+        driver = DRIVERS.get(found["cuda"].partition(".")[0])
+        needs = f"; CUDA {found['cuda']} needs driver {driver} or newer" if driver else ""
+        raise GolfError(
+            f"DEVICE=cuda: PyTorch finds no CUDA device here{f' ({said})' * bool(said)}{needs}: see "
+            f"nvidia-smi, update the driver, install PyTorch for an older CUDA by TORCH_INDEX_URL, {cpu}"
+        )
+    if processes > len(cards):
+        raise GolfError(f"NPROC_PER_NODE={processes}: {len(cards)} CUDA devices here; one process each", 2)
+    built = [int(digits[0]) for arch in found["kernels"] if (digits := re.findall(r"^sm_(\d+)", arch))]
+    for name, major, minor in cards[:processes]:
+        if built and 10 * major + minor < min(built):
+            least = f"{min(built) // 10}.{min(built) % 10}"
+            raise GolfError(
+                f"DEVICE=cuda: {name} has capability {major}.{minor}, this PyTorch kernels from {least} on; "
+                f"install one for an older CUDA by TORCH_INDEX_URL, {cpu}"
+            )
 
 
 def imports(trainer: Path, module: str) -> bool:

@@ -269,8 +269,11 @@ def check(runs: list[SeedRun], knobs: dict[str, str]) -> None:
             splits=("val",) if given.get("EVAL_ONLY") else ("train", "val"),
             val=trainers.find_path(val, first.trainer) if val else None,
         )
-    if given.get("DEVICE") == "cuda":
-        trainers.check_cuda(first.trainer, trainers.child_env(first.settings))
+    if given.get("DEVICE") == "cuda" and trainers.imports(first.trainer, "torch"):
+        env = trainers.child_env(first.settings)
+        trainers.check_cuda(first.trainer, env, first.world)
+        if warning := preflight.check_compiler(env, given.get("COMPILE", "auto")):
+            print(f"golf run: warning: {warning}", file=sys.stderr)
     preflight.check_out_dir(first.run_dir.parent)
 
 
@@ -318,6 +321,14 @@ def run_one(
                 f"EVAL_ONLY={shlex.quote(artifact)} scores what was trained{ends}"
             )
             break
+        if dig(facts, "warm_up", "graph") is False and settings.get("COMPILE") != "nograph":
+            attempt = set_aside(run.run_dir)
+            settings["COMPILE"] = "nograph"
+            supervisor.say(
+                "out of memory beside a CUDA graph that failed, whose memory PyTorch cannot give back: "
+                f"starting again with COMPILE=nograph (what failed: attempt{attempt}.train.log)"
+            )
+            continue
         used, smaller = smaller_micro_batch(facts, settings)
         if smaller is None:
             supervisor.say(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -22,6 +23,28 @@ def check_checkpoint(trainer: Path, run_dir: Path) -> None:
         raise GolfError(
             f"{shown(run_dir / other)}: is another trainer's; go on with that one, or change RUN_ID"
         )
+
+
+def compiler_faults(env: dict[str, str]) -> list[str]:
+    """What Triton lacks here: it builds a stub with a C compiler and Python's headers."""
+    faults = []
+    compiler = env.get("CC") or "gcc or clang"
+    if not any(shutil.which(name) for name in compiler.split(" or ")):
+        faults.append(f"no C compiler ({compiler})")
+    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        faults.append("no Python.h")
+    return faults
+
+
+def check_compiler(env: dict[str, str], compile_knob: str) -> str | None:
+    """A warning where a GPU would train uncompiled; GolfError where COMPILE=1 forbids it."""
+    faults = compiler_faults(env) if compile_knob != "0" else []
+    if not faults:
+        return None
+    told = f"{' and '.join(faults)}: install gcc and python3-dev"
+    if compile_knob == "1":
+        raise GolfError(f"COMPILE=1: {told}, or set COMPILE=auto")
+    return f"{told}, or training is not compiled, which takes 2 to 3 times as long"
 
 
 def check_run_id(run_id: str, run_dir: Path, resume: bool) -> None:
