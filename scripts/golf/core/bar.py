@@ -23,7 +23,7 @@ class Bar:
             with suppress(ImportError, OSError):  # a bar is nice to have
                 from tqdm import tqdm
 
-                shape = "{desc} {percentage:3.0f}%|{bar}|{postfix}"
+                shape = "{desc} {percentage:3.0f}%|{bar}| {unit}"  # a postfix would begin with a comma
                 self.bar = tqdm(total=1.0, bar_format=shape, leave=False, dynamic_ncols=True)
 
     def show(self, title: str, fraction: float, status: str) -> str:
@@ -35,7 +35,7 @@ class Bar:
             return f"{title} {100 * fraction:.0f}%, {status}"
         self.bar.n = fraction
         self.bar.set_description_str(title, refresh=False)
-        self.bar.set_postfix_str(status, refresh=False)
+        self.bar.unit = status
         self.draw("refresh")
         return ""
 
