@@ -110,6 +110,7 @@ def test_what_repeats_is_dropped():
 def make_deb(folder, name, version):
     root = folder / "root"
     (root / "DEBIAN").mkdir(parents=True)
+    (root / "DEBIAN").chmod(0o755)  # dpkg-deb wants it so, whatever the umask
     control = f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: a <a@b>\nDescription: x\n"
     (root / "DEBIAN" / "control").write_text(control)
     (root / "usr").mkdir()
