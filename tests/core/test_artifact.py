@@ -332,11 +332,23 @@ def test_a_container_holds_nothing_else(blob):
 ZEROS = zlib.decompress(packed({}, tensor(bytes(9000)))[20:])
 
 
+def brotli_with(data: bytes) -> bytes:
+    """A container whose brotli stream holds `data` in a block of metadata, which decoders skip."""
+    payload = zlib.decompress(packed({}, tensor(GRAINS))[20:])
+    coder = brotli.Compressor()
+    head = coder.process(payload[:99]) + coder.flush()  # which ends with a whole byte
+    block = (3 << 1 | 2 << 4 | (len(data) - 1) << 6).to_bytes(3, "little") + data
+    coded = head + block + coder.process(payload[99:]) + coder.finish()
+    assert brotli.decompress(coded) == payload
+    return struct.pack("<4sHHQI", b"PGLA", 1, 2, len(payload), zlib.crc32(coded)) + coded
+
+
 @pytest.mark.parametrize(("blob", "word"), [
     (packed({"wisdom": 3}, {}), "wisdom"), (packed({"activation": "hello"}, {}), "activation"),
     (packed({}, {f"v{base64.b32encode(GRAINS[i:i + 9])[:12].decode()}": ([1], "fp16", bytes(2))
                  for i in range(0, 200, 9)}), "names"),
-    (with_coded(zlib.compress(ZEROS, 0), len(ZEROS)), "zlib"), (SOUND, ""),
+    (with_coded(zlib.compress(ZEROS, 0), len(ZEROS)), "coder"), (SOUND, ""),
+    (brotli_with(GRAINS), "coder"),
 ])  # fmt: skip
 def test_what_a_reviewer_must_see(blob, word):
     found = artifact.parse(blob).doubts
@@ -376,7 +388,9 @@ def floats(values, encoding="fp32"):
     (floats(EVEN), "whole"), (floats((EVEN + 128).astype("<u4")), "whole"),
     (floats(EVEN % 1000, "fp16"), "whole"),
     (floats((EVEN + 128).astype("<u2"), "fp16"), "vanishing"), (floats(EVEN * 1e30), "huge"),
-    (floats(np.where(EVEN % 2, -0.0, 0.0)), "whole"),
+    (floats(np.where(EVEN % 2, -0.0, 0.0)), "whole"), (floats(SPOKEN / 100), "few different"),
+    (built([[f"b{i}", [8, 32], "int8"] for i in range(32)],
+           (SPOKEN ^ 0x80).tobytes() + np.full(256, 2e-3, "<f2").tobytes()), "small tensors, joined"),
     *((matrix(config=dict([setting])), "make no model") for setting in (
         ("num_layers", True), ("num_heads", 0), ("vocab_size", 1e12), ("rope_base", 1e-300))),
     (matrix(config={f"k{n}": n / 7 for n in range(9)}), "digits"),
