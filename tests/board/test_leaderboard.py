@@ -24,7 +24,7 @@ from conftest import REPO, run_golf, run_script
 from golf.board import leaderboard, ranking, tables, verified
 from golf.check import code as check_code
 from golf.check import command as check
-from golf.core import track
+from golf.core import submission, track
 from golf.core.errors import GolfError
 from golf.core.text import plain
 from test_ci import commit, git
@@ -39,6 +39,14 @@ RULES = {
     "record_rule": {"test": "welch-one-sided", "improvement_nats": 0.005, "p": 0.01, "min_seeds": 3},
     "chart_scores": [{"name": "xz", "val_bpb": 2.3, "how": "`xz -9e`"}],
 }
+
+audit_of = submission.audit_of
+
+
+@pytest.fixture(autouse=True)
+def scored_whole(monkeypatch):
+    """All entries count as scored by a maintainer."""
+    monkeypatch.setattr(submission, "audit_of", lambda folder: {"rules": []})
 
 
 def entry(folder, bpb, lane="open-hardware", date="2026-01-01", **more):
@@ -344,15 +352,18 @@ def test_an_entry_that_the_check_falls_over_is_listed_without_a_rank(real, monke
     assert "RuntimeError" in capsys.readouterr().err
 
 
-def test_an_entry_is_claimed_until_it_was_scored_whole(real, tmp_path, monkeypatch):
+def test_an_entry_has_no_rank_until_it_was_scored_whole(real, tmp_path, monkeypatch):
+    monkeypatch.setattr(submission, "audit_of", audit_of)
     monkeypatch.setattr(verified, "REPO", tmp_path)
     folder = real.home / "first"
     path = tmp_path / "runs/score-first/audit.json"
 
-    def notes():
-        return read(real).lanes["record"][0].notes
+    def claimed():
+        board = read(real)
+        assert bool(board.lanes) != bool(board.unranked)
+        return reasons(board).get("first", "").startswith("claimed: a maintainer has yet to")
 
-    assert notes() == ["claimed"]
+    assert claimed()
     with pytest.raises(GolfError, match="no report there"):
         verified.enter(folder)
     claim = json.loads((folder / "submission.json").read_text())
@@ -377,13 +388,14 @@ def test_an_entry_is_claimed_until_it_was_scored_whole(real, tmp_path, monkeypat
             verified.enter(folder)
     path.write_text(json.dumps(report))
     verified.enter(folder)
-    assert notes() == []
+    assert not claimed()
     audit = read(real).lanes["record"][0].audit
     assert audit["verdict"] == "PASS" and audit["rules"] == [["", "control", "PASS", "bigram"]]
     edit(folder, lambda v: v.update(blurb="Now it is better."))
-    assert notes() == ["claimed"]
-    (real.home / "verified.json").write_text("[")
-    assert notes() == ["claimed"]
+    assert claimed()
+    for text in ("[", "[]", '{"first": 1}'):
+        (real.home / "verified.json").write_text(text)
+        assert claimed()
 
 
 # ---- Foreign words

@@ -115,6 +115,7 @@ def scorer(body: str, before: str = "") -> str:
 STEERED = {
     "the clock": scorer("return self.a if time.time() % 2 > 1 else self.b  # here"),
     "the clock by another name": scorer("return clock()  # here", "clock = time.monotonic"),
+    "brotli's dictionary": scorer("return rows(brotli.compress(tokens))  # here", "import brotli"),
     "the process": scorer("return os.getpid() % 2  # here"),
     "the environment": scorer("return os.environ.get('AUDIT')  # here"),
     "chance, in a helper": scorer("return chance()", "def chance(): return random.random()  # here"),
@@ -143,8 +144,9 @@ def test_what_else_may_steer_scores_is_seen(tmp_path, source):
     scorer("return random.Random(7).random()"),
     scorer("return self.model(tokens)", "print(time.time())\nC = open(__file__).read()\nprint(C)"),
     "import time\ndef train(scorer):\n    scorer.log_probs(x)\n    return time.time()",
+    "import brotli\ndef load_scorer(path):\n    return brotli.Decompressor().process(path)",
     "from pathlib import Path\ndef load_scorer(path):\n    return Path(path).read_bytes()",
-], ids=range(5))  # fmt: skip
+], ids=range(6))  # fmt: skip
 def test_what_scores_alike_is_not(tmp_path, source):
     assert findings(tmp_path, train_gpt=source) == {}
 

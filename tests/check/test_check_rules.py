@@ -378,6 +378,8 @@ def record(folder, monkeypatch):
     """Asks the record rule alone: the finding `record` of `folder`, others taken as given."""
     from golf.check import record as check_record
 
+    monkeypatch.setattr(submission, "audit_of", lambda place: {} if place.name != "claimed" else None)
+
     def ask(*valid):
         case_ = Folder(folder, track.load("track_tiny"))
         case_.claim = json.loads((folder / "submission.json").read_text())
@@ -396,6 +398,9 @@ def test_a_record_is_asked_for_against_the_best_valid_entry(folder, record):
     losses(folder, 2.8, 2.801, 2.802)
     finding = record("a", "b")  # c is not valid
     assert finding.level == NOTE and "against b: record rule met" in finding.message
+    invented = shutil.copytree(folder, folder.parent / "claimed")
+    losses(invented, 0.1, 0.101, 0.102)
+    assert "against b" in record("a", "b", "claimed").message  # no maintainer has scored it
     losses(folder, 2.897, 2.898, 2.899)
     finding = record("a", "b")
     assert finding.level == FAIL and "record rule not met" in finding.message
@@ -428,9 +433,10 @@ def test_record_needs_a_folder_without_findings(folder, capsys):
     assert main(args) == 1 and "FAIL record: not tested" in capsys.readouterr().out
 
 
-def test_record_shows_the_table_of_seeds(folder, capsys):
+def test_record_shows_the_table_of_seeds(folder, capsys, monkeypatch):
     from golf.cli import main
 
+    monkeypatch.setattr(submission, "audit_of", lambda place: {})
     other = shutil.copytree(folder, folder.parent / "first")
     for name in ("train.log", *(f"train_seed{s}.log" for s in (1, 2, 3))):
         write(other, name, (other / name).read_text() + "\n")  # a run of its own

@@ -1,9 +1,9 @@
 """Write the leaderboard: tables in README.md and on each track's page, and docs/leaderboard.svg.
 
 Reads every track.json and submission.json under records/. An entry is ranked if the check finds no FAIL
-and every seed ships its artifact; others are listed with the reason. An entry is 'claimed' until a
-maintainer has scored it whole (--verified FOLDER). --check writes nothing, names what is stale and exits 1.
---site DIR writes the board as a static site instead. Workflows run both after a merge.
+and a maintainer has scored every seed whole (--verified FOLDER); others are listed with the reason.
+--check writes nothing, names what is stale and exits 1. --site DIR writes the board as a static site
+instead. Workflows run both after a merge.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from golf.board import verified
 from golf.board.markdown import cell
 from golf.check import command as check
 from golf.core import submission, track
@@ -54,7 +53,9 @@ class Entry:
             without = [s for s in self.claim.get("seeds", []) if not s.get("artifact")]
             seeds = ", ".join(str(s.get("seed")) for s in without[:9])
             return f"cannot be scored again: no artifact of seed {seeds}"
-        return f"same log or artifact as {cell(self.copy_of)}, merged before" if self.copy_of else None
+        if self.copy_of:
+            return f"same log or artifact as {cell(self.copy_of)}, merged before"
+        return None if self.audit is not None else "claimed: a maintainer has yet to score every seed whole"
 
     @property
     def order(self) -> tuple:
@@ -90,13 +91,11 @@ class Board:
 
 def read_board(name: str) -> Board:
     rules, home = track.load(name), track.RECORDS / name
-    merged, known = merge_order(home), verified.read(home)
+    merged = merge_order(home)
     entries = [read_entry(folder, rules) for folder in submission.entry_folders(home)]
     for entry in entries:
         entry.merged = merged.get(entry.folder.name, LAST)
-        entry.audit = verified.audit_of(known, entry.folder)
-        if entry.audit is None:
-            entry.notes = ["claimed", *entry.notes]
+        entry.audit = submission.audit_of(entry.folder)
     entries.sort(key=lambda entry: entry.order)
     mark_copies(entries)
     lanes: dict[str, list[Entry]] = {}

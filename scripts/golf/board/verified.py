@@ -2,7 +2,8 @@
 
 It maps a folder's name to what was found, with the SHA-256 of the submission.json that was scored, so a
 claim that changes later is only a claim again. `golf.sh leaderboard --verified FOLDER` writes it from
-the report of `golf.sh score FOLDER`. A pull request with an entry cannot change it (rule 6.6).
+the report of `golf.sh score FOLDER`, and submission.audit_of reads it. A pull request with an entry cannot
+change it (rule 6.6).
 """
 
 from __future__ import annotations
@@ -16,22 +17,6 @@ from golf.core.files import sha256
 from golf.core.findings import HUMAN, LEVELS
 from golf.core.json_io import dig, number, objects, read_json
 from golf.core.paths import REPO, shown
-
-NAME = "verified.json"
-
-
-def read(home: Path) -> dict:
-    """Reads a track's verified.json; empty if it is missing or unreadable."""
-    value = read_json(home / NAME)
-    return value if isinstance(value, dict) else {}
-
-
-def audit_of(known: dict, folder: Path) -> dict | None:
-    """What was found when the entry was scored as it is; None if it was not."""
-    claim, found = folder / "submission.json", known.get(folder.name)
-    if claim.is_symlink() or not claim.is_file() or dig(found, "submission_sha256") != sha256(claim):
-        return None
-    return found
 
 
 def summary(report: dict, claim_sha256: str) -> dict:
@@ -62,9 +47,10 @@ def enter(folder: Path) -> None:
     if not (home / "track.json").is_file():
         raise GolfError(f"{shown(folder)}: lies in no track's folder", 2)
     found = summary(report, sha256(folder / "submission.json"))
-    known = {**read(home), folder.name: found}
+    known = read_json(home / submission.VERIFIED)
+    known = {**(known if isinstance(known, dict) else {}), folder.name: found}
     kept = {name: known[name] for name in sorted(known) if (home / name).is_dir()}
-    (home / NAME).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    (home / submission.VERIFIED).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def why_not(report, claim: dict) -> str | None:

@@ -51,11 +51,12 @@ def against_best(folder: Folder, is_valid: Callable[[Path, dict], bool]) -> list
 
 
 def best_entry(folder: Folder, is_valid) -> Path | None:
-    """The best other entry: valid, in the record lane, every seed with an artifact, lowest mean val_loss."""
+    """The best other entry: valid, in the record lane, scored whole by a maintainer, lowest mean val_loss."""
     needed, entries = folder.track["record_rule"]["min_seeds"], []
     for place, claim in submission.claims(track.home(folder.track, folder.path)):
         seeds, loss = claim.get("seeds"), number(claim.get("val_loss"))
         enough = submission.is_complete(claim) and len(seeds) >= needed and loss is not None
+        enough = enough and submission.audit_of(place) is not None
         if place.resolve() != folder.path and claim.get("lane") == "record" and enough:
             entries.append((loss, place))
     return next((place for _, place in sorted(entries) if is_valid(place, folder.track)), None)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from golf.core.errors import GolfError
-from golf.core.json_io import StrictError, number, objects, parse_strict
+from golf.core.files import sha256
+from golf.core.json_io import StrictError, dig, number, objects, parse_strict, read_json
 from golf.core.paths import shown
 
 SCHEMA_VERSION = 1
@@ -23,6 +24,7 @@ ROLES = ("script", "source", "score", "artifact", "val", "log", "readme", "extra
 CODE_ROLES = ("script", "score")
 SEGMENTS = 64
 MISSING = "is missing"
+VERIFIED = "verified.json"
 RUN_TOLERANCE = 1e-3  # of a segment's nats, within which two runs count as one
 # What names a run or its place, not what it does; a command to repeat it sets SEED itself.
 NOT_REPEATED = ("RUN_ID", "OUT_DIR", "SEED", "RESUME", "CHECKPOINT_EVERY_SECONDS")
@@ -159,6 +161,14 @@ def is_complete(claim: dict) -> bool:
     if not isinstance(seeds, list) or not seeds:
         return False
     return all(isinstance(s, dict) and isinstance(s.get("artifact"), str) and s["artifact"] for s in seeds)
+
+
+def audit_of(folder: Path) -> dict | None:
+    """What a maintainer found who scored every seed of this entry whole, by verified.json beside the entry
+    (golf.sh leaderboard --verified); None where nobody did, or the claim has changed since."""
+    found, claim = dig(read_json(folder.parent / VERIFIED), folder.name), folder / "submission.json"
+    same = claim.is_file() and not claim.is_symlink() and dig(found, "submission_sha256") == sha256(claim)
+    return found if same else None
 
 
 def hashes_of(claim: dict, *roles: str) -> set[str]:
