@@ -26,6 +26,7 @@ from golf.check import code as check_code
 from golf.check import command as check
 from golf.core import submission, track
 from golf.core.errors import GolfError
+from golf.core.files import sha256
 from golf.core.text import plain
 from test_ci import commit, git
 
@@ -507,6 +508,8 @@ def test_command_on_real_entries(made, tmp_path):  # noqa: F811
     (repo / "docs").mkdir()
     (home / "bad").mkdir()
     (home / "bad/submission.json").write_text('{"val_bpb": 0.1}')
+    scored = {place.name: sha256(place / "submission.json") for place in submission.entry_folders(home)}
+    (home / "verified.json").write_text(json.dumps(scored))
 
     def run(*args):
         return run_script("golf.sh", "leaderboard", *args, repo=repo)

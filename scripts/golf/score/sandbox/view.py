@@ -22,11 +22,12 @@ from pathlib import Path
 # docs/track_spec.md tells it to people.
 DISTRIBUTIONS = ("torch", "numpy", "sentencepiece", "tqdm", "mlx", "brotli")
 OF_MLX = ("mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")  # its "extras" on Linux
-# Folders of prose, of other languages' sources and of tests: in Python's library, in packages.
+# Folders of prose, of programs, of other languages' sources and of tests: in Python's library, in packages.
 NOT_OF_PYTHON = re.compile(
     r"test|tests|idle_test|idlelib|lib2to3|pydoc_data|ensurepip|turtledemo|config-.*|.*-packages"
 )
-NOT_OF_PACKAGES = frozenset(("doc", "docs", "include", "share", "test"))
+NOT_OF_PACKAGES = frozenset(("bin", "doc", "docs", "include", "share", "test", "tests"))
+PROGRAMS_ASKED_FOR = ("torch_shm_manager",)  # PyTorch is not imported where it lacks this one
 METADATA = (".dist-info", ".egg-info", ".data", ".pth")
 LINKER_CACHE = Path("/etc/ld.so.cache")
 LIBRARY_FOLDERS = ("/lib", "/usr/lib", "/lib64", "/usr/lib64")  # where the linker has no cache
@@ -149,6 +150,7 @@ def recorded(distribution: importlib.metadata.Distribution) -> tuple[set[str], s
         folders = [tuple(parts[:n]) for n in range(1, len(parts))]
         if out := [f for f in folders if f[-1] in NOT_OF_PACKAGES]:
             prose.add("/".join(out[0]))
+            roots |= {"/".join(parts)} if parts[-1] in PROGRAMS_ASKED_FOR else set()
         else:
             roots.add("/".join(next((f for f in folders if f in own), parts)))
     return roots, prose
