@@ -508,7 +508,10 @@ def test_command_on_real_entries(made, tmp_path):  # noqa: F811
     (repo / "docs").mkdir()
     (home / "bad").mkdir()
     (home / "bad/submission.json").write_text('{"val_bpb": 0.1}')
-    scored = {place.name: sha256(place / "submission.json") for place in submission.entry_folders(home)}
+    scored = {
+        place.name: {"submission_sha256": sha256(place / "submission.json")}
+        for place in submission.entry_folders(home)
+    }
     (home / "verified.json").write_text(json.dumps(scored))
 
     def run(*args):
