@@ -76,8 +76,8 @@ class ModelKnobs:  # what a scorer needs to build the model again: all travel in
     rope_base: float = knob(10000.0, 1)  # base of the rotary frequencies
     logit_softcap: float = knob(30.0, 0.1)  # bound of the logits
     train_seq_len: int = knob(512, 1, 65536, alias="TRAIN_MAX_SEQ_LEN")  # tokens; attention reaches as far
-    eval_seq_len: int = knob(1024, 1, 65536)  # tokens of a sliding window
-    eval_stride: int = knob(512, 1)  # targets that a window scores; at most EVAL_SEQ_LEN
+    eval_seq_len: int = knob(2048, 1, 65536)  # tokens of a sliding window
+    eval_stride: int = knob(1536, 1)  # targets that a window scores; at most EVAL_SEQ_LEN
 
 
 @dataclass(frozen=True)
@@ -248,17 +248,17 @@ class Linear(nn.Linear):
 
 def attend(q, k, v, span):
     """Causal attention [batch, heads, length, head_dim] to at most `span` inputs; queries are the last."""
-    count, fused = q.size(2), F.scaled_dot_product_attention
-    past = k.size(2) - count  # keys before the first query's own
-    if q.is_cuda and not past and count <= span:
+    end, fused, outputs = k.size(2), F.scaled_dot_product_attention, []
+    past = end - q.size(2)  # keys before the first query's own
+    if q.is_cuda and not past and end <= span:
         return fused(q, k, v, is_causal=True)
-    seen = torch.ones(count, k.size(2), dtype=torch.bool, device=q.device).tril(past).triu(past + 1 - span)
+    block = span if q.is_cuda else CPU_BLOCK
     kernel = fused if q.is_cuda or q.dtype == torch.float32 else attend_by_products
-    block, outputs = span if q.is_cuda else CPU_BLOCK, []
-    for start in range(0, count, block):  # blocks leave out keys that no query sees
-        queries = slice(start, start + block)
-        keys = slice(max(0, past + start + 1 - span), past + start + block)
-        outputs.append(kernel(q[:, :, queries], k[:, :, keys], v[:, :, keys], seen[queries, keys]))
+    for start in range(past, end, block):  # blocks leave out keys that no query sees
+        stop, first = min(start + block, end), max(0, start - span)
+        seen = q.new_ones(stop - start, stop - first, dtype=torch.bool).tril(start - first)
+        part = q[:, :, start - past : stop - past], k[:, :, first:stop], v[:, :, first:stop]
+        outputs.append(kernel(*part, seen.triu(start - first + 1 - span)))
     return torch.cat(outputs, dim=2)
 
 

@@ -76,8 +76,8 @@ class ModelKnobs:  # what a scorer needs to build the model again: all travel in
     rope_base: float = knob(10000.0, 1)  # base of the rotary frequencies
     logit_softcap: float = knob(30.0, 0.1)  # bound of the logits
     train_seq_len: int = knob(512, 1, 65536, alias="TRAIN_MAX_SEQ_LEN")  # tokens; attention reaches as far
-    eval_seq_len: int = knob(1024, 1, 65536)  # tokens of a sliding window
-    eval_stride: int = knob(512, 1)  # targets that a window scores; at most EVAL_SEQ_LEN
+    eval_seq_len: int = knob(2048, 1, 65536)  # tokens of a sliding window
+    eval_stride: int = knob(1536, 1)  # targets that a window scores; at most EVAL_SEQ_LEN
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def attend(q, k, v, span):
     """Causal attention [batch, heads, length, head_dim] to at most `span` inputs; queries are the last."""
     past, outputs = k.shape[2] - q.shape[2], []  # keys before the first query's own
     for start in range(past, k.shape[2], QUERY_BLOCK):  # blocks leave out keys that no query sees
-        stop, first = min(start + QUERY_BLOCK, k.shape[2]), max(0, start + 1 - span)
+        stop, first = min(start + QUERY_BLOCK, k.shape[2]), max(0, start - span)
         back = mx.arange(start, stop)[:, None] - mx.arange(first, stop)
         mask = "causal" if stop <= span else (back >= 0) & (back < span)
         block = q[:, :, start - past : stop - past], k[:, :, first:stop], v[:, :, first:stop]

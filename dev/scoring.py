@@ -15,7 +15,7 @@ model = T.load_scorer(sys.argv[1]).model
 length = model.k.train_seq_len
 rope = T.rope_tables(replace(model.k, eval_seq_len=2048), model.dtype)  # for windows longer than its own
 model.rope = rope.to(model.skip_weights.device)
-for seq_len, stride in ((length, length), (length, 64), (1024, 64), (1024, 256), (1024, 512), (2048, 512)):
+for seq_len, stride in ((length, length), (length, 64), (1024, 64), (1024, 256), (1024, 512), (2048, 1536)):
     scorer = T.Scorer(model, seq_len, stride)
     scorer.log_probs(stream.tokens[: 4 * seq_len])  # a first pass is slower
     score = T.score_stream(scorer, stream)

@@ -482,9 +482,9 @@ def fed(scorer, tokens, sizes) -> tuple[torch.Tensor, int]:
     """Rows of a stream fed in calls of these sizes, and how many inputs went through the model."""
     real, inputs = scorer.model.features, []
 
-    def features(tokens, **more):
+    def features(tokens, *past, **named):
         inputs.append(tokens.numel())
-        return real(tokens, **more)
+        return real(tokens, *past, **named)
 
     scorer.reset()
     ends = list(itertools.accumulate(sizes))

@@ -399,7 +399,7 @@ def test_an_entry_that_trains_on_what_it_is_scored_on_fails(glob, code, clone, m
 def test_a_small_run_of_the_starter_comes_to_its_claim_again(clone, monkeypatch, tmp_path):
     """The trainer as it is runs in the sandbox, finds all it needs and ends as its log says."""
     knobs = dict(NUM_LAYERS=2, MODEL_DIM=64, NUM_HEADS=2, NUM_KV_HEADS=1, ITERATIONS=12, COMPILE=0)
-    knobs |= dict(TRAIN_BATCH_TOKENS=1024, VAL_MAX_TOKENS=65536, EVAL_STRIDE=512, DEVICE="cpu")
+    knobs |= dict(TRAIN_BATCH_TOKENS=1024, VAL_MAX_TOKENS=65536, DEVICE="cpu")
     knobs |= dict(RUN_ID="small", OUT_DIR=tmp_path, DATA_PATH=clone / "data/datasets/sample_sp1024")
     knobs |= dict(TOKENIZER_PATH=clone / "data/tokenizers/sample_1024_bpe.model", OMP_NUM_THREADS=1)
     done = run_script(

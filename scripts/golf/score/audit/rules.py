@@ -40,7 +40,7 @@ Reference = Callable[[Text], np.ndarray]  # -> the log-probability of each targe
 
 @dataclass(frozen=True)
 class Size:
-    """How much an audit feeds. Each cut costs a sliding-window scorer one more window."""
+    """How much an audit feeds. A cut may cost a scorer that keeps nothing its whole window again."""
 
     cuts: int  # of each of the two passes, at least
     held_out: int  # targets, or a sixteenth of the stream where that is more; as many as it has at most
@@ -56,7 +56,7 @@ class Size:
         return min(max(self.cuts, min(count // self.targets_a_cut, self.most_cuts)), count // 4)
 
 
-# A cut costs the starter another window, 0.1 s on two CPU cores: what is entered as a record pays for more.
+# Entries of before 2026-11-29 compute a cut window twice, 0.1 s on two cores: a record pays for more cuts.
 FULL = Size(cuts=160, held_out=1 << 15, targets_a_cut=1024, most_cuts=4096)
 RECORD = Size(cuts=1_050, held_out=MOST_HELD_OUT, targets_a_cut=1024, most_cuts=4096)
 QUICK = Size(cuts=64, held_out=8_192, targets_a_cut=2048, most_cuts=128)
