@@ -14,7 +14,7 @@ import torch
 import trainer_kit as kit
 from conftest import run_golf
 from golf.bench import command as bench
-from golf.bench import floor, measure
+from golf.bench import floor, measure, selftest
 from golf.core import trainers
 from golf.core.errors import GolfError
 
@@ -198,6 +198,42 @@ def test_all_scores_the_starters_windows_on_cuda():
     assert (k.eval_seq_len, k.eval_stride) == (1024, 64)
     assert [j.parts for j in jobs if j.config is None] == [("train", "score", "optimizer")]
     assert {part for job in jobs for part in job.parts} == set(bench.PARTS)
+
+
+# ---- Self-test ----
+
+
+def test_selftest_without_a_gpu_says_what_it_could_check(config):
+    with pytest.raises(GolfError, match="no CUDA device, so only this was tested: python 3.*torch 2") as told:
+        bench.main(arguments("selftest", config=config))
+    assert told.value.code == 1 and "\n" not in str(told.value)
+
+
+def test_what_selftest_measures_of_a_trainer(config, tmp_path, monkeypatch):
+    """On a CPU: the same parts but the card and the capture."""
+    monkeypatch.setattr(selftest, "SCORED", 512)
+    monkeypatch.setattr(selftest, "sync_line", lambda *_: "a sync inside a capture: not tried")
+    trainer = measure.load_trainer(kit.REPO / "train_gpt.py")
+    given = {name: str(value) for name, value in TINY.items()} | {"WARMUP_STEPS": "1"}
+    lines = list(
+        selftest.about_training(trainer, given | measure.usable_data(given, trainer, tmp_path), tmp_path)
+    )
+    kernels = [line.split(": ") for line in lines if line.startswith("attention ")]
+    assert [name.split()[1] for name, _ in kernels] == [kernel.name for kernel in selftest.KERNELS]
+    assert float(kernels[0][1].partition("%")[0]) < 1, "a CPU has this one"
+    assert "compile:False" in lines and "gradients compiled and plain: 0.00% apart" in lines
+    assert sum("tokens/s" in line for line in lines) == 2
+    (scored,) = (line for line in lines if line.startswith("scoring: "))
+    assert scored.endswith("the same") and scored.count(", ") == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="NOT TESTED: a sync inside a capture wants a GPU")
+def test_a_sync_inside_a_capture_is_survived(tmp_path):
+    trainer = measure.load_trainer(kit.REPO / "train_gpt.py")
+    given = {name: str(value) for name, value in TINY.items() if name not in ("DEVICE", "COMPILE")}
+    given |= measure.usable_data(given, trainer, tmp_path)
+    line = selftest.sync_line(kit.REPO / "train_gpt.py", given, tmp_path)
+    assert line.endswith("trains on without a graph")
 
 
 # ---- Startup ----

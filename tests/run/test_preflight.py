@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from golf.core import trainers
+from golf.core import machine, trainers
 from golf.core.errors import GolfError
 from golf.run import preflight
 
@@ -147,7 +147,7 @@ def test_what_can_train_on_cuda_is_let_through():
 
 def test_a_missing_compiler_is_told_before_the_slow_run(tmp_path, monkeypatch):
     have = {"CC": "python3"}
-    monkeypatch.setattr(preflight.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    monkeypatch.setattr(machine.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
     assert "no Python.h: install gcc and python3-dev" in preflight.check_compiler(have, "auto")
     (tmp_path / "Python.h").touch()
     assert preflight.check_compiler(have, "auto") is None

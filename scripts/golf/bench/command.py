@@ -6,6 +6,7 @@
 train     whole steps; then forward, backward, optimizer, data and logging alone
 score     the sliding score        optimizer  its update        data  the batches
 startup   from a process's start to its first training step: cold cache, warm cache, COMPILE=0
+selftest  a report on a CUDA device to paste into an issue: what works and what falls back; two minutes
 floor     the operators counted, and their floor on an RTX 4090: computed, nothing is measured
 all       the table of docs/floors.md; smaller on a CPU (the default)
 compare   ratios of two --json files, and whether they are within noise
@@ -70,7 +71,7 @@ ALL = {
 
 
 def add_arguments(parser) -> None:
-    choices = [*PARTS, "floor", "all", "compare"]
+    choices = [*PARTS, "selftest", "floor", "all", "compare"]
     parser.add_argument(
         "what", nargs="?", default="all", choices=choices, metavar="WHAT", help=", ".join(choices)
     )
@@ -91,7 +92,7 @@ def add_arguments(parser) -> None:
 def main(args) -> int:
     if len(args.files) != 2 * (args.what == "compare"):
         raise GolfError("compare takes two files of --json, the other commands none", 2)
-    if args.json and args.what in ("floor", "compare"):
+    if args.json and args.what in ("floor", "compare", "selftest"):
         raise GolfError(f"{args.what} measures nothing, so it has no results for --json", 2)
     if args.what == "compare":
         print("\n".join(compare(*map(read_results, args.files))))
@@ -110,6 +111,10 @@ def main(args) -> int:
     plan = [(benchmark, settings_of(benchmark, knobs)) for benchmark in benchmarks]
     results, trainer = Results(args.json, script), measure.load_trainer(script)
     with tempfile.TemporaryDirectory(prefix="golf-bench-") as folder:
+        if args.what == "selftest":
+            from golf.bench import selftest
+
+            return selftest.main(trainer, plan[0][1], Path(folder))
         for benchmark, settings in plan:
             run_benchmark(benchmark, settings, trainer, Path(folder), results)
     if args.what == "all" and results.found:

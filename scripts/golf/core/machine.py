@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import sysconfig
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -82,3 +84,14 @@ def loopback() -> dict[str, str]:
         names = []
     usual = [name for name in ("lo", "lo0") if name in names]
     return {"GLOO_SOCKET_IFNAME": usual[0]} if usual and "GLOO_SOCKET_IFNAME" not in os.environ else {}
+
+
+def compiler_faults(env: dict[str, str]) -> list[str]:
+    """What Triton lacks here: it builds a stub with a C compiler and Python's headers."""
+    faults = []
+    compiler = env.get("CC") or "gcc or clang"
+    if not any(shutil.which(name) for name in compiler.split(" or ")):
+        faults.append(f"no C compiler ({compiler})")
+    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        faults.append("no Python.h")
+    return faults

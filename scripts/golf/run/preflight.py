@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
-import sysconfig
 import tempfile
 from pathlib import Path
 
-from golf.core import trainers
+from golf.core import machine, trainers
 from golf.core.errors import GolfError
 from golf.core.paths import shown
 
@@ -25,20 +24,9 @@ def check_checkpoint(trainer: Path, run_dir: Path) -> None:
         )
 
 
-def compiler_faults(env: dict[str, str]) -> list[str]:
-    """What Triton lacks here: it builds a stub with a C compiler and Python's headers."""
-    faults = []
-    compiler = env.get("CC") or "gcc or clang"
-    if not any(shutil.which(name) for name in compiler.split(" or ")):
-        faults.append(f"no C compiler ({compiler})")
-    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
-        faults.append("no Python.h")
-    return faults
-
-
 def check_compiler(env: dict[str, str], compile_knob: str) -> str | None:
     """A warning where a GPU would train uncompiled; GolfError where COMPILE=1 forbids it."""
-    faults = compiler_faults(env) if compile_knob != "0" else []
+    faults = machine.compiler_faults(env) if compile_knob != "0" else []
     if not faults:
         return None
     told = f"{' and '.join(faults)}: install gcc and python3-dev"
