@@ -190,7 +190,7 @@ def cuda_facts(env: dict[str, str]) -> tuple[dict | None, str]:
     """cuda (None: a build without), cards (name, capability) and kernels of this Python's PyTorch, None where
     it does not start; and the last line of what it warned of."""
     command = [sys.executable, "-c", ASK_CUDA]  # not where we stand: a torch.py there would be imported
-    done = subprocess.run(command, env=env, cwd=REPO, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(command, env=env, cwd=REPO, capture_output=True, encoding="utf-8", errors="replace")
     warned = [line for line in done.stderr.splitlines() if "Warning: " in line]
     said = warned[-1].partition("Warning: ")[2].partition(" (Triggered")[0] if warned else ""
     try:
