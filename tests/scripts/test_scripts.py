@@ -335,7 +335,9 @@ def test_half_a_package_is_noticed(tmp_path):
             'exec(sys.stdin.read())"')  # fmt: skip
     text = f'root="{REPO}"; . "$root/scripts/venv.sh"; python="{tmp_path}/python"; venv_packages_are_whole'
     whole = "thing.py,sha256=x,6\n"
-    for record, code in ((None, 1), (whole, 0), (whole.replace("6", "7"), 1), ("a.py,,\n", 1)):
+    (packages / "thing.pyc").write_bytes(b"compiled again")
+    compiled = whole + "thing.pyc,sha256=x,3\n"
+    for record, code in ((None, 1), (whole, 0), (compiled, 0), (whole.replace("6", "7"), 1), ("a.py,,\n", 1)):
         if record is not None:
             (info / "RECORD").write_text(record)
         assert subprocess.run(["bash", "-c", text]).returncode == code, record
