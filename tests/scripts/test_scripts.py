@@ -107,6 +107,7 @@ def test_python_is_found(tiny_repo):
 
 
 def wrapper(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)  # a link would lead to the system's own
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
 
