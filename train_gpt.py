@@ -76,8 +76,8 @@ class ModelKnobs:  # what a scorer needs to build the model again: all travel in
     rope_base: float = knob(10000.0, 1)  # base of the rotary frequencies
     logit_softcap: float = knob(30.0, 0.1)  # bound of the logits
     train_seq_len: int = knob(512, 1, 65536, alias="TRAIN_MAX_SEQ_LEN")  # tokens; attention reaches as far
-    eval_seq_len: int = knob(2048, 1, 65536)  # tokens of a sliding window
-    eval_stride: int = knob(1536, 1)  # targets that a window scores; at most EVAL_SEQ_LEN
+    eval_seq_len: int = knob(1024, 1, 65536)  # tokens of a sliding window
+    eval_stride: int = knob(512, 1)  # targets that a window scores; at most EVAL_SEQ_LEN
 
 
 @dataclass(frozen=True)

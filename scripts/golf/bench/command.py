@@ -61,7 +61,7 @@ ALL = {
         Benchmark("local_4090_baseline", BASELINE, ("startup", "train")),
         Benchmark("starter", None, ("train", "score", "optimizer"), STARTER),  # windows at 1024/64
         Benchmark("upstream_16mb_baseline", UPSTREAM, ("train",)),
-        Benchmark("local_4090_baseline", BASELINE, ("score", "data")),  # windows at 2048/1536
+        Benchmark("local_4090_baseline", BASELINE, ("score", "data")),  # windows at 1024/512
     ],
     "cpu": [
         Benchmark("starter, 16,384 tokens a step", None, PARTS, SMALL),
