@@ -946,7 +946,8 @@ class StopFlag:
 
 
 def pick_device(name):
-    count, rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", 0))
+    count = torch.cuda.is_available() and torch.cuda.device_count()  # NVML also counts without a driver
+    rank = int(os.environ.get("LOCAL_RANK", 0))
     if name == "cpu" or name == "auto" and not count:
         return torch.device("cpu")
     need(rank < count, f"DEVICE={name}: {count or 'none'} found; set DEVICE=cpu, or start fewer", 2)
