@@ -124,7 +124,7 @@ class Knobs(TrainKnobs):  # all: also what no weight depends on
     checkpoint_every_seconds: float = 300.0  # of training; 0: at its end alone
     resume: str = knob("0", choices=("0", "1", "auto"))  # 1, auto: from RUN_ID's checkpoint
     eval_only: str = ""  # an artifact to score instead
-    train_log_every: int = 200  # steps between log lines; 0: none
+    train_log_every: int = 200  # steps, or 15 s, a log line; 0: none
     val_loss_every: int = 0  # steps between validations; 0: none
     val_batch_size: int = knob(0, auto=True)  # tokens a scoring pass; 0 or auto: by device
     val_max_tokens: int = CHALLENGE_TARGETS  # targets to score; 0: all
@@ -164,8 +164,7 @@ def read_knobs(env):
 
 
 def knobs_of(k, group):
-    names = {knob.name for knob in fields(group)}
-    return {name: value for name, value in asdict(k).items() if name in names}
+    return {knob.name: getattr(k, knob.name) for knob in fields(group)}
 
 
 def check_consistency(k):
@@ -491,7 +490,7 @@ class TrainState:
     def __init__(self, k, step, elapsed, clock):
         self.k, self.clock = k, clock
         self.first = self.step = step  # updates kept: before, by now
-        self.saved = self.elapsed = elapsed  # their seconds: when last saved, by now
+        self.saved = self.logged = self.elapsed = elapsed  # their seconds: last saved, logged, now
         self.loss, self.scale = 0.0, 1.0  # of the last kept update
         self.discarded, self.recent = None, [0.0]  # the step that ended late; seconds of the last 20 steps
         self.cap, self.limit = k.max_wallclock_seconds or math.inf, k.iterations or math.inf
@@ -1150,7 +1149,8 @@ def train(run, step, elapsed, clock=time.monotonic):
             run.log.line(f"discarded_step:{state.discarded}")
     need(state.step > state.first or reason != "interrupted", "stopped before a step was done", 130)
     facts, at, _ = state.facts()
-    run.log.line(f"stopping_early: {reason} train_time:{state.elapsed * 1000:.0f}ms {at}")
+    ended = "finished" if reason == "iterations" else "stopping_early"
+    run.log.line(f"{ended}: {reason} train_time:{state.elapsed * 1000:.0f}ms {at}")
     line = f"train_seconds:{state.elapsed:.3f} tokens:{facts['tokens']} steps:{state.step}"
     run.log.fact("train_end", line, **facts, reason=reason, discarded_step=state.discarded)
     return reason
@@ -1158,7 +1158,9 @@ def train(run, step, elapsed, clock=time.monotonic):
 
 def after_step(run, state, reason):
     k, step, (facts, at, timing) = run.k, state.step, state.facts()
-    if reason or k.train_log_every and (step <= state.first + 10 or step % k.train_log_every == 0):
+    due = step <= state.first + 10 or state.elapsed > state.logged + 15
+    if reason or k.train_log_every and (due or step % k.train_log_every == 0):
+        state.logged = state.elapsed
         line = f"{at} train_loss:{state.loss:.4f} {timing}"
         run.log.fact("step", line, **facts, train_loss=state.loss, lr_scale=state.scale)
     if reason or 0 < k.checkpoint_every_seconds < state.elapsed - state.saved:

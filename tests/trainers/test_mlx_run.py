@@ -62,7 +62,7 @@ def test_log_lines_have_the_shapes_of_the_twins(finished):
     for count, shape in (
         (11, rf"step:\d+/12 train_loss:{number} train_time:\d+ms step_avg:{number}ms"),
         (2, rf"step:\d+/12 val_loss:{number} val_bpb:{number} train_time:\d+ms step_avg:{number}ms"),
-        (1, r"stopping_early: iterations train_time:\d+ms step:12/12"),
+        (1, r"finished: iterations train_time:\d+ms step:12/12"),
         (1, rf"train_seconds:{number} tokens:6144 steps:12"),
         (1, r"final_int8_zlib_roundtrip_exact val_loss:\d+\.\d{8} val_bpb:\d+\.\d{8}"),
         (1, r"final_sliding_window_exact val_loss:\d+\.\d{8} val_bpb:\d+\.\d{8} seq_len:64 stride:32 "

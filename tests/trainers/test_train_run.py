@@ -327,6 +327,14 @@ def test_no_step_begins_that_would_not_end_in_time(tmp_path):
     assert len(before) == 6
 
 
+def test_a_slow_run_is_not_silent_for_long(tmp_path):
+    changes = dict(MAX_WALLCLOCK_SECONDS=0, ITERATIONS=18, TRAIN_LOG_EVERY=1000)
+    result, *_ = timed_run(tmp_path, [6.0] * 18, **changes)
+    steps = [s["step"] for s in result.events("step")]
+    assert steps == [*range(1, 11), 13, 16, 18]  # the first ten, then each after more than 15 s, the last
+    assert only_line(result, "finished") == "finished: iterations train_time:108000ms step:18/18"
+
+
 def test_a_budget_that_is_met_exactly_is_used_whole(tmp_path):
     result, *_ = timed_run(tmp_path, [2.0] * 9)
     (end,) = result.events("train_end")
