@@ -311,8 +311,15 @@ def test_what_raises_a_rule(folder, rule, level, change, monkeypatch):
     if not rule.startswith(("code", "bytes")):  # the script is the same each time; reading it takes longest
         monkeypatch.setattr(check_code, "RULES", ())
     change(folder)
-    case_ = check.check_folder(folder, track.load("track_tiny"))
-    assert (rule, level) in {(f.rule, f.level) for f in case_.findings}
+    findings = check.check_folder(folder, track.load("track_tiny")).findings
+    assert (rule, level) in {(f.rule, f.level) for f in findings}
+
+
+def test_too_few_targets_are_one_finding_a_seed(folder):
+    rules(targets=6401)(folder)
+    findings = check.check_folder(folder, track.load("track_tiny")).findings
+    seeds = json.loads((folder / "submission.json").read_text())["seeds"]
+    assert [f.rule for f in findings] == ["targets"] * len(seeds)
 
 
 def test_what_golf_new_made_raises_none(folder):

@@ -51,7 +51,8 @@ def figures(folder: Folder) -> None:
             folder.note("metrics", f"{who}: {metrics} is missing; its claims rest on the log alone")
         for name in ("train_seconds", "eval_seconds"):
             check_budget(folder, name, seed.get(name), who)
-        if not {(who, "val_loss"), (who, "val_bpb")} & folder.reported_figures:  # else a finding says enough
+        wrong = {(who, name) for name in ("val_loss", "val_bpb", "targets")} & folder.reported_figures
+        if not wrong:  # else a finding says enough
             check_segments(folder, seed, who)
             divisor(folder, seed, who)
 
@@ -83,7 +84,7 @@ def check_log(folder: Folder, seed: dict, log: str) -> None:
         same(folder, "bytes", f"{log}: model", packed, size["bytes_model"], "in the log")
     check_notes(folder, sliding.get("note"), log)
     if sliding:
-        check_targets(folder, sliding["targets"], log)
+        check_targets(folder, seed, sliding["targets"], log)
     check_budget(folder, "train_seconds", train.get("train_seconds"), log)
 
 
@@ -115,7 +116,7 @@ def check_metrics(folder: Folder, seed: dict, metrics: str) -> None:
     resumed += ["interrupted"] * (dig(facts, "end", "exit_code") not in (None, 0))
     check_notes(folder, [*(notes if isinstance(notes, list) else []), *resumed], metrics)
     if "sliding" in facts:
-        check_targets(folder, facts["sliding"].get("targets"), metrics)
+        check_targets(folder, seed, facts["sliding"].get("targets"), metrics)
     if seed.get("segments") not in (None, dig(facts, "sliding", "segments")):
         folder.fail("segments", f"{metrics}: the run has other segments; state the run's")
     for name in ("name", "val_sha256", "tokenizer_sha256"):
@@ -182,9 +183,10 @@ def check_notes(folder: Folder, notes, where: str) -> None:
             folder.add(folder.record_lane_level(), "score-note", text)
 
 
-def check_targets(folder: Folder, targets, where: str) -> None:
-    scored, wanted = number(targets), folder.track["targets"]
-    if scored != wanted and not own_tokenizer(folder):
+def check_targets(folder: Folder, seed: dict, targets, where: str) -> None:
+    scored, wanted, figure = number(targets), folder.track["targets"], (seed_name(seed), "targets")
+    if scored != wanted and not own_tokenizer(folder) and figure not in folder.reported_figures:
+        folder.reported_figures.add(figure)
         count = "no number of" if scored is None else f"{scored:,.0f}"
         folder.fail("targets", f"{where}: {count} targets scored, the track has {wanted:,}; score those")
 
