@@ -47,6 +47,11 @@ def explain(error, path=None):
     return f"{path}: {error.strerror or error}; check it, its permissions, its disk"
 
 
+def utf8(text):
+    """Bytes, also of a name that is no UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode()
+
+
 def say(text, stream):
     """A terminal that went away ends no run."""
     try:
@@ -172,7 +177,7 @@ def check_consistency(k):
 
 
 def print_knobs():
-    """Name, default and meaning, which is the comment beside the field."""
+    """Name, default and meaning: the comment beside the field."""
     meanings = dict(re.findall(r"(?m)^    (\w+): \w+ = .*  # (.*)$", SCRIPT.read_text(encoding="utf-8")))
     for knob in fields(Knobs):
         for name in filter(None, (knob.name.upper(), knob.metadata.get("alias"))):
@@ -180,7 +185,7 @@ def print_knobs():
 
 
 def on_stop(action):
-    """What signals that ask to stop do; one that nohup has switched off stays so."""
+    """What signals that ask to stop do; one that nohup switched off stays so."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, action)
@@ -188,7 +193,7 @@ def on_stop(action):
 
 def leave(text):
     with suppress(OSError):
-        os.write(2, f"{text}\n".encode("utf-8", "surrogateescape"))
+        os.write(2, utf8(f"{text}\n"))
     os._exit(130)
 
 
@@ -859,7 +864,7 @@ class Log:
         try:
             with open(path, "ab") as file:
                 size = file.tell()
-                file.write(f"{text}\n".encode(errors="replace"))
+                file.write(utf8(f"{text}\n"))
         except OSError as e:
             with suppress(OSError, TypeError):
                 os.truncate(path, size)
@@ -1068,7 +1073,8 @@ def describe(run):
         config=config,
         data=dict(name=run.stream.name, **run.stream.hashes),
     )
-    files = {**run.modules, SCRIPT.name: run.source, "config.json": json.dumps(config).encode()}
+    files = {**run.modules, SCRIPT.name: run.source}
+    files["config.json"] = utf8(json.dumps(config, ensure_ascii=False))
     if run.packed:
         files[f"{SCRIPT.stem}.packed.py"] = run.packed
     for name, blob in files.items():
@@ -1151,9 +1157,8 @@ def warm_up(run):
     run.opt.reset()
     if run.checkpoint:
         restore(run)
-    kernel = "flash" if run.model.dtype == torch.bfloat16 else "efficient"
-    facts = dict(attention=kernel if run.cuda else None, self_test=run.fault or graph and "passed")
-    run.log.fact("warm_up", warmup_steps=count, compile=compiled, graph=graph, **facts)
+    passed = run.fault or graph and "passed"
+    run.log.fact("warm_up", warmup_steps=count, compile=compiled, graph=graph, self_test=passed)
 
 
 def train(run, step, elapsed, clock=time.monotonic):

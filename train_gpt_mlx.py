@@ -47,6 +47,11 @@ def explain(error, path=None):
     return f"{path}: {error.strerror or error}; check it, its permissions, its disk"
 
 
+def utf8(text):
+    """Bytes, also of a name that is no UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode()
+
+
 def say(text, stream):
     """A terminal that went away ends no run."""
     try:
@@ -176,7 +181,7 @@ def check_consistency(k):
 
 
 def print_knobs():
-    """Name, default and meaning, which is the comment beside the field."""
+    """Name, default and meaning: the comment beside the field."""
     meanings = dict(re.findall(r"(?m)^    (\w+): \w+ = .*  # (.*)$", SCRIPT.read_text(encoding="utf-8")))
     for knob in fields(Knobs):
         for name in filter(None, (knob.name.upper(), knob.metadata.get("alias"))):
@@ -184,7 +189,7 @@ def print_knobs():
 
 
 def on_stop(action):
-    """What signals that ask to stop do; one that nohup has switched off stays so."""
+    """What signals that ask to stop do; one that nohup switched off stays so."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, action)
@@ -192,7 +197,7 @@ def on_stop(action):
 
 def leave(text):
     with suppress(OSError):
-        os.write(2, f"{text}\n".encode("utf-8", "surrogateescape"))
+        os.write(2, utf8(f"{text}\n"))
     os._exit(130)
 
 
@@ -866,7 +871,7 @@ class Log:
         try:
             with open(path, "ab") as file:
                 size = file.tell()
-                file.write(f"{text}\n".encode(errors="replace"))
+                file.write(utf8(f"{text}\n"))
         except OSError as e:
             with suppress(OSError, TypeError):
                 os.truncate(path, size)
@@ -1088,7 +1093,7 @@ def describe(run):
     facts |= dict(versions=versions, micro_batch_tokens=run.micro * k.train_seq_len, **run.data.facts)
     data = dict(name=run.stream.name, **run.stream.hashes)
     run.log.fact("start", **facts, config=config, data=data)
-    files["config.json"] = json.dumps(config, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    files["config.json"] = utf8(json.dumps(config, ensure_ascii=False))
     for name, blob in files.items():
         replace_file(run.folder / name, Path.write_bytes, blob)
 

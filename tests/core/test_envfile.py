@@ -94,9 +94,10 @@ def test_names_that_libraries_read_are_accepted(tiny_repo):
 
 
 def test_names_that_our_messages_recommend_are_accepted():
-    """Every NAME=value in a message or a page of this repository can stand in a config."""
-    knobs = trainers.read_knobs(REPO / "train_gpt.py", trainers.child_env({}))
-    knobs |= trainers.read_knobs(REPO / "train_gpt_mlx.py", trainers.child_env({}))
+    """Every NAME=value in a message or a page of this repository can stand in some trainer's config."""
+    knobs = {}
+    for script in (REPO / "train_gpt.py", REPO / "train_gpt_mlx.py", *REPO.glob("records/*/*/train_gpt.py")):
+        knobs |= trainers.read_knobs(script, trainers.child_env({}))
     paths = [*REPO.glob("scripts/**/*.py"), *REPO.glob("data/*.py"), *REPO.glob("*.py"), REPO / "README.md",
              *REPO.glob("docs/*.md"), *REPO.glob("data/*.md"), *REPO.glob("configs/*.env")]  # fmt: skip
     found = set()

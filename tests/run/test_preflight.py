@@ -102,7 +102,8 @@ version = N(cuda="13.0")
 
 def test_cuda_is_asked_for_where_there_is_none(tmp_path):
     """What PyTorch warns of is kept: else a driver that is too old looks like none."""
-    trainer, env = tmp_path / "t.py", {**os.environ, "PYTHONPATH": str(tmp_path)}
+    trainer = tmp_path / "t.py"  # no .pyc: the next torch.py may have this one's size and second
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     trainer.write_text("import json\n")
     trainers.check_cuda(trainer, env)  # no torch in it: nothing to ask
     trainer.write_text("import torch\n")

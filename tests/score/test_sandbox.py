@@ -310,7 +310,9 @@ def test_python_may_lie_where_the_sandbox_has_folders_of_its_own(tmp_path, place
         shutil.copy(os.path.realpath(sys.executable), python)
         for shared in library.parent.glob("libpython*.so*"):
             shutil.copy(shared, Path(home, "lib"))
-        site = Path(home, "lib", library.name, "site-packages")
+        env = {"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": f"{home}/lib"}
+        ask = [python, "-c", "import site; print(site.getsitepackages()[0])"]  # Debian's lies elsewhere
+        site = Path(subprocess.run(ask, env=env, capture_output=True, text=True).stdout.strip())
         for path in Path(np.__file__).parents[1].glob("numpy*"):
             shutil.copytree(path, site / path.name, ignore=shutil.ignore_patterns("tests"))
         folder = make_submission(tmp_path / "entry", HOSTILE / "plain.py")
@@ -324,7 +326,6 @@ with Remote(files, "train_gpt.py", "final_model_seed1.bin", "cpu", 1024) as feed
     feeder.reset()
     print(feeder.log_probs(__import__("numpy").zeros(5, "uint16")).shape, sys.base_prefix)
 """
-        env = {"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": f"{home}/lib"}
         done = subprocess.run([python, "-c", code], env=env, capture_output=True, text=True)
         assert done.stdout == f"(5, 1024) {home}\n", done.stderr
 

@@ -6,7 +6,7 @@ import json
 import sqlite3
 
 import pytest
-from conftest import run_golf
+from conftest import run_golf, run_script
 from golf.core.errors import GolfError
 from golf.see import export, history
 
@@ -40,7 +40,7 @@ def test_tensorboard(torch_run, tmp_path):
 def test_trackio(torch_run, tmp_path):
     pytest.importorskip("trackio", reason="NOT TESTED: trackio is missing")
     env = {"TRACKIO_DIR": str(tmp_path / "db"), "HF_HUB_OFFLINE": "1"}
-    done = run_golf("export", torch_run, "--to", "trackio", env=env)
+    done = run_script("golf.sh", "export", torch_run, "--to", "trackio", env=env)  # reads env on import
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "db").glob("*.db")
     stored = sqlite3.connect(path).execute("SELECT step, metrics FROM metrics ORDER BY id").fetchall()

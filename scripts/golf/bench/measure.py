@@ -229,8 +229,8 @@ class Lab:
 
     @property
     def notes(self) -> list[str]:
-        """Log lines that say what the trainer fell back to, how its graph did, and its attention kernel."""
-        said, told = self.console.getvalue().splitlines(), ("attention:", "graph:", "self_test:")
+        """Log lines that say what the trainer fell back to, and how its graph did."""
+        said, told = self.console.getvalue().splitlines(), ("graph:", "self_test:")
         return [line for line in said if "failed" in line or line.startswith(told)]
 
     def samples(self, call, seconds: float | None = None) -> list[float]:

@@ -80,7 +80,7 @@ def driver() -> str:
     """Its version; "unknown" where nvidia-smi does not tell."""
     try:
         command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.split()[0]
+        return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=20).stdout.split()[0]
     except (OSError, IndexError, subprocess.TimeoutExpired):
         return "unknown"
 
@@ -151,7 +151,9 @@ def sync_line(script: Path, settings: dict[str, str], folder: Path) -> str:
     code = SYNC.format(folder=str(script.parent), name=script.stem)
     given = {**settings, **measure.own_settings(folder), "ITERATIONS": "3", "MAX_WALLCLOCK_SECONDS": "0"}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=trainers.child_env(given), cwd=REPO, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=trainers.child_env(given), cwd=REPO, capture_output=True, encoding="utf-8"
+    )
     fell = "CUDA graph failed" in done.stdout
     outcome = "trains on without a graph" if fell and not done.returncode else f"WRONG ({done.returncode})"
     return f"a sync inside a capture: {outcome}"
