@@ -29,6 +29,7 @@ def test_it_runs_with_short_settings(tmp_path, monkeypatch):
         (clone / ".venv").symlink_to((REPO / ".venv").resolve())
     settings = {
         "MAX_WALLCLOCK_SECONDS": "10",
+        "COMPILE": "0",
         "DEVICE": "cpu",
         "VAL_MAX_TOKENS": "65536",
         "WARMUP_STEPS": "0",
