@@ -165,7 +165,7 @@ def read_knobs(env):
 
 
 def knobs_of(k, group):
-    return {knob.name: getattr(k, knob.name) for knob in fields(group)}
+    return {knob.name: asdict(k)[knob.name] for knob in fields(group)}
 
 
 def check_consistency(k):
@@ -963,7 +963,7 @@ def pick_dtype(device):
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(False)
     else:
-        fast = getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16")
+        fast = torch.cpu.get_capabilities().get("avx512_bf16")
     return torch.bfloat16 if fast else torch.float32
 
 

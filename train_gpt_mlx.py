@@ -169,7 +169,7 @@ def read_knobs(env):
 
 
 def knobs_of(k, group):
-    return {knob.name: getattr(k, knob.name) for knob in fields(group)}
+    return {knob.name: asdict(k)[knob.name] for knob in fields(group)}
 
 
 def check_consistency(k):

@@ -56,11 +56,13 @@ def test_a_gpu_is_asked_for_its_type_and_not_timed(name, card):
 
 
 def test_a_cpu_is_asked_for_its_instructions(monkeypatch):
-    for can, dtype in (({"avx512_bf16": True}, torch.bfloat16), ({"avx512_bf16": False}, torch.float32)):
+    for can, dtype in (
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False}, torch.float32),
+        ({}, torch.float32),
+    ):  # ARM
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda can=can: can)
         assert T.pick_dtype(torch.device("cpu")) == dtype
-    monkeypatch.delattr(torch.cpu, "get_capabilities")  # an older PyTorch
-    assert T.pick_dtype(torch.device("cpu")) == torch.float32
 
 
 def test_a_scorers_type_is_one_that_the_gpu_has(card, monkeypatch, tmp_path):
