@@ -954,12 +954,12 @@ def pick_device(name):
     rank = int(os.environ.get("LOCAL_RANK", 0))
     if name == "cpu" or name == "auto" and not count:
         return torch.device("cpu")
-    need(rank < count, f"DEVICE={name}: {count or 'none'} found; set DEVICE=cpu, or start fewer", 2)
+    need(rank < count, f"DEVICE={name}: {count or 'none'} found; set DEVICE=cpu or start fewer", 2)
     return torch.device("cuda", rank)
 
 
 def pick_dtype(device):
-    """bfloat16 where the device has instructions for it."""
+    """bfloat16 if the device has instructions for it."""
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(False)
     else:
@@ -1088,7 +1088,7 @@ def train_step(run, tokens, step, scale):
 
 
 def attempt(run, name, action):
-    """Whether it works, on all ranks; where not, COMPILE=1 stops."""
+    """Whether it works, on all ranks; if not, COMPILE=1 stops."""
     fault = ""
     try:
         action()
@@ -1100,7 +1100,7 @@ def attempt(run, name, action):
     if run.world > 1:
         dist.all_reduce(works, dist.ReduceOp.MIN)
     if not works:
-        run.fault = f"{name} failed ({fault or 'elsewhere'})"
+        run.fault = f"{name} failed ({fault or 'a rank'})"
         run.log.line(f"{run.fault}: slower; COMPILE=1 tells why")
     return bool(works)
 
@@ -1265,7 +1265,7 @@ def run_all(k):
     if run.world > 1:
         dist.destroy_process_group()
     if run.rank:
-        return
+        os._exit(0)  # slower, gloo may abort
     path, room = export(run)
     notes = ["resumed"] * bool(run.checkpoint) + ["interrupted"] * (reason == "interrupted")
     began, stream, log = time.monotonic(), run.stream, run.log

@@ -430,4 +430,4 @@ def test_ranks_compile_together_or_not_at_all(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "runs" / "run" / "metrics.jsonl").read_text().splitlines()
     (fact,) = (m for m in map(json.loads, lines) if m["event"] == "warm_up")
-    assert fact["compile"] is False and "compile failed (elsewhere)" in fact["self_test"]
+    assert fact["compile"] is False and "compile failed (a rank)" in fact["self_test"]
