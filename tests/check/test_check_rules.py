@@ -322,6 +322,20 @@ def test_too_few_targets_are_one_finding_a_seed(folder):
     assert [f.rule for f in findings] == ["targets"] * len(seeds)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        claim(lambda v: v["seeds"][0].update(log=[])),
+        claim(lambda v: v["seeds"][0].update(artifact={})),
+        text("metrics_seed2.jsonl", '"script": "train_gpt.py"', '"script": ["train_gpt.py"]'),
+    ],
+)
+def test_a_list_where_a_name_is_due_ends_no_rule(folder, change):
+    change(folder)
+    found = {f.rule for f in check.check_folder(folder, track.load("track_tiny")).findings}
+    assert "unreadable" not in found
+
+
 def test_what_golf_new_made_raises_none(folder):
     assert check.check_folder(folder).findings == []
 

@@ -104,7 +104,9 @@ def test_runs_lists_what_each_was(torch_run, tmp_path):
     assert done.returncode == 0, done.stderr
     head, one, two = done.stdout.splitlines()
     assert run_golf("runs", tmp_path / "one").stdout.splitlines()[1].split()[:2] == one.split()[:2]
-    assert re.match(r"tiny +quickstart +1.54k +\d\.\d{4} +[\d,]+ +\d+s +finished +ITERATIONS=12 SEED=7$", one)
+    assert re.match(
+        r"tiny +quickstart +1.54k +\d\.\d{4} +[\d,]+ +\d+s +finished +ITERATIONS=12 COMPILE=0 SEED=7$", one
+    )
     assert re.match(r"tiny +- +1.54k +- +- +\d+s +failed$", two)
     assert one.index("finished") == head.index("state")
 

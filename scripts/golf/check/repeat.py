@@ -141,8 +141,8 @@ def logs_begin_with_script(folder: Folder) -> None:
     if not folder.has(script) or script in folder.reported_files:
         return
     source = folder.read(script, submission.JSON_LIMIT)
-    logs = {seed.get("log"): None for seed in folder.seeds()}
-    logs = [log for log in logs if folder.has(log) and log not in folder.reported_files]
+    named = [seed.get("log") for seed in folder.seeds()]
+    logs = dict.fromkeys(log for log in named if folder.has(log) and log not in folder.reported_files)
     others = [log for log in logs if source and not folder.read(log, len(source)).startswith(source)]
     if others:
         text = f"{quoted(', '.join(others))}: begins with another source than {script}; ship what ran"
