@@ -94,7 +94,8 @@ def test_an_import_that_is_nowhere_is_told_before_training(tmp_path):
 TORCH = """import sys
 from types import SimpleNamespace as N
 print("x.py:5: UserWarning: CUDA initialization: too old (Triggered internally at a.cpp)", file=sys.stderr)
-cuda = N(device_count=lambda: {count}, get_device_name=lambda i: "T4", get_arch_list=list)
+cuda = N(device_count=lambda: 1, get_device_name=lambda i: {count} and "T4" or 1 / 0, get_arch_list=list)
+cuda.is_available = lambda: {count} > 0
 cuda.get_device_capability = lambda i: (7, 5)
 version = N(cuda="13.0")
 """

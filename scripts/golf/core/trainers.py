@@ -180,7 +180,8 @@ def fetch_command(data: Path, shards: int = 2) -> list[str]:
 ASK_CUDA = """
 import json, torch
 gpu = torch.cuda
-cards = [(gpu.get_device_name(i), *gpu.get_device_capability(i)) for i in range(gpu.device_count())]
+count = gpu.device_count() if gpu.is_available() else 0  # NVML also counts where the driver is too old
+cards = [(gpu.get_device_name(i), *gpu.get_device_capability(i)) for i in range(count)]
 print(json.dumps(dict(cuda=torch.version.cuda, cards=cards, kernels=gpu.get_arch_list())))
 """
 DRIVERS = {"11": 450, "12": 525, "13": 580}  # the oldest Linux driver of each CUDA
