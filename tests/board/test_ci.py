@@ -159,6 +159,29 @@ def test_an_unknown_track_is_named(pull):
     assert remarks(done) == {("track", "records/track_moon/x")} and "track_tiny" in done.stdout
 
 
+def test_histories_that_cross_are_refused(pull):
+    """Merging this undoes the second rules.txt, and compared with the first it changes nothing."""
+    (pull.root / "rules.txt").write_text("1\n")
+    commit(pull.root)
+    git(pull.root, "checkout", "--quiet", "-b", "mine")
+    (pull.root / "docs.md").write_text("x\n")
+    commit(pull.root)
+    git(pull.root, "checkout", "--quiet", "main")
+    (pull.root / "rules.txt").write_text("2\n")
+    commit(pull.root)
+    second = git(pull.root, "rev-parse", "HEAD")
+    git(pull.root, "merge", "--quiet", "--no-ff", "-m", "x", "mine")
+    git(pull.root, "checkout", "--quiet", "mine")
+    git(pull.root, "merge", "--quiet", "--strategy=ours", "-m", "x", second)
+    pull.add("x")
+    commit(pull.root)
+    done = pull.check(branch=None)
+    assert done.returncode == 1 and "crosswise" in done.stderr and pull.outputs.read_text() == ""
+    git(pull.root, "checkout", "--quiet", "main")
+    git(pull.root, "merge", "--quiet", "--no-ff", "-m", "x", "mine")
+    assert (pull.root / "rules.txt").read_text() == "1\n"
+
+
 def test_only_what_the_branch_itself_changed_counts(pull):
     pull.add("x")
     git(pull.root, "checkout", "--quiet", "-b", "mine")
@@ -408,6 +431,16 @@ WHO = {
     "another's name in Cyrillic": ("mallory", "8", {"github_id": "mallory", "author": "А. Thоr"}, True),
     "another's name with accents": ("mallory", "8", {"github_id": "mallory", "author": "Á. Thör"}, True),
     "another's name in digits": ("mallory", "8", {"github_id": "mallory", "author": "A. Th0r"}, True),
+    "another's name with a small capital": (
+        "mallory",
+        "8",
+        {"github_id": "mallory", "author": "A. Th\u1d0fr"},
+        True,
+    ),
+    "another's name with a stroke": ("mallory", "8", {"github_id": "mallory", "author": "A. Thør"}, True),
+    "two alphabets in a word": ("athor", "7", {"author": "A. Th\u0585r"}, True),
+    "a login that is another's number": ("7", "8", {"github_id": "7"}, True),
+    "a number": ("athor", "7", {"github_id": 7}, True),
     "a name in other letters": ("mallory", "8", {"github_id": "mallory", "author": "李 Á."}, False),
     "a name of one's own": ("mallory", "8", {"github_id": "mallory", "author": "M. Allory"}, False),
     "a command": ("athor", "7", {"github_id": "::error::x"}, True),
@@ -649,7 +682,8 @@ def test_workflows_hold_no_rights_and_pin_their_actions(workflow):
         assert "permissions" not in job and job["timeout-minutes"] <= 120
         for step in job["steps"]:
             if "uses" in step:
-                assert re.fullmatch(r"actions/[\w-]+@v\d+\.\d+\.\d+", step["uses"])
+                assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", step["uses"])  # a tag can be moved
+                assert re.search(rf"{step['uses']} # v\d+\.\d+\.\d+$", text, re.MULTILINE)
             if step.get("uses", "").startswith("actions/checkout@"):
                 assert step["with"]["persist-credentials"] is False
             assert "${{" not in step.get("run", "")  # foreign text would become code

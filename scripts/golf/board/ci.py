@@ -118,14 +118,19 @@ def author(folder: Path, place: str) -> list[Finding]:
         claim = submission.read_claim(folder)
     except submission.ClaimError:
         return []  # `json` says so
+    if mixed(claim.get("author")):
+        text = f"author {ascii(claim.get('author'))[:60]} has letters of two alphabets in a word; use one"
+        return [fail("author", text, place)]
     stated = same_name(claim.get("github_id"))
     login, number = opener()
-    if not login or not number:
+    login = "" if number and login.isdigit() else login  # such a login would be another's number
+    if not number:
         if os.environ.get("GITHUB_ACTIONS") == "true":
             return [fail("author", "PULL_LOGIN and PULL_ID are not set: see submission.yml", place)]
         say("PULL_LOGIN and PULL_ID are not set: github_id is compared with nobody")
-    elif stated not in (login, number):
-        text = f"github_id {ascii(claim.get('github_id'))[:60]} did not open this pull request, {login} did"
+    elif not stated or stated not in (login, number):
+        who = login or number
+        text = f"github_id {ascii(claim.get('github_id'))[:60]} did not open this pull request, {who} did"
         return [fail("author", f"{text}; state your own, or have its author open it", place)]
     for other in (c for t in track.names() for _, c in submission.claims(track.RECORDS / t)):
         owner = same_name(other.get("github_id"))
@@ -152,12 +157,23 @@ def same_name(value) -> str:
 
 # Letters and digits that look like Latin ones: Cyrillic, Greek, and what people type for them.
 LOOKS = str.maketrans("авекмнорстухіјѕԁӏαβεικνορτυχω01|", "abekmhopctyxijsdlabeiknoptuxwoll")
+LATIN = re.compile("LATIN (?:(?:SMALL|CAPITAL) )?LETTER (?:[A-Z]+ )*?([A-Z])[A-Z]*(?: WITH .*)?")
+ALPHABETS = ("CYRILLIC", "GREEK", "COPTIC", "ARMENIAN", "GEORGIAN", "CHEROKEE", "LISU", "MODIFIER")
 
 
 def looks(value) -> str:
     """A key that is equal for names that look alike: without accents, spaces and punctuation."""
-    text = unicodedata.normalize("NFKD", same_name(value)).translate(LOOKS).replace("i", "l")
-    return "".join(c for c in text if c.isalnum()) or same_name(value)
+    text = unicodedata.normalize("NFKD", same_name(value)).translate(LOOKS)
+    found = ((c, LATIN.fullmatch(unicodedata.name(c, ""))) for c in text if c.isalnum())
+    text = "".join(latin[1].lower() if latin else c for c, latin in found).replace("i", "l")
+    return text or same_name(value)
+
+
+def mixed(value) -> bool:
+    """Whether a word of a name has Latin letters beside some that look like them."""
+    words = re.findall(r"[^\W\d_]+", value if isinstance(value, str) else "")
+    alphabets = ({unicodedata.name(c, "?").split()[0] for c in word} for word in words)
+    return any("LATIN" in found and found & {*ALPHABETS} for found in alphabets)
 
 
 def set_outputs(**values: str) -> None:

@@ -54,8 +54,16 @@ def git(root: Path, *args: str, given: str = "") -> str:
 
 
 def read_changes(root: Path, base: str) -> list[Change]:
-    """Every path that HEAD adds, changes or removes since it parted from `base`."""
-    fork = git(root, "merge-base", base, "HEAD").strip()
+    """Every path that HEAD adds, changes or removes since it parted from `base`.
+
+    GolfError where they parted more than once: a merge then goes by a mixture of all these commits, and can
+    undo what differs between them, which no single comparison shows.
+    """
+    fork, *more = git(root, "merge-base", "--all", base, "HEAD").split()
+    if more:
+        raise GolfError(
+            f"HEAD merged old commits of {base[:12]} crosswise; rebase it, or squash it to one commit"
+        )
     words = ("--raw", "--no-renames", "--no-abbrev", "--ignore-submodules=none", "-z")
     fields = git(root, "diff", *words, fork, "HEAD").split("\0")
     changes = []

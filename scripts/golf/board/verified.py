@@ -54,7 +54,7 @@ def enter(folder: Path) -> None:
 
 
 def why_not(report, claim: dict) -> str | None:
-    """Why a report does not verify a claim; None: every seed was scored whole, sandboxed, without FAIL."""
+    """Why a report does not verify a claim; None: every seed was scored whole, in a sandbox, as claimed."""
     if dig(report, "mode") != "whole" or dig(report, "verdict") not in ("PASS", "NEEDS-HUMAN"):
         return f"a {dig(report, 'mode')} score with the verdict {dig(report, 'verdict')}"
     if dig(report, "sandbox") == "none" or dig(report, "track") != claim.get("track"):
@@ -66,4 +66,7 @@ def why_not(report, claim: dict) -> str | None:
             return f"seed {dig(seed, 'seed')} was not scored"
         if dig(found, "claimed", "val_bpb") != dig(seed, "val_bpb"):
             return f"seed {dig(seed, 'seed')} claims another score now"
+        worse = dig(seed, "val_bpb") - dig(found, "official", "val_bpb")
+        if worse > submission.SCORE_TOLERANCE:  # seeds would seem more alike than they are
+            return f"seed {dig(seed, 'seed')} claims {worse:.4f} too bad a score, and the board ranks claims"
     return None

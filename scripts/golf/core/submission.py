@@ -23,6 +23,7 @@ FIGURE_LIMIT = 1e12  # as the schema says; sums of much larger figures are no nu
 ROLES = ("script", "source", "score", "artifact", "val", "log", "readme", "extra")
 CODE_ROLES = ("script", "score")
 SEGMENTS = 64
+SCORE_TOLERANCE = 0.0005  # bits a byte: a claim better by more is refused, on any device
 MISSING = "is missing"
 VERIFIED = "verified.json"
 RUN_TOLERANCE = 1e-3  # of a segment's nats, within which two runs count as one

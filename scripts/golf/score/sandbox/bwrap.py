@@ -42,6 +42,7 @@ PASSED_ON = (
 )
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 READ_AHEAD_BYTES = PAGE_BYTES * os.sysconf("SC_PHYS_PAGES") // 4  # of what is shown
+CROWD_BYTES = READ_AHEAD_BYTES // 4  # after a process that took more, it is read again: some may be gone
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 PARTS = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
 

@@ -110,6 +110,7 @@ class Remote:
         device = "auto" if self.device == "mlx" else self.device  # MLX chooses by itself
         outer, inside, python, host, uid, tasks = [], folder, [sys.executable, "-B"], HOST_PY, -1, 0
         if self.sandboxed:
+            view.forget_names()
             view.read_ahead(sandbox.READ_AHEAD_BYTES)
             outer = sandbox.command(folder, HOST_PY, self.device, filter_fd)
             inside, host = sandbox.FOLDER, sandbox.HOST
@@ -129,6 +130,8 @@ class Remote:
     def stop_watching(self) -> None:
         self.watch.stop()
         self.peak_of_earlier = self.peak_memory_bytes
+        if self.watch.peak_memory_bytes > sandbox.CROWD_BYTES:
+            view.read_ahead.cache_clear()
 
     @property
     def peak_memory_bytes(self) -> int:

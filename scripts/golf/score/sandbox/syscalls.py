@@ -108,6 +108,11 @@ ANSWERED = {
     "clone3": ((435, 435), errno.ENOSYS),  # its flags lie in memory; libc then takes clone
     "readahead": ((187, 213), 0),
     "fadvise64": ((221, 223), 0),  # what is in memory stays in memory
+    # A device's times may be set by whoever may write to it, and stay when a process has gone.
+    "utime": ((132, None), 0),
+    "utimes": ((235, None), 0),
+    "futimesat": ((261, None), 0),
+    "utimensat": ((280, 88), 0),
 }
 IS, IS_NOT, HAS = "is", "is not", "has"  # HAS: any of these bits
 LOW, HIGH = 0, 4  # the halves of an argument

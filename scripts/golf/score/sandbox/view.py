@@ -33,6 +33,7 @@ LINKER_CACHE = Path("/etc/ld.so.cache")
 LIBRARY_FOLDERS = ("/lib", "/usr/lib", "/lib64", "/usr/lib64")  # where the linker has no cache
 DRIVER_FOLDERS = ("/usr/lib/wsl/lib", "/usr/lib/wsl/drivers")  # CUDA's under WSL2
 CPU_FILES = ("online", "possible", "present")  # how many threads a library starts
+DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 STORE = Path("/nix/store")  # NixOS: nothing lies elsewhere, nor in folders of one kind
 
 
@@ -79,12 +80,24 @@ def view() -> View:
     return View(tuple(sorted(shown)), tuple(sorted(hidden - shown)), python, packages)
 
 
+def forgets_names() -> bool:
+    """Whether forget_names can do what it says: root alone may ask for it."""
+    return os.access(DROP_CACHES, os.W_OK)
+
+
+def forget_names() -> None:
+    """Has the kernel forget which names were looked up, those in vain too: they are found faster the next
+    time, and a pass could tell the next something by them."""
+    if forgets_names():
+        DROP_CACHES.write_text("2")  # names and inodes, not what files hold
+
+
 @cache
 def read_ahead(most_bytes: int) -> None:
     """Has the kernel read all that is shown, once and up to `most_bytes`.
 
     A file that is in memory is read faster: by what it reads, one pass could tell the next something,
-    which it cannot where all was read before. It has no means to have files forgotten.
+    which it cannot where all was read before. It can have files forgotten only by filling the memory.
     """
     what, done = view(), 0
     apart = {str(path) for path in (*what.shown, *what.hidden)}
