@@ -89,7 +89,7 @@ def forget_names() -> None:
     """Has the kernel forget which names were looked up, those in vain too: they are found faster the next
     time, and a pass could tell the next something by them."""
     if forgets_names():
-        DROP_CACHES.write_text("2")  # names and inodes, not what files hold
+        DROP_CACHES.write_bytes(b"2")  # names and inodes, not what files hold
 
 
 @cache
