@@ -536,6 +536,7 @@ def test_command_on_real_entries(made, tmp_path):  # noqa: F811
     assert missing.returncode == 1 and "needs these two lines" in missing.stderr
 
 
+@pytest.mark.slow
 def test_ours_is_up_to_date():
     done = run_golf("leaderboard", "--check")
     assert done.returncode == 0, done.stderr

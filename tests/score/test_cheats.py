@@ -81,6 +81,7 @@ CLAIMED = {
     "works_in_reset": ["in-time"],
     "works_while_loading": ["in-time"],
 }
+FAST = "answers_twice", "holds_pairs", "peeks", "takes_its_time", "tells_the_next_process", "unnormalised"
 BY_CLAIM = "prints_a_score"  # golf.sh score compares with what it printed
 
 
@@ -106,7 +107,7 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-@pytest.mark.parametrize("name", CLAIMED)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in CLAIMED])
 def test_cheat_is_caught_by_the_rule_that_claims_it(name, source, honest, places, tmp_path):
     wide = name in ("holds_hard_targets", "holds_some_documents")  # what few documents cannot show
     text = text_of(source, 3 * TARGETS if wide else TARGETS, 3 * TARGETS if wide else TARGETS)
