@@ -654,7 +654,7 @@ MAGIC, FORMAT, CODERS = b"PGLA", 1, ("", "zlib", "brotli")
 MAX_UNPACKED = 64 << 20  # bytes
 DTYPES = {"int8": "i1", "fp16": "<f2", "fp32": "<f4"}  # int8: symbols, with fp16 scales [rows]
 FINEST_STEP = 1 / 24  # in deviations of a row
-EMBEDDING_STEP = 0.6  # of other matrices' step: a logit adds up a row's errors
+EMBEDDING_STEP = 0.1  # of the other matrices': a logit adds up its errors
 RESERVE_BYTES = 5000  # left under the cap, to change the code
 
 
