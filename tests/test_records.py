@@ -12,6 +12,7 @@ ENTRIES = sorted(path.parent for path in REPO.glob("records/*/*/submission.json"
 STARTER = REPO / "records/track_sample_5min/2026-11-29_starter"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ENTRIES, ids=lambda folder: folder.name)
 def test_every_entry_passes_the_check(folder):
     findings = check.check_folder(folder).findings

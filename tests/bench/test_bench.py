@@ -67,6 +67,7 @@ def test_samples_leave_out_the_first_call_and_group_short_ones(monkeypatch):
     assert len(measure.samples(call, torch.device("cpu"), seconds=0.0)) == 3
 
 
+@pytest.mark.slow
 def test_peaks_are_measured_once_and_in_the_shapes_asked_for():
     device = measure.Device(torch.device("cpu"))
     device.limit = 32
@@ -81,6 +82,7 @@ def test_peaks_are_measured_once_and_in_the_shapes_asked_for():
     assert device.peaks(operators, torch.float64).rates is not peaks.rates
 
 
+@pytest.mark.slow
 def test_each_part_of_a_tiny_trainer(config, tmp_path, capsys):
     out = tmp_path / "out.json"
     found = {}
@@ -119,6 +121,7 @@ def test_data_that_is_there_is_used(config, tmp_path, monkeypatch):
     assert len(trainer.find_shards(made["DATA_PATH"], "train")) == 1
 
 
+@pytest.mark.slow
 def test_all_goes_on_where_a_part_fails_and_ends_with_a_table(config, monkeypatch, capsys):
     jobs = [
         bench.Benchmark("one", config, ("train", "score", "data")),
@@ -177,6 +180,7 @@ def test_used_wrongly(config, tmp_path):
         assert caught.value.code == code
 
 
+@pytest.mark.slow
 def test_earlier_results_are_kept_until_there_are_new_ones(config, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out.json"
     out.write_text("earlier\n")
@@ -209,6 +213,7 @@ def test_selftest_without_a_gpu_says_what_it_could_check(config):
     assert told.value.code == 1 and "\n" not in str(told.value)
 
 
+@pytest.mark.slow
 def test_what_selftest_measures_of_a_trainer(config, tmp_path, monkeypatch):
     """On a CPU: the same parts but the card and the capture."""
     monkeypatch.setattr(selftest, "SCORED", 512)

@@ -463,6 +463,7 @@ def test_inks_read_on_light_and_dark_pages(page):
         assert (light + 0.05) / (dark + 0.05) >= needed, ink
 
 
+@pytest.mark.slow
 def test_picture_is_the_same_each_time_and_knows_its_data(board, tmp_path):
     found = board(
         entry("star", 1.9, "record", name="$\\frac</svg>& 名"), entry("dot", 2.1),
@@ -499,6 +500,7 @@ def test_labels_keep_apart():
 # ---- The command
 
 
+@pytest.mark.slow
 def test_command_on_real_entries(made, tmp_path):  # noqa: F811
     """Written from a clone's records, then up to date until something changes."""
     repo = shutil.copytree(made[0], tmp_path / "repo")

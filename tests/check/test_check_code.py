@@ -434,6 +434,7 @@ def test_learning_from_validation_tokens_is_seen(source):
     assert lines_of(source) == marked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lines",
     [
@@ -516,6 +517,7 @@ def uncounted(folder):
     return "bytes-uncounted" in found(folder, FAIL)
 
 
+@pytest.mark.slow
 def test_a_stub_counts_with_what_it_executes(folder):
     """A stub and its sibling: whatever role hides the sibling, it does not pass."""
     body = (folder / "train_gpt.py").read_text()

@@ -48,6 +48,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @fuzz
 @given(data=st.data())
 def test_mangled_json_never_crashes(quick, data):
@@ -133,6 +134,7 @@ def test_messages_hold_nothing_that_moves_a_cursor(folder):
 # ---- Mangled logs and files
 
 
+@pytest.mark.slow
 @fuzz
 @given(
     blob=st.binary(max_size=300),

@@ -171,6 +171,7 @@ def test_odd_headers_get_the_same_verdict(tensors, config, size):
     assert agree(container({"config": config, "tensors": tensors}, bytes(size)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", [
     b"", b"{", b"[]", b"null", b"\xff", b"[" * 100000, b'{"config": {}}', b'{"tensors": []}',
     b'{"config": {}, "tensors": {"a": 1}}', b'{"config": {}, "tensors": [["a", [99999999999], "fp32"]]}',

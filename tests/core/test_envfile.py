@@ -93,6 +93,7 @@ def test_names_that_libraries_read_are_accepted(tiny_repo):
         assert not envfile.is_known(name, {}), name
 
 
+@pytest.mark.slow
 def test_names_that_our_messages_recommend_are_accepted():
     """Every NAME=value in a message or a page of this repository can stand in some trainer's config."""
     knobs = {}

@@ -138,6 +138,7 @@ def decodes_to(text: bytes, stream: bytes) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1 << 20, 1 << 28])
 def test_a_bomb_costs_nothing(size):
     compressor = lzma.LZMACompressor(preset=0)
@@ -253,6 +254,7 @@ def test_the_rules_about_code_see_into_a_stub(folder):
     ]
 
 
+@pytest.mark.slow
 def test_new_ships_the_packed_script_and_its_source(made):
     repo, _, _ = made
     run = Path(shutil.copytree(repo / "runs/r-s1", repo / "runs/packed"))

@@ -121,6 +121,7 @@ def test_tokenizer_is_of_the_published_kind(tokenizer):
     assert sum(piece.isdigit() for piece in tokenizer.encode("2024", out_type=str)) == 4
 
 
+@pytest.mark.slow
 def test_a_second_build_does_nothing_and_a_damaged_shard_is_rebuilt(built, tmp_path, capsys):
     out = tmp_path / "data"
     shutil.copytree(built, out)
@@ -174,6 +175,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     assert not files_below(tmp_path)
 
 
+@pytest.mark.slow
 def test_retrained_tokenizer_stays_in_the_output_folder(tmp_path):
     committed = (sample.HERE / sample.TOKENIZER).read_bytes()
     code = sample.main(["--out", str(tmp_path), "--train-tokenizer"])

@@ -70,6 +70,7 @@ def test_resumed_seeds_without_a_run_id(tiny_repo):
     assert {path.name[-3:] for path in (tiny_repo / "runs").iterdir()} == {"-s7", "-s8"}
 
 
+@pytest.mark.slow
 def test_same_run_id_twice(tiny_repo):
     assert golf(tiny_repo, RUN_ID="one").returncode == 0
     log = (tiny_repo / "runs/one/train.log").read_bytes()
@@ -243,6 +244,7 @@ def test_smaller_micro_batch_divides_the_batch(used, smaller):
     assert run.smaller_micro_batch(facts, {})[1] == smaller
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_written_is_one_line(tiny_repo):
     env = {**os.environ, "PYTHON": sys.executable}
 
@@ -260,6 +262,7 @@ def test_output_that_cannot_be_written_is_one_line(tiny_repo):
     assert said("run configs/none.env 2>&-") == (2, "")
 
 
+@pytest.mark.slow
 def test_tools_start_without_docstrings(tiny_repo):
     """PYTHONOPTIMIZE=2, which some images set, strips them."""
     for args in ((), ("run", "-h"), ("check", "-h"), ("new", "-h"), ("bench", "-h")):

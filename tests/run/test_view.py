@@ -54,6 +54,7 @@ def test_validation_shards_are_out_of_sight_while_a_run_lasts(repo):
     assert sorted(os.listdir(repo / "data/datasets/tiny")) == TRAIN + VAL
 
 
+@pytest.mark.slow
 def test_logs_name_the_datas_own_folder(repo):
     golf(repo, "run", "configs/tiny.env", RUN_ID="a", DATA_PATH="data/datasets/tiny")
     for folder in (repo / "runs" / "a", new(repo)):

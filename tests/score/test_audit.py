@@ -184,6 +184,7 @@ def test_a_process_may_choose_other_arithmetic(noisy, text):
     assert [rule.figure for rule in rules.values() if rule.passed is not True] == []
 
 
+@pytest.mark.slow
 def test_rows_that_depend_on_the_cuts_are_refused(text):
     class Forgetful(Local):
         def log_probs(self, tokens):
@@ -393,6 +394,7 @@ def test_tails_find_a_few_targets_that_the_mean_does_not():
     assert found["tails"] >= 19 > 10 > found["held_out"]
 
 
+@pytest.mark.slow
 def test_tails_rarely_accuse_the_honest():
     rng = np.random.default_rng(0)
     accused = [audits.tails(*with_leads(rng, 60, 400, leads=0)).passed for _ in range(200)]
@@ -565,6 +567,7 @@ def test_examples_claim_what_they_score(script, source):
     assert bits / text.parts[0].target_bytes.sum() == pytest.approx(claim["val_bpb"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_example_trains_to_its_artifact(source, tmp_path):
     data = tmp_path / "data"
     subprocess.run([sys.executable, REPO / "data/build_sample_dataset.py", "--out", data], check=True)

@@ -107,7 +107,9 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in CLAIMED])
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CLAIMED]
+)
 def test_cheat_is_caught_by_the_rule_that_claims_it(name, source, honest, places, tmp_path):
     wide = name in ("holds_hard_targets", "holds_some_documents")  # what few documents cannot show
     text = text_of(source, 3 * TARGETS if wide else TARGETS, 3 * TARGETS if wide else TARGETS)
@@ -131,6 +133,7 @@ def holding(text, folder):
     return path
 
 
+@pytest.mark.slow
 def test_only_a_control_of_its_kind_sees_what_is_little(source, honest, tmp_path):
     """What a track's reference is for: a model as good as most submissions explains how hard each
     document is, so little is enough to be told from chance."""
@@ -141,6 +144,7 @@ def test_only_a_control_of_its_kind_sees_what_is_little(source, honest, tmp_path
     assert list(found.values()) == [True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "bigram", "learning"])
 @pytest.mark.parametrize("reference", ["bigram", "honest"])
 def test_what_is_honest_passes_every_rule(name, reference, source, honest, tmp_path):

@@ -48,6 +48,7 @@ def run(track, folder, sandboxed=False, **options) -> tuple[dict, dict]:
     return report, report["rules"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sandboxed", [False, pytest.param(True, marks=needs_sandbox)])
 def test_reference_is_scored_as_a_submission_is(track, echo, asked, tmp_path, capsys, sandboxed):
     folder = make_submission(tmp_path / "entry", HOSTILE / "plain.py", seeds=(1, 2))
@@ -115,6 +116,7 @@ def test_the_reference_itself_passes(track, echo, quick):
     assert unclear <= {"claim", "segments", "held-out", "tails"} and rules["held-out"]["passed"] is not False
 
 
+@pytest.mark.slow
 def test_what_has_the_references_files_is_its_own_control(track, echo, asked, capsys):
     """It is not fed a second time; another seed's artifact would be."""
     control = run(track, echo, seed=3)[1]

@@ -232,6 +232,7 @@ def test_the_audit_is_told_that_private_text_may_be_of_another_kind(tmp_path, mo
     assert told == [False, True]
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_parts_of_train_shards_are_drawn_where_there_are_enough(tmp_path, fed):
     make_track(tmp_path)

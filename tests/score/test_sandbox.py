@@ -126,6 +126,7 @@ def test_children_end_with_it(run):
     assert not failed(run("leaves_children"))
 
 
+@pytest.mark.slow
 @needs_sandbox
 @pytest.mark.parametrize(
     "number, early", [(signal.SIGKILL, True), (signal.SIGKILL, False), (signal.SIGTERM, False)]

@@ -276,6 +276,7 @@ def test_segments_are_those_of_the_whole_score(track, echo, tmp_path, no_audit, 
     assert report["seeds"][0]["fed"] == 200 + sum(150 for _ in range(parts)) - 150 * (chosen[0] == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, words",
     [
@@ -295,6 +296,7 @@ def test_a_part_of_a_score_says_that_the_whole_is_due(track, echo, tmp_path, no_
         assert "NOTE        whole-score-due" in score.table(report) and words[0] in score.table(report)
 
 
+@pytest.mark.slow
 def test_seeds_that_cannot_be_scored_are_told(track, echo, tmp_path, no_audit):
     """One real seed and two invented ones."""
     claim = echo_score(track)

@@ -188,6 +188,7 @@ def test_quickstart_twice(quick_repo, tmp_path):
     assert len({p.name for p in (quick_repo / "runs").iterdir()} - first) == 2
 
 
+@pytest.mark.slow
 def test_torch_index_and_changed_requirements(quick_repo):
     env = {"TORCH_INDEX_URL": "http://localhost:1/cpu"}
     assert run_script("quickstart.sh", env=env, repo=quick_repo).returncode == 0
@@ -205,6 +206,7 @@ def test_quickstart_stops_where_the_run_fails(quick_repo):
     assert not list(quick_repo.glob("runs/*-submission"))
 
 
+@pytest.mark.slow
 def test_what_the_check_of_a_quickstart_finds_hides_no_result(quick_repo):
     env = {"ARTIFACT_CAP_BYTES": "99999", "FAKE_ARTIFACT_BYTES": "40000"}  # over the track's cap
     done = run_script("quickstart.sh", env=env, repo=quick_repo)
@@ -212,6 +214,7 @@ def test_what_the_check_of_a_quickstart_finds_hides_no_result(quick_repo):
     assert "\nDone: " in done.stdout and "\nnext " in done.stdout
 
 
+@pytest.mark.slow
 def test_test_sh_runs_every_check(quick_repo):
     venv, calls = quick_repo / ".venv" / "bin", quick_repo / "calls"
     wrapper(venv / "python", 'case "$1" in -m) echo "$*" >>calls;; *) exec "$REAL" "$@";; esac')
@@ -316,6 +319,7 @@ def test_a_venv_that_was_broken_off_is_made_anew(venv_repo):
     assert ready(venv_repo).returncode == 0 and made(venv_repo) == 3
 
 
+@pytest.mark.slow
 def test_a_failed_installation_is_gone_on_with(venv_repo):
     done = ready(venv_repo, PIP_CODE="1")
     assert done.returncode == 1 and "pip could not install torch from TORCH_INDEX_URL" in done.stderr
@@ -384,6 +388,7 @@ def test_no_network_is_said_at_once_and_names_the_proxy(venv_repo, proxy):
     assert (again.returncode, again.stderr) == (1, done.stderr) and not (venv_repo / ".venv").exists()
 
 
+@pytest.mark.slow
 def test_an_index_that_never_answers_is_given_up(monkeypatch, capsys):
     reach = load_script(REPO / "scripts" / "pip_reach.py")
     monkeypatch.setattr(reach, "SECONDS", 1)
@@ -562,6 +567,7 @@ def test_what_the_machine_lacks_is_installed_where_it_may(tiny_repo, bin_path):
     assert (done.stdout, done.stderr) == ("went on\n", "")
 
 
+@pytest.mark.slow
 def test_a_worker_survives_a_surrogate_and_skipped_tests_are_counted_in_one_loud_line(tmp_path):
     hooks = "pytest_report_to_serializable, pytest_terminal_summary"
     (tmp_path / "conftest.py").write_text(f"from tests.conftest import {hooks}\n")

@@ -182,5 +182,6 @@ def test_amounts_and_durations():
     assert [duration(s) for s in (0.4, 59, 150, 3900)] == ["0s", "59s", "2m30s", "1h05m"]
 
 
+@pytest.mark.slow
 def test_a_picture_is_the_same_twice(torch_run):
     assert plot.draw([history.read(torch_run)]) == plot.draw([history.read(torch_run)])

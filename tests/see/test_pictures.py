@@ -26,6 +26,7 @@ class Arguments:
         self.check = check
 
 
+@pytest.mark.slow
 def test_they_are_drawn_once_and_stale_when_the_entry_changes(folder, monkeypatch):
     with pytest.raises(GolfError, match="stale: .*curve.svg, .*explain.svg, .*terminal.svg"):
         pictures.main(Arguments(check=True))
@@ -37,6 +38,7 @@ def test_they_are_drawn_once_and_stale_when_the_entry_changes(folder, monkeypatc
         pictures.main(Arguments(check=True))
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_the_entrys_own_figures():
     text = pictures.terminal(pictures.control()).decode()
     claim = pictures.submission.read_claim(pictures.control())

@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 from conftest import run_script
 from golf.see import report
 
 
+@pytest.mark.slow
 def test_the_report_holds_all_sections_and_asks_for_nothing_outside(torch_run):
     text = report.build(torch_run)
     for title in ("Curves", "What it writes", "Where the bytes went", "Configuration", "How to repeat it"):
@@ -24,6 +26,7 @@ def test_the_report_holds_all_sections_and_asks_for_nothing_outside(torch_run):
     assert f"val_bpb {score:.4f}" in text
 
 
+@pytest.mark.slow
 def test_what_is_foreign_is_escaped_and_no_home_is_named(torch_run, tmp_path):
     run = shutil.copytree(torch_run, tmp_path / "run")
     metrics = (run / "metrics.jsonl").read_text()

@@ -64,6 +64,7 @@ def test_an_artifact_alone_needs_its_tokenizer_and_then_no_script(any_run, tmp_p
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_an_entrys_script_runs_in_the_sandbox_and_agrees_with_the_cached_model():
     with reader.opened(reader.find(ENTRY), fast=True) as model:

@@ -180,6 +180,7 @@ def test_the_record_lane_is_guessed_on_record_hardware_alone(device, world_size,
     assert new_command.guess_lane(rules, new_command.Run(Path(), {"start": start}, 1, "x.py")) == lane
 
 
+@pytest.mark.slow
 def test_new_takes_nothing_from_outside_the_runs_folder(made, tmp_path):
     """Someone else's run may name any path as its artifact, and a file of it may be a link."""
     repo, _, _ = made
@@ -275,6 +276,7 @@ def test_new_completes_the_folder_that_the_trainer_ran_from(tiny_repo):
     assert not [line for line in failed if "pycache" not in line and "DS_Store" not in line]
 
 
+@pytest.mark.slow
 def test_new_completes_the_folder_that_out_names_and_writes_nothing_over(tiny_repo):
     folder = work_in(tiny_repo, "2026-01-02_mine")
     run_in(tiny_repo, folder, RUN_ID="a")
@@ -378,6 +380,7 @@ def test_torn_and_foreign_lines_in_metrics_are_passed_over(tmp_path):
 # ---- Tracks are data: the larger challenge's numbers, from a file alone
 
 
+@pytest.mark.slow
 def test_another_tracks_numbers_hold_without_a_change_of_code(made, tmp_path):
     repo, _, _ = made
     rules = shutil.copytree(REPO / "tests/fixtures/track_16mb", tmp_path / "track_16mb")

@@ -46,6 +46,7 @@ def test_rows_and_seeds_become_runs_and_a_table(tiny_repo):
     assert (tiny_repo / "runs/tiny/plot.svg").read_bytes().startswith(b"<?xml")
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_never_repeated_and_the_same_command_goes_on(tiny_repo):
     path = write(tiny_repo, FILE)
     assert "0 s are over" in sweep(tiny_repo, path, "--for", "0").stdout
@@ -59,6 +60,7 @@ def test_a_finished_run_is_never_repeated_and_the_same_command_goes_on(tiny_repo
     assert {r["status"] for r in rows_of(tiny_repo)} == {"done"}
 
 
+@pytest.mark.slow
 def test_a_row_whose_settings_changed_does_not_take_the_old_run(tiny_repo):
     sweep(tiny_repo, write(tiny_repo, FILE), "SEEDS=1")
     done = sweep(tiny_repo, write(tiny_repo, FILE.replace("256", "512")), "SEEDS=1")
@@ -67,6 +69,7 @@ def test_a_row_whose_settings_changed_does_not_take_the_old_run(tiny_repo):
     assert done.returncode == 2 and "base-s1 was run with ITERATIONS=3, its row says 4" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_skipped_and_tried_again(tiny_repo):
     words = ["configs/tiny.env", "MODEL_DIM=64,128", "--name", "odd"]
     done = sweep(tiny_repo, *words, env={"FAKE_FAIL": "1"})

@@ -40,6 +40,7 @@ def finished(tmp_path_factory):
     return done, kit.Result(0, done.stdout, done.stderr, folder / "runs" / "run")
 
 
+@pytest.mark.slow
 def test_the_script_says_that_a_cpu_computes(finished):
     done, _ = finished
     apple = sys.platform == "darwin"
@@ -110,6 +111,7 @@ def start(script: Path, env: dict) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, script.name], env=env, **options)
 
 
+@pytest.mark.slow
 def test_the_larger_challenges_smoke_command_runs_in_a_record_folder(tmp_path):
     """Its variables as they are, but fewer steps and a smaller model; data is found from there."""
     folder = tmp_path / "records" / "track" / "mine"
@@ -188,6 +190,7 @@ def parse(name: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
 
 
+@pytest.mark.slow
 def test_quickstart_on_apple_silicon_takes_the_mlx_trainer(tiny_repo):
     shutil.copyfile(tiny_repo / "train_gpt.py", tiny_repo / "train_gpt_mlx.py")
     (tiny_repo / "train_gpt.py").write_text("raise SystemExit('the wrong trainer')")

@@ -179,6 +179,7 @@ def test_memory_of_one_call_over_many_windows_is_flat():
     assert large < 2 * small
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_passes_of_a_step(tmp_path):
     peaks = []
     for count in (64, 1024):  # 4 and 64 passes
@@ -191,6 +192,7 @@ def test_memory_does_not_grow_with_the_passes_of_a_step(tmp_path):
 # ---- Artifacts and scores ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packs", [M, T], ids=["packed by MLX", "packed by the twin"])
 def test_an_artifact_of_either_scores_the_same_in_both(packs, tmp_path):
     """16,384 targets; within 0.0005 bits a byte in float32, 0.003 in bfloat16."""

@@ -188,6 +188,7 @@ def test_the_step_is_coarsened_until_code_and_artifact_fit():
     assert (exact, step) == (free, finest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.95, 0.7, 0.55])
 @pytest.mark.parametrize("coder", ["zlib", "brotli"])
 def test_the_step_is_the_finest_that_fits_and_a_slow_coder_packs_seldom(coder, share, monkeypatch):

@@ -504,6 +504,7 @@ def least_inputs(count, seq_len, stride) -> int:
     return shared + blocks * seq_len + (seq_len - stride + rest if rest else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seq_len, stride", [*CUTS, (28, 8)])  # 28: past what attention reaches
 def test_a_cut_anywhere_moves_no_row_and_costs_no_input(seq_len, stride):
     count = 2 * seq_len + 2 * stride + 2

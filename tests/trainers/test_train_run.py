@@ -991,6 +991,7 @@ def test_torch_compiles_a_packed_script(tmp_path):
 # ---- Other processes ----
 
 
+@pytest.mark.slow
 def test_the_trainer_alone_in_a_record_folder_finds_the_repositorys_data(tmp_path):
     repo = tmp_path / "a clone"
     record = repo / "records" / "track" / "mine"
