@@ -133,7 +133,7 @@ def test_children_end_with_it(run):
 )
 def test_it_ends_with_the_scorer(track, tmp_path, number, early):
     """Early: before bubblewrap can have asked the kernel to end with it."""
-    folder = make_submission(tmp_path / "entry", HOSTILE / "hangs_loading.py", seeds=(SEED,))
+    folder = make_submission(tmp_path / "entry", HOSTILE / "hangs_loading.py", seeds=(SEED, SEED + 1))
     command = [sys.executable, "-m", "golf.cli", "score", folder, "--track", track, "--json"]
     command += ["--data", track.parent / "data", "--device", "cpu"]
     env = {**os.environ, "PYTHONPATH": str(REPO / "scripts"), "TMPDIR": str(tmp_path)}

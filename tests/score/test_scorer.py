@@ -360,6 +360,65 @@ def test_time_counts_from_loading_on(track, tmp_path, no_audit):
     assert "in-time" in rules_of(report)
 
 
+# ---- Seeds side by side
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """(seed's artifact, process, tokens) as a call is made, and again as it is answered, with tokens None."""
+    told, log_probs = [], official.Remote.log_probs
+
+    def noted(remote, tokens):
+        who = remote.paths[1], remote.process.pid
+        told.append((*who, len(tokens)))
+        rows = log_probs(remote, tokens)
+        told.append((*who, None))
+        return rows
+
+    monkeypatch.setattr(official.Remote, "log_probs", noted)
+    return told
+
+
+def test_seeds_go_in_step(track, echo, tmp_path, calls):
+    """None is given tokens before all have handed over their rows of the call before, cut at one place."""
+    claim = echo_score(track)
+    report = run(track, make_submission(tmp_path / "entry", echo, seeds=(1, 2, 3), **claim))
+    assert [seed["seed"] for seed in report["seeds"]] == [1, 2, 3]
+    assert all(seed["official"]["val_bpb"] == pytest.approx(claim["val_bpb"]) for seed in report["seeds"])
+    seeds = sorted({artifact for artifact, *_ in calls})
+    made, answered = {seed: [] for seed in seeds}, dict.fromkeys(seeds, 0)
+    for artifact, _, count in calls:
+        if count is None:
+            answered[artifact] += 1
+        else:
+            assert min(answered.values()) >= len(made[artifact])
+            made[artifact].append(count)
+    assert len(seeds) == 3 and made[seeds[0]] == made[seeds[1]] == made[seeds[2]]
+    assert sum(made[seeds[0]]) > 2 * TARGETS, "the stream and held-out text, twice"
+    assert len({process for _, process, _ in calls}) == 6
+
+
+def test_seeds_of_a_record_take_turns(track, echo, tmp_path, calls, no_audit):
+    folder = make_submission(tmp_path / "entry", echo, seeds=(1, 2))
+    edit(lambda value, _: value.update(lane="record"))(folder)
+    run(track, folder)
+    order = [artifact for artifact, *_ in calls]
+    assert order == sorted(order) and len(set(order)) == 2
+
+
+def test_a_seed_that_fails_leaves_the_others(track, tmp_path):
+    """Whenever it ends, nobody waits for it."""
+    script = tmp_path / "fails.py"
+    fails = "        self.seen += len(tokens)\n        assert self.seen < 3000 or not self.bad\n"
+    code = ECHO.replace("        self.seen += len(tokens)\n", fails)
+    bad = "    Scorer.bad = 'seed2' in artifact_path\n    return Scorer()"
+    script.write_text(code.replace("    return Scorer()", bad))
+    report = run(track, make_submission(tmp_path / "entry", script, seeds=(1, 2, 3)))
+    ended = [[r["id"] for r in seed["rules"] if r["passed"] is False] for seed in report["seeds"]]
+    assert ended == [[], ["raised"], []]
+    assert [seed["official"] is None for seed in report["seeds"]] == [False, True, False]
+
+
 # ---- What is scored
 
 

@@ -8,6 +8,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,11 +27,11 @@ from golf.score.audit.passes import Pass, Text, feed
 from golf.score.audit.rules import FULL, MOST_HELD_OUT, QUICK, RECORD, Size, audit, draw_uniform, in_time
 from golf.score.claims import MLX, TORCH, SeedEntry, read_entries
 from golf.score.command import DUE, NO_SANDBOX
-from golf.score.feeder import Fault
+from golf.score.feeder import Fault, InStep
 from golf.score.sandbox import bwrap as sandbox
-from golf.score.sandbox import view
+from golf.score.sandbox import usage, view
 from golf.score.sandbox.bwrap import Limits
-from golf.score.sandbox.client import Remote
+from golf.score.sandbox.client import Beside, Remote
 from golf.score.stream import Stream
 
 SCHEMA_VERSION = 1
@@ -41,6 +42,7 @@ FIRST_CALLS = (512, 1024, 1024)  # short calls at first, to estimate the time so
 QUICK_SEGMENTS = 2
 QUICK_TARGETS = 1 << 17  # --quick feeds streams of up to so many targets whole
 QUICK_CONTEXT = 2048  # and else its segments alone, after so many tokens before them
+MEMORY_EACH = 6 << 30  # bytes that should be left for each seed that is scored beside others
 CUDA_SIGNS = ("/dev/nvidiactl", "/dev/dxg")  # dxg: WSL2
 
 
@@ -75,6 +77,7 @@ class Setup:
     lane: str | None
     quick: bool
     start: Callable[[SeedEntry, str], Remote]
+    beside: Beside
     sandboxed: bool
     control: Control
     talker: Talker
@@ -165,9 +168,11 @@ def score_folder(
     trainers.check_trainer(folder / entries[0].script)  # what is missing here is no fault of it
     vocab = len(source.vocabulary)
 
+    beside = Beside()
+
     def start(entry: SeedEntry, device: str) -> Remote:
         paths = entry.files, entry.script, entry.artifact
-        return Remote(*paths, device, vocab, limits, sandboxed)
+        return Remote(*paths, device, vocab, limits, sandboxed, beside)
 
     setup = Setup(
         rules=rules,
@@ -178,12 +183,15 @@ def score_folder(
         lane=claim.get("lane") if isinstance(claim.get("lane"), str) else None,
         quick=quick,
         start=start,
+        beside=beside,
         sandboxed=sandboxed,
         control=Control(rules, folder, device, vocab, start, talker),
         talker=talker,
         rng=rng,
     )
-    results = [score_entry(setup, entry) for entry in entries]
+    size = seeds_at_once(setup, len(entries))
+    groups = [entries[at : at + size] for at in range(0, len(entries), size)]
+    results = [result for group in groups for result in score_group(setup, group)]
     general = general_rules(setup, source, claim, results)
     return report_of(setup, folder, source, claim, results, general)
 
@@ -259,10 +267,37 @@ def pick_seeds(entries: list[SeedEntry], seed: int | None, quick: bool) -> list[
     return [entries[np.random.default_rng().integers(len(entries))]] if quick else entries
 
 
+def seeds_at_once(setup: Setup, seeds: int) -> int:
+    """How many seeds are scored side by side (see InStep): on a CPU all, where memory is left for them. They
+    take turns on other devices, whose time counts, and in the record lane."""
+    if setup.device != "cpu" or setup.lane == "record":
+        return 1
+    return min(seeds, max(1, int(usage.machine_memory().available_bytes // MEMORY_EACH)))
+
+
+def score_group(setup: Setup, entries: list[SeedEntry]) -> list[SeedScore]:
+    """Scores seeds side by side, and on a CPU the control, which is the track's own, beside them: a process
+    on each core does more than threads that share the small products of one."""
+    step = InStep(len(entries), int(setup.rng.integers(1 << 62)))
+    text, control = setup.text, setup.control
+    beside = setup.device == "cpu" and control.due(text) and not any(map(control.is_it, entries))
+    setup.beside.count = len(entries) + beside
+    with ThreadPoolExecutor(len(entries) + 1) as pool:
+        if beside:
+            asked = pool.submit(control, text)
+        scores = [pool.submit(score_entry, setup, entry, step) for entry in entries]
+        try:
+            return [score.result() for score in scores]
+        except BaseException:  # a signal: the threads go on until their processes end
+            while not all(score.done() for score in scores) or beside and not asked.done():
+                setup.beside.end()
+            raise
+
+
 # ---- One seed
 
 
-def score_entry(setup: Setup, entry: SeedEntry) -> SeedScore:
+def score_entry(setup: Setup, entry: SeedEntry, step: InStep) -> SeedScore:
     """Scores and audits one seed. A Fault becomes a finding and ends it. So does any other error: a
     submission that breaks the scorer must not get a better report."""
     claimed = {name: number(entry.claim.get(name)) for name in ("val_loss", "val_bpb")}
@@ -271,26 +306,33 @@ def score_entry(setup: Setup, entry: SeedEntry) -> SeedScore:
     room = f"{entry.bytes_total:,} of {cap:,} bytes"
     result.add("bytes", entry.bytes_total <= cap, room, "script, artifact and what else counts")
     setup.talker.say(f"seed {entry.seed}: loading on {setup.device}")
-    setup.talker.begin("1/4 loading")
+    setup.talker.begin("1/3 loading")
     remote = None
     try:
         with setup.start(entry, setup.device) as remote:
             result.load_seconds = remote.load_seconds
-            score_stream(setup, entry, remote, result)
+            score_stream(setup, entry, remote, result, step)
     except Fault as fault:
         result.add(fault.rule, False, "ended", fault.message)
     except Exception as error:
         told = f"the scorer could not go on: {type(error).__name__}: {ascii(str(error))[:200]}"
         result.add("scorer", False, "ended", f"{told}; if no fault of the submission's, score again")
+    finally:
+        step.leave()
     if remote:
         result.peak_memory_bytes = remote.peak_memory_bytes
     return result
 
 
-def score_stream(setup: Setup, entry: SeedEntry, remote: Remote, result: SeedScore) -> None:
+def score_stream(setup: Setup, entry: SeedEntry, remote: Remote, result: SeedScore, step: InStep) -> None:
     """The official pass, the comparison with the claims, and the audit."""
-    text = setup.text
-    first = first_pass(setup, remote)
+    text, rng = setup.text, np.random.default_rng(step.seed)
+
+    def say(line: str) -> None:
+        setup.talker.say(f"seed {entry.seed}: {line}")
+
+    say(f"feeding {len(text):,} targets")
+    first = first_pass(setup, remote, rng, step)
     result.fed, result.score_seconds = text.scored, first.seconds
     log_probs = np.full(len(setup.stream), np.nan)  # of the targets that were fed
     for (start, stop), at in zip(setup.parts, text.begins):
@@ -305,9 +347,15 @@ def score_stream(setup: Setup, entry: SeedEntry, remote: Remote, result: SeedSco
     budget = None if setup.partial or not setup.whole else setup.rules["eval_seconds"]
     result.rules.append(in_time(first.seconds, budget, setup.lane == "record" and setup.device == "cuda"))
     setup.control.recall(entry, text, first)
-    options = dict(reference=setup.control, size=setup.size, log=setup.talker.say)
-    options |= dict(progress=lambda: setup.talker.begin("4/4 audit", len(text)))
-    found = audit(remote, text, first, setup.rng, **options)
+    step.meet()  # one may have been the control
+    options = dict(reference=setup.control, size=setup.size, log=say)
+    options |= dict(progress=lambda: progress(setup, "3/3 audit", step))
+
+    def agree(cuts: np.ndarray) -> np.ndarray:
+        remote.end()  # it knows the targets: no process of a second pass lives beside it
+        return np.unique(step.meet(cuts))
+
+    found = audit(remote, text, first, rng, agree=agree, **options)
     result.rules += found if setup.control.entry else [beside_a_bigram(rule) for rule in found]
 
 
@@ -319,13 +367,22 @@ def beside_a_bigram(rule: Finding) -> Finding:
     return replace(rule, level=HUMAN, message=why)
 
 
-def first_pass(setup: Setup, remote: Remote) -> Pass:
+def progress(setup: Setup, title: str, step: InStep) -> Callable[[int], None]:
+    """What to call after each call: tells how far the pass is, and waits for the other seeds."""
+    tell = setup.talker.begin(title, len(setup.text))
+
+    def done(at: int) -> None:
+        tell(at)
+        step.meet()
+
+    return done
+
+
+def first_pass(setup: Setup, remote: Remote, rng: np.random.Generator, step: InStep) -> Pass:
     """Feeds the text once, with as many cuts as the audit's pass has."""
     text = setup.text
-    setup.talker.say(f"feeding {len(text):,} targets")
-    tell = setup.talker.begin("2/4 scoring", len(text))
-    cuts = np.concatenate((np.cumsum(FIRST_CALLS) - 1, draw_uniform(setup.rng, text, setup.size)))
-    first = feed(remote, text, cuts, tell)
+    cuts = np.concatenate((np.cumsum(FIRST_CALLS) - 1, draw_uniform(rng, text, setup.size)))
+    first = feed(remote, text, cuts, progress(setup, "2/3 scoring", step))
     lost = np.flatnonzero(~np.isfinite(first.log_probs[: text.scored]))
     if len(lost):
         raise Fault("finite", f"target {lost[0]} was given no probability: an infinite score")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Control:
         self.device = "cpu" if device == "mlx" else device  # with either script
         self.entry, self.trouble = None, None
         self.asked, self.answer = None, None  # the last question: every seed asks the same
+        self.lock = threading.Lock()  # and waits for one answer
         if self.name:
             home = track.home(rules, folder.resolve()) / self.name
             try:
@@ -54,25 +56,32 @@ class Control:
 
     def __call__(self, text: Text) -> np.ndarray:
         """float64 [n]: natural logarithms of the probabilities of the text's targets."""
-        if text is not self.asked:
-            self.asked, self.answer = text, self.score(text)
-        return self.answer
+        with self.lock:
+            if text is not self.asked:
+                self.asked, self.answer = text, self.score(text)
+            return self.answer
 
     def score(self, text: Text) -> np.ndarray:
         if self.entry:
             self.talker.say(f"audit: {len(text):,} targets by the control, {self.name}")
-            tell = self.talker.begin("3/4 control", len(text))
             try:
                 with self.start(self.entry, self.device) as remote:
-                    return feed(remote, text, tell=tell).log_probs
+                    return feed(remote, text).log_probs
             except Fault as fault:
                 self.give_up(fault.message)
         return bigram_log_probs(text.inputs, text.targets, self.vocab)
 
     def recall(self, entry: SeedEntry, text: Text, passed: Pass) -> None:
         """Reuses a pass: an entry with the control's own files was just fed this text."""
-        if self.entry and contents(entry) == contents(self.entry):
+        if self.is_it(entry):
             self.asked, self.answer = text, passed.log_probs
+
+    def due(self, text: Text) -> bool:
+        """Whether an entry would have to be fed this text."""
+        return self.entry is not None and text is not self.asked
+
+    def is_it(self, entry: SeedEntry) -> bool:
+        return self.entry is not None and contents(entry) == contents(self.entry)
 
     def give_up(self, why: str) -> None:
         self.entry, self.trouble = None, f"the track's audit_control {self.name} cannot be used: {why}"

@@ -72,18 +72,20 @@ def audit(
     size: Size = FULL,
     log: Callable[[str], None] = print,
     progress: Callable[[], Callable[[int], None]] = lambda: lambda at: None,
+    agree: Callable[[np.ndarray], np.ndarray] = lambda cuts: cuts,
 ) -> list[Finding]:
     """Every rule's outcome. A submission's misbehaviour ends the audit and is a finding too.
 
     first: the official pass, which was cut at uniform places. rng: seeded from what the submission
     cannot know. reference: another model, which says how likely each target was, natural logarithms,
-    float64 [n]. progress: begins to tell how far the pass is, when it is called.
+    float64 [n]. progress: begins to tell how far the pass is, when it is called. agree: adds the cuts of
+    seeds that are fed side by side.
     """
     rules = [complete(text, first), *map(tokenizer, text.parts[:1])]
     control = np.maximum(reference(text), LOWEST)
     worst_sum = first.worst_sum
     try:
-        cuts = draw_cuts(rng, first, control, size.cuts_of(len(text)))
+        cuts = agree(draw_cuts(rng, first, control, size.cuts_of(len(text))))
         log(f"audit: {len(text):,} targets again, {text.scored:,} of them scored; {len(cuts):,} cuts")
         second = feed(feeder, text, cuts, progress())
         worst_sum = max(worst_sum, second.worst_sum)

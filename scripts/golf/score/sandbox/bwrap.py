@@ -29,7 +29,7 @@ ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d")
 CUDA_DEVICES = ("nvidia*", "dxg")  # dxg: WSL2
 # What is shown of /proc and /sys besides a process's own files. The rest are counters of the whole
 # machine, which two passes could talk by, and settings. CUDA's driver looks for its devices there.
-PROC = ("self", "thread-self", "mounts", "net", "cpuinfo", "meminfo", "filesystems", "version")
+PROC = ("self", "thread-self", "mounts", "net", "cpuinfo", "filesystems", "version")
 PROC_CUDA = ("devices", "driver", "modules", "sys")
 SYS_HIDDEN_CUDA = ("fs", "kernel", "power", "firmware")
 PASSED_ON = (

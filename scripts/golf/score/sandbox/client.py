@@ -14,10 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from golf.core import machine
 from golf.core.errors import GolfError
 from golf.score.feeder import Fault
 from golf.score.sandbox import bwrap as sandbox
@@ -36,6 +38,19 @@ DURING = {LOAD: "loading", RESET: "reset", NEXT: "log_probs"}
 IDLE = "nobody waited for it"
 
 
+@dataclass
+class Beside:
+    """Processes that run at the same time."""
+
+    count: int = 1  # of those that share the processors
+    processes: list[subprocess.Popen] = field(default_factory=list)  # all that were started
+
+    def end(self) -> None:
+        for process in list(self.processes):
+            usage.end(process)
+        time.sleep(TICK_SECONDS)
+
+
 class Remote:
     """A submission's scorer in a sandboxed process: a Feeder, to be used in a `with` statement.
 
@@ -52,9 +67,11 @@ class Remote:
         vocab: int,
         limits: Limits | None = None,
         sandboxed: bool = True,
+        beside: Beside | None = None,
     ):
         self.files, self.paths, self.device = files, (script, artifact), device
         self.vocab, self.limits, self.sandboxed = vocab, limits or Limits(), sandboxed
+        self.beside = beside or Beside()
         self.max_tokens = max(1, ROWS_BYTES[device] // (4 * vocab))
         self.rows_at = 2 * self.max_tokens  # in the shared memory, after the tokens
         self.seconds = 0.0  # that it took in all: to load and to answer, and at work in between
@@ -91,7 +108,7 @@ class Remote:
                 handles.append(filter_file.fileno())
             self.process = subprocess.Popen(
                 list(map(str, self.command(inner, *handles))),
-                env=sandbox.environment() if self.sandboxed else sandbox.bare_environment(str(inner)),
+                env=self.environment(inner),
                 cwd=inner,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -100,11 +117,16 @@ class Remote:
                 pass_fds=handles,
                 start_new_session=True,
             )
+        self.beside.processes.append(self.process)
         stack.enter_context(self.process.stdout)
         stack.callback(usage.end, self.process)
         os.set_blocking(self.process.stdout.fileno(), False)
         self.watch = LimitWatch(self.process, self.limits)
         stack.callback(self.stop_watching)
+
+    def environment(self, folder: Path) -> dict[str, str]:
+        env = sandbox.environment() if self.sandboxed else sandbox.bare_environment(str(folder))
+        return env | machine.thread_settings(self.beside.count)
 
     def command(self, folder: Path, control: int, memory: int, filter_fd: int = -1) -> list:
         device = "auto" if self.device == "mlx" else self.device  # MLX chooses by itself
@@ -142,12 +164,16 @@ class Remote:
         return self
 
     def __exit__(self, *_) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Ends the process; reset() starts another."""
         self.stack.close()
 
     def reset(self) -> None:
         """Begins a stream, in a new process: none can remember what it was fed before."""
         if not self.fresh:
-            self.stack.close()
+            self.end()
             self.start()
         self.fresh = False
         with self.exchange():

@@ -35,6 +35,8 @@ REFUSED = {
     # Which pages of a file are in memory: a pass could tell the next by what it had read.
     "mincore": (27, 232),
     "cachestat": (451, 451),
+    # The machine's free memory and load: sandboxes that live at the same time could talk by them.
+    "sysinfo": (99, 179),
     # Other processes.
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
@@ -106,6 +108,7 @@ REFUSED = {
 # The same with another error. 0: it does nothing, and says that it did.
 ANSWERED = {
     "clone3": ((435, 435), errno.ENOSYS),  # its flags lie in memory; libc then takes clone
+    "flock": ((73, 32), 0),  # of files that every sandbox sees
     "readahead": ((187, 213), 0),
     "fadvise64": ((221, 223), 0),  # what is in memory stays in memory
     # A device's times may be set by whoever may write to it, and stay when a process has gone.
@@ -133,7 +136,8 @@ CONDITIONS = (
     ((16, 29), 1, LOW, IS, 0x5412, errno.EPERM),  # ioctl: TIOCSTI, TIOCLINUX, TIOCSETD
     ((16, 29), 1, LOW, IS, 0x541C, errno.EPERM),
     ((16, 29), 1, LOW, IS, 0x5423, errno.EPERM),
-    ((72, 25), 1, LOW, IS, 1024, errno.EPERM),  # fcntl: F_SETLEASE, F_NOTIFY
+    *(((72, 25), 1, LOW, IS, lock, errno.ENOLCK) for lock in (5, 6, 7, 36, 37, 38)),  # fcntl: F_GETLK and
+    ((72, 25), 1, LOW, IS, 1024, errno.EPERM),  # its kin; F_SETLEASE, F_NOTIFY
     ((72, 25), 1, LOW, IS, 1026, errno.EPERM),
     ((9, 222), 3, LOW, HAS, 0x40000, errno.ENOMEM),  # mmap, memfd_create: huge pages are not counted
     ((319, 279), 1, LOW, HAS, 4, errno.EINVAL),

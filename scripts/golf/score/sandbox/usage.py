@@ -64,13 +64,14 @@ class MachineMemory:
     """Memory of the whole machine."""
 
     shared_bytes: int  # files in memory, shared memory: of all processes, and of none
+    available_bytes: int
     left: float  # the part that is still available, 0 to 1
 
 
 def machine_memory() -> MachineMemory:
     sizes = sizes_in("/proc/meminfo")
     left = sizes["MemAvailable"] / sizes["MemTotal"] if sizes["MemTotal"] else 1.0
-    return MachineMemory(sizes["Shmem"], left)
+    return MachineMemory(sizes["Shmem"], sizes["MemAvailable"], left)
 
 
 def end(process: subprocess.Popen) -> None:
