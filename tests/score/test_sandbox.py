@@ -355,6 +355,7 @@ def test_what_the_filter_refuses(tmp_path):
     calls = {name: [n[column]] + [0] * 6 for name, n in syscalls.REFUSED.items()}
     calls = {name: call for name, call in calls.items() if call[0] is not None}
     number = dict(keyctl=(250, 219), socket=(41, 198), pair=(53, 199), clone=(56, 220), preadv2=(327, 286))
+    number |= dict(fcntl=(72, 25))
     number = {name: numbers[column] for name, numbers in number.items()}
     families = 0, 2, 10, 16, 17, 38, 40, 45  # of the internet, netlink, packets, AF_ALG, AF_VSOCK
     calls |= {f"socket{family}": [number["socket"], family, 1, 0] for family in families}
@@ -365,6 +366,7 @@ def test_what_the_filter_refuses(tmp_path):
         "socketpair of AF_TIPC": [number["pair"], 30, 1, 0, 0],
         "preadv2 that does not wait": [number["preadv2"], 0, 0, 0, 0, 0, 8],
         "clone3": [435, 0, 0],
+        **{f"fcntl lock {what}": [number["fcntl"], 0, what, 0] for what in (5, 6, 7, 36, 37, 38)},
         "a call of tomorrow": [600, 0],
     }
     with connect("asks_kernel", tmp_path, json.dumps(calls).encode()) as feeder:
