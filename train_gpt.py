@@ -22,7 +22,7 @@ from collections import namedtuple
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from modulefinder import ModuleFinder
 from pathlib import Path
 
@@ -221,7 +221,6 @@ except ImportError as e:
 
 # ---- Model: pre-norm blocks, RoPE, QK-norm, grouped KV heads, ReLU^2, U-Net skips, x0 in every block
 
-LOSS_TOKENS = 8192  # targets whose float32 logits exist at once
 CPU_BLOCK = 128
 torch.backends.cuda.enable_cudnn_sdp(False)  # pytorch issue 140930
 
@@ -243,11 +242,12 @@ def rms_norm(x):
     return F.rms_norm(x, x.shape[-1:], eps=1e-6)
 
 
-class Linear(nn.Linear):
+def project(x, weight):
     """Weights stay float32, cast where they are used."""
+    return F.linear(x, weight.to(x.dtype))
 
-    def forward(self, x):
-        return F.linear(x, self.weight.to(x.dtype))
+
+Linear = partial(nn.Linear, bias=False)
 
 
 def attend(q, k, v, span):
@@ -280,37 +280,40 @@ class Attention(nn.Module):
         dim, kv_dim = k.model_dim, k.model_dim * k.num_kv_heads // k.num_heads
         self.heads = k.num_heads, k.num_kv_heads
         self.span = k.train_seq_len  # to reach further than trained scores worse
-        self.c_q = Linear(dim, dim, bias=False)
-        self.proj = Linear(dim, dim, bias=False)
-        self.c_k = Linear(dim, kv_dim, bias=False)
-        self.c_v = Linear(dim, kv_dim, bias=False)
+        self.c_q = Linear(dim, dim)
+        self.proj = Linear(dim, dim)
+        self.c_k = Linear(dim, kv_dim)
+        self.c_v = Linear(dim, kv_dim)
         self.q_gain = nn.Parameter(torch.full((k.num_heads,), k.qk_gain_init))
 
-    def forward(self, x, rope, past=None):
-        """past: keys and values of the inputs before x, or []; those of x are added."""
+    def forward(self, x, scale, rope, past=None):
+        """scale: [dim], of the output; past: keys and values of inputs before x, or []; x's are added."""
         heads, kv_heads = self.heads
         first = past[0].size(2) if past else 0
-        weight = torch.cat((self.c_q.weight, self.c_k.weight, self.c_v.weight)).to(x.dtype)
-        qkv = F.linear(x, weight).unflatten(2, (heads + 2 * kv_heads, -1))  # [batch, length, heads, head_dim]
-        qk, v = qkv.split((heads + kv_heads, kv_heads), dim=2)
-        q, k = rotate(rms_norm(qk), *rope[:, first : first + x.size(1)]).split((heads, kv_heads), dim=2)
+        rope = rope[:, first : first + x.size(1)]
+        qkv = project(x, torch.cat((self.c_q.weight, self.c_k.weight, self.c_v.weight)))
+        qkv = qkv.unflatten(2, (heads + 2 * kv_heads, -1))  # [batch, length, heads, head_dim]
+        q, k, v = qkv.split((heads, kv_heads, kv_heads), dim=2)
+        q, k = (rotate(rms_norm(t), *rope) for t in (q, k))
         q, k, v = (t.transpose(1, 2) for t in (q * self.q_gain.to(x.dtype)[:, None], k, v))
         if past is not None:
             past[:] = k, v = [torch.cat(pair, dim=2) for pair in zip(past, (k, v))] if past else (k, v)
         if heads > kv_heads:
             k, v = (t.repeat_interleave(heads // kv_heads, dim=1) for t in (k, v))
-        return self.proj(attend(q, k, v, self.span).transpose(1, 2).flatten(2))
+        x = attend(q, k, v, self.span).transpose(1, 2).flatten(2)
+        return project(x, scale[:, None] * self.proj.weight)  # saves a pass
 
 
 class MLP(nn.Module):
     def __init__(self, k):
         super().__init__()
         hidden = int(k.mlp_mult * k.model_dim)
-        self.fc = Linear(k.model_dim, hidden, bias=False)
-        self.proj = Linear(hidden, k.model_dim, bias=False)
+        self.fc = Linear(k.model_dim, hidden)
+        self.proj = Linear(hidden, k.model_dim)
 
-    def forward(self, x):
-        return self.proj(F.relu(self.fc(x)).square())
+    def forward(self, x, scale):
+        hidden = F.relu(project(x, self.fc.weight)).square()
+        return project(hidden, scale[:, None] * self.proj.weight)
 
 
 class Block(nn.Module):
@@ -327,8 +330,8 @@ class Block(nn.Module):
         """x: the residual stream, x0: the embedding, [batch, length, dim]."""
         keep, mix = self.resid_mix.to(x.dtype)
         x = keep * x + mix * x0
-        x = x + self.attn_scale.to(x.dtype) * self.attn(rms_norm(x), rope, past)
-        return x + self.mlp_scale.to(x.dtype) * self.mlp(rms_norm(x))
+        x = x + self.attn(rms_norm(x), self.attn_scale, rope, past)
+        return x + self.mlp(rms_norm(x), self.mlp_scale)
 
 
 class GPT(nn.Module):
@@ -338,21 +341,23 @@ class GPT(nn.Module):
         super().__init__()
         self.k, self.dtype = k, dtype
         self.encoder_layers = k.num_layers // 2  # their outputs are added later
-        self.compile(False)
+        self.compile()
         self.tok_emb = nn.Embedding(k.vocab_size, k.model_dim)
         if k.tie_embeddings:
             nn.init.normal_(self.tok_emb.weight, std=k.tied_embed_init_std)
         self.blocks = nn.ModuleList(Block(k) for _ in range(k.num_layers))
         self.skip_weights = nn.Parameter(torch.ones(self.encoder_layers, k.model_dim))
-        self.lm_head = None if k.tie_embeddings else Linear(k.model_dim, k.vocab_size, bias=False)
+        self.lm_head = None if k.tie_embeddings else Linear(k.model_dim, k.vocab_size)
         self.register_buffer("rope", rope_tables(k, dtype), persistent=False)
         for name, p in self.named_parameters():
             if name.endswith(("proj.weight", "head.weight")):
                 nn.init.zeros_(p)
 
-    def compile(self, on):
-        self.block_forward = torch.compile(Block.forward, dynamic=False) if on else Block.forward
-        self.sum_nats = torch.compile(GPT.nats, dynamic=False) if on else GPT.nats
+    def compile(self, *parts):
+        """These of the three run compiled."""
+        three = GPT.features, Block.forward, GPT.nats
+        made = [torch.compile(f, dynamic=False) if f in parts else f for f in three]
+        self.all_features, self.block_forward, self.mean_nats = made
 
     def features(self, tokens, block_forward=Block.forward, past=None):
         """int64 [batch, length] -> [batch, length, dim], before the last norm; past: see Attention."""
@@ -367,7 +372,7 @@ class GPT(nn.Module):
         return x
 
     def head(self, x):
-        logits = F.linear(rms_norm(x), (self.lm_head or self.tok_emb).weight.to(x.dtype)).float()
+        logits = project(rms_norm(x), (self.lm_head or self.tok_emb).weight).float()
         return self.k.logit_softcap * torch.tanh(logits / self.k.logit_softcap)
 
     def logits(self, tokens, rows, past=None):
@@ -375,29 +380,27 @@ class GPT(nn.Module):
         return self.head(self.features(tokens, past=past)[:, -rows:])
 
     def nats(self, x, targets):
-        return F.cross_entropy(self.head(x), targets, reduction="sum")
+        return F.cross_entropy(self.head(x), targets)
 
     def loss(self, tokens):
         """int64 [batch, length + 1] -> mean nats a target."""
-        x = self.features(tokens[:, :-1], self.block_forward).flatten(0, 1)
-        chunks = zip(x.split(LOSS_TOKENS), tokens[:, 1:].flatten().split(LOSS_TOKENS))
-        return sum(self.sum_nats(self, *chunk) for chunk in chunks) / len(x)
+        x = self.all_features(self, tokens[:, :-1], self.block_forward).flatten(0, 1)
+        return self.mean_nats(self, x, tokens[:, 1:].flatten())
 
 
 # ---- Optimizers: Muon for matrices, Adam for embeddings and vectors
 
 
 def newton_schulz(x, steps):
-    """About the nearest semi-orthogonal matrices to [n, rows, cols]: Muon's iteration (K. Jordan, 2024,
-    https://kellerjordan.github.io/posts/muon/)."""
+    """About semi-orthogonal [n, rows, cols] (Muon, https://kellerjordan.github.io/posts/muon/)."""
+    if x.size(1) > x.size(2):
+        return newton_schulz(x.mT, steps).mT
     a, b, c = 3.4445, -4.7750, 2.0315
-    tall = x.size(1) > x.size(2)
-    x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+    return x
 
 
 def matches(name, patterns):
@@ -433,14 +436,11 @@ class Optimizers:
     def state(self):
         return [*self.buffers, *(tensor for state in self.adam.state.values() for tensor in state.values())]
 
-    def reset(self):
-        torch._foreach_zero_(self.state())
-
     def schedule(self, step, scale):
         """Prepares update `step` (from 0), rates times `scale`."""
         k = self.k
         warm = min(1.0, step / max(k.muon_momentum_warmup_steps, 1))
-        # fill_ hands the number to a kernel; tensor[0] = number would wait for the device
+        # fill_ does not wait for the device, tensor[0] = number would
         self.momentum.fill_(k.muon_momentum_warmup_start * (1 - warm) + k.muon_momentum * warm)
         self.scale.fill_(scale)
 
@@ -470,9 +470,7 @@ class Optimizers:
 
 def lr_scale(k, progress, step):
     """1, then straight to 0 over WARMDOWN_FRAC, or WARMDOWN_ITERS of the run's step / progress steps."""
-    part = k.warmdown_frac
-    if k.warmdown_iters >= 0:
-        part = k.warmdown_iters * progress / max(step, 1)
+    part = k.warmdown_iters * progress / max(step, 1) if k.warmdown_iters >= 0 else k.warmdown_frac
     return min(1.0, (1.0 - progress) / part) if part else 1.0
 
 
@@ -960,10 +958,9 @@ def pick_device(name):
 
 def pick_dtype(device):
     """bfloat16 if the device has instructions for it."""
+    fast = torch.cpu.get_capabilities().get("avx512_bf16")
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(False)
-    else:
-        fast = torch.cpu.get_capabilities().get("avx512_bf16")
     return torch.bfloat16 if fast else torch.float32
 
 
@@ -1024,10 +1021,10 @@ class Run:
         self.micro = self.pick_micro_batch()
 
     def pick_micro_batch(self):
-        """Sequences a pass, by half a GPU's memory (65 numbers a token, layer, channel) or a CPU's cache."""
+        """By half a GPU's memory (65 numbers a token, layer, channel; 5 a logit) or a CPU's cache."""
         k, tokens = self.k, 4096
         if self.cuda:
-            size = 130 * self.model.dtype.itemsize * k.num_layers * k.model_dim
+            size = 130 * self.model.dtype.itemsize * k.num_layers * k.model_dim + 40 * k.vocab_size
             tokens = torch.cuda.mem_get_info()[1] // size
         most = max(1, (k.micro_batch_tokens or tokens) // k.train_seq_len)
         return max(n for n in range(1, most + 1) if self.sequences % n == 0)
@@ -1044,8 +1041,10 @@ class Run:
             loss.backward()
             total += loss.detach()
         if self.world > 1:
-            for tensor in (total, *(p.grad for p in self.opt.params if p.grad is not None)):
-                dist.all_reduce(tensor)
+            shared = [total, *(p.grad for p in self.opt.params if p.grad is not None)]
+            flat = nn.utils.parameters_to_vector(shared)
+            dist.all_reduce(flat)
+            nn.utils.vector_to_parameters(flat, shared)
         self.opt.apply()
         return total
 
@@ -1106,7 +1105,7 @@ def attempt(run, name, action):
 
 
 def try_graph(run, tokens):
-    """`update` as a CUDA graph, which spares launches, if it does the same."""
+    """`update` as a CUDA graph, if it does the same."""
     opt, update, batch = run.opt, run.update, tokens.clone()
     params = [p.detach() for p in opt.params]
     state = params + opt.state()
@@ -1144,17 +1143,18 @@ def warm_up(run):
     tokens = torch.randint(k.vocab_size, (run.sequences, k.train_seq_len + 1), device=run.device)
     fresh = {name: p.clone() for name, p in run.model.state_dict().items()}
     if k.compile != "0":
-        run.model.compile(True)
+        # as one, blocks move fewer bytes; one for all compiles sooner
+        run.model.compile(GPT.features if run.cuda else Block.forward, GPT.nats)
         compiled = attempt(run, "compile", lambda: run.model.loss(tokens[: run.micro]).backward())
     if not compiled:
-        run.model.compile(False)
+        run.model.compile()
     count = k.warmup_steps or int(k.compile != "0" or run.checkpoint is not None)
     for step in range(count):
         float(train_step(run, tokens, step, 1.0))
     if run.cuda and run.world == 1 and k.compile in ("auto", "1"):
         graph = attempt(run, "CUDA graph", lambda: try_graph(run, tokens))
     run.model.load_state_dict(fresh)
-    run.opt.reset()
+    torch._foreach_zero_(run.opt.state())
     if run.checkpoint:
         restore(run)
     passed = run.fault or graph and "passed"

@@ -483,9 +483,7 @@ class Optimizers:
 
 def lr_scale(k, progress, step):
     """1, then straight to 0 over WARMDOWN_FRAC, or WARMDOWN_ITERS of the run's step / progress steps."""
-    part = k.warmdown_frac
-    if k.warmdown_iters >= 0:
-        part = k.warmdown_iters * progress / max(step, 1)
+    part = k.warmdown_iters * progress / max(step, 1) if k.warmdown_iters >= 0 else k.warmdown_frac
     return min(1.0, (1.0 - progress) / part) if part else 1.0
 
 

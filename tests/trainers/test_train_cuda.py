@@ -402,6 +402,24 @@ def test_scoring_begins_when_training_holds_no_memory(tmp_path, monkeypatch):
 
 # ---- Ranks ----
 
+
+@pytest.mark.parametrize("layers", [2, 1])  # one layer has skip weights of no rows, and no gradient
+def test_ranks_add_up_a_step_in_one_message(layers, tmp_path):
+    def all_reduce(tensor):  # with a rank that found the same
+        sent.append(tensor.numel())
+        tensor.mul_(2)
+
+    sent, found = [], []
+    with kit.new_run(tmp_path, NUM_LAYERS=layers) as (run, patch):
+        patch.setattr(torch.distributed, "all_reduce", all_reduce)
+        patch.setattr(run.opt, "apply", lambda: None)
+        for run.world in (1, 2):
+            loss = run.update(run.data.batch(0, 4))
+            found.append([loss, *(p.grad for p in run.opt.params if p.grad is not None)])
+    assert sent == [sum(tensor.numel() for tensor in found[0])]
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 RANKS = """
 import os, sys, torch
 import train_gpt as T

@@ -11,19 +11,19 @@ TORCH, MLX = (kit.REPO / name for name in ("train_gpt.py", "train_gpt_mlx.py"))
 
 # What either has alone, and what says the same in the words of another framework; all else is identical.
 TORCH_ALONE = {
-    "LOSS_TOKENS", "CPU_BLOCK", "rope_tables", "attend_by_products", "GPT.compile", "Optimizers.state",
+    "CPU_BLOCK", "rope_tables", "attend_by_products", "GPT.compile", "Optimizers.state",
     "attempt", "try_graph",
 }  # fmt: skip
 MLX_ALONE = {
     "Knobs.mlx_max_microbatch_tokens", "Knobs.grad_accum_steps", "Knobs.mlx_eager_eval",
-    "Knobs.logit_chunk_tokens", "QUERY_BLOCK", "project", "project_vjp", "Linear.__init__",
-    "GPT.output_weight", "Optimizers.apply_adam", "Run.build", "WATCHDOG", "REMEDIES",
+    "Knobs.logit_chunk_tokens", "QUERY_BLOCK", "project_vjp", "Linear.__init__", "Linear.forward",
+    "Optimizers.reset", "GPT.output_weight", "Optimizers.apply_adam", "Run.build", "WATCHDOG", "REMEDIES",
 }  # fmt: skip
 TRANSLATED = {
-    "Knobs.device", "Knobs.compile", "rotate", "rms_norm", "Linear", "Linear.forward", "attend",
+    "Knobs.device", "Knobs.compile", "rotate", "rms_norm", "project", "Linear", "attend",
     "Attention.__init__", "Attention.forward", "MLP.__init__", "MLP.forward", "Block.__init__",
     "Block.forward", "GPT.__init__", "GPT.features", "GPT.head", "GPT.logits", "GPT.nats", "GPT.loss",
-    "newton_schulz", "split_parameters", "Optimizers", "Optimizers.__init__", "Optimizers.reset",
+    "newton_schulz", "split_parameters", "Optimizers", "Optimizers.__init__",
     "Optimizers.schedule", "Optimizers.apply", "Optimizers.apply_muon",
     "TrainData.__init__", "TrainData.batch", "Scorer.__init__", "Scorer.log_probs",
     "load_scorer", "score_stream", "CHECKPOINT", "save_checkpoint", "read_checkpoint", "restore",
