@@ -136,7 +136,7 @@ CONDITIONS = (
     ((16, 29), 1, LOW, IS, 0x5412, errno.EPERM),  # ioctl: TIOCSTI, TIOCLINUX, TIOCSETD
     ((16, 29), 1, LOW, IS, 0x541C, errno.EPERM),
     ((16, 29), 1, LOW, IS, 0x5423, errno.EPERM),
-    *(((72, 25), 1, LOW, IS, lock, errno.ENOLCK) for lock in (5, 6, 7, 36, 37, 38)),  # fcntl: F_GETLK and
+    *(((72, 25), 1, LOW, IS, lock, errno.EPERM) for lock in (5, 6, 7, 36, 37, 38)),  # fcntl: F_GETLK and
     ((72, 25), 1, LOW, IS, 1024, errno.EPERM),  # its kin; F_SETLEASE, F_NOTIFY
     ((72, 25), 1, LOW, IS, 1026, errno.EPERM),
     ((9, 222), 3, LOW, HAS, 0x40000, errno.ENOMEM),  # mmap, memfd_create: huge pages are not counted
