@@ -369,8 +369,7 @@ def test_an_entry_has_no_rank_until_it_was_scored_whole(real, tmp_path, monkeypa
         verified.enter(folder)
     claim = json.loads((folder / "submission.json").read_text())
     seeds = [
-        {"seed": s["seed"], "claimed": {"val_bpb": s["val_bpb"]}, "official": {"val_bpb": s["val_bpb"]}}
-        for s in claim["seeds"]
+        {"seed": s["seed"], "claimed": {"val_bpb": s["val_bpb"]}, "official": dict(s)} for s in claim["seeds"]
     ]
     report = {
         "mode": "whole",
@@ -382,9 +381,14 @@ def test_an_entry_has_no_rank_until_it_was_scored_whole(real, tmp_path, monkeypa
     }
     path.parent.mkdir(parents=True)
     unscored = {"seeds": [{**seeds[0], "official": None}, *seeds[1:]]}
-    modest = {"seeds": [{**seeds[0], "official": {"val_bpb": claim["val_bpb"] - 0.1}}, *seeds[1:]]}
+    first = seeds[0]["official"]
+    other = [[1.001 * first["segments"][0][0], first["segments"][0][1]], *first["segments"][1:]]
+    modest, disguised = (
+        {"seeds": [{**seeds[0], "official": {**first, **odd}}, *seeds[1:]]}
+        for odd in (dict(val_bpb=first["val_bpb"] - 0.1), dict(segments=other))
+    )
     wrong = ({"mode": "quick"}, {"verdict": "FAIL"}, {"sandbox": "none"}, {"track": "x"})
-    for odd in (*wrong, {"seeds": seeds[1:]}, unscored, modest):
+    for odd in (*wrong, {"seeds": seeds[1:]}, unscored, modest, disguised):
         path.write_text(json.dumps({**report, **odd}))
         with pytest.raises(GolfError):
             verified.enter(folder)

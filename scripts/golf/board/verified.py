@@ -17,6 +17,7 @@ from golf.core.files import sha256
 from golf.core.findings import HUMAN, LEVELS
 from golf.core.json_io import dig, number, objects, read_json
 from golf.core.paths import REPO, shown
+from golf.core.submission import RUN_TOLERANCE, SCORE_TOLERANCE, same_run
 
 
 def summary(report: dict, claim_sha256: str) -> dict:
@@ -67,6 +68,8 @@ def why_not(report, claim: dict) -> str | None:
         if dig(found, "claimed", "val_bpb") != dig(seed, "val_bpb"):
             return f"seed {dig(seed, 'seed')} claims another score now"
         worse = dig(seed, "val_bpb") - dig(found, "official", "val_bpb")
-        if worse > submission.SCORE_TOLERANCE:  # seeds would seem more alike than they are
+        if worse > SCORE_TOLERANCE:  # seeds would seem more alike than they are
             return f"seed {dig(seed, 'seed')} claims {worse:.4f} too bad a score, and the board ranks claims"
+        if not same_run(seed, dig(found, "official"), RUN_TOLERANCE / 2):
+            return f"seed {dig(seed, 'seed')} claims no or other segments, by which the board knows copies"
     return None

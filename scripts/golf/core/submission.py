@@ -187,7 +187,7 @@ def parts(seed: dict) -> list[tuple[float, float]] | None:
     return found if len(found) == SEGMENTS and not any(None in pair for pair in found) else None
 
 
-def same_run(one: dict, other: dict) -> bool:
+def same_run(one: dict, other: dict, tolerance: float = RUN_TOLERANCE) -> bool:
     """Whether two seeds are one run packed twice: they score alike in every segment.
 
     Two runs never do; seeds of the starter differ by percents in most segments.
@@ -195,7 +195,7 @@ def same_run(one: dict, other: dict) -> bool:
     pairs = [parts(seed) for seed in (one, other)]
     if None in pairs:
         return False
-    return all(abs(a - b) <= RUN_TOLERANCE * max(a, b) for (a, _), (b, _) in zip(*pairs))
+    return all(abs(a - b) <= tolerance * max(a, b) for (a, _), (b, _) in zip(*pairs))
 
 
 def has_run(claim: dict, seed: dict) -> bool:
