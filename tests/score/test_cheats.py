@@ -73,6 +73,7 @@ CLAIMED = {
     "peeks_to_repair": ["causal"],
     "peeks_within_tolerance": ["causal"],
     "rolls_dice": ["deterministic"],
+    "ruins_a_document": ["held-out"],
     "rules_out_the_others": ["causal"],
     "sums_to_a_little_more": ["causal"],
     "takes_its_time": ["in-time"],

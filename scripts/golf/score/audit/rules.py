@@ -31,6 +31,7 @@ CONFIDENCE = 0.95
 SURE_DOCUMENTS = 20  # of fewer, standard errors are too rough to accuse anyone who is not far off
 TAILS = (0.99, 0.999)  # quantiles of the lead over the control
 TAIL_SIGMAS = 4.5  # as there are several of them
+WORST = 4.0  # robust standard deviations below the median that a held-out document's lead may be
 MOST_HELD_OUT = 1 << 18
 OTHER_KIND = 1.0  # nats a target: what a private text of another kind may explain
 LOWEST = -50.0  # nats: what counts for a target of probability 0
@@ -244,7 +245,8 @@ def smallest_share(draws: int) -> int:
 def at_first_sight(text: Text, first: Pass, control: np.ndarray) -> Finding:
     """Compares blind rows of the first pass, whose targets no process had seen, with the other rows.
     Coarse, but communication between processes cannot deceive it."""
-    lead = np.maximum(first.log_probs, LOWEST) - slope_of(first, control) * control
+    model = without_the_worst(text, np.maximum(first.log_probs, LOWEST), control)
+    lead = model - slope_of(first, control) * control
     blind, seen = lead[first.blind], lead[~first.blind]
     gap = float(seen.mean() - blind.mean())
     allowed = NOISE_SIGMAS * float(lead.std()) / math.sqrt(len(blind))
@@ -264,9 +266,21 @@ def slope_of(first: Pass, control: np.ndarray) -> float:
 def held_out(text: Text, first: Pass, control: np.ndarray) -> Finding:
     """Is the lead over the control larger on the stream than on held-out text? The stream is fed first, so
     a scorer that learns has learned less on it, never more."""
-    gap = gap_of(text, np.maximum(first.log_probs, LOWEST), control)
+    gap = gap_of(text, without_the_worst(text, np.maximum(first.log_probs, LOWEST), control), control)
     meaning = "as far ahead of the control model on other text"
     return gap_rule("held-out", gap, "nats better on the stream", meaning, text.kin)
+
+
+def without_the_worst(text: Text, model: np.ndarray, control: np.ndarray) -> np.ndarray:
+    """The model's log-probabilities, raised in each held-out document whose mean lead is an outlier below: to
+    WORST robust deviations below the median. A cheat may be bad in one document on purpose, as that makes
+    the documents' spread so large that a lead on the whole stream hides behind it."""
+    lead, number = model - control, text.documents - text.documents[0]
+    means = np.bincount(number, lead) / np.maximum(np.bincount(number), 1)
+    others = means[number[text.scored] :] if len(text) > text.scored else means
+    middle = np.median(others)
+    least = middle - WORST * 1.4826 * np.median(np.abs(others - middle))
+    return model + np.where(np.arange(len(text)) < text.scored, 0, np.maximum(least - means, 0)[number])
 
 
 def tails(text: Text, first: Pass, control: np.ndarray) -> Finding:
