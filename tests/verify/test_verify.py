@@ -104,6 +104,18 @@ HUNTS = {
     "the repository": "places = list(Path(REPO).glob('data/**/*')) + list(Path(REPO).glob('runs/**/*'))",
     "home": "places = [p for h in ('~', '/root', '/home') for p in Path(h).expanduser().glob('**/*.bin')]",
     "another process's root": "places = list(Path('/proc').glob('*/root' + CLONE))",
+    "the objects of git": (
+        "places = [p for d in [Path(REPO), *Path(REPO).parents] for p in (d / '.git').glob('**/*')]"
+        " + list(Path(REPO).glob('.git'))"
+    ),
+    "temporary folders": (
+        "places = [p for d in ('/tmp', '/var/tmp', '/dev/shm', '/run') for p in Path(d).glob('**/*')]"
+    ),
+    "where its mounts come from": (
+        "roots = [line.split()[3] for line in open('/proc/self/mountinfo')]"
+        "\nplaces = [p for root in roots if 'verify' in root for p in Path(root).parent.glob('**/*')]"
+    ),
+    "what lies beside its work": "places = list(Path('/verify').glob('**/*'))",
     "what was left open": "places = list(Path('/proc/self/fd').iterdir())",
 }
 
@@ -116,7 +128,8 @@ def test_no_way_leads_to_validation_text(hunt, tmp_path, data):
 
 
 @pytest.mark.parametrize(
-    "hunt", ["a glob of the data folder", "links that are resolved", "its absolute path"]
+    "hunt",
+    ["a glob of the data folder", "links that are resolved", "its absolute path", "the objects of git"],
 )
 def test_the_hunts_find_it_without_a_sandbox(hunt, tmp_path, data):
     """Or the test above could not fail."""
@@ -137,7 +150,8 @@ def hunter(hunt: str, data: Path) -> str:
         "        content = place.read_bytes()[:20000] if place.is_file() else b''\n"
         "    except OSError:\n"
         "        continue\n"
-        f"    if {struct.pack('<HHH', MARK, MARK, MARK)!r} in content or 'sample_text' in place.name:\n"
+        f"    marked = {struct.pack('<HHH', MARK, MARK, MARK)!r} in content\n"
+        "    if marked or 'sample_text' in place.name or '.git' in place.parts:\n"
         "        found.append(str(place))\n"
         "hand_in(found)\n"
     )

@@ -55,6 +55,7 @@ class Text:
         """int64 [n]: the number of each target's document."""
         new = self.vocabulary.special[self.inputs]
         new[self.begins] = True
+        new[self.scored : self.scored + 1] = True  # held-out text shares none with the stream
         return np.cumsum(new)
 
     @cached_property
