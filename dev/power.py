@@ -73,8 +73,8 @@ def undetected(text: Text, model: np.ndarray, control: np.ndarray, kind: str, rn
 
 
 def hidden_by_ruin(text: Text, model: np.ndarray, control: np.ndarray, rng) -> str:
-    """The largest lead on all of the stream that passes, in bits a byte, and how many held-out documents have to
-    be ruined for it. By bisection, for each number of them up to half."""
+    """The largest lead on all of the stream that passes, in bits a byte, and how many held-out documents have
+    to be ruined for it. By bisection, for each number of them up to half."""
     number, found = text.documents, []
     held, stream_alone = np.unique(number[SCORED:]), np.arange(len(model)) < SCORED
     for count in range(len(held) // 2):
