@@ -197,6 +197,17 @@ def test_public_text_alone_needs_a_person_in_the_record_lane(lane, passed, tmp_p
 
 
 @needs_sandbox
+@pytest.mark.parametrize("lane, forgets", [("record", False), ("record", True), ("non-record", False)])
+def test_a_record_needs_a_kernel_that_forgets_names(lane, forgets, tmp_path, fed, monkeypatch):
+    make_track(tmp_path)
+    monkeypatch.setattr(official.view, "forgets_names", lambda: forgets)
+    monkeypatch.setattr(official.view, "forget_names", lambda: None)
+    found = score(tmp_path, lane)
+    assert ("names-kept" in found) == (lane == "record" and not forgets)
+    assert found.get("names-kept") is None  # for a person to judge
+
+
+@needs_sandbox
 def test_private_shards_are_no_public_text(tmp_path, fed):
     make_track(tmp_path)
     (tmp_path / "t.txt").write_text("\n\n".join(prose(np.random.default_rng(i)) for i in range(50)))
