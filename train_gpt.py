@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Train, pack and score a tiny GPT whose code plus weights fit a byte cap. Change a copy; `--knobs`
-lists its environment variables, PACK_SCRIPT=1 ships it without comments. Model, recipe and names follow the
-baseline of https://github.com/openai/parameter-golf."""
+"""Train, pack and score a tiny GPT whose code plus weights fit a byte cap. `--knobs` lists its environment
+variables, PACK_SCRIPT=1 ships it without comments. Model, recipe and names follow the baseline of
+https://github.com/openai/parameter-golf."""
 
 import ast
 import base64
@@ -43,8 +43,7 @@ def need(holds, message, code=1):
 
 
 def explain(error, path=None):
-    path = path or error.filename or "a file"
-    return f"{path}: {error.strerror or error}; check it, its permissions, its disk"
+    return f"{path or error.filename}: {error.strerror or error}; check it, its permissions, its disk"
 
 
 def utf8(text):
@@ -142,7 +141,7 @@ def parse_knob(knob, raw):
     if kind is str:
         choices = limits.get("choices", (raw,))
         need(raw in choices, f"{name}={raw!r}: allowed is one of {', '.join(choices)}", 2)
-        return raw
+        return os.path.expanduser(raw)
     low, high = limits.get("low", 0), limits.get("high", 1e18)
     try:
         value = 0 if raw == "auto" and "auto" in limits else kind(raw)
@@ -177,7 +176,6 @@ def check_consistency(k):
 
 
 def print_knobs():
-    """Name, default and meaning: the comment beside the field."""
     meanings = dict(re.findall(r"(?m)^    (\w+): \w+ = .*  # (.*)$", SCRIPT.read_text(encoding="utf-8")))
     for knob in fields(Knobs):
         for name in filter(None, (knob.name.upper(), knob.metadata.get("alias"))):
@@ -437,7 +435,6 @@ class Optimizers:
         return [*self.buffers, *(tensor for state in self.adam.state.values() for tensor in state.values())]
 
     def schedule(self, step, scale):
-        """Prepares update `step` (from 0), rates times `scale`."""
         k = self.k
         warm = min(1.0, step / max(k.muon_momentum_warmup_steps, 1))
         # fill_ does not wait for the device, tensor[0] = number would
@@ -521,9 +518,8 @@ def find_shards(folder, split):
     shards = {}
     for path in sorted(Path(folder).glob(f"fineweb_{split}_*.bin")):
         number = path.stem.split("_", 2)[2]
-        need(re.fullmatch("[0-9]+", number), f"{path}: no number before .bin; rename or remove it")
-        first = shards.setdefault(int(number), path)
-        need(first == path, f"{path}: has the number of {first.name}; remove one")
+        alone = re.fullmatch("[0-9]+", number) and shards.setdefault(int(number), path) == path
+        need(alone and path.is_file(), f"{path}: no file with a number of its own; remove it")
     need(shards, f"{folder}: no fineweb_{split}_*.bin; set DATA_PATH, VAL_DATA_PATH, or see data/README.md")
     return [shards[number] for number in sorted(shards)]
 
@@ -591,15 +587,16 @@ def read_stream(k):
     held, count = len(tokens) - 1, k.val_max_tokens or len(tokens) - 1
     need(0 < count <= held, f"{folder}: {held} targets, VAL_MAX_TOKENS={count} asks for more")
     tokens = tokens[: count + 1]
-    path, model = k.tokenizer_path, Path(k.tokenizer_path).read_bytes()
+    path = Path(k.tokenizer_path)
+    need(path.is_file(), f"TOKENIZER_PATH={k.tokenizer_path}: no file")
     try:
-        sp = sentencepiece.SentencePieceProcessor(model_proto=model)
+        sp = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
     except RuntimeError:
         need(0, f"{path}: not a SentencePiece model; set TOKENIZER_PATH")
     need(len(sp) == k.vocab_size, f"{path}: {len(sp)} pieces, VOCAB_SIZE={k.vocab_size}")
     need(sp.unk_id() not in tokens, f"{folder}: text was lost, as <unk>; export it again")
     shards = b"".join(path.read_bytes() for path in paths)
-    hashes = dict(val_sha256=sha256(shards), tokenizer_sha256=sha256(model))
+    hashes = dict(val_sha256=sha256(shards), tokenizer_sha256=sha256(path.read_bytes()))
     return Stream(tokens, count_bytes(sp, tokens)[1:], hashes, Path(folder).name)
 
 
@@ -800,14 +797,14 @@ def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0):
     """A Scorer of an artifact, which alone is read, or a UserError."""
     path, device = Path(artifact_path), pick_device(device)
     try:
-        need(path.stat().st_size <= MAX_UNPACKED, f"over {MAX_UNPACKED} bytes")
+        need(path.is_file() and path.stat().st_size <= MAX_UNPACKED, "no file, or too large")
         config, tensors = parse(path.read_bytes())
-        need(set(config) == {knob.name for knob in fields(ModelKnobs)}, "its header has other knobs")
+        need(set(config) == {knob.name for knob in fields(ModelKnobs)}, "other knobs")
         k = read_knobs({name.upper(): str(value) for name, value in config.items()})
         weights = {name: torch.from_numpy(dequantize(arrays)) for name, (_, arrays) in tensors.items()}
         with torch.device("meta"):  # shapes alone: nothing is allocated yet
             shapes = {name: p.shape for name, p in GPT(k).named_parameters()}
-        need(shapes == {name: w.shape for name, w in weights.items()}, "its tensors do not make its model")
+        need(shapes == {name: w.shape for name, w in weights.items()}, "tensors of another model")
     except Exception as e:
         need(0, f"{path}: damaged, or no artifact ({e})")
     usual = pick_dtype(device) if device.type == "cuda" else torch.float32
@@ -992,14 +989,10 @@ class Run:
     def __init__(self, k):
         self.k, self.device = k, pick_device(k.device)
         self.cuda = self.device.type == "cuda"
-        self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.modules = own_sources()
         self.source = self.modules.pop(SCRIPT.name)
         self.packed = pack_script(self.source) if k.pack_script else b""
         compress(b"", k.compressor)
-        unit = self.world * k.train_seq_len
-        self.sequences, rest = divmod(k.train_batch_tokens, unit)  # a step and rank
-        need(not rest, f"TRAIN_BATCH_TOKENS={k.train_batch_tokens}: no multiple of {unit}", 2)
         if self.cuda:
             torch.cuda.set_device(self.device)
             torch.cuda.set_stream(torch.cuda.Stream())  # capture needs one
@@ -1012,9 +1005,17 @@ class Run:
 
     def setup_model(self):
         k, dtype = self.k, [self.checkpoint["dtype"] if self.checkpoint else pick_dtype(self.device)]
-        if self.world > 1:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if self.cuda else "gloo")
-            dist.broadcast_object_list(dtype)
+        try:
+            self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+            need(self.rank in range(self.world), "no such rank")
+            if self.world > 1:
+                dist.init_process_group("cpu:gloo,cuda:nccl" if self.cuda else "gloo")
+                dist.broadcast_object_list(dtype)
+        except Exception as e:
+            need(0, f"WORLD_SIZE: {e!s:.150}; unset it, or start by torchrun", 2)
+        unit = self.world * k.train_seq_len
+        self.sequences, rest = divmod(k.train_batch_tokens, unit)  # a step and rank
+        need(not rest, f"TRAIN_BATCH_TOKENS={k.train_batch_tokens}: no multiple of {unit}", 2)
         torch.manual_seed(k.seed)
         self.model = GPT(k, *dtype).to(self.device)
         self.opt = Optimizers(self.model, k)
@@ -1128,12 +1129,12 @@ def try_graph(run, tokens):
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
         total = update(batch)
     same, replayed = step(replay, tokens)
-    need(abs(same - loss) <= 0.01 * loss, "the graph's loss is another")
+    need(abs(same - loss) <= 0.01 * loss, "another loss")
     pairs = [(a, b) for a, b in zip(replayed, moves) if b.ndim == 2]  # cosines over .98
-    need(all((a - b).norm() <= 0.2 * b.norm() for a, b in pairs), "the graph moves otherwise")
+    need(all((a - b).norm() <= 0.2 * b.norm() for a, b in pairs), "other moves")
     other, still = step(replay, (tokens + 1) % run.k.vocab_size, 0.0)
-    need(not any(move.any() for move in still), "the graph moves at rate 0")
-    need(other != same, "the graph reads no tokens")
+    need(not any(move.any() for move in still), "it moves at rate 0")
+    need(other != same, "no tokens read")
     run.update = replay
 
 
@@ -1241,8 +1242,7 @@ def score_artifact(path, k, stream, log, notes):
     length = sliding.model.k.train_seq_len
     plain = Scorer(sliding.model, length, length, k.val_batch_size)
     name, count = stream.name, len(stream.target_bytes)
-    partial = ["partial"] if count < CHALLENGE_TARGETS else []
-    notes += partial if name == CHALLENGE_DATA else [f"data={name}"]
+    notes += ["partial"] * (count < CHALLENGE_TARGETS) if name == CHALLENGE_DATA else [f"data={name}"]
     note = f" note:{','.join(notes)}" if notes else ""
     tail = f" seq_len:{sliding.seq_len} stride:{sliding.stride} targets:{count}{note}"
     log_score(plain, stream, log, "score", "final_int8_zlib_roundtrip_exact", kind="roundtrip", notes=notes)

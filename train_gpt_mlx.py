@@ -43,8 +43,7 @@ def need(holds, message, code=1):
 
 
 def explain(error, path=None):
-    path = path or error.filename or "a file"
-    return f"{path}: {error.strerror or error}; check it, its permissions, its disk"
+    return f"{path or error.filename}: {error.strerror or error}; check it, its permissions, its disk"
 
 
 def utf8(text):
@@ -146,7 +145,7 @@ def parse_knob(knob, raw):
     if kind is str:
         choices = limits.get("choices", (raw,))
         need(raw in choices, f"{name}={raw!r}: allowed is one of {', '.join(choices)}", 2)
-        return raw
+        return os.path.expanduser(raw)
     low, high = limits.get("low", 0), limits.get("high", 1e18)
     try:
         value = 0 if raw == "auto" and "auto" in limits else kind(raw)
@@ -181,7 +180,6 @@ def check_consistency(k):
 
 
 def print_knobs():
-    """Name, default and meaning: the comment beside the field."""
     meanings = dict(re.findall(r"(?m)^    (\w+): \w+ = .*  # (.*)$", SCRIPT.read_text(encoding="utf-8")))
     for knob in fields(Knobs):
         for name in filter(None, (knob.name.upper(), knob.metadata.get("alias"))):
@@ -534,9 +532,8 @@ def find_shards(folder, split):
     shards = {}
     for path in sorted(Path(folder).glob(f"fineweb_{split}_*.bin")):
         number = path.stem.split("_", 2)[2]
-        need(re.fullmatch("[0-9]+", number), f"{path}: no number before .bin; rename or remove it")
-        first = shards.setdefault(int(number), path)
-        need(first == path, f"{path}: has the number of {first.name}; remove one")
+        alone = re.fullmatch("[0-9]+", number) and shards.setdefault(int(number), path) == path
+        need(alone and path.is_file(), f"{path}: no file with a number of its own; remove it")
     need(shards, f"{folder}: no fineweb_{split}_*.bin; set DATA_PATH, VAL_DATA_PATH, or see data/README.md")
     return [shards[number] for number in sorted(shards)]
 
@@ -601,15 +598,16 @@ def read_stream(k):
     held, count = len(tokens) - 1, k.val_max_tokens or len(tokens) - 1
     need(0 < count <= held, f"{folder}: {held} targets, VAL_MAX_TOKENS={count} asks for more")
     tokens = tokens[: count + 1]
-    path, model = k.tokenizer_path, Path(k.tokenizer_path).read_bytes()
+    path = Path(k.tokenizer_path)
+    need(path.is_file(), f"TOKENIZER_PATH={k.tokenizer_path}: no file")
     try:
-        sp = sentencepiece.SentencePieceProcessor(model_proto=model)
+        sp = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
     except RuntimeError:
         need(0, f"{path}: not a SentencePiece model; set TOKENIZER_PATH")
     need(len(sp) == k.vocab_size, f"{path}: {len(sp)} pieces, VOCAB_SIZE={k.vocab_size}")
     need(sp.unk_id() not in tokens, f"{folder}: text was lost, as <unk>; export it again")
     shards = b"".join(path.read_bytes() for path in paths)
-    hashes = dict(val_sha256=sha256(shards), tokenizer_sha256=sha256(model))
+    hashes = dict(val_sha256=sha256(shards), tokenizer_sha256=sha256(path.read_bytes()))
     return Stream(tokens, count_bytes(sp, tokens)[1:], hashes, Path(folder).name)
 
 
@@ -809,14 +807,14 @@ def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0):
     path = Path(artifact_path)
     mx.set_default_device(pick_device(device))
     try:
-        need(path.stat().st_size <= MAX_UNPACKED, f"over {MAX_UNPACKED} bytes")
+        need(path.is_file() and path.stat().st_size <= MAX_UNPACKED, "no file, or too large")
         config, tensors = parse(path.read_bytes())
-        need(set(config) == {knob.name for knob in fields(ModelKnobs)}, "its header has other knobs")
+        need(set(config) == {knob.name for knob in fields(ModelKnobs)}, "other knobs")
         k = read_knobs({name.upper(): str(value) for name, value in config.items()})
         weights = {name: dequantize(arrays) for name, (_, arrays) in tensors.items()}
         model = GPT(k, dtype or pick_dtype())  # lazy: nothing is allocated yet
         shapes = {name: p.shape for name, p in tree_flatten(model.parameters())}
-        need(shapes == {name: w.shape for name, w in weights.items()}, "its tensors do not make its model")
+        need(shapes == {name: w.shape for name, w in weights.items()}, "tensors of another model")
     except Exception as e:
         need(0, f"{path}: damaged, or no artifact ({e})")
     model.update(tree_unflatten([(name, mx.array(w)) for name, w in weights.items()]))
@@ -1204,8 +1202,7 @@ def score_artifact(path, k, stream, log, notes):
     length = sliding.model.k.train_seq_len
     plain = Scorer(sliding.model, length, length, k.val_batch_size)
     name, count = stream.name, len(stream.target_bytes)
-    partial = ["partial"] if count < CHALLENGE_TARGETS else []
-    notes += partial if name == CHALLENGE_DATA else [f"data={name}"]
+    notes += ["partial"] * (count < CHALLENGE_TARGETS) if name == CHALLENGE_DATA else [f"data={name}"]
     note = f" note:{','.join(notes)}" if notes else ""
     tail = f" seq_len:{sliding.seq_len} stride:{sliding.stride} targets:{count}{note}"
     log_score(plain, stream, log, "score", "final_int8_zlib_roundtrip_exact", kind="roundtrip", notes=notes)

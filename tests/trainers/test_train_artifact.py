@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import struct
 import sys
@@ -468,6 +469,13 @@ def test_eval_only_of_what_is_no_artifact(content, tmp_path):
     result = kit.run_main(tmp_path, EVAL_ONLY=path)
     assert result.code == 1
     kit.assert_one_line(result.err, path)
+
+
+@pytest.mark.parametrize("path", ["pipe", "/dev/zero"])
+def test_eval_only_of_what_is_no_regular_file_ends(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    kit.assert_refused(kit.run_main(tmp_path, EVAL_ONLY=path), path, "no file")
 
 
 def test_an_artifact_whose_scales_are_not_finite_gives_no_score(tmp_path):

@@ -307,11 +307,11 @@ class Wild(Recording):
 
 
 WRONG = {
-    Idle: "the graph's loss is another",
-    Deaf: "the graph reads no tokens",
-    Stuck: "the graph moves at rate 0",
-    Forgetful: "the graph moves otherwise",
-    Wild: "the graph's loss is another",
+    Idle: "another loss",
+    Deaf: "no tokens read",
+    Stuck: "it moves at rate 0",
+    Forgetful: "other moves",
+    Wild: "another loss",
 }
 
 

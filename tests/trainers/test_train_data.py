@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import lzma
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -221,17 +222,21 @@ def test_shards_follow_their_numbers(tmp_path):
     assert [p.stem for p in T.find_shards(tmp_path, "val")][-2:] == ["fineweb_val_10", "fineweb_val_11"]
 
 
-@pytest.mark.parametrize("name, words", [
-    ("fineweb_val_03.bin", "has the number of fineweb_val_000003.bin"), ("fineweb_val_.bin", "no number"),
-    ("fineweb_val_x.bin", "no number"), ("fineweb_val_3 (1).bin", "no number"),
-    ("fineweb_val_-1.bin", "no number"), ("fineweb_val_\u0663.bin", "no number"),
-])  # fmt: skip
-def test_shards_without_a_number_of_their_own_are_refused(name, words, tmp_path):
+@pytest.mark.parametrize("number", ["03", "", "x", "3 (1)", "-1", "\u0663"])
+def test_shards_without_a_number_of_their_own_are_refused(number, tmp_path):
     write_shard(tmp_path / "fineweb_val_000003.bin", random_tokens(100))
-    write_shard(tmp_path / name, random_tokens(100))
-    with pytest.raises(T.UserError, match=words):
+    write_shard(tmp_path / f"fineweb_val_{number}.bin", random_tokens(100))
+    with pytest.raises(T.UserError, match="no file with a number of its own"):
         T.find_shards(tmp_path, "val")
     assert len(T.find_shards(make_data(tmp_path), "train")) == 2
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_shard_that_is_no_regular_file_is_refused(make, split, tmp_path):
+    """Opening a pipe that nobody writes to would never end."""
+    make(make_data(tmp_path / "data") / f"fineweb_{split}_000009.bin")
+    kit.assert_refused(run_main(tmp_path), f"fineweb_{split}_000009.bin: no file")
 
 
 def test_the_stream_is_the_first_tokens_across_shards(tmp_path):
@@ -420,6 +425,13 @@ def test_a_tokenizer_that_is_none_is_refused(content, tmp_path):
     if content is not None:
         path.write_bytes(content)
     kit.assert_refused(run_main(tmp_path, TOKENIZER_PATH=path), path)
+
+
+@pytest.mark.parametrize("path", ["", "/dev/zero", "pipe"])
+def test_a_tokenizer_that_is_no_regular_file_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    kit.assert_refused(run_main(tmp_path, TOKENIZER_PATH=path), f"TOKENIZER_PATH={path}: no file")
 
 
 def test_a_stream_whose_text_has_other_bytes_is_refused(tmp_path):

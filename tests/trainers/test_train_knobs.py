@@ -4,7 +4,7 @@ import ast
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import pytest
 import trainer_kit as kit
@@ -274,3 +274,11 @@ def test_a_variable_that_is_nearly_a_knob_is_told(capsys):
     others = ("model_dmi", "OMP_NUM_THREADS", "LANGUAGE", "TRAIN_MAX_SEQ_LEN", "DISPLAY")
     T.read_knobs({"MATRIX_LRR": "1", **{name: "1" for name in others}})
     assert capsys.readouterr().err == "warning: MATRIX_LRR is unknown; did you mean MATRIX_LR?\n"
+
+
+def test_a_home_folder_that_the_shell_left_is_expanded(monkeypatch):
+    """OUT_DIR='~/runs' would make a folder of the name ~."""
+    monkeypatch.setenv("HOME", "/home/me")
+    given = ("OUT_DIR", "DATA_PATH", "VAL_DATA_PATH", "TOKENIZER_PATH", "EVAL_ONLY")
+    found = asdict(T.read_knobs({name: "~/x" for name in given}))
+    assert {found[name.lower()] for name in given} == {"/home/me/x"}

@@ -1074,3 +1074,13 @@ def test_compiled_equals_eager(tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     scores = [run.events("score")[-1]["val_loss"] for run in (eager, compiled)]
     assert scores[1] == pytest.approx(scores[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("ranks, words", [
+    (dict(RANK=0, WORLD_SIZE=2), "MASTER_ADDR"),
+    (dict(RANK=0, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT="x"), "x"),
+    (dict(RANK="a", WORLD_SIZE=2), "'a'"), (dict(WORLD_SIZE=0), "no such rank"), (dict(RANK=1), "no such"),
+])  # fmt: skip
+def test_ranks_that_no_torchrun_started_are_told_in_a_line(ranks, words, tmp_path):
+    """As left over from a scheduler, or set by hand."""
+    kit.assert_refused(run_main(tmp_path, **ranks), "WORLD_SIZE: ", words, "torchrun", code=2)

@@ -32,6 +32,7 @@ from pathlib import Path
 from golf.bench import floor
 from golf.core import envfile, trainers
 from golf.core.errors import GolfError
+from golf.core.files import plain
 from golf.core.json_io import number, parse_json
 from golf.core.paths import REPO, path_argument, shown
 
@@ -303,9 +304,10 @@ def floor_lines(label: str, k) -> list[str]:
 def read_results(path: Path) -> list[dict]:
     """The results of a --json file."""
     try:
-        found = [parse_json(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+        text = plain(path).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise GolfError(f"{shown(path)}: cannot be read ({error.strerror})", 2) from None
+    found = map(parse_json, text.splitlines())
     found = [r for r in found if isinstance(r, dict) and r.get("schema") == 1 and sound(r)]
     if not found:
         raise GolfError(f"{shown(path)}: no results there; `golf.sh bench --json FILE` makes them")

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from golf.core.files import plain
 from golf.core.packages import missing
 from golf.core.text import unreadable
 
@@ -87,7 +88,7 @@ class Artifact:
 
 def read(path: Path) -> Artifact:
     """The artifact in a file; ArtifactError says what is wrong with it."""
-    size = path.stat().st_size
+    size = plain(path).stat().st_size
     need(size <= MAX_UNPACKED, f"{size:,} bytes, over {MAX_UNPACKED:,}")
     return parse(path.read_bytes())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from golf.core.errors import GolfError
@@ -11,10 +12,20 @@ from golf.core.paths import shown
 LIMIT = 1 << 20  # bytes; env files and supervisor.json have some hundreds
 
 
+def plain(path: Path) -> Path:
+    """`path`; GolfError, code 2, where a folder, a pipe, a socket or a device lies there.
+
+    Reading some of them never ends, nor does opening a pipe that nobody writes to.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise GolfError(f"{shown(path)}: not a regular file; name a file, or save it as one", 2)
+    return path
+
+
 def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
     """The whole file; GolfError, code 2, where it is no readable file or larger than `limit`."""
     try:
-        with path.open("rb") as file:
+        with plain(path).open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
         raise GolfError(f"{shown(path)}: cannot be read ({error.strerror})", 2) from None
@@ -38,7 +49,7 @@ def sha256(path: Path) -> str:
 def sha256_and_size(path: Path, limit: float = float("inf")) -> tuple[str, int]:
     """Of a file's bytes, of no more than a block past `limit` of them."""
     digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
+    with plain(path).open("rb") as file:
         while size <= limit and (block := file.read(1 << 20)):
             digest.update(block)
             size += len(block)

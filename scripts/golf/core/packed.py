@@ -16,6 +16,8 @@ import tokenize
 import warnings
 from pathlib import Path
 
+from golf.core.files import plain
+
 SUFFIX = ".packed.py"
 SOURCE_LIMIT = 256 << 10  # bytes of a script that anybody reads
 MEMORY_LIMIT = 80 << 20  # bytes that unpacking may take; preset 9 takes 65 MiB
@@ -47,7 +49,7 @@ def source_name(name: str) -> str:
 
 def read_source(path: Path) -> bytes:
     """What a script runs: its bytes, or of a packed script what is packed in it. Raises NotPacked."""
-    blob = path.read_bytes()
+    blob = plain(path).read_bytes()
     return unpack(blob) if path.name.endswith(SUFFIX) else blob
 
 

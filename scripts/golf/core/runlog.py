@@ -7,6 +7,7 @@ import math
 import re
 from pathlib import Path
 
+from golf.core.files import plain
 from golf.core.json_io import dig, parse_json
 
 LINE_LIMIT = 1 << 20  # no line of a log is longer; a file without line ends is not read whole
@@ -41,7 +42,7 @@ FINAL_LINES = {
 
 def lines(path: Path):
     """The lines of a file as bytes, none longer than LINE_LIMIT."""
-    with path.open("rb") as file:
+    with plain(path).open("rb") as file:
         while line := file.readline(LINE_LIMIT):
             yield line
 

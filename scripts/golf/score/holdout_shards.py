@@ -12,6 +12,7 @@ import numpy as np
 
 from golf.core import track
 from golf.core.errors import GolfError
+from golf.core.files import plain
 from golf.core.paths import REPO, shown
 from golf.score import stream
 from golf.score.audit.rules import MOST_HELD_OUT
@@ -68,7 +69,7 @@ def check_out(out: Path) -> None:
 def read_documents(path: Path) -> Iterator[str]:
     """The documents of a file, without those that are empty."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = plain(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise GolfError(f"{shown(path)}: byte {error.start} is not UTF-8; give text files", 2) from None
     except OSError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from golf.core.errors import GolfError
+from golf.core.files import plain
 from golf.core.packages import missing
 from golf.core.paths import REPO, shown
 
@@ -130,7 +131,7 @@ def draw_holdout(folder: Path, vocabulary: Vocabulary, rng, count: int) -> np.nd
 
 def open_shard(path: Path) -> np.ndarray:
     """A shard's tokens, uint16, mapped: train shards are large. GolfError where it is not whole."""
-    header, size = np.fromfile(path, "<i4", 3).tolist(), path.stat().st_size
+    header, size = np.fromfile(plain(path), "<i4", 3).tolist(), path.stat().st_size
     if len(header) < 3 or header[:2] != [MAGIC, VERSION] or size != HEADER_BYTES + 2 * header[2]:
         raise GolfError(f"{shown(path)}: not a whole token shard; fetch it again", 2)
     return np.memmap(path, "<u2", "r", HEADER_BYTES)
@@ -150,7 +151,7 @@ def read_shards(folder: Path, option: str = "--data") -> tuple[np.ndarray, str]:
         )
     parts, digest = [], sha256()
     for path in paths:
-        blob = path.read_bytes()
+        blob = plain(path).read_bytes()
         header = np.frombuffer(blob[:12], "<i4").tolist() if len(blob) >= HEADER_BYTES else []
         if header[:2] != [MAGIC, VERSION] or len(blob) != HEADER_BYTES + 2 * header[2]:
             raise GolfError(f"{shown(path)}: not a whole token shard; fetch it again", 2)
@@ -188,7 +189,7 @@ def read_tokenizer(path: Path) -> tuple[Vocabulary, str]:
         from sentencepiece import SentencePieceProcessor
     except ImportError:
         raise missing("sentencepiece") from None
-    blob = path.read_bytes()
+    blob = plain(path).read_bytes()
     try:
         processor = SentencePieceProcessor(model_proto=blob)
     except RuntimeError:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from golf.core import submission, trainers
 from golf.core.errors import GolfError
-from golf.core.files import sha256
+from golf.core.files import plain, sha256
 from golf.core.json_io import dig
 from golf.core.packages import missing
 from golf.core.paths import REPO, shown
@@ -108,7 +108,7 @@ def load_tokenizer(path: Path):
     import sentencepiece
 
     try:
-        return sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+        return sentencepiece.SentencePieceProcessor(model_proto=plain(path).read_bytes())
     except (RuntimeError, OSError):
         raise GolfError(f"{shown(path)}: not a SentencePiece model", 2) from None
 

@@ -1,0 +1,33 @@
+"""What is no regular file is refused in a line wherever a person's path is read."""
+
+import os
+from pathlib import Path
+
+import pytest
+from golf.bench import command as bench
+from golf.core import artifact, envfile, files, packed, runlog
+from golf.core.errors import GolfError
+from golf.score import holdout_shards, stream
+from golf.see import history, reader, weights
+
+READERS = [
+    artifact.read, weights.load, bench.read_results, envfile.parse, files.read_text, files.sha256,
+    packed.read_source, runlog.final_lines, runlog.read_metrics, holdout_shards.read_documents,
+    stream.open_shard, stream.read_tokenizer, reader.load_tokenizer,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("read", READERS, ids=lambda read: f"{read.__module__}.{read.__name__}")
+def test_a_pipe_a_device_and_a_folder_are_refused(read, tmp_path):
+    """Opening a pipe that nobody writes to waits for ever; /dev/zero has no end."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(GolfError, match=f"{path.name}: not a regular file") as refused:
+            read(path)
+        assert refused.value.code == 2
+
+
+def test_a_log_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "train.log")
+    with pytest.raises(GolfError, match="train.log: not a regular file"):
+        history.read(tmp_path / "train.log")
