@@ -232,10 +232,9 @@ def test_shards_without_a_number_of_their_own_are_refused(number, tmp_path):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_a_shard_that_is_no_regular_file_is_refused(make, split, tmp_path):
-    """Opening a pipe that nobody writes to would never end."""
-    make(make_data(tmp_path / "data") / f"fineweb_{split}_000009.bin")
+def test_a_shard_that_is_a_pipe_is_refused(split, tmp_path):
+    """Opening one that nobody writes to would never end."""
+    os.mkfifo(make_data(tmp_path / "data") / f"fineweb_{split}_000009.bin")
     kit.assert_refused(run_main(tmp_path), f"fineweb_{split}_000009.bin: no file")
 
 
@@ -370,8 +369,8 @@ def too_many(data):
 
 
 BAD_DATA = {
-    link_to_nothing: ("fineweb_train_000002.bin", "No such file", "check it"),
-    a_folder: ("fineweb_train_000002.bin", "Is a directory"),
+    link_to_nothing: ("fineweb_train_000002.bin: no file",),
+    a_folder: ("fineweb_train_000002.bin: no file",),
     mapped_badly: ("fineweb_train_000000.bin", "No such device"),
     unreadable: ("fineweb_train_000000.bin", "Permission denied", "its permissions"),
     too_many: ("fineweb_train_000000.bin", "Too many open files"),
