@@ -219,7 +219,7 @@ except ImportError as e:
 
 # ---- Model: pre-norm blocks, RoPE, QK-norm, grouped KV heads, ReLU^2, U-Net skips, x0 in every block
 
-CPU_BLOCK = 128
+CPU_BLOCK = 256  # bytes
 torch.backends.cuda.enable_cudnn_sdp(False)  # pytorch issue 140930
 
 
@@ -232,7 +232,7 @@ def rope_tables(k, dtype):
 
 
 def rotate(x, cos, sin):
-    first, second = x.chunk(2, dim=-1)
+    first, second = x.chunk(2, -1)
     return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
 
 
@@ -249,19 +249,19 @@ Linear = partial(nn.Linear, bias=False)
 
 
 def attend(q, k, v, span):
-    """Causal attention [batch, heads, length, head_dim] to at most `span` inputs; queries are the last."""
+    """Causal attention [batch, heads, length, head_dim] to at most `span` inputs; q: the last."""
     end, fused, outputs = k.size(2), F.scaled_dot_product_attention, []
-    past = end - q.size(2)  # keys before the first query's own
+    past = end - q.size(2)  # keys before the first query
     if q.is_cuda and not past and end <= span:
         return fused(q, k, v, is_causal=True)
-    block = span if q.is_cuda else CPU_BLOCK
-    kernel = fused if q.is_cuda or q.dtype == torch.float32 else attend_by_products
-    for start in range(past, end, block):  # blocks leave out keys that no query sees
+    block = span if q.is_cuda else CPU_BLOCK // q.itemsize
+    kernel = fused if q.is_cuda or q.itemsize > 2 else attend_by_products
+    seen = q.new_ones(block, span + block, dtype=torch.bool).tril(span).triu(1)
+    for start in range(past, end, block):  # blocks skip keys that no query sees
         stop, first = min(start + block, end), max(0, start - span)
-        seen = q.new_ones(stop - start, stop - first, dtype=torch.bool).tril(start - first)
         part = q[:, :, start - past : stop - past], k[:, :, first:stop], v[:, :, first:stop]
-        outputs.append(kernel(*part, seen.triu(start - first + 1 - span)))
-    return torch.cat(outputs, dim=2)
+        outputs.append(kernel(*part, seen[: stop - start, first - start + span : stop - start + span]))
+    return torch.cat(outputs, 2)
 
 
 def attend_by_products(q, k, v, seen):
@@ -295,9 +295,9 @@ class Attention(nn.Module):
         q, k = (rotate(rms_norm(t), *rope) for t in (q, k))
         q, k, v = (t.transpose(1, 2) for t in (q * self.q_gain.to(x.dtype)[:, None], k, v))
         if past is not None:
-            past[:] = k, v = [torch.cat(pair, dim=2) for pair in zip(past, (k, v))] if past else (k, v)
+            past[:] = k, v = [torch.cat(pair, 2) for pair in zip(past, (k, v))] if past else (k, v)
         if heads > kv_heads:
-            k, v = (t.repeat_interleave(heads // kv_heads, dim=1) for t in (k, v))
+            k, v = (t.repeat_interleave(heads // kv_heads, 1) for t in (k, v))
         x = attend(q, k, v, self.span).transpose(1, 2).flatten(2)
         return project(x, scale[:, None] * self.proj.weight)  # saves a pass
 
