@@ -22,6 +22,7 @@ from torch._inductor import compile_fx, graph, ir, scheduler
 from torch._inductor import config as inductor
 from torch._inductor.codecache import PyCodeCache
 from torch._inductor.exc import InductorError
+from torch._inductor.runtime import triton_helpers
 from torch._subclasses import FakeTensorMode
 from torch.utils._triton import has_triton
 from triton.backends.compiler import GPUTarget
@@ -131,7 +132,7 @@ def compile_kernels(lowering):
     found = {}
     for name, source in re.findall(pattern, "\n".join(lowering.code), re.DOTALL):
         found.setdefault(source.replace(name, "kernel"), (name, source))
-    with lowering.fakes():
+    with lowering.fakes(), mock.patch.object(triton_helpers, "set_driver_to_gpu"):
         for name, source in found.values():
             kernel = vars(PyCodeCache.load(source))[name]
             kernel._precompile_config(kernel.configs[0])

@@ -63,6 +63,8 @@ ALL = {
         Benchmark("starter", None, ("train", "score", "optimizer"), STARTER),  # windows at 1024/64
         Benchmark("upstream_16mb_baseline", UPSTREAM, ("train",)),
         Benchmark("local_4090_baseline", BASELINE, ("score", "data")),  # windows at 1024/512
+        # its tensors may stay in the card's cache
+        Benchmark("passes of 16,384 tokens", BASELINE, ("train",), {"MICRO_BATCH_TOKENS": "16384"}),
     ],
     "cpu": [
         Benchmark("starter, 16,384 tokens a step", None, PARTS, SMALL),
