@@ -439,6 +439,7 @@ WHO = {
     ),
     "another's name with a stroke": ("mallory", "8", {"github_id": "mallory", "author": "A. Thør"}, True),
     "two alphabets in a word": ("athor", "7", {"author": "A. Th\u0585r"}, True),
+    "a letter that only Latin words have": ("athor", "7", {"author": "Ka\u02bbiulani Thor"}, False),
     "a login that is another's number": ("7", "8", {"github_id": "7"}, True),
     "a number": ("athor", "7", {"github_id": 7}, True),
     "a name in other letters": ("mallory", "8", {"github_id": "mallory", "author": "李 Á."}, False),

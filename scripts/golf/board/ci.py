@@ -158,7 +158,7 @@ def same_name(value) -> str:
 # Letters and digits that look like Latin ones: Cyrillic, Greek, and what people type for them.
 LOOKS = str.maketrans("авекмнорстухіјѕԁӏαβεικνορτυχω01|", "abekmhopctyxijsdlabeiknoptuxwoll")
 LATIN = re.compile("LATIN (?:(?:SMALL|CAPITAL) )?LETTER (?:[A-Z]+ )*?([A-Z])[A-Z]*(?: WITH .*)?")
-ALPHABETS = ("CYRILLIC", "GREEK", "COPTIC", "ARMENIAN", "GEORGIAN", "CHEROKEE", "LISU", "MODIFIER")
+ALPHABETS = ("CYRILLIC", "GREEK", "COPTIC", "ARMENIAN", "GEORGIAN", "CHEROKEE", "LISU")
 
 
 def looks(value) -> str:
