@@ -15,6 +15,7 @@ import re
 import signal
 import struct
 import sys
+import threading
 import time
 import zlib
 from bisect import bisect_left
@@ -22,7 +23,7 @@ from collections import namedtuple
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from modulefinder import ModuleFinder
 from pathlib import Path
 
@@ -42,13 +43,8 @@ def need(holds, message, code=1):
         raise error
 
 
-def explain(error, path=None):
-    return f"{path or error.filename}: {error.strerror or error}; check it, its permissions, its disk"
-
-
-def utf8(text):
-    """Bytes, also of a name that is no UTF-8."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode()
+def explain(e, path=None):
+    return f"{path or e.filename}: {e.strerror or e}; check it, its permissions, its disk"
 
 
 def say(text, stream):
@@ -76,7 +72,7 @@ class ModelKnobs:  # what a scorer needs to build the model again: all travel in
     num_heads: int = knob(3, 1)  # attention heads; must divide MODEL_DIM / 2
     num_kv_heads: int = knob(3, 1)  # key and value heads; must divide NUM_HEADS
     mlp_mult: float = knob(2.8334, 0.5, 64)  # MLP width / MODEL_DIM; may be fractional
-    tie_embeddings: int = knob(1, 0, 1)  # 1: the embedding is the output head, too
+    tie_embeddings: int = knob(1, 0, 1)  # 1: the embedding is the head, too
     rope_base: float = knob(10000.0, 1)  # base of the rotary frequencies
     logit_softcap: float = knob(30.0, 0.1)  # bound of the logits
     train_seq_len: int = knob(512, 1, 65536, alias="TRAIN_MAX_SEQ_LEN")  # tokens; attention reaches as far
@@ -90,7 +86,7 @@ class TrainKnobs(ModelKnobs):  # what else weights depend on: a run resumes with
     max_wallclock_seconds: float = 1800.0  # training budget; 0: no limit
     iterations: int = 0  # step limit; 0: none
     train_batch_tokens: int = knob(65536, 1)  # tokens a step, over all ranks
-    warmdown_frac: float = knob(0.6, 0, 1)  # last part of the run, in which rates fall to 0
+    warmdown_frac: float = knob(0.6, 0, 1)  # last part, in which rates fall to 0
     warmdown_iters: int = knob(-1, -1)  # the same in steps, as upstream; -1: unused
     qk_gain_init: float = 1.5  # first gain of each query head
     tied_embed_init_std: float = 0.005  # spread of its first weights
@@ -112,14 +108,14 @@ class TrainKnobs(ModelKnobs):  # what else weights depend on: a run resumes with
 
 @dataclass(frozen=True)
 class Knobs(TrainKnobs):  # all: also what no weight depends on
-    run_id: str = ""  # name of the run's folder; default: start time
+    run_id: str = ""  # the run's folder; default: start time
     out_dir: str = f"{ROOT}/runs"  # where that folder is made
     data_path: str = f"{ROOT}/data/datasets/{CHALLENGE_DATA}"  # folder of token shards
     val_data_path: str = ""  # of validation shards; default: DATA_PATH
     tokenizer_path: str = f"{ROOT}/data/tokenizers/fineweb_1024_bpe.model"  # SentencePiece
     device: str = knob("auto", choices=("auto", "gpu", "cpu"))  # auto: gpu, else cpu
     compile: str = knob("auto", choices=("auto", "0", "1"))  # mx.compile; auto: on a gpu, where it works
-    micro_batch_tokens: int = knob(0, auto=True)  # tokens a forward pass; 0 or auto: by memory
+    micro_batch_tokens: int = knob(0, auto=True)  # tokens a forward pass; 0, auto: by memory
     mlx_max_microbatch_tokens: int = knob(8192, 1)  # by memory, at most; less where macOS ends the run
     grad_accum_steps: int = knob(1, 1)  # forward passes a step, at least
     mlx_eager_eval: int = knob(1, 0, 1)  # 1: pass by pass; 0: a step's passes as one graph
@@ -130,7 +126,7 @@ class Knobs(TrainKnobs):  # all: also what no weight depends on
     eval_only: str = ""  # an artifact to score instead
     train_log_every: int = 200  # steps, or 15 s, a log line; 0: none
     val_loss_every: int = 0  # steps between validations; 0: none
-    val_batch_size: int = knob(0, auto=True)  # tokens a scoring pass; 0 or auto: by device
+    val_batch_size: int = knob(0, auto=True)  # tokens a scoring pass; 0, auto: by device
     val_max_tokens: int = CHALLENGE_TARGETS  # targets to score; 0: all
     artifact_cap_bytes: int = 2000000  # code plus artifact; 0: no cap
     quant_bits: int = knob(8, 2, 8)  # of a packed weight, before coding
@@ -156,27 +152,25 @@ def parse_knob(knob, raw):
 
 
 def read_knobs(env):
-    known = {knob.metadata.get("alias", ""): knob for knob in fields(Knobs)}
-    known |= {knob.name.upper(): knob for knob in fields(Knobs)}
+    known = {n: knob for knob in fields(Knobs) for n in (knob.metadata.get("alias", ""), knob.name.upper())}
     values = {knob.name: parse_knob(knob, env[name]) for name, knob in known.items() if name in env}
     for name in set(env).difference(known):
         for near in get_close_matches(name, known, 1, 0.85):
             say(f"warning: {name} is unknown; did you mean {near}?", sys.stderr)
-    k = Knobs(**values)
-    check_consistency(k)
-    return k
+    return consistent(Knobs(**values))
 
 
 def knobs_of(k, group):
     return {knob.name: asdict(k)[knob.name] for knob in fields(group)}
 
 
-def check_consistency(k):
+def consistent(k):
     need(k.iterations or k.max_wallclock_seconds, "ITERATIONS and MAX_WALLCLOCK_SECONDS are 0: set one", 2)
     need(k.model_dim % (2 * k.num_heads) == 0, f"NUM_HEADS={k.num_heads}: must divide MODEL_DIM / 2", 2)
     need(k.num_heads % k.num_kv_heads == 0, f"NUM_KV_HEADS={k.num_kv_heads}: must divide NUM_HEADS", 2)
     need(k.eval_stride <= k.eval_seq_len, f"EVAL_STRIDE={k.eval_stride}: at most EVAL_SEQ_LEN", 2)
     need(Path(k.run_id).name == k.run_id != "..", f"RUN_ID={k.run_id!r}: must be a plain name", 2)
+    return k
 
 
 def print_knobs():
@@ -193,10 +187,9 @@ def on_stop(action):
             signal.signal(number, action)
 
 
-def leave(text):
+def shout(text):  # print is not reentrant
     with suppress(OSError):
-        os.write(2, utf8(f"{text}\n"))
-    os._exit(130)
+        os.write(2, f"{text}\n".encode())
 
 
 if __name__ == "__main__":  # before imports that may fail
@@ -206,7 +199,7 @@ if __name__ == "__main__":  # before imports that may fail
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     if sys.argv[1:]:
         sys.exit(print_knobs())
-    on_stop(lambda *_: leave("stopped before training began"))
+    on_stop(lambda *_: shout("stopped before training began") or os._exit(130))
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep
 try:
@@ -556,11 +549,16 @@ def sha256(blob):
     return hashlib.sha256(blob).hexdigest()
 
 
+@lru_cache(2)
+def shuffled(seed, epoch, count):
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
 class TrainData:
     """Sequences of TRAIN_SEQ_LEN + 1 tokens (neighbours share one), in epochs shuffled by seed."""
 
     def __init__(self, k):
-        self.k, self.epoch = k, None
+        self.k = k
         self.shards = [open_shard(path, k.vocab_size) for path in find_shards(k.data_path, "train")]
         self.starts = np.cumsum([0, *((len(shard) - 1) // k.train_seq_len for shard in self.shards)])
         self.sequences = int(self.starts[-1])
@@ -568,17 +566,11 @@ class TrainData:
         parts = [struct.pack("<Q", len(s)) + s[:: 1 + len(s) // 1_000_000].tobytes() for s in self.shards]
         self.facts = dict(train_files=len(self.shards), train_fingerprint=sha256(b"".join(parts)))
 
-    def shuffled(self, epoch):
-        if epoch != self.epoch:
-            self.order = np.random.default_rng([self.k.seed, epoch]).permutation(self.sequences)
-            self.epoch = epoch
-        return self.order
-
     def batch(self, first, count):
         """int32 [count, length + 1]: sequences first .. first + count - 1 of the endless run."""
         length = self.k.train_seq_len
         epochs, places = divmod(np.arange(first, first + count), self.sequences)
-        index = np.array([self.shuffled(e)[place] for e, place in zip(epochs, places)])
+        index = np.array([shuffled(self.k.seed, e, self.sequences)[at] for e, at in zip(epochs, places)])
         shard = np.searchsorted(self.starts, index, side="right") - 1
         starts = (index - self.starts[shard]) * length
         rows = [self.shards[i][start : start + length + 1] for i, start in zip(shard, starts)]
@@ -821,12 +813,14 @@ def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0):
     return Scorer(model, k.eval_seq_len, k.eval_stride, batch_tokens)
 
 
-def score_stream(scorer, stream, stop=None):
+def score_stream(scorer, stream, log=None, stop=None):
     """val_loss in nats a target, val_bpb in bits a byte, [nats, bytes] of 64 parts; None at a `stop`."""
     count, chunk = len(stream.target_bytes), scorer.windows * scorer.stride
     nats, began = np.empty(count), time.monotonic()
     scorer.reset()
     for at in range(0, count, chunk):
+        if log:
+            log.doing = f"scoring:{at}/{count}"
         targets = stream.tokens[at + 1 : at + chunk + 1].astype(np.int64)
         rows = scorer.log_probs(stream.tokens[at : at + len(targets)])
         nats[at : at + chunk] = -rows[np.arange(len(targets)), targets]
@@ -847,17 +841,28 @@ CHECKPOINT = "checkpoint.safetensors"
 
 
 class Log:
-    """train.log for people, metrics.jsonl for tools; without a folder the console alone."""
+    """train.log for people, metrics.jsonl for tools."""
 
-    def __init__(self, folder, append=False, console=True):
-        self.folder, self.console, self.failing = folder, console, set()
+    doing = "setup"
+
+    def __init__(self):
+        self.folder, self.told, self.console = None, set(), os.getenv("RANK", "0") == "0"
+        self.began = self.spoken = time.monotonic()
+
+    def keep_on(self):
+        """For a thread: what goes on, after 5 s of silence."""
+        while self.doing:
+            if (now := time.monotonic()) > self.spoken + 5:
+                self.line(f"{self.doing} seconds:{now - self.began:.0f}")
+            time.sleep(1)
+
+    def open(self, folder, append):
+        self.folder = folder
         try:
-            for name in ("train.log", "metrics.jsonl") if folder else ():
-                folder.mkdir(parents=True, exist_ok=True)
-                with open(folder / name, "ab+" if append else "xb+") as file:
-                    file.seek(max(0, file.tell() - 1))
-                    if file.read() not in (b"", b"\n"):
-                        file.write(b"\n")  # ends a line that was cut off
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in (folder / "train.log", folder / "metrics.jsonl"):
+                with open(path, "ab" if append else "xb") as file:
+                    file.write(b"\n" * (path.read_bytes()[-1:] not in (b"", b"\n")))
         except OSError as e:
             need(0, f"{e.filename}: {e.strerror}; change RUN_ID or OUT_DIR, or set RESUME=1")
 
@@ -867,26 +872,27 @@ class Log:
         try:
             with open(path, "ab") as file:
                 size = file.tell()
-                file.write(utf8(f"{text}\n"))
+                file.write(f"{text}\n".encode(errors="replace"))
         except OSError as e:
             with suppress(OSError, TypeError):
                 os.truncate(path, size)
-            if name not in self.failing:
+            if name not in self.told:
                 say(f"warning: {explain(e, path)}; the run goes on", sys.stderr)
-            self.failing.add(name)
+            self.told.add(name)
 
     def line(self, text):
+        self.spoken = time.monotonic()
         if self.console:
-            say(re.sub(r"(?m)^(.{180}).{20,}$", r"\1 ...", text), sys.stdout)
+            say(re.sub(r"(.{180}).{20,}", r"\1 ...", text), sys.stdout)
         if self.folder:
             self.put("train.log", text)
 
     def fact(self, event, text="", **values):
         """A line for people, or one a value, and an object for tools."""
+        self.doing = f"after:{event}"
         self.line(text or "\n".join(f"{n}:{value}" for n, value in values.items() if value is not None))
         if self.folder:
-            facts = dict(schema=1, event=event, time=time.time(), **values)
-            self.put("metrics.jsonl", json.dumps(facts, ensure_ascii=False))
+            self.put("metrics.jsonl", json.dumps(dict(schema=1, event=event, time=time.time(), **values)))
 
 
 def replace_file(path, write, *data):
@@ -896,8 +902,7 @@ def replace_file(path, write, *data):
         write(part, *data)
         part.replace(path)
     except Exception as e:
-        with suppress(OSError):
-            part.unlink()
+        part.unlink(missing_ok=True)
         raise OSError(0, str(e), path) from e
 
 
@@ -916,12 +921,9 @@ def save_checkpoint(run, state):
 
 
 def read_checkpoint(run):
-    """What RESUME goes on from; None to begin."""
     path, k, now = run.folder / CHECKPOINT, run.k, run.identity
-    if k.resume == "0":
-        return None
-    need(k.run_id, f"RESUME={k.resume}: set RUN_ID", 2)
-    if not path.exists():
+    need(k.run_id or k.resume == "0", f"RESUME={k.resume}: set RUN_ID", 2)
+    if k.resume == "0" or not path.exists():
         return None
     try:
         arrays, facts = mx.load(str(path), return_metadata=True)
@@ -947,16 +949,14 @@ def restore(run):
 class StopFlag:
     """Set by the first signal to stop; the second ends all, but SIGHUP, which comes in twos."""
 
-    def __init__(self):
-        self.asked = False
-        on_stop(self.ask)
+    asked = False
 
     def ask(self, number, _):
         again, self.asked = self.asked, True  # first: another may come in here
         if again and number in (signal.SIGINT, signal.SIGTERM):
-            leave("stopped at once; RESUME=1 goes on from the last checkpoint")
-        with suppress(OSError):
-            os.write(2, b"stopping: what is trained is saved, packed, scored; again to stop at once\n")
+            shout("stopped at once; RESUME=1 goes on from the last checkpoint")
+            os._exit(130)
+        shout("stopping: what is trained is saved, packed, scored; again to stop at once")
 
 
 def pick_device(name):
@@ -995,12 +995,12 @@ def pack_script(source):
 
 
 class Run:
-    def __init__(self, k):
+    def __init__(self, k, log=None):
         mx.set_default_device(pick_device(k.device))
         self.k, self.cpu = k, mx.default_device() == mx.cpu
         if self.cpu:  # MLX would finish one stream's pass before it begins the other's
             os.environ.setdefault("MLX_BFS_MAX_WIDTH", "100000")
-        self.modules = own_sources()
+        self.log, self.modules = log or Log(), own_sources()
         self.source = self.modules.pop(SCRIPT.name)
         self.packed = pack_script(self.source) if k.pack_script else b""
         compress(b"", k.compressor)
@@ -1011,7 +1011,6 @@ class Run:
         self.identity = knobs_of(k, TrainKnobs) | self.data.facts | self.stream.hashes
         self.checkpoint = read_checkpoint(self)
         self.setup_model()
-        self.log = Log(self.folder, k.resume != "0")
 
     def setup_model(self):
         k, dtype = self.k, pick_dtype()
@@ -1073,13 +1072,12 @@ class Run:
 
 
 def describe(run):
-    k, files = run.k, {**run.modules, SCRIPT.name: run.source}
-    if run.packed:
-        files[f"{SCRIPT.stem}.packed.py"] = run.packed
+    k = run.k
     config = {name.upper(): value for name, value in asdict(k).items()}
+    run.log.open(run.folder, k.resume != "0")
     run.log.put("train.log", run.source.decode(errors="replace"))
     facts = dict(run_id=run.folder.name, seed=k.seed, resumed=bool(run.checkpoint), script=SCRIPT.name)
-    modules = dict(zip(run.modules, map(sha256, run.modules.values())))
+    modules = {name: sha256(blob) for name, blob in run.modules.items()}
     facts |= dict(script_sha256=sha256(run.source), modules=modules, device="cpu" if run.cpu else "gpu")
     cpu = f"{os.cpu_count()}-core {os.uname().machine} CPU"
     facts |= dict(hardware=cpu if run.cpu else mx.device_info()["device_name"], world_size=1)
@@ -1087,9 +1085,10 @@ def describe(run):
     facts |= dict(dtype=str(run.model.dtype).removeprefix("mlx.core."), params=params)
     versions = dict(python=sys.version.split()[0], mlx=mx.__version__, numpy=np.__version__)
     facts |= dict(versions=versions, micro_batch_tokens=run.micro * k.train_seq_len, **run.data.facts)
-    data = dict(name=run.stream.name, **run.stream.hashes)
-    run.log.fact("start", **facts, config=config, data=data)
-    files["config.json"] = utf8(json.dumps(config, ensure_ascii=False))
+    run.log.fact("start", **facts, config=config, data=dict(name=run.stream.name, **run.stream.hashes))
+    files = {**run.modules, SCRIPT.name: run.source, "config.json": json.dumps(config).encode()}
+    if run.packed:
+        files[f"{SCRIPT.stem}.packed.py"] = run.packed
     for name, blob in files.items():
         replace_file(run.folder / name, Path.write_bytes, blob)
 
@@ -1129,6 +1128,7 @@ def warm_up(run):
 def train(run, step, elapsed, clock=time.monotonic):
     """Until budget, steps or a signal end it; says which."""
     run.stop, state = StopFlag(), TrainState(run.k, step, elapsed, clock)
+    on_stop(run.stop.ask)
     tokens = run.batch(step)
     while True:
         reason, progress = "interrupted" if run.stop.asked else state.over(), state.progress()
@@ -1151,8 +1151,8 @@ def train(run, step, elapsed, clock=time.monotonic):
     need(state.step > state.first or reason != "interrupted", "stopped before a step was done", 130)
     facts, at, _ = state.facts()
     ended = "finished" if reason == "iterations" else "stopping_early"
-    run.log.line(f"{ended}: {reason} train_time:{state.elapsed * 1000:.0f}ms {at}")
-    line = f"train_seconds:{state.elapsed:.3f} tokens:{facts['tokens']} steps:{state.step}"
+    line = f"{ended}: {reason} train_time:{state.elapsed * 1000:.0f}ms {at}\n"
+    line += f"train_seconds:{state.elapsed:.3f} tokens:{facts['tokens']} steps:{state.step}"
     run.log.fact("train_end", line, **facts, reason=reason, discarded_step=state.discarded)
     return reason
 
@@ -1162,7 +1162,8 @@ def after_step(run, state, reason):
     due = step <= state.first + 10 or state.elapsed > state.logged + 15
     if reason or k.train_log_every and (due or step % k.train_log_every == 0):
         state.logged = state.elapsed
-        line = f"{at} train_loss:{state.loss:.4f} {timing}"
+        speed, left = facts["tokens"] / state.elapsed, state.elapsed / state.progress() - state.elapsed
+        line = f"{at} train_loss:{state.loss:.4f} {timing} tokens/s:{speed:.0f} left:{left:.0f}s"
         run.log.fact("step", line, **facts, train_loss=state.loss, lr_scale=state.scale)
     if reason or 0 < k.checkpoint_every_seconds < state.elapsed - state.saved:
         state.saved = state.elapsed
@@ -1175,7 +1176,6 @@ def after_step(run, state, reason):
 
 
 def export(run):
-    """The artifact's path, bytes left under the cap."""
     k, began, code = run.k, time.monotonic(), len(run.packed or run.source)
     code += sum(len(name.encode()) + len(blob) for name, blob in run.modules.items())
     weights = {name: np.array(p) for name, p in tree_flatten(run.model.parameters())}
@@ -1192,7 +1192,7 @@ def export(run):
 
 
 def log_score(scorer, stream, log, event, head, tail="", digits=8, stop=None, **facts):
-    if score := score_stream(scorer, stream, stop):
+    if score := score_stream(scorer, stream, log, stop):
         line = f"{head} val_loss:{score['val_loss']:.{digits}f} val_bpb:{score['val_bpb']:.{digits}f}{tail}"
         log.fact(event, line, **facts, **score)
 
@@ -1212,23 +1212,22 @@ def score_artifact(path, k, stream, log, notes):
 # ---- Main
 
 
-def run_all(k):
+def run_all(k, log):
     if k.eval_only:
-        return score_artifact(Path(k.eval_only), k, read_stream(k), Log(None), [])
-    began, run = time.monotonic(), Run(k)
+        return score_artifact(Path(k.eval_only), k, read_stream(k), log, [])
+    run = Run(k, log)
     describe(run)
     warm_up(run)
-    setup_seconds = time.monotonic() - began
+    setup_seconds = time.monotonic() - log.began
     resumed = run.checkpoint or dict(step=0, elapsed=0.0)
     reason = train(run, resumed["step"], resumed["elapsed"])
     path, room = export(run)
-    notes = ["resumed"] if run.checkpoint else []
-    notes += ["interrupted"] if reason == "interrupted" else []
+    notes = ["resumed"] * bool(run.checkpoint) + ["interrupted"] * (reason == "interrupted")
     began = time.monotonic()
-    score_artifact(path, k, run.stream, run.log, notes)
+    score_artifact(path, k, run.stream, log, notes)
     facts = dict(setup_seconds=setup_seconds, eval_seconds=time.monotonic() - began)
     facts |= dict(peak_memory_bytes=mx.get_peak_memory() or None, exit_code=int(room < 0))
-    run.log.fact("end", **facts)
+    log.fact("end", **facts)
     need(room >= 0, f"{-room} bytes over the cap at the coarsest step; shrink the model")
 
 
@@ -1239,8 +1238,10 @@ responsive screen; RESUME=1 goes on"""
 
 
 def main():
+    log = Log()
+    threading.Thread(target=log.keep_on, daemon=True).start()
     try:
-        run_all(read_knobs(os.environ))
+        run_all(read_knobs(os.environ), log)
         return 0
     except UserError as e:
         message, code = e, e.code
@@ -1255,6 +1256,8 @@ def main():
             message, code = "out of memory; lower MICRO_BATCH_TOKENS or VAL_BATCH_SIZE", 3
         else:
             raise
+    finally:
+        log.doing = ""
     say(f"{SCRIPT.name}: error: {message}", sys.stderr)
     return code
 

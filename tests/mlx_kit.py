@@ -46,6 +46,7 @@ def new_run(folder: Path, **changes):
     env = kit.run_settings(folder, {"RUN_ID": f"run{number}", **changes})
     with kit.trainer_process(folder, env, M), contextlib.redirect_stdout(io.StringIO()):
         run = M.Run(M.read_knobs(env))
+        run.log.open(run.folder, False)
         M.warm_up(run)
         yield run
 

@@ -11,6 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,15 +127,62 @@ def test_step_lines_and_metrics_agree(finished):
     # the first ten, every fourth, the last
     assert [s["step"] for s in steps] == [*range(1, 11), 12, 14] and len(lines) == len(steps)
     for line, fact in zip(lines, steps):
-        assert re.fullmatch(rf"step:\d+/14 train_loss:\d+\.\d{{4}} {TIMES}", line)
+        assert re.fullmatch(rf"step:\d+/14 train_loss:\d+\.\d{{4}} {TIMES} tokens/s:\d+ left:\d+s", line)
         said, ms = values(line), fact["train_seconds"] * 1000
         assert said["step"] == f"{fact['step']}/14" and said["train_loss"] == f"{fact['train_loss']:.4f}"
         assert said["train_time"] == f"{ms:.0f}ms" and said["step_avg"] == f"{ms / fact['step']:.2f}ms"
         assert fact["tokens"] == 64 * fact["step"]
+        assert said["s"] == f"{fact['tokens'] / fact['train_seconds']:.0f}"
+    assert lines[-1].endswith(" left:0s")
     scales = [s["lr_scale"] for s in steps]
     assert scales[0] == 1 and scales[-1] == pytest.approx((1 / 14) / 0.6) and sorted(scales)[::-1] == scales
     assert steps[0]["train_loss"] == pytest.approx(math.log(kit.VOCAB), abs=0.1)
     assert steps[-1]["train_loss"] < steps[0]["train_loss"] - 0.01, "it learns nothing"
+
+
+def test_what_goes_on_is_said_after_five_seconds_of_silence(monkeypatch, capsys):
+    now, log = [0.0], T.Log()
+
+    def sleep(seconds):
+        now[0] += seconds
+        if now[0] == 4:
+            log.line("something else")
+        if now[0] == 12:
+            log.doing = "scoring:8/64"
+        if now[0] == 20:
+            log.doing = ""
+
+    monkeypatch.setattr(T, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    log.began = log.spoken = 0.0
+    log.keep_on()
+    assert capsys.readouterr().out.splitlines() == [
+        "something else", "setup seconds:10", "scoring:8/64 seconds:16",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow  # it is silent for real
+def test_no_phase_of_a_run_is_silent(tmp_path):
+    def slowly(name):
+        real = getattr(T, name)
+
+        def call(*args):
+            time.sleep(7)
+            return real(*args)
+
+        return call
+
+    class Log(T.Log):
+        keep_on = T.Log.keep_on  # which run_main takes away
+
+    parts = ("warm_up", "train_step", "export_artifact")
+    result = run_main(tmp_path, {"Log": Log, **{name: slowly(name) for name in parts}}, ITERATIONS=1)
+    assert result.code == 0
+    told = re.findall(r"(?m)^(\S+) seconds:\d+$", result.out)
+    assert told == ["after:start", "after:warm_up", "after:train_end"]
+    for thread in threading.enumerate():
+        if "keep_on" in thread.name:
+            thread.join(10)
+            assert not thread.is_alive(), "it outlives the run"
 
 
 def test_validation_lines_and_metrics_agree(finished):
@@ -912,10 +962,10 @@ def test_a_signal_while_it_packs_or_scores_loses_nothing(tmp_path):
 def test_a_stop_cuts_periodic_validation_short_and_saves(tmp_path):
     real = T.score_stream
 
-    def score_stream(scorer, stream, stop=None):
+    def score_stream(scorer, stream, log, stop=None):
         if stop:
             os.kill(os.getpid(), signal.SIGHUP)
-        return real(scorer, stream, stop)
+        return real(scorer, stream, log, stop)
 
     result = run_main(tmp_path, {"score_stream": score_stream}, VAL_LOSS_EVERY=2, ITERATIONS=100)
     assert result.code == 0 and not result.events("val")
