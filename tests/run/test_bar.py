@@ -24,7 +24,8 @@ def clock():
 
 @pytest.fixture
 def bar(tmp_path, clock):
-    return Progress(tmp_path / "metrics.jsonl", clock)
+    (tmp_path / "run").mkdir()
+    return Progress(tmp_path / "run" / "metrics.jsonl", clock)
 
 
 def write(bar, *events):
@@ -49,17 +50,36 @@ def test_nothing_is_said_before_it_was_silent_for_a_while(bar, clock):
     clock.now += SILENT_SECONDS - 1
     assert bar.tick() == ""
     clock.now += 1
-    assert bar.tick() == "1/4 set-up 0%, 15s" and bar.tick() == ""
+    assert bar.tick() == "1/5 set-up 0%, 15s" and bar.tick() == ""
     clock.now += SILENT_SECONDS
-    bar.heard(b"a line\n")
+    assert bar.heard(b"a line\n") == b"a line\n"
     assert bar.tick() == ""
+
+
+def test_the_runs_signs_of_life_are_not_shown_twice(bar, clock):
+    clock.now += SILENT_SECONDS
+    lines = b"setup seconds:5\nrun_id:x\nafter:warm_up seconds:30\nscoring:8/64 seconds:35\n"
+    assert bar.heard(lines + b"step:1/2 train_loss:1.0\n") == b"run_id:x\nstep:1/2 train_loss:1.0\n"
+    clock.now += SILENT_SECONDS
+    assert bar.heard(b"after:start seconds:50\n") == b"" and bar.tick() != "", "it was silent"
+
+
+def test_the_set_up_takes_as_long_as_the_last_time(bar, clock):
+    last = bar.metrics.parent.parent / "last"
+    last.mkdir()
+    (last / "metrics.jsonl").write_text('{"event": "end", "setup_seconds": 40.0}\n')
+    bar = Progress(bar.metrics, clock)
+    clock.now += 20
+    assert bar.tick() == "1/5 set-up 50%, 20s, 20s left"
+    clock.now += 60
+    assert bar.tick() == "1/5 set-up 95%, 1m20s", "nobody knows"
 
 
 def test_training_has_step_smoothed_loss_speed_and_time_left(bar, clock):
     write(bar, START, step(1, 10.0, 8.0), step(2, 20.0, 4.0))
     assert bar.tick() == ""
     clock.now += SILENT_SECONDS
-    assert bar.tick() == "2/4 training 35%, 35s, 1m05s left, step 2, loss 7.600, 100 tokens/s"
+    assert bar.tick() == "2/5 training 35%, 35s, 1m05s left, step 2, loss 7.600, 100 tokens/s"
 
 
 def test_a_step_limit_counts_where_it_comes_first(bar):
@@ -73,12 +93,30 @@ def test_packing_and_scoring_have_clocks_of_their_own(bar, clock):
     clock.now += 60
     bar.tick()
     clock.now += SILENT_SECONDS
-    assert bar.tick() == "3/4 packing 0%, 15s"
+    assert bar.tick() == "3/5 packing 0%, 15s"
     write(bar, {"event": "export"})
     bar.tick()
     clock.now += 30
-    bar.heard(b"scoring:16384/65536 seconds_left:90\n")
-    assert (bar.title(), bar.fraction(), bar.status()) == ("4/4 scoring", 0.25, "30s, 1m30s left")
+    bar.heard(b"scoring:16384/65536 seconds:90\n")
+    assert (bar.title(), bar.fraction(), bar.status()) == ("4/5 scoring", 0.25, "30s, 1m30s left")
+    write(bar, {"event": "score", "kind": "roundtrip"})
+    bar.tick()
+    assert (bar.title(), bar.fraction()) == ("5/5 scoring, sliding windows", 0.0)
+
+
+def test_packing_is_known_by_weights_and_coder(bar, clock):
+    start = {"event": "start", "params": 2_000_000, "config": {"COMPRESSOR": "brotli"}}
+    write(bar, start, {"event": "train_end"})
+    bar.tick()
+    clock.now += 5
+    assert (bar.title(), bar.status()) == ("3/5 packing", "5s, 5s left")
+
+
+def test_an_artifact_that_is_scored_alone_has_a_bar(bar, clock):
+    bar.heard(b"scoring:0/64 seconds:5\n")
+    clock.now += 10
+    bar.heard(b"scoring:32/64 seconds:15\n")
+    assert (bar.title(), bar.status()) == ("4/5 scoring", "10s, 10s left")
 
 
 def test_torn_and_odd_lines_do_no_harm(bar):
@@ -108,7 +146,7 @@ def test_a_terminal_gets_a_bar_and_one_that_is_gone_ends_nothing(tmp_path, clock
     bar = Progress(tmp_path / "metrics.jsonl", clock)
     write(bar, START, step(5, 50.0))
     clock.now += SILENT_SECONDS
-    assert bar.tick() == "" and "2/4 training" in terminal.text and "step 5" in terminal.text
+    assert bar.tick() == "" and "2/5 training" in terminal.text and "step 5" in terminal.text
     terminal.gone = True
     bar.tick()
     bar.bar.draw("close")

@@ -163,7 +163,7 @@ def test_progress_bar_on_a_terminal(tiny_repo):
     os.close(theirs)
     os.close(ours)
     assert done.returncode == 0
-    assert re.search(rb"2/4 training +\d+%\|.*step \d, loss \d", shown)
+    assert re.search(rb"2/5 training +\d+%\|.*step \d, loss \d", shown)
 
 
 def test_reader_that_goes_away_ends_no_run(tiny_repo):

@@ -1078,7 +1078,14 @@ def test_two_ranks_agree_with_one_process(layers, tmp_path):
     make_data(tmp_path / "data")
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "--log-dir=/dev/null",
+    ]
     changes = dict(ITERATIONS=5, VAL_LOSS_EVERY=2, NUM_LAYERS=layers)
     for name, command in (("one", [sys.executable]), ("two", launch)):
         env = kit.settings(DATA_PATH=tmp_path / "data", OUT_DIR=tmp_path / "runs", RUN_ID=name, **changes)

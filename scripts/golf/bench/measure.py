@@ -224,6 +224,8 @@ class Lab:
             finally:  # Ctrl-C ends a benchmark at once
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
+            if hasattr(trainer.Log, "open"):  # older trainers' logs are open
+                self.run.log.open(self.run.folder, False)
             trainer.warm_up(self.run)
         self.device, self.dtype = device_of(self.run.device), self.run.model.dtype
 

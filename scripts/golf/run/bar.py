@@ -8,10 +8,16 @@ from pathlib import Path
 
 from golf.core.bar import Bar
 from golf.core.json_io import dig, number, parse_json
+from golf.core.runlog import read_run
 from golf.core.units import amount, duration
 
-PHASES = {"setup": "set-up", "train": "training", "pack": "packing", "score": "scoring"}
-SCORING = re.compile(rb"scoring:(\d+)/(\d+) ")
+PHASES = {"setup": "set-up", "train": "training", "pack": "packing", "plain": "scoring",
+          "sliding": "scoring, sliding windows"}  # fmt: skip
+NEXT = {"step": "train", "train_end": "pack", "export": "plain", "score": "sliding"}  # after an event
+# What a trainer says after some seconds of silence; this module says it better.
+SIGN_OF_LIFE = re.compile(rb"(?:setup|after:\w+|scoring:(\d+)/(\d+)) seconds(?:_left)?:\d+\n")
+PACKING = {"zlib": 3e-7, "brotli": 5e-6}  # seconds a weight, on a 2-core x86 CPU, when it must be fitted
+GUESSED = 0.95  # of a phase whose length is a guess: no more is ever called done
 OF_OLD = 0.9  # of the smoothed loss, kept at every step that is logged
 
 
@@ -21,6 +27,7 @@ class Follower:
     def __init__(self, metrics: Path, clock=time.monotonic):
         self.metrics, self.offset, self.clock = metrics, size(metrics), clock
         self.budget = self.iterations = self.step = self.seconds = self.rate = self.scored = 0.0
+        self.usual: dict[str, float | None] = {"setup": None, "pack": None}  # seconds of these phases
         self.phase, self.loss = "setup", None
         self.began = self.seen = clock()  # of the phase, the last step
 
@@ -45,6 +52,8 @@ class Follower:
         if kind == "start":
             self.budget = number(dig(event, "config", "MAX_WALLCLOCK_SECONDS")) or 0.0
             self.iterations = number(dig(event, "config", "ITERATIONS")) or 0.0
+            each = PACKING.get(str(dig(event, "config", "COMPRESSOR")))
+            self.usual["pack"] = each and each * (number(dig(event, "params")) or 0.0)
         elif kind == "step":
             self.seen, self.step = self.clock(), number(dig(event, "step")) or 0.0
             self.seconds = number(dig(event, "train_seconds")) or 0.0
@@ -52,9 +61,11 @@ class Follower:
             loss = number(dig(event, "train_loss"))
             if loss is not None:
                 self.loss = loss if self.loss is None else OF_OLD * self.loss + (1 - OF_OLD) * loss
-        phase = {"step": "train", "train_end": "pack", "export": "score"}.get(kind, self.phase)
+        self.enter(NEXT.get(kind, self.phase))
+
+    def enter(self, phase: str) -> None:
         if phase != self.phase:
-            self.phase, self.began = phase, self.clock()
+            self.phase, self.began, self.scored = phase, self.clock(), 0.0
 
     def elapsed(self) -> float:
         """Seconds that this phase has taken; of training, by its own clock."""
@@ -64,8 +75,11 @@ class Follower:
 
     def fraction(self) -> float:
         """How much of the phase is done, 0 to 1; of training, by time budget or steps, the larger."""
+        if self.phase in self.usual:
+            usual = self.usual[self.phase]
+            return min(GUESSED, self.elapsed() / usual) if usual else 0.0
         if self.phase != "train":
-            return min(1.0, self.scored) if self.phase == "score" else 0.0
+            return min(1.0, self.scored)
         parts = [self.elapsed() / self.budget] if self.budget else []
         parts += [self.step / self.iterations] if self.iterations else []
         return min(1.0, max(parts, default=0.0))
@@ -75,13 +89,13 @@ class Follower:
         return self.fraction() if self.phase == "train" else float(self.phase != "setup")
 
     def title(self) -> str:
-        """As `2/4 training`."""
+        """As `2/5 training`."""
         return f"{list(PHASES).index(self.phase) + 1}/{len(PHASES)} {PHASES[self.phase]}"
 
     def status(self) -> str:
         """How long it took and will take; of training, step, smoothed loss and speed too."""
         parts, part = [duration(self.elapsed())], self.fraction()
-        if part > 0:
+        if part > 0 and part != GUESSED:
             parts.append(f"{duration(self.elapsed() * (1 - part) / part)} left")
         if self.phase == "train":
             parts += [f"step {self.step:,.0f}"] + ([f"loss {self.loss:.3f}"] if self.loss is not None else [])
@@ -94,6 +108,7 @@ class Progress(Follower):
 
     def __init__(self, metrics: Path, clock=time.monotonic):
         super().__init__(metrics, clock)
+        self.usual["setup"] = last_setup(metrics.parent)
         self.bar = Bar(clock)
 
     def tick(self) -> str:
@@ -101,11 +116,30 @@ class Progress(Follower):
         self.look()
         return self.bar.show(self.title(), self.fraction(), self.status())
 
-    def heard(self, output: bytes) -> None:
-        """The run printed this."""
-        self.bar.heard()
-        for done, count in SCORING.findall(output):
-            self.scored = int(done) / max(int(count), 1)
+    def heard(self, output: bytes) -> bytes:
+        """What to show of these lines that the run printed: its signs of life become the bar's."""
+        for done, count in SIGN_OF_LIFE.findall(output):
+            if count:
+                self.enter("plain" if self.phase == "setup" else self.phase)  # EVAL_ONLY writes no metrics
+                self.scored = int(done) / max(int(count), 1)
+        shown = b"".join(line for line in output.splitlines(True) if not SIGN_OF_LIFE.fullmatch(line))
+        if shown:
+            self.bar.heard()
+        return shown
+
+
+def last_setup(folder: Path) -> float | None:
+    """Seconds that the newest finished run beside this one took for its set-up."""
+    others = [path for path in folder.parent.glob("*/metrics.jsonl") if path.parent != folder]
+    times = [dig(read_run(path.parent), "end", "setup_seconds") for path in sorted(others, key=written)[-3:]]
+    return next((seconds for seconds in map(number, reversed(times)) if seconds), None)
+
+
+def written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def size(path: Path) -> int:

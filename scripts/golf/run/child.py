@@ -128,9 +128,8 @@ class Supervisor:
                     if not data:
                         selector.unregister(pipe)
                         whole, end, rest[pipe] = part, b"\n" if part else b"", b""
-                    if whole or end:
-                        self.progress.heard(whole + end)
-                        self.write(streams[pipe], for_people(whole + end).replace(*spelt))
+                    if shown := for_people(self.progress.heard(whole + end)):
+                        self.write(streams[pipe], shown.replace(*spelt))
                     if pipe is self.process.stderr:
                         errors.extend(whole.decode("utf-8", "replace").splitlines())
                 if text := self.progress.tick():

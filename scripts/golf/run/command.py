@@ -53,6 +53,7 @@ class SeedRun:
         meet = ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
         if self.nodes > 1:
             meet = [f"--rdzv-endpoint={self.endpoint}", f"--rdzv-id=golf-{self.seed}"]
+        meet.append("--log-dir=/dev/null")  # else a folder stays in /tmp
         launcher = ["-m", "torch.distributed.run", f"--nnodes={self.nodes}", "--rdzv-backend=c10d", *meet]
         return [sys.executable, *launcher, f"--nproc_per_node={self.world}", str(self.trainer)]
 

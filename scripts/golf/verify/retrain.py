@@ -135,7 +135,8 @@ def run(plan: Plan, folders: tuple[Path, Path, Path], log: Path, artifact: str) 
     }
     python = [sys.executable]
     if plan.world > 1:
-        python += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={plan.world}"]
+        python += ["-m", "torch.distributed.run", "--standalone", "--log-dir=/dev/null"]
+        python += [f"--nproc_per_node={plan.world}"]
     command = [*sandboxed(plan, folders), *python, f"{CODE}/{plan.entry.script}", *plan.arguments]
     began, written, seen = time.monotonic(), 0.0, None
     with log.open("wb") as output:
