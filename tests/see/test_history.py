@@ -153,7 +153,7 @@ def test_plot_draws_runs_logs_and_entries(kind, magic, torch_run, mlx_run, tmp_p
 
 def test_the_panels_hold_the_runs_values(torch_run):
     h = history.read(torch_run)
-    titles = dict(plot.panels_of([h], "steps"))
+    titles = dict(plot.series_of([h], "step", 1.0))
     assert titles["training loss, nats a token"] == [
         ([p["step"] for p in h.steps], [p["train_loss"] for p in h.steps])
     ]
@@ -184,4 +184,24 @@ def test_amounts_and_durations():
 
 @pytest.mark.slow
 def test_a_picture_is_the_same_twice(torch_run):
-    assert plot.draw([history.read(torch_run)]) == plot.draw([history.read(torch_run)])
+    one, two = (plot.draw(plot.panels([history.read(torch_run)])) for _ in range(2))
+    assert one == two
+
+
+def test_only_the_first_panel_of_several_runs_has_names(torch_run, mlx_run):
+    from matplotlib.figure import Figure
+
+    alone, other = history.read(torch_run), history.read(mlx_run)
+    counts = []
+    for panel in (*plot.panels([alone, other])[:2], plot.panels([alone])[0]):
+        axes = Figure().subplots()
+        panel(axes)
+        counts.append(len(axes.get_legend_handles_labels()[1]))
+    assert counts == [2, 0, 0]
+
+
+def test_a_short_run_is_told_in_seconds(torch_run):
+    h = history.read(torch_run)
+    assert b"minutes" not in b"".join(str(p.keywords["label"]).encode() for p in plot.panels([h]))
+    h.steps[-1]["train_seconds"] = h.facts["train_end"]["train_seconds"] = 200.0
+    assert plot.panels([h])[0].keywords["label"] == "minutes of training"

@@ -2,59 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date, timedelta
+from functools import partial
 
 from golf.board.leaderboard import LANE_COLOURS
 from golf.board.ranking import Board
-from golf.core.picture import INK, drawable, rendered, styled, tidy
+from golf.core.picture import INK, drawable, tidy
 
 
-def draw(board: Board) -> bytes:
-    """An SVG of the ranked entries of a board, which has at least one."""
+def panels(board: Board) -> list[Callable]:
+    """What draws the ranked entries of a board, which has at least one, over bytes and over date."""
     entries = [(lane, entry.claim) for lane, some in board.lanes.items() for entry in some]
-    with styled():
-        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9, 3.4), layout="constrained")
-        by_bytes, by_date = figure.subplots(1, 2, sharey=True)
-        tidy(by_bytes, "score over counted bytes", "bytes, millions", "val_bpb, lower is better")
-        points = [(claim["bytes_total"] / 1e6, claim["val_bpb"], lane) for lane, claim in entries]
-        scatter(by_bytes, points)
-        steps(by_bytes, [(x, y) for x, y, _ in points])
-        cap = board.rules["cap_bytes"] / 1e6
-        by_bytes.axvline(cap, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        by_bytes.annotate("cap", (cap, 1), xycoords=("data", "axes fraction"), xytext=(-4, -10),
-                          textcoords="offset points", ha="right")  # fmt: skip
-        tidy(by_date, "score over date", "")
-        dated = [(date.fromisoformat(claim["date"]), claim["val_bpb"], lane) for lane, claim in entries]
-        scatter(by_date, dated)
-        steps(by_date, [(x, y) for x, y, _ in dated])
-        days = [day for day, _, _ in dated]
-        room = max((max(days) - min(days)) / 20, timedelta(days=10))
-        by_date.set_xlim(min(days) - room, max(days) + room)
-        by_date.margins(y=0.12)
-        locator = AutoDateLocator(minticks=1, maxticks=6)
-        by_date.xaxis.set_major_locator(locator)
-        by_date.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-        for axes in (by_bytes, by_date):
-            for line in board.chart_scores:
-                axes.axhline(line["val_bpb"], color=INK, linewidth=1, linestyle=(0, (1, 2)))
-        for line in board.chart_scores:
-            at, beside = ("axes fraction", "data"), {"xytext": (4, 3), "textcoords": "offset points"}
-            by_bytes.annotate(drawable(line["name"]), (0, line["val_bpb"]), xycoords=at, **beside)
-        figure.legend(
-            *by_bytes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
-        )
-        return rendered(figure)
+    return [partial(over_bytes, board, entries), partial(over_date, board, entries)]
 
 
-def scatter(axes, points: list[tuple]) -> None:
+def over_bytes(board: Board, entries: list[tuple], axes) -> None:
+    tidy(axes, "score over counted bytes", "bytes, millions", "val_bpb, lower is better")
+    points = [(claim["bytes_total"] / 1e6, claim["val_bpb"], lane) for lane, claim in entries]
+    scatter(axes, points, labels=True)
+    steps(axes, [(x, y) for x, y, _ in points])
+    axes.axvline(board.rules["cap_bytes"] / 1e6, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate("cap", (board.rules["cap_bytes"] / 1e6, 1), xycoords=("data", "axes fraction"),
+                  xytext=(-4, -10), textcoords="offset points", ha="right")  # fmt: skip
+    references(axes, board)
+    for line in board.chart_scores:
+        at, beside = ("axes fraction", "data"), {"xytext": (4, 3), "textcoords": "offset points"}
+        axes.annotate(drawable(line["name"]), (0, line["val_bpb"]), xycoords=at, **beside)
+
+
+def over_date(board: Board, entries: list[tuple], axes) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    tidy(axes, "score over date", "", "val_bpb, lower is better")
+    dated = [(date.fromisoformat(claim["date"]), claim["val_bpb"], lane) for lane, claim in entries]
+    scatter(axes, dated)
+    steps(axes, [(x, y) for x, y, _ in dated])
+    days = [day for day, _, _ in dated]
+    room = max((max(days) - min(days)) / 20, timedelta(days=10))
+    axes.set_xlim(min(days) - room, max(days) + room)
+    locator = AutoDateLocator(minticks=1, maxticks=6)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    references(axes, board)
+
+
+def references(axes, board: Board) -> None:
+    """Reference scores as lines."""
+    axes.margins(y=0.12)
+    for line in board.chart_scores:
+        axes.axhline(line["val_bpb"], color=INK, linewidth=1, linestyle=(0, (1, 2)))
+
+
+def scatter(axes, points: list[tuple], labels: bool = False) -> None:
     for lane in dict.fromkeys(lane for _, _, lane in points):
         xs, ys = zip(*[(x, y) for x, y, other in points if other == lane])
-        axes.scatter(
-            xs, ys, s=36, color=LANE_COLOURS.get(lane, INK), linewidths=0, zorder=3, label=f"{lane} lane"
-        )
+        name = f"{lane} lane" if labels else None
+        axes.scatter(xs, ys, s=36, color=LANE_COLOURS.get(lane, INK), linewidths=0, zorder=3, label=name)
 
 
 def steps(axes, points: list[tuple]) -> None:

@@ -16,8 +16,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from golf.board import ci_summary
-from golf.board.charts import draw as draw_charts
+from golf.board import charts, ci_summary
 from golf.board.ranking import Board, Entry
 from golf.core.errors import GolfError
 from golf.core.files import read_text
@@ -38,8 +37,7 @@ ABOUT = (
 # Columns: heading, whether it is a number, whether a phone leaves it out.
 COLUMNS = (
     ("val_bpb", True, False), ("entry", False, False), ("by", False, True), ("bytes", True, False),
-    ("training", True, True), ("seeds", True, True), ("track", False, True), ("lane", False, True),
-    ("date", False, True), ("notes", False, True),
+    ("training", True, True), ("track", False, True), ("lane", False, True), ("date", False, True),
 )  # fmt: skip
 
 
@@ -96,7 +94,7 @@ def index(boards: list[Board]) -> str:
         lines.append(f"<h2>{escape(board.rules['title'])}</h2>")
         alt = "val_bpb of this track's entries over bytes and over date; the table above has the same figures"
         if any(board.lanes.values()):
-            lines.append(report.picture(draw_charts(board), alt))
+            lines.append(report.pictures(charts.panels(board), alt))
     lines += [*references(boards)]
     return whole(
         "Parameter Golf Local: leaderboard",
@@ -141,20 +139,19 @@ def board_rows(board: Board) -> list[str]:
         score = claim["val_bpb"] if ranked else None
         star = ' <span class="star" title="set a record">record</span>' if entry.record else ""
         link = f'<a href="{quote(place_of(board, entry))}">{escape(entry.title)}</a>{star}'
+        said = [entry.text("blurb", 240), *(entry.notes if ranked else [f"not ranked: {entry.unranked}"])]
         cells = [
             (f"{score:.4f}" if ranked else "-", score if ranked else "NaN"),
-            (f'{link}<span class="blurb">{escape(entry.text("blurb", 240))}</span>', None),
+            (f'{link}<span class="blurb">{escape("; ".join(filter(None, said)))}</span>', None),
             (escape(entry.text("author", 40)), None),
             (f"{claim['bytes_total']:,}" if ranked else "-", claim["bytes_total"] if ranked else "NaN"),
             (
                 f"{claim['train_seconds']:,.0f} s" if ranked else "-",
                 claim["train_seconds"] if ranked else "NaN",
             ),
-            (str(len(entry.scores)) if ranked else "-", len(entry.scores) if ranked else "NaN"),
             (escape(board.rules["name"]), None),
             (escape(entry.text("lane", 30)), None),
             (escape(entry.text("date", 20)), None),
-            (escape(", ".join(entry.notes) if ranked else f"not ranked: {entry.unranked}"), None),
         ]
         text = ""
         for (_, number, less), (markup, value) in zip(COLUMNS, cells):
@@ -167,28 +164,29 @@ def board_rows(board: Board) -> list[str]:
 
 def references(boards: list[Board]) -> list[str]:
     rows = [
-        [f"{r['val_bpb']:.4f}", board.rules["name"], r["how"].replace("`", "")]
+        [f"{r['val_bpb']:.4f}", f"{r['how'].replace('`', '')} ({board.rules['name']})"]
         for board in boards
         for r in board.chart_scores
     ]
     if not rows:
         return []
-    return ["<h2>Reference scores (not entries)</h2>", table(["val_bpb", "track", "how"], rows, numbers=(0,))]
+    return ["<h2>Reference scores (not entries)</h2>", table(["val_bpb", "how"], rows, numbers=(0,))]
 
 
 def rules_page(boards: list[Board]) -> str:
     """The tracks' figures, then the rules as they are written."""
-    head = ["track", "what", "bytes", "training", "targets", "lanes"]
-    rows = []
+    lines = ["<h1>Rules</h1>", "<ul>"]
     for board in boards:
         r = board.rules
-        budget = f"{r['train_seconds']:,} s" if r["train_seconds"] else "any"
-        rows.append(
-            [r["name"], r["title"], f"{r['cap_bytes']:,}", budget, f"{r['targets']:,}", ", ".join(r["lanes"])]
+        budget = f"{r['train_seconds']:,} s" if r["train_seconds"] else "any time"
+        figures = f"{r['cap_bytes']:,} bytes, {budget} of training, {r['targets']:,} targets"
+        lines.append(
+            f"<li><b>{escape(r['title'])}</b> (<code>{escape(r['name'])}</code>): {figures}; lanes "
+            f"{escape(', '.join(r['lanes']))}</li>"
         )
     text = markdown(read_text(RULES)) if RULES.is_file() else ""
-    body = f"<h1>Rules</h1>\n{table(head, rows, numbers=(2, 3, 4))}\n<article>{text}</article>"
-    return whole("Parameter Golf Local: rules", body)
+    lines += ["</ul>", f"<article>{text}</article>"]
+    return whole("Parameter Golf Local: rules", "\n".join(lines))
 
 
 # ---- An entry
@@ -206,7 +204,7 @@ def entry_page(board: Board, entry: Entry) -> str:
     if entry.unranked:
         facts.append(["not ranked", entry.unranked])
     else:
-        facts += [["val_bpb", f"{claim['val_bpb']:.6f}, the mean of {len(entry.scores)} seeds"]]
+        facts.append(["score", f"{claim['val_bpb']:.6f}, the mean of {len(entry.scores)} seeds"])
         facts += [["bytes", f"{claim['bytes_code']:,} code + {claim['bytes_model']:,} model"]]
         facts += [
             ["training", f"{claim['train_seconds']:,.1f} s"],
@@ -222,7 +220,9 @@ def entry_page(board: Board, entry: Entry) -> str:
         ("Where the bytes went", lambda: report.artifact(*explain.read(folder))),
         ("The code against what it builds on", lambda: difference(folder)),
     ]
-    lines = [f"<h1>{escape(entry.title)}</h1>", f"<p>{escape(entry.text('blurb', 400))}</p>"]
+    lines = [f"<h1>{escape(entry.title)}</h1>"]
+    if not entry.unranked:
+        lines.append(report.big_score(claim["val_bpb"]))
     lines.append(table(["", ""], facts, head_row=False))
     lines += [report.section(title, make) for title, make in parts]
     return whole(f"{entry.title}: Parameter Golf Local", "\n".join(lines), up="../../")
@@ -250,7 +250,7 @@ def curves(folder: Path) -> str:
     histories = [history.read(path) for path in plain[:6]]
     if not histories:
         raise GolfError("it ships no metrics and no log")
-    return report.picture(plot.draw(histories), "loss, validation, rates and speed of its seeds")
+    return report.pictures(plot.panels(histories), "loss, validation, rates or speed of its seeds")
 
 
 def difference(folder: Path) -> str:
@@ -261,7 +261,11 @@ def difference(folder: Path) -> str:
     code = "\n".join(
         f'<span class="{marks[line[0]]}">{line}</span>' if line[:1] in marks else line for line in lines
     )
-    return f"<p>{head}</p>" + (f"<pre>{code}</pre>" if code else "")
+    if not code:
+        return f"<p>{head}</p>"
+    added, gone = (sum(line[:1] == mark for line in lines) for mark in "+-")
+    summary = f"<summary>{added:,} lines added, {gone:,} taken away</summary>"
+    return f"<p>{head}</p><details>{summary}<pre>{code}</pre></details>"
 
 
 def markdown(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections.abc import Callable
 
 INK = "#77808b"  # between the two backgrounds: about 4:1 on white and on dark grey
 COLOURS = ("#d1661f", "#2b7fd6", "#2f9a63", "#a45fc4", "#b08a1e", "#d1477a", "#3a9aa8", "#8a6d5b")
@@ -28,6 +29,31 @@ def styled():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
+
+
+def drawn(panels: list[Callable], kind: str = "svg", columns: int = 3) -> bytes:
+    """A picture of panels, each drawn by its own function of matplotlib's axes, in rows of `columns`.
+
+    What the first panel labels is told below, or inside where it is alone.
+    """
+    with styled():
+        from matplotlib.figure import Figure
+
+        columns = min(columns, len(panels))
+        rows = -(-len(panels) // columns)
+        size = (9, 2.7 * rows + 0.3) if columns > 1 else (3.7, 2.4)
+        figure = Figure(figsize=size, layout="constrained")
+        places = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axes, panel in zip(places, panels):
+            panel(axes)
+        for axes in places[len(panels) :]:
+            axes.set_axis_off()
+        if any(labels := places[0].get_legend_handles_labels()):
+            if len(panels) > 1:
+                figure.legend(*labels, loc="outside lower center", ncols=3, frameon=False)
+            else:
+                places[0].legend(*labels, frameon=False, fontsize=8)
+        return rendered(figure, kind)
 
 
 def rendered(figure, kind: str = "svg", **facts) -> bytes:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from golf.core import track
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number
 from golf.core.paths import path_argument, shown
-from golf.core.picture import COLOURS, INK, rendered, styled, tidy
+from golf.core.picture import COLOURS, INK, drawn, tidy
 from golf.core.runlog import read_run
 from golf.core.submission import count_bytes
 from golf.see import reader
@@ -67,7 +69,7 @@ def main(args) -> int:
     found, budget = read(args.place, args.model_seed)
     print("\n".join(lines(found, budget)))
     if args.out:
-        args.out.write_bytes(draw(found, budget, kind))
+        args.out.write_bytes(drawn(panels(found, budget), kind))
         print(f"wrote {shown(args.out)}")
     return 0
 
@@ -190,40 +192,41 @@ def growth(found: Weights, parts: list[tuple[str, Part]]) -> list[str]:
     return [f"one more layer: about {layer:+,.0f} bytes; {COLUMNS} more columns: about {columns:+,.0f} bytes"]
 
 
-def draw(found: Weights, budget: Budget, kind: str = "svg") -> bytes:
-    """Three panels: bytes by kind, bits a weight by kind, how often each symbol comes."""
-    import numpy as np
-
+def panels(found: Weights, budget: Budget) -> list[Callable]:
+    """What draws bytes by kind, bits a weight by kind, and how often each symbol comes."""
     kinds = by_kind(parts_of(found))
     rows = [(p.name, p.coded) for p in kinds]
     rows += [("code", budget.code)] if budget.code is not None else []
     if budget.cap and budget.code is not None:
         rows.append(("headroom", max(0, budget.cap - budget.code - found.file_bytes)))
-    with styled():
-        from matplotlib.figure import Figure
+    dense = [p for p in kinds if p.weights]
+    return [partial(draw_bytes, rows), partial(draw_bits, dense), partial(draw_symbols, found)]
 
-        figure = Figure(figsize=(9, 3.1), layout="constrained")
-        size, bits, symbols = figure.subplots(1, 3, width_ratios=(4, 3, 3))
-        tidy(size, "where the bytes are, thousands")
-        names, values = [n for n, _ in rows], [v / 1e3 for _, v in rows]
-        colours = [INK if n == "headroom" else COLOURS[0] for n in names]
-        bars = size.barh(names, values, color=colours)
-        size.bar_label(bars, [f"{v:,.0f}" if v >= 10 else f"{v:.1f}" for v in values], padding=3)
-        size.set_xlim(0, 1.18 * max(values))
-        size.invert_yaxis()
-        dense = [p for p in kinds if p.weights]
-        tidy(bits, "bits a weight")
-        for i, name in enumerate(("raw", "entropy", "coded")):
-            heights = [8 * getattr(p, name) / p.weights for p in dense]
-            places = np.arange(len(dense)) + 0.27 * (i - 1)
-            bits.bar(places, heights, 0.25, color=COLOURS[(2, 1, 0)[i]], label=name)
-        bits.set_xticks(range(len(dense)), [p.name for p in dense], rotation=20)
-        bits.legend(frameon=False, fontsize=8)
-        tidy(symbols, "symbols of the matrices, %")
-        matrices = [t.stored.ravel() for t in found.tensors.values() if t.scales is not None]
-        counts = (
-            np.bincount(np.concatenate(matrices).astype(np.int64) + 128, minlength=256) if matrices else None
-        )
-        if counts is not None:
-            symbols.bar(np.arange(-128, 128), 100 * counts / counts.sum(), 1.0, color=COLOURS[1])
-        return rendered(figure, kind)
+
+def draw_bytes(rows: list[tuple[str, float]], axes) -> None:
+    tidy(axes, "where the bytes are, thousands")
+    names, values = [n for n, _ in rows], [v / 1e3 for _, v in rows]
+    bars = axes.barh(names, values, color=[INK if n == "headroom" else COLOURS[0] for n in names])
+    axes.bar_label(bars, [f"{v:,.0f}" if v >= 10 else f"{v:.1f}" for v in values], padding=3)
+    axes.set_xlim(0, 1.18 * max(values))
+    axes.invert_yaxis()
+
+
+def draw_bits(dense: list[Part], axes) -> None:
+    tidy(axes, "bits a weight")
+    names = [("\n" if i % 2 else "") + p.name for i, p in enumerate(dense)]  # else they would touch
+    for i, name in enumerate(("raw", "entropy", "coded")):
+        heights = [8 * getattr(p, name) / p.weights for p in dense]
+        places = [at + 0.27 * (i - 1) for at in range(len(dense))]
+        axes.bar(places, heights, 0.25, color=COLOURS[(2, 1, 0)[i]], label=name)
+    axes.set_xticks(range(len(dense)), names, fontsize=8)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def draw_symbols(found: Weights, axes) -> None:
+    import numpy as np
+
+    tidy(axes, "symbols of the matrices, %")
+    if matrices := [t.stored.ravel() for t in found.tensors.values() if t.scales is not None]:
+        counts = np.bincount(np.concatenate(matrices).astype(np.int64) + 128, minlength=256)
+        axes.bar(np.arange(-128, 128), 100 * counts / counts.sum(), 1.0, color=COLOURS[1])

@@ -30,7 +30,11 @@ td:last-child { overflow-wrap: anywhere; }
 code, pre { font: .875em/1.45 ui-monospace, monospace; }
 pre { background: var(--soft); padding: .7rem .9rem; overflow-x: auto; overflow-wrap: normal; }
 pre.text { white-space: pre-wrap; overflow-wrap: anywhere; }
-.picture { min-width: 40rem; width: 100%; height: auto; display: block; }
+.pictures { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); }
+.pictures img { width: 100%; max-width: 34rem; height: auto; display: block; }
+.score { font-size: 2.6rem; line-height: 1.1; font-weight: 600; margin: 0 0 1rem; }
+.score span { display: inline-block; font-size: 1rem; font-weight: 400; color: var(--dim); }
 summary { cursor: pointer; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 """

@@ -17,12 +17,12 @@ from golf.core import submission, track
 from golf.core.errors import GolfError
 from golf.core.files import sha256
 from golf.core.paths import REPO, shown
-from golf.core.picture import COLOURS, STYLE
+from golf.core.picture import COLOURS, STYLE, drawn
 from golf.see import explain, history, plot, reader, sample
 
 FOLDER = REPO / "docs" / "pictures"
 TRACK = "track_sample_5min"
-VERSION = 1  # of how they are drawn: a change makes all of them stale
+VERSION = 2  # of how they are drawn: a change makes all of them stale
 WIDTH, LINE, CHARACTER, MARGIN = 96, 19, 8.2, 16  # characters; pixels
 SAMPLE_TOKENS = 90
 
@@ -74,11 +74,12 @@ def is_drawn(path: Path, entry: Path) -> bool:
 
 
 def curve(entry: Path) -> bytes:
-    return plot.draw([history.read(path) for path in sorted(entry.glob("metrics_seed*.jsonl"))])
+    runs = [history.read(path) for path in sorted(entry.glob("metrics_seed*.jsonl"))]
+    return plot.draw(plot.panels(runs))
 
 
 def bytes_(entry: Path) -> bytes:
-    return explain.draw(*explain.read(entry))
+    return drawn(explain.panels(*explain.read(entry)))
 
 
 def terminal(entry: Path) -> bytes:

@@ -7,12 +7,14 @@ read on white and on dark pages.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from golf.core.errors import GolfError
 from golf.core.json_io import number
 from golf.core.paths import path_argument, shown
-from golf.core.picture import COLOURS, drawable, rendered, styled, tidy
+from golf.core.picture import COLOURS, drawable, drawn, tidy
 from golf.see import history
 from golf.see.history import History
 
@@ -22,6 +24,7 @@ AXES = {
     "steps": ("step", "steps", 1.0),
 }
 SETTLED = 0.05  # of the picture's width: the loss before it would flatten the rest
+SHORT_SECONDS = 180  # a run that is told in seconds, not minutes
 MANY = 300  # points; more are drawn faintly, with their running mean
 
 
@@ -41,37 +44,34 @@ def main(args) -> int:
     if kind not in ("svg", "png"):
         raise GolfError(f"{shown(args.out)}: give a name that ends in .svg or .png", 2)
     histories = [history.read(place) for place in args.runs]
-    args.out.write_bytes(draw(histories, args.x, kind))
+    args.out.write_bytes(draw(panels(histories, args.x), kind))
     print(f"wrote {shown(args.out)}")
     return 0
 
 
-def draw(histories: list[History], x: str = "time", kind: str = "svg", width: float = 9.0) -> bytes:
-    """The picture's bytes. GolfError where no run has a point to draw."""
-    panels = [panel for panel in panels_of(histories, x) if any(xs for xs, _ in panel[1])]
-    if not panels:
+def draw(some: list[Callable], kind: str = "svg") -> bytes:
+    return drawn(some, kind, columns=3 if len(some) == 3 else 2)
+
+
+def panels(histories: list[History], x: str = "time") -> list[Callable]:
+    """What draws each panel that has a point. GolfError where none has."""
+    key, label, factor = AXES[x]
+    if x == "time" and max((h.last(key) or 0.0 for h in histories), default=0.0) < SHORT_SECONDS:
+        label, factor = "seconds of training", 1.0
+    found = [
+        (title, series) for title, series in series_of(histories, key, factor) if any(s for s, _ in series)
+    ]
+    if not found:
         raise GolfError(f"nothing to draw over {x}: no step of these runs says it; try --x steps", 2)
-    with styled():
-        from matplotlib.figure import Figure
-
-        columns = min(2, len(panels))
-        rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(width, 2.7 * rows + 0.4), layout="constrained")
-        places = list(figure.subplots(rows, columns, squeeze=False).flat)
-        for axes, (title, series) in zip(places, panels):
-            draw_panel(axes, title, series, AXES[x][1])
-        for axes in places[len(panels) :]:
-            axes.set_axis_off()
-        if len(histories) > 1:
-            texts = [drawable(name[:80]) for name in history.differences(histories)]
-            lines = [line for line in places[0].get_lines() if line.get_gid() == "run"]
-            figure.legend(lines, texts, loc="outside lower center", ncols=min(3, len(texts)), frameon=False)
-        return rendered(figure, kind)
+    names = [""] * len(histories)
+    if len(histories) > 1:
+        names = [name[:60] for name in history.differences(histories)]
+    first, *rest = [partial(draw_panel, title=title, series=series, label=label) for title, series in found]
+    return [partial(first, names=names), *rest]
 
 
-def panels_of(histories: list[History], x: str) -> list[tuple[str, list]]:
+def series_of(histories: list[History], key: str, factor: float) -> list[tuple[str, list]]:
     """(title, for each run its x and y values)."""
-    key, _, factor = AXES[x]
 
     def series(points: list[tuple[dict, float | None]]) -> tuple[list, list]:
         pairs = [(number(p.get(key)), value) for p, value in points]
@@ -92,7 +92,8 @@ def panels_of(histories: list[History], x: str) -> list[tuple[str, list]]:
     ]
 
 
-def draw_panel(axes, title: str, series: list, label: str) -> None:
+def draw_panel(axes, title: str, series: list, label: str, names: list[str] | None = None) -> None:
+    """names: of the runs, for a legend; "" for none."""
     tidy(axes, title, label)
     end, settled = max(xs[-1] for xs, _ in series if xs), []
     for i, (xs, ys) in enumerate(series):
@@ -101,7 +102,8 @@ def draw_panel(axes, title: str, series: list, label: str) -> None:
             axes.plot(xs, ys, color=colour, alpha=0.3, linewidth=0.6)
             ys = smoothed(ys)
         marker = {"marker": "o", "markersize": 3} if len(xs) < 12 else {}
-        axes.plot(xs, ys, color=colour, linewidth=1.4, gid="run", **marker)
+        name = drawable(names[i]) if names and names[i] else None
+        axes.plot(xs, ys, color=colour, linewidth=1.4, label=name, **marker)
         settled += [y for x, y in zip(xs, ys) if x >= SETTLED * end]
     axes.set_xlim(0, end or 1)
     if "loss" in title and len(settled) > 1 and max(settled) > min(settled):

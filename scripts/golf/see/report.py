@@ -8,12 +8,14 @@ from __future__ import annotations
 import base64
 import shlex
 import time
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number, parse_json
 from golf.core.paths import REPO, path_argument, shown
+from golf.core.picture import drawn
 from golf.run.summary import summary
 from golf.see import explain, history, page, plot, reader, sample
 from golf.see.history import History
@@ -45,8 +47,9 @@ def build(run: Path) -> str:
     h = history.read(run)
     parts = [
         f"<h1>{escape(h.name)}</h1>",
-        facts_table(summary(run)),
-        section("Curves", lambda: picture(plot.draw([h]), f"how {h.name} went: loss, rates, speed")),
+        "" if h.val_bpb is None else big_score(h.val_bpb),
+        facts_table([line for line in summary(run) if not line.startswith(("score ", "files "))]),
+        section("Curves", lambda: pictures(plot.panels([h]), f"how {h.name} went: loss, rates or speed")),
         section("What it writes", lambda: samples(reader.find(run))),
         section("Where the bytes went", lambda: artifact(*explain.read(run))),
         section("Configuration", lambda: configuration(h)),
@@ -65,17 +68,23 @@ def section(title: str, make) -> str:
     return f"<h2>{escape(title)}</h2>\n{body}"
 
 
+def big_score(val_bpb: float) -> str:
+    return f'<p class="score">{val_bpb:.4f} <span>bits per byte, lower is better</span></p>'
+
+
 def facts_table(lines: list[str]) -> str:
     """Lines as `score    val_bpb 2.03` as a table."""
     rows = [[*(part.strip() for part in line.partition(" ")[::2])] for line in lines]
     return page.table(["", ""], rows, head_row=False)
 
 
-def picture(svg: bytes, alt: str) -> str:
-    """An SVG as an image: nothing in it is run, and no id of it meets another's."""
-    data = base64.b64encode(svg).decode()
-    source = f"data:image/svg+xml;base64,{data}"
-    return f'<div class="wide"><img class="picture" alt="{escape(alt)}" src="{source}"></div>'
+def pictures(panels: list[Callable], alt: str) -> str:
+    """Panels side by side, below one another on a phone. An SVG is an image: nothing in it is run."""
+    found = []
+    for panel in panels:
+        data = base64.b64encode(drawn([panel])).decode()
+        found.append(f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">')
+    return f'<div class="pictures">{"".join(found)}</div>'
 
 
 def samples(target: reader.Target, sandboxed: bool = True) -> str:
@@ -110,7 +119,7 @@ def artifact(found, budget) -> str:
     notes = ["The last three columns: bits a weight.", *explain.growth(found, parts)]
     return "\n".join(
         [
-            picture(explain.draw(found, budget), "bytes and bits a weight by kind of tensor"),
+            pictures(explain.panels(found, budget), "bytes, bits a weight or symbols by kind of tensor"),
             page.table(head, rows, numbers=range(1, 7)),
             *(f'<p class="dim">{escape(note)}</p>' for note in notes),
         ]

@@ -86,7 +86,7 @@ def main(args) -> int:
     text = read_text(args.surprise) if args.surprise else None
     with reader.opened(target, sandboxed=not args.no_sandbox, fast=text is None) as model:
         if text is not None:
-            page = surprise.page(model, tokenizer, text, shown(args.place))
+            page = surprise.page(model, tokenizer, text, args.place.resolve().name)
             args.out.write_text(page, encoding="utf-8")
             print(f"wrote {shown(args.out)}")
             return 0
