@@ -2,9 +2,10 @@
 
 A trained matrix, divided by the deviation of its rows, is nearly normal, so that its symbols need
 nearly the entropy of a normal that is cut into steps. How nearly, and how close each coder comes, was
-measured on the starter's entry (records/track_sample_5min, seed 1337), requantized at each step; what
-a coarser step costs by rounding is that entry's loss on its own track. A model of other weights
-differs: expect the bytes within 3 %, and of the cost no more than its size.
+measured on two trained models, packed by the trainer at each step: the starter's entry
+(records/track_sample_5min, seed 1337) and configs/quickstart.env's. Expected and real bytes differ by
+at most 0.7 % there, at std/24 to std/1; coarser, and of another shape, expect 3 %. What a coarser step
+costs by rounding is the loss of that entry's weights on 6,144 targets: no more than its size.
 """
 
 from __future__ import annotations
@@ -14,27 +15,31 @@ import lzma
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
 from golf.core import packed as packed_script
 
 FINEST = 24.0  # steps in a row deviation
 ROOM = 5000  # bytes that the exporter leaves under the cap
-EMBEDDING = 0.6  # of the step: a logit adds up the errors of a row of the embedding or head
-TRAINED = 0.995  # entropy of a trained matrix, of a normal's
-# (bits a weight as entropy, coded bytes of that)
+EMBEDDING = 0.1  # of the step: a logit adds up the errors of a row of the embedding or head
+TOP = 127  # the largest symbol: a step is never finer than a row's largest weight over it
+TRAINED = 0.997  # entropy of a trained matrix, of a normal's
+# (bits of a block's weight as entropy, coded bytes of all matrices' entropy)
 CODERS = {
-    "zlib": ((1.27, 1.295), (1.77, 1.133), (2.15, 1.074), (2.70, 1.032), (3.11, 1.022), (3.68, 1.010),
-             (6.66, 1.006)),
-    "brotli": ((1.67, 1.056), (2.70, 1.012), (3.68, 1.003), (4.10, 1.007), (6.66, 1.003)),
+    "zlib": ((2.10, 1.062), (3.05, 1.026), (3.63, 1.016), (4.03, 1.015), (5.03, 1.012), (6.03, 1.009),
+             (6.61, 1.007)),
+    "brotli": ((2.10, 0.993), (3.05, 0.995), (3.63, 0.997), (4.03, 0.998), (5.03, 1.002), (6.61, 0.999)),
 }  # fmt: skip
-# (bits a weight as entropy, bits a byte more than unpacked), rounding to nearest
-COSTS = ((3.1, 0.14), (3.7, 0.066), (4.1, 0.031), (4.4, 0.022), (5.1, 0.008), (6.0, 0.002), (6.7, 0.001))
+# (bits of a block's weight as entropy, bits a byte more than at the finest step), rounding to nearest
+COSTS = ((2.08, 0.067), (2.64, 0.031), (3.04, 0.017), (3.62, 0.006), (4.03, 0.005), (4.6, 0.003),
+         (5.03, 0.002), (5.6, 0.001), (6.61, 0.0))  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Model:
     """Weights of the starter's model by kind."""
 
+    dim: int  # width of a row of the embedding
     block: int  # attention and MLP matrices
     embedding: int  # and an output head of its own
     vectors: int  # fp16
@@ -52,6 +57,7 @@ class Packed:
 
     steps: float  # in a row deviation
     bits: float  # a matrix weight, as entropy
+    block_bits: float  # of a block's
     model_bytes: int
     cost: float  # bits a byte, by rounding
 
@@ -63,6 +69,7 @@ def model(knobs: dict[str, str]) -> Model:
     hidden, kv = int(float(knobs["MLP_MULT"]) * dim), dim * kv_heads // heads
     tables = 1 if int(knobs["TIE_EMBEDDINGS"]) else 2
     return Model(
+        dim=dim,
         block=layers * (2 * dim * dim + 2 * dim * kv + 2 * dim * hidden),
         embedding=tables * vocab * dim,
         vectors=layers * (heads + 4 * dim) + layers // 2 * dim,
@@ -71,7 +78,7 @@ def model(knobs: dict[str, str]) -> Model:
     )
 
 
-def normal_entropy(step: float, top: int = 127) -> float:
+def normal_entropy(step: float, top: int = TOP) -> float:
     """Bits of a standard normal cut into steps, symbols up to `top` either way."""
 
     def below(x: float) -> float:
@@ -83,12 +90,14 @@ def normal_entropy(step: float, top: int = 127) -> float:
 
 def packed(m: Model, steps: float, coder: str) -> Packed:
     """Bytes of the artifact with so many steps in a row deviation."""
-    block, embedding = (TRAINED * normal_entropy(part / steps) for part in (1.0, EMBEDDING))
+    largest = NormalDist().inv_cdf((1 + 0.5 ** (1 / m.dim)) / 2)  # of a row, in deviations: the median
+    finest = max(EMBEDDING / steps, largest / TOP)
+    block, embedding = (TRAINED * normal_entropy(step) for step in (1 / steps, finest))
     matrices = m.block + m.embedding
     bits = (m.block * block + m.embedding * embedding) / max(matrices, 1)
-    coded = bits * between(CODERS[coder], bits)
+    coded = bits * between(CODERS[coder], block)
     size = matrices * coded / 8 + 0.92 * 2 * (m.rows + m.vectors) + 13 * m.tensors
-    return Packed(steps, bits, round(size), between(COSTS, bits))
+    return Packed(steps, bits, block, round(size), max(0.0, between(COSTS, block)))
 
 
 def fitting(m: Model, coder: str, room: int, coarsest: float) -> Packed | None:
@@ -135,7 +144,7 @@ def line(knobs: dict[str, str], code: int) -> tuple[str, str | None]:
         over = packed(m, coarsest, coder).model_bytes + code - cap
         return head, f"even the coarsest packing is expected {over:,} bytes over the cap: shrink the model"
     text = f"{head}: expected at {found.bits:.1f} bits a weight, {found.model_bytes:,} bytes"
-    if found.bits < COSTS[0][0]:
+    if found.block_bits < COSTS[0][0]:
         worse = f"more than {COSTS[0][1]:.2f} bits a byte worse than it was trained"
         return text, f"packed that coarsely it is expected to score {worse}: shrink the model"
     return text, None
