@@ -57,7 +57,7 @@ def references(axes, board: Board) -> None:
 def scatter(axes, points: list[tuple], labels: bool = False) -> None:
     for lane in dict.fromkeys(lane for _, _, lane in points):
         xs, ys = zip(*[(x, y) for x, y, other in points if other == lane])
-        name = f"{lane} lane" if labels else None
+        name = f"{lane} lane" if labels and len({other for _, _, other in points}) > 1 else None
         axes.scatter(xs, ys, s=36, color=LANE_COLOURS.get(lane, INK), linewidths=0, zorder=3, label=name)
 
 
