@@ -212,7 +212,7 @@ except ImportError as e:
 
 # ---- Model: pre-norm blocks, RoPE, QK-norm, grouped KV heads, ReLU^2, U-Net skips, x0 in every block
 
-CPU_BLOCK = 256  # bytes
+CPU_BLOCK = 64  # in training 128
 torch.backends.cuda.enable_cudnn_sdp(False)  # pytorch issue 140930
 
 
@@ -226,7 +226,7 @@ def rope_tables(k, dtype):
 
 def rotate(x, cos, sin):
     first, second = x.chunk(2, -1)
-    return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
+    return torch.cat((first * cos + second * sin, second * cos - first * sin), -1)
 
 
 def rms_norm(x):
@@ -243,18 +243,18 @@ Linear = partial(nn.Linear, bias=False)
 
 def attend(q, k, v, span):
     """Causal attention [batch, heads, length, head_dim] to at most `span` inputs; q: the last."""
-    end, fused, outputs = k.size(2), F.scaled_dot_product_attention, []
+    end, fused, rows = k.size(2), F.scaled_dot_product_attention, []
     past = end - q.size(2)  # keys before the first query
     if q.is_cuda and not past and end <= span:
         return fused(q, k, v, is_causal=True)
-    block = span if q.is_cuda else CPU_BLOCK // q.itemsize
+    block = span if q.is_cuda else CPU_BLOCK * (1 + q.requires_grad)
     kernel = fused if q.is_cuda or q.itemsize > 2 else attend_by_products
     seen = q.new_ones(block, span + block, dtype=torch.bool).tril(span).triu(1)
-    for start in range(past, end, block):  # blocks skip keys that no query sees
+    for start in range(past, end, block):  # skips keys that no query sees
         stop, first = min(start + block, end), max(0, start - span)
         part = q[:, :, start - past : stop - past], k[:, :, first:stop], v[:, :, first:stop]
-        outputs.append(kernel(*part, seen[: stop - start, first - start + span : stop - start + span]))
-    return torch.cat(outputs, 2)
+        rows.append(kernel(*part, seen[: stop - start, first - start + span : stop - start + span]))
+    return torch.cat(rows, 2)
 
 
 def attend_by_products(q, k, v, seen):
@@ -778,7 +778,7 @@ class Scorer:
             count = min(self.left, len(inputs) - at) // windows
             index = np.add.outer(self.stride * np.arange(windows), np.arange(first, at + count))
             logits = self.model.logits(torch.from_numpy(inputs[index]).to(self.device), count, self.past)
-            outputs.append(F.log_softmax(logits, dim=-1).flatten(0, 1))
+            outputs.append(F.log_softmax(logits, -1).flatten(0, 1))
             at += count * windows
             self.left -= count * windows
         self.kept = inputs[-self.seq_len :]

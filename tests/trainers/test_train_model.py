@@ -175,7 +175,7 @@ class Plain(T.GPT):
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_three_steps_are_those_of_the_plain_model(kv_heads, monkeypatch):
     """However products are joined, cut and laid out: losses, and each tensor within 1e-5 of its norm."""
-    monkeypatch.setattr(T, "CPU_BLOCK", 32)
+    monkeypatch.setattr(T, "CPU_BLOCK", 4)
     shape = dict(NUM_LAYERS=4, MODEL_DIM=32, NUM_HEADS=4, NUM_KV_HEADS=kv_heads, TRAIN_SEQ_LEN=20)
     k, after = knobs(**shape, TRAIN_BATCH_TOKENS=80), []
     for kind in (T.GPT, Plain):
