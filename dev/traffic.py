@@ -25,8 +25,6 @@ from torch._inductor.exc import InductorError
 from torch._inductor.runtime import triton_helpers
 from torch._subclasses import FakeTensorMode
 from torch.utils._triton import has_triton
-from triton.backends.compiler import GPUTarget
-from triton.runtime import driver
 
 import train_gpt as T
 
@@ -37,6 +35,9 @@ LAYER = 65536  # tokens
 
 def faked(capability):
     """What PyTorch asks of a device, answered for one of this capability."""
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime import driver
+
     major, minor = map(int, capability.split("."))
     processors, threads = DEVICES[capability]
     properties = SimpleNamespace(
@@ -140,7 +141,11 @@ def compile_kernels(lowering):
 
 
 def main():
-    capability, also = sys.argv[1], sys.argv[2:]
+    capability, *also = sys.argv[1:] or [""]
+    if capability not in DEVICES or also not in ([], ["compile"]):
+        sys.exit(f"traffic.py: error: wants a capability ({', '.join(DEVICES)}) and perhaps 'compile'")
+    if torch.version.cuda is None:
+        sys.exit("traffic.py: error: this PyTorch knows no CUDA; run it by a Python that has a CUDA build")
     inductor.fx_graph_cache = False
     lowering, layers = lower_features(capability)
     megabytes, kernels = lowering.bytes / layers / 1e6, lowering.kernels / layers

@@ -92,14 +92,14 @@ def apart(found: list, expected: list) -> float:
 
 
 def attention_lines(lab) -> Iterator[str]:
-    """Each kernel's gradients of one layer, in the model's own layout, against plain products."""
+    """Each kernel's gradients of one block, in the model's own layout, against plain products."""
     k, model = lab.k, lab.run.model
-    layer = lab.trainer.Attention(k).to(lab.run.device)
+    block = lab.trainer.Block(k).to(lab.run.device)
     x = torch.randn(2, k.train_seq_len, k.model_dim, device=lab.run.device).to(model.dtype)
 
     def gradients(kernel):
         with sdpa_kernel(kernel):
-            return torch.autograd.grad(layer(x, model.rope).square().mean(), list(layer.parameters()))
+            return torch.autograd.grad(block(x, x, model.rope).square().mean(), list(block.parameters()))
 
     plain = gradients(SDPBackend.MATH)
     for kernel in KERNELS:
