@@ -85,13 +85,15 @@ def micro_tokens(dtype, **changes) -> int:
 
 @pytest.mark.parametrize("name", CARDS)
 def test_a_pass_fits_the_card_uncompiled_in_either_type(name, card):
-    """Uncompiled, a token takes 65 numbers a layer and channel: two bytes each, or four."""
+    """Uncompiled, a token takes 65 numbers a layer and channel, two bytes each or four; a logit 20."""
     card(name)
-    for shape in ({}, dict(NUM_LAYERS=9, MODEL_DIM=512, NUM_HEADS=8, NUM_KV_HEADS=4, TRAIN_SEQ_LEN=1024)):
+    large = dict(NUM_LAYERS=9, MODEL_DIM=512, NUM_HEADS=8, NUM_KV_HEADS=4, TRAIN_SEQ_LEN=1024)
+    for shape in ({}, large, dict(VOCAB_SIZE=65536)):
         tokens = {dtype: micro_tokens(dtype, **shape) for dtype in (torch.bfloat16, torch.float32)}
         k = T.read_knobs({n: str(v) for n, v in shape.items()})
         for dtype, count in tokens.items():
-            assert count * 65 * dtype.itemsize * k.num_layers * k.model_dim <= CARDS[name][1] // 2
+            size = 65 * dtype.itemsize * k.num_layers * k.model_dim + 20 * k.vocab_size
+            assert count * size <= CARDS[name][1] // 2
         assert tokens[torch.float32] <= tokens[torch.bfloat16]
     assert micro_tokens(torch.bfloat16, MICRO_BATCH_TOKENS=1024) == 1024
 
