@@ -140,6 +140,11 @@ def test_the_curve_falls_from_left_to_right():
     assert columns == sorted(columns) and columns[0] == 0 and columns[-1] == watch.HEIGHT - 1
 
 
+def test_a_terminal_that_has_no_braille_gets_plain_characters():
+    rows = watch.curve([(step, 5 - step / 25) for step in range(1, 101)], 40)
+    assert watch.spelt(rows, "UTF-8") == rows and "".join(watch.spelt(rows, "ascii")).isascii()
+
+
 @pytest.mark.parametrize("kind, magic", [("svg", b"<?xml"), ("png", b"\x89PNG")])
 def test_plot_draws_runs_logs_and_entries(kind, magic, torch_run, mlx_run, tmp_path):
     (tmp_path / "train.log").write_text(UPSTREAM_LOG)

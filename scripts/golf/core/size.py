@@ -3,9 +3,9 @@
 A trained matrix, divided by the deviation of its rows, is nearly normal, so that its symbols need
 nearly the entropy of a normal that is cut into steps. How nearly, and how close each coder comes, was
 measured on two trained models, packed by the trainer at each step: the starter's entry
-(records/track_sample_5min, seed 1337) and configs/quickstart.env's. Expected and real bytes differ by
-at most 0.7 % there, at std/24 to std/1; coarser, and of another shape, expect 3 %. What a coarser step
-costs by rounding is the loss of that entry's weights on 6,144 targets: no more than its size.
+(records/track_sample_5min, seed 1337) and configs/quickstart.env's. Expected and real bytes differ by at
+most 1.1 % there from std/24 to std/0.5; by 2.2 % in a barely trained one of 8.4 million weights. What a
+coarser step costs by rounding is the loss of that entry's weights on 6,144 targets: no more than its size.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ TOP = 127  # the largest symbol: a step is never finer than a row's largest weig
 TRAINED = 0.997  # entropy of a trained matrix, of a normal's
 # (bits of a block's weight as entropy, coded bytes of all matrices' entropy)
 CODERS = {
-    "zlib": ((2.10, 1.062), (3.05, 1.026), (3.63, 1.016), (4.03, 1.015), (5.03, 1.012), (6.03, 1.009),
-             (6.61, 1.007)),
-    "brotli": ((2.10, 0.993), (3.05, 0.995), (3.63, 0.997), (4.03, 0.998), (5.03, 1.002), (6.61, 0.999)),
+    "zlib": ((1.24, 1.210), (1.48, 1.165), (1.64, 1.125), (1.88, 1.095), (2.10, 1.062), (3.05, 1.026),
+             (3.63, 1.016), (4.03, 1.015), (5.03, 1.012), (6.03, 1.009), (6.61, 1.007)),
+    "brotli": ((1.24, 1.030), (1.64, 0.990), (2.10, 0.993), (3.05, 0.995), (3.63, 0.997), (4.03, 0.998),
+               (5.03, 1.002), (6.61, 0.999)),
 }  # fmt: skip
 # (bits of a block's weight as entropy, bits a byte more than at the finest step), rounding to nearest
 COSTS = ((2.08, 0.067), (2.64, 0.031), (3.04, 0.017), (3.62, 0.006), (4.03, 0.005), (4.6, 0.003),

@@ -5,6 +5,7 @@ It ends when the run does. Where the output is no terminal it writes a line now 
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
@@ -21,6 +22,7 @@ from golf.see.history import History
 EVERY_SECONDS = {True: 2.0, False: 15.0}  # a terminal, a file
 HEIGHT = 12
 DOTS = "⡀⠄⠂⠁"  # a quarter of a line each, from below
+ASCII_DOTS = "_.-'"
 
 
 def add_arguments(parser) -> None:
@@ -30,11 +32,11 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    folder, terminal = args.run or newest(), sys.stdout.isatty()
+    folder, terminal = args.run or newest(), sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     while True:
         h = history.read(folder)
         if terminal:
-            lines = screen(h, *shutil.get_terminal_size())
+            lines = spelt(screen(h, *shutil.get_terminal_size()), sys.stdout.encoding)
             # from the top, each line's rest and then all below erased: nothing is ever blank
             print("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J", end="", flush=True)
         else:
@@ -61,6 +63,13 @@ def screen(h: History, width: int, height: int) -> list[str]:
     above, below = (textwrap.wrap(printable(text), max(20, width - 1)) for text in (title, status(h)))
     room = height - len(above) - len(below) - 3  # two empty lines, and the cursor's
     return [*above, "", *curve(losses, max(20, width - 10), max(4, min(HEIGHT, room))), "", *below]
+
+
+def spelt(lines: list[str], encoding: str) -> list[str]:
+    """With dots that the terminal's encoding has."""
+    if "utf" in encoding.lower():
+        return lines
+    return [line.translate(str.maketrans(DOTS, ASCII_DOTS)) for line in lines]
 
 
 def status(h: History) -> str:
