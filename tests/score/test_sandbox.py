@@ -275,7 +275,10 @@ def test_only_what_scoring_needs_is_shown(run):
     paths += map(Path, ["/bin/sh", "/usr/bin/env", "/etc/os-release", "/etc/hostname"])
     paths += [*Path("/usr/share").glob("*/*")][:50] + [*Path("/usr/share/common-licenses").glob("*")]
     paths += [*Path("/usr/lib/python3/dist-packages").glob("*.py"), *Path("/usr/include").glob("*.h")]
-    paths += [Path("/proc", name) for name in ("stat", "loadavg", "keys", "key-users", "vmstat", "diskstats")]
+    paths += [
+        Path("/proc", name)
+        for name in ("stat", "meminfo", "loadavg", "keys", "key-users", "vmstat", "diskstats")
+    ]
     paths += map(Path, ["/proc/sys/kernel/hostname", "/proc/sys/fs/dentry-state", "/sys/kernel/mm/ksm/run"])
     there = [path for path in paths if path.is_file()]
     assert len(there) > 20
@@ -374,6 +377,15 @@ def test_what_the_filter_refuses(tmp_path):
     with pytest.raises(Fault) as fault:  # and it would say so
         connect("asks_kernel", tmp_path / "granted", b'{"getpid": [%d]}' % (39, 172)[column])
     assert "not refused: getpid" in fault.value.message
+
+
+@needs_sandbox
+def test_locks_of_files_that_all_see_tell_nothing(tmp_path):
+    """Sandboxes that live at the same time could talk by them."""
+    with open(os.__file__) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        lock = "__import__('fcntl').flock(open(__import__('os').__file__), 6)"  # LOCK_EX | LOCK_NB
+        assert last_words(tmp_path, lock) == "None"
 
 
 @needs_sandbox
