@@ -910,7 +910,7 @@ def save_checkpoint(run, state):
 def read_checkpoint(run):
     path, k, now = run.folder / CHECKPOINT, run.k, run.identity
     need(k.run_id or k.resume == "0", f"RESUME={k.resume}: set RUN_ID", 2)
-    if k.resume == "0" or not path.exists():
+    if k.resume == "0" or not path.is_file():
         return None
     try:
         saved = torch.load(path, map_location=run.device, weights_only=True)
@@ -1011,7 +1011,7 @@ class Run:
                 dist.init_process_group("cpu:gloo,cuda:nccl" if self.cuda else "gloo")
                 dist.broadcast_object_list(dtype)
         except Exception as e:
-            need(0, f"WORLD_SIZE: {e!s:.150}; unset it, or start by torchrun", 2)
+            need(0, f"WORLD_SIZE: {e!s:.99}; unset it, or start by torchrun", 2)
         unit = self.world * k.train_seq_len
         self.sequences, rest = divmod(k.train_batch_tokens, unit)  # a step and rank
         need(not rest, f"TRAIN_BATCH_TOKENS={k.train_batch_tokens}: no multiple of {unit}", 2)

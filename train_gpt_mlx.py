@@ -923,7 +923,7 @@ def save_checkpoint(run, state):
 def read_checkpoint(run):
     path, k, now = run.folder / CHECKPOINT, run.k, run.identity
     need(k.run_id or k.resume == "0", f"RESUME={k.resume}: set RUN_ID", 2)
-    if k.resume == "0" or not path.exists():
+    if k.resume == "0" or not path.is_file():
         return None
     try:
         arrays, facts = mx.load(str(path), return_metadata=True)

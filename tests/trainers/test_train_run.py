@@ -1141,3 +1141,11 @@ def test_compiled_equals_eager(tmp_path):
 def test_ranks_that_no_torchrun_started_are_told_in_a_line(ranks, words, tmp_path):
     """As left over from a scheduler, or set by hand."""
     kit.assert_refused(run_main(tmp_path, **ranks), "WORLD_SIZE: ", words, "torchrun", code=2)
+
+
+def test_a_pipe_in_the_checkpoint_s_place_stops_no_run_for_ever(tmp_path):
+    folder = tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / T.CHECKPOINT)  # no checkpoint: the run begins, and replaces it
+    assert run_main(tmp_path, RESUME="auto", ITERATIONS=1).code == 0
+    assert (folder / T.CHECKPOINT).is_file()
