@@ -53,7 +53,11 @@ bash scripts/golf.sh summary "$run_dir" ${expect:+--expect "$expect"}
 
 # 6. What the model writes: three lines of it. Where that fails it says why; the run is whole all the same.
 echo "writes"
-bash scripts/golf.sh sample "$run_dir" --tokens 150 | tr '\n' ' ' | fold -s -w 100 | sed -n 's/^/         /; 1,3p' || true
+bash scripts/golf.sh sample "$run_dir" --tokens 150 | "$python" -c '
+import sys, textwrap
+text = sys.stdin.buffer.read().decode("utf-8", "replace")  # fold would cut between the bytes of a letter
+lines = textwrap.wrap(text, 109, initial_indent=" " * 9, subsequent_indent=" " * 9)
+sys.stdout.buffer.write("\n".join([*lines[:3], ""]).encode())' || true
 cat <<TEXT
 more     bash scripts/golf.sh sample $run_dir --prompt "Once"; the curves: $run_dir/report.html
 entry    $run_dir-submission/ (what a pull request would add under records/$track/; the words that

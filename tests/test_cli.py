@@ -1,9 +1,12 @@
 """golf.sh and its help: every command once, in the groups in which a user meets them."""
 
 import re
+import subprocess
 
-from conftest import run_script
+from conftest import REPO, run_script
 from golf import cli
+
+GOLF = REPO / "scripts" / "golf.sh"
 
 
 def test_help_lists_every_command_in_its_group_with_what_it_does():
@@ -28,3 +31,12 @@ def test_help_of_a_command_is_its_own():
 def test_every_command_can_be_imported():
     commands = cli.parser()._subparsers._group_actions[0].choices
     assert set(commands) == {*cli.COMMANDS, "help"}
+
+
+def test_a_working_directory_that_was_removed_is_told(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = 'rmdir "$PWD"; exec bash "$0" check .'
+    done = subprocess.run(["bash", "-c", command, GOLF], cwd=gone, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.endswith("golf check: error: the working directory was removed; cd to another\n")

@@ -147,6 +147,7 @@ def dispatch(argv: list[str] | None) -> int:
             raise GolfError(f"unknown command {words[0][:40]!r}; {hint}", 2)
         args = parse(words)
         command = f" {args.command}"
+        require_working_directory()
         return args.main(args)
     except GolfError as error:
         message, code = f"error: {error}", error.code
@@ -163,6 +164,13 @@ def dispatch(argv: list[str] | None) -> int:
         message, code = "stopped", 130
     print(f"golf{command}: {message}", file=sys.stderr)
     return code
+
+
+def require_working_directory() -> None:
+    try:
+        os.getcwd()
+    except OSError:
+        raise GolfError("the working directory was removed; cd to another", 2) from None
 
 
 def parse(words: list[str]) -> argparse.Namespace:
