@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import run_script
+from golf.core.errors import GolfError
 from golf.see import report
 
 
@@ -44,6 +47,15 @@ def test_a_run_without_its_artifact_gets_a_report_that_says_so(torch_run, tmp_pa
         path.unlink()
     text = report.build(run)
     assert text.count("Not here: ") == 2 and "is gone" in text and "<h2>Curves</h2>" in text
+
+
+def test_a_script_that_is_slow_gives_no_scraps_of_text(torch_run, monkeypatch):
+    clock = itertools.count(0.0, report.SAMPLE_SECONDS / 30)
+    monkeypatch.setattr(report, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert report.samples(report.reader.find(torch_run)).count("<pre") == report.SAMPLES
+    clock = itertools.count(0.0, report.SAMPLE_SECONDS / 5)
+    with pytest.raises(GolfError, match=r"gives \d tokens in 15 s"):
+        report.samples(report.reader.find(torch_run))
 
 
 def test_golf_run_writes_it_and_golf_new_takes_it_along(tiny_repo):

@@ -20,7 +20,8 @@ from golf.run.summary import summary
 from golf.see import explain, history, page, plot, reader, sample
 from golf.see.history import History
 
-SAMPLES, SAMPLE_TOKENS, SAMPLE_SECONDS = 3, 80, 6.0  # the last: of a script that is slow, each
+SAMPLES, SAMPLE_TOKENS, SAMPLE_SECONDS = 3, 80, 15.0  # the last: of a script that is slow, each
+FEW_TOKENS = 20  # fewer are no text
 NAME = "report.html"
 
 
@@ -94,14 +95,17 @@ def samples(target: reader.Target, sandboxed: bool = True) -> str:
     tokenizer, found = reader.load_tokenizer(target.tokenizer), []
     with reader.opened(target, sandboxed=sandboxed, fast=True) as model:
         for seed in range(1, SAMPLES + 1):
-            text, end = "", time.monotonic() + SAMPLE_SECONDS
-            for part in sample.write(
-                model, tokenizer, "", SAMPLE_TOKENS, 0.8, 0, np.random.default_rng(seed)
-            ):
-                text += part
+            rng, end = np.random.default_rng(seed), time.monotonic() + SAMPLE_SECONDS
+            parts = []
+            for part in sample.write(model, tokenizer, "", SAMPLE_TOKENS, 0.8, 0, rng):
+                parts.append(part)
                 if time.monotonic() > end:
                     break
-            found.append(f'<pre class="text">{escape(text.strip())}</pre>')
+            if len(parts) < FEW_TOKENS:
+                break
+            found.append(f'<pre class="text">{escape("".join(parts).strip())}</pre>')
+    if not found:
+        raise GolfError(f"its script gives {len(parts)} tokens in {SAMPLE_SECONDS:.0f} s")
     return "\n".join(found)
 
 
