@@ -61,7 +61,7 @@ def test_log_lines_have_the_shapes_of_the_twins(finished):
     _, result = finished
     lines, number = result.log.splitlines(), r"\d+\.\d+"
     for count, shape in (
-        (11, rf"step:\d+/12 train_loss:{number} train_time:\d+ms step_avg:{number}ms"),
+        (11, rf"step:\d+/12 train_loss:{number} train_time:\d+ms step_avg:{number}ms tokens/s:\d+ left:\d+s"),
         (2, rf"step:\d+/12 val_loss:{number} val_bpb:{number} train_time:\d+ms step_avg:{number}ms"),
         (1, r"finished: iterations train_time:\d+ms step:12/12"),
         (1, rf"train_seconds:{number} tokens:6144 steps:12"),
