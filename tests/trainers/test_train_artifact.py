@@ -434,7 +434,7 @@ def test_an_oversized_file_is_not_read(tmp_path):
         file.truncate((64 << 20) + 1)  # sparse
     tracemalloc.start()
     try:
-        with pytest.raises(T.UserError, match="67108864"):
+        with pytest.raises(T.UserError, match="too large"):
             T.load_scorer(path, "cpu")
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
