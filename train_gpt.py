@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
-"""Train, pack and score a tiny GPT whose code plus weights fit a byte cap. `--knobs` lists its environment
-variables, PACK_SCRIPT=1 ships it without comments. Model, recipe and names follow the baseline of
-https://github.com/openai/parameter-golf."""
+"""Train, pack and score a tiny GPT whose code plus weights fit a byte cap. `--knobs` lists its variables.
+Model, recipe and names follow the baseline of https://github.com/openai/parameter-golf."""
 
 import ast
 import base64
@@ -45,6 +44,10 @@ def need(holds, message, code=1):
 
 def explain(e, path=None):
     return f"{path or e.filename}: {e.strerror or e}; check it, its permissions, its disk"
+
+
+def utf8(text):  # names of any locale
+    return text.encode(errors="surrogateescape").decode(errors="replace").encode()
 
 
 def say(text, stream):
@@ -177,7 +180,7 @@ def print_knobs():
 
 
 def on_stop(action):
-    """What signals that ask to stop do; one that nohup switched off stays so."""
+    """For signals to stop; one that nohup switched off stays so."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, action)
@@ -185,7 +188,7 @@ def on_stop(action):
 
 def shout(text):  # print is not reentrant
     with suppress(OSError):
-        os.write(2, f"{text}\n".encode())
+        os.write(2, utf8(f"{text}\n"))
 
 
 if __name__ == "__main__":  # before imports that may fail
@@ -842,7 +845,7 @@ class Log:
         self.began = self.spoken = time.monotonic()
 
     def keep_on(self):
-        """For a thread: what goes on, after 5 s of silence."""
+        """Breaks a silence of 5 s."""
         while self.doing:
             if (now := time.monotonic()) > self.spoken + 5:
                 self.line(f"{self.doing} seconds:{now - self.began:.0f}")
@@ -864,7 +867,7 @@ class Log:
         try:
             with open(path, "ab") as file:
                 size = file.tell()
-                file.write(f"{text}\n".encode(errors="replace"))
+                file.write(utf8(f"{text}\n"))
         except OSError as e:
             with suppress(OSError, TypeError):
                 os.truncate(path, size)
@@ -884,7 +887,8 @@ class Log:
         self.doing = f"after:{event}"
         self.line(text or "\n".join(f"{n}:{value}" for n, value in values.items() if value is not None))
         if self.folder:
-            self.put("metrics.jsonl", json.dumps(dict(schema=1, event=event, time=time.time(), **values)))
+            values = dict(schema=1, event=event, time=time.time(), **values)
+            self.put("metrics.jsonl", json.dumps(values, ensure_ascii=False))
 
 
 def replace_file(path, write, *data):
@@ -932,7 +936,7 @@ def restore(run):
 
 
 class StopFlag:
-    """Set by the first signal to stop; the second ends all, but SIGHUP, which comes in twos."""
+    """The first signal sets it; the second ends all, but SIGHUP, which comes in twos."""
 
     asked = False
 
@@ -981,7 +985,7 @@ def pack_script(source):
     return f"import base64, lzma\n{run}\n".encode()
 
 
-# ---- Train: setup, warm-up, training, export, scores
+# ---- Train
 
 
 class Run:
@@ -1062,7 +1066,8 @@ def describe(run):
     versions = dict(python=sys.version.split()[0], torch=torch.__version__, numpy=np.__version__)
     facts |= dict(versions=versions, micro_batch_tokens=run.micro * k.train_seq_len, **run.data.facts)
     run.log.fact("start", **facts, config=config, data=dict(name=run.stream.name, **run.stream.hashes))
-    files = {**run.modules, SCRIPT.name: run.source, "config.json": json.dumps(config).encode()}
+    files = {**run.modules, SCRIPT.name: run.source}
+    files["config.json"] = utf8(json.dumps(config, ensure_ascii=False))
     if run.packed:
         files[f"{SCRIPT.stem}.packed.py"] = run.packed
     for name, blob in files.items():
