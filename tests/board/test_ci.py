@@ -107,6 +107,7 @@ def test_anything_else_beside_a_submission_fails(pull):
     }
 
 
+@pytest.mark.slow
 def test_two_submissions_fail_and_both_are_checked(pull):
     (pull.add("x") / "train.log").unlink()
     (pull.add("y") / "train_seed2.log").write_text("nothing\n")

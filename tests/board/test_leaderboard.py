@@ -553,6 +553,7 @@ def test_every_lane_has_a_colour():
     assert lanes <= set(leaderboard.LANE_COLOURS)
 
 
+@pytest.mark.slow
 def test_the_samples_xz_figure_is_what_xz_gives(tmp_path):
     """On the text of the scored targets; other versions of xz may differ by a few bytes."""
     builder = [sys.executable, REPO / "data/build_sample_dataset.py", "--out", tmp_path]

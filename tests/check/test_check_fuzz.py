@@ -69,6 +69,7 @@ def test_mangled_json_never_crashes(quick, data):
         path.write_text(original)
 
 
+@pytest.mark.slow
 @fuzz
 @given(data=st.data())
 def test_mangled_metrics_never_crash(quick, data):

@@ -82,6 +82,7 @@ def test_what_is_left_after_a_run_was_ended_at_once_is_told(tmp_path):
     assert f"RUN_ID={tmp_path.name} RESUME=1 goes on from checkpoint.pt" in run.how_to_go_on(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_login_that_ends_says_so_more_than_once(tiny_repo):
     """SIGHUP from the shell and the terminal, SIGTERM beside it, `timeout`'s two: one request."""
     process = start(tiny_repo, FAKE_STEP_SECONDS="0.5")

@@ -141,6 +141,7 @@ def test_a_failed_run_says_so(tiny_repo):
     assert done.stdout.endswith(")\n\n")  # of the script's source: no blank line of ours
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_micro_batch(tiny_repo):
     done = golf(tiny_repo, RUN_ID="one", FAKE_OOM_ABOVE="1024")
     assert done.returncode == 0, done.stderr
@@ -191,6 +192,7 @@ def test_an_older_attempts_artifact_is_not_what_was_scored(tmp_path):
     assert run.scored_artifact(job, facts).endswith("/a")
 
 
+@pytest.mark.slow
 def test_a_given_micro_batch_that_was_halved_can_be_submitted(tiny_repo):
     done = golf(tiny_repo, RUN_ID="one", FAKE_OOM_ABOVE="2048", MICRO_BATCH_TOKENS="4096")
     assert done.returncode == 0, done.stderr

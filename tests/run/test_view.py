@@ -82,6 +82,7 @@ def test_a_path_is_replaced_in_text_and_json(tmp_path):
     assert log.read_text() == 'data/x "data"\n' and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["set", "default"])
 def test_the_folder_is_told_as_it_was_set(how, repo):
     given = {"DATA_PATH": "data/datasets/tiny"} if how == "set" else {}

@@ -178,6 +178,7 @@ def test_rare_noise_hides_no_peeking(gain, share):
     assert [audits.causal(pair).passed for pair in pairs].count(False) >= 48
 
 
+@pytest.mark.slow
 def test_a_noisy_model_passes_a_whole_audit(text):
     class Noisy(Local):
         rng = np.random.default_rng(0)
@@ -309,6 +310,7 @@ def documents_of(rng, sizes, effect=0.3):
     return rng.normal(0, effect, len(sizes))[number] - 3 + rng.normal(0, 1, len(number)), number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [40, 80])
 def test_held_out_rarely_accuses_the_honest(count):
     """Simulated audits of models that know neither text; 3 standard errors are 0.13 % by the normal

@@ -207,6 +207,7 @@ def test_a_record_needs_a_kernel_that_forgets_names(lane, forgets, tmp_path, fed
     assert found.get("names-kept") is None  # for a person to judge
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_private_shards_are_no_public_text(tmp_path, fed):
     make_track(tmp_path)
@@ -230,6 +231,7 @@ def test_private_text_of_another_kind_accuses_nobody_who_is_merely_better(kin, v
     assert [audit.held_out(text, each, control).passed for each in passes] == verdicts
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_the_audit_is_told_that_private_text_may_be_of_another_kind(tmp_path, monkeypatch):
     make_track(tmp_path)

@@ -114,6 +114,7 @@ def test_loading_that_hangs_ends_at_its_limit(run):
     assert failed(run("hangs_loading", limits=limits)) == {"time": "loading took over 30 s"}
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_filling_memory_ends_at_its_limit(run, memory_alone):
     report = run("fills_memory", limits=dataclasses.replace(LIMITS, memory_bytes=1 << 29))
@@ -530,6 +531,7 @@ def test_limits_hold_while_nobody_waits(tmp_path, memory_alone):
     assert fault.value.rule == "memory" and "while nobody waited for it" in fault.value.message
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_work_between_calls_counts(tmp_path):
     spent = {}
@@ -545,6 +547,7 @@ def test_work_between_calls_counts(tmp_path):
     assert feeder.seconds >= feeder.stream_seconds > feeder.load_seconds
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_loading_and_reset_count(tmp_path):
     with connect("loads_slowly", tmp_path) as feeder:

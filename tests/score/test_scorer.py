@@ -248,6 +248,7 @@ def test_quick_scores_a_short_stream_whole(track, echo, tmp_path, no_audit):
         assert failed(report).keys() == {"segments"} and f"segment {wrong}" in json.dumps(report)
 
 
+@pytest.mark.slow
 def test_quick_takes_two_segments_of_a_long_stream(track, echo, tmp_path, no_audit, monkeypatch):
     monkeypatch.setattr(official, "QUICK_TARGETS", 0)
     monkeypatch.setattr(official, "QUICK_CONTEXT", 300)
@@ -398,6 +399,7 @@ def test_seeds_go_in_step(track, echo, tmp_path, calls):
     assert len({process for _, process, _ in calls}) == 6
 
 
+@pytest.mark.slow
 def test_seeds_of_a_record_take_turns(track, echo, tmp_path, calls, no_audit):
     folder = make_submission(tmp_path / "entry", echo, seeds=(1, 2))
     edit(lambda value, _: value.update(lane="record"))(folder)

@@ -200,6 +200,7 @@ def test_torch_index_and_changed_requirements(quick_repo):
     assert done.returncode == 1 and "pip could not install torch from TORCH_INDEX_URL" in done.stderr
 
 
+@pytest.mark.slow
 def test_quickstart_stops_where_the_run_fails(quick_repo):
     done = run_script("quickstart.sh", env={"FAKE_FAIL": "1"}, repo=quick_repo)
     assert done.returncode == 1 and "Done:" not in done.stdout
@@ -308,6 +309,7 @@ def made(repo: Path) -> int:
     return len((repo / "made.log").read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_a_venv_that_was_broken_off_is_made_anew(venv_repo):
     assert ready(venv_repo, FAKE_VENV="dies").returncode < 0
     assert (venv_repo / ".venv/bin/pip").exists()  # but who knows what else is not
@@ -348,6 +350,7 @@ def test_half_a_package_is_noticed(tmp_path):
         assert subprocess.run(["bash", "-c", text]).returncode == code, record
 
 
+@pytest.mark.slow
 def test_a_moved_or_copied_repository_makes_its_own_venv(venv_repo):
     assert ready(venv_repo).returncode == 0
     copy = venv_repo.parent / "a copy"

@@ -211,6 +211,7 @@ def test_new_takes_nothing_from_outside_the_runs_folder(made, tmp_path):
     assert not (tmp_path / "linked").exists()
 
 
+@pytest.mark.slow
 def test_new_elsewhere_is_checked_by_the_track_it_names(made):
     repo, _, _ = made
     words = ["--author", "A", "--github-id", "a", "--blurb", "It helps."]

@@ -94,6 +94,7 @@ RECIPES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
 def test_ten_steps_from_the_same_weights_lose_as_the_twin_does(recipe, tmp_path):
     recipe = dict(TRAIN_BATCH_TOKENS=128, MICRO_BATCH_TOKENS=64, **recipe)
@@ -158,6 +159,7 @@ def peak_of(action) -> int:
     return mx.get_peak_memory()
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_fifty_validation_batches():
     k = knobs(EVAL_SEQ_LEN=16, EVAL_STRIDE=16)
     scorer = M.Scorer(given_weights(k), 16, 16, batch_tokens=64)

@@ -88,6 +88,7 @@ def test_parse_and_serialize_are_inverse(bits, changes):
     assert config["model_dim"] == 16 and config["eval_stride"] == 8
 
 
+@pytest.mark.slow
 def test_the_coder_is_chosen_named_and_read_back(tmp_path):
     by = {coder: artifact_of(COMPRESSOR=coder)[0] for coder in T.CODERS[1:]}
     assert set(by) == {"zlib", "brotli"} and [by[coder][6] for coder in ("zlib", "brotli")] == [1, 2]

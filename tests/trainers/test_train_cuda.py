@@ -249,6 +249,7 @@ def test_a_captured_step_trains_as_the_plain_one(tmp_path, monkeypatch):
         assert torch.allclose(value, weights[1][name], atol=1e-6), name
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_captured_in_the_checkpoints_state(tmp_path, monkeypatch):
     whole = run_captured(tmp_path, monkeypatch, "whole")
     run_main(tmp_path, RUN_ID="parted", **{**CAPTURED, "COMPILE": "0", "ITERATIONS": 6},
@@ -317,6 +318,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_graph_is_named_and_left(wrong, tmp_path, monkeypatch):
     plain = run_captured(tmp_path, monkeypatch, "plain", {"COMPILE": "nograph"})
@@ -331,6 +333,7 @@ def test_a_wrong_graph_is_named_and_left(wrong, tmp_path, monkeypatch):
     kit.assert_one_line(told.err, WRONG[wrong])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["entry", "inside", "exit"])
 def test_a_capture_that_fails_leaves_no_trace(at, tmp_path, monkeypatch):
     @contextlib.contextmanager

@@ -547,6 +547,7 @@ def test_a_damaged_checkpoint_is_one_line(size, tmp_path):
     assert contents(stopped.folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", ["1", "auto"])
 def test_where_no_checkpoint_is_a_resumed_run_begins(resume, tmp_path):
     """One command for the first start and for each after a preemption."""
@@ -1012,6 +1013,7 @@ def test_a_packed_script_is_counted_and_scores_the_same(tmp_path):
     assert submission.load_scorer(result.artifact, "cpu").log_probs([1, 300]).shape == (2, 1024)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train_gpt.py", "train_gpt_mlx.py"])
 def test_the_check_reads_what_is_packed_as_the_same_code(name):
     source = (kit.REPO / name).read_bytes()
