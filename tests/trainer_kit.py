@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -35,6 +36,8 @@ TINY = dict(
 # For a subprocess: a bare environment, one thread, a home for caches.
 BARE = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
 BARE |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "COMPILE": "0"}
+TWO_RANKS = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+TWO_RANKS += ("--log-dir=/dev/null",)  # else folders stay in /tmp
 
 
 # Where COMPILE=1 cannot be tested; COMPILE=auto then runs without.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import weakref
 from types import SimpleNamespace
 
@@ -448,15 +447,7 @@ def test_ranks_compile_together_or_not_at_all(tmp_path):
     kit.make_data(tmp_path / "data")
     (tmp_path / "ranks.py").write_text(RANKS)
     env = kit.run_settings(tmp_path, dict(COMPILE="auto", ITERATIONS=2))
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        "--log-dir=/dev/null",
-    ]
-    done = kit.start([*launch, tmp_path / "ranks.py"], env)
+    done = kit.start([*kit.TWO_RANKS, tmp_path / "ranks.py"], env)
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "runs" / "run" / "metrics.jsonl").read_text().splitlines()
     (fact,) = (m for m in map(json.loads, lines) if m["event"] == "warm_up")

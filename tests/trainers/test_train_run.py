@@ -21,7 +21,7 @@ import torch
 import trainer_kit as kit
 from conftest import load_script
 from golf.core import packed
-from trainer_kit import Clock, make_data, run_main, start
+from trainer_kit import TWO_RANKS, Clock, make_data, run_main, start
 
 import train_gpt as T
 
@@ -1080,16 +1080,8 @@ def test_two_ranks_agree_with_one_process(layers, tmp_path):
     make_data(tmp_path / "data")
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        "--log-dir=/dev/null",
-    ]
     changes = dict(ITERATIONS=5, VAL_LOSS_EVERY=2, NUM_LAYERS=layers)
-    for name, command in (("one", [sys.executable]), ("two", launch)):
+    for name, command in (("one", [sys.executable]), ("two", TWO_RANKS)):
         env = kit.settings(DATA_PATH=tmp_path / "data", OUT_DIR=tmp_path / "runs", RUN_ID=name, **changes)
         done = start([*command, script], env)
         assert done.returncode == 0, done.stderr
