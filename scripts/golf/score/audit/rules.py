@@ -22,8 +22,6 @@ from golf.score.feeder import Fault, Feeder
 
 MEAN_TOLERANCE = 1e-4  # bits a byte: how far two passes may differ in the mean
 ROW_TOLERANCE = 1e-3  # nats: how far two scores of a target may, where arithmetic is not noisy
-RARE_TOLERANCE = 0.1  # nats: and where a few rows are off, each of them
-RARE_CHANCE = 1e-4  # that so many blind rows are among them
 ROW_CAP = 0.3  # nats: and where it is (bfloat16), at most
 NOISE_QUANTILE = 0.98  # of the rows: what differs in fewer of them is no noise of arithmetic
 NOISE_FACTOR = 5.0  # a row of noisy arithmetic is this often the quantile off, at most
@@ -187,22 +185,6 @@ class Pair:
         usual = float(np.quantile(np.abs(self.apart), NOISE_QUANTILE))
         return min(max(NOISE_FACTOR * usual, ROW_TOLERANCE), ROW_CAP)
 
-    @cached_property
-    def rarely_off(self) -> np.ndarray:
-        """bool: which rows of `apart` are off. bfloat16 has a few, where calls end elsewhere."""
-        return np.abs(self.apart) > self.row_allowed
-
-    def blind_allowed(self, count: int) -> int:
-        """How many of `count` blind rows may be off by RARE_TOLERANCE, by the share of the others that are: a
-        Poisson variable exceeds it with RARE_CHANCE. None in exact arithmetic."""
-        mean, most = count * float(self.rarely_off.mean()), 0
-        term = total = math.exp(-mean)
-        while 1 - total > RARE_CHANCE:
-            most += 1
-            term *= mean / most
-            total += term
-        return most
-
     def gains(self, blind: Pass, seen: Pass) -> np.ndarray:
         """Nats that rows gained when the call already held their target, against when it did not."""
         where = blind.blind & ~seen.blind
@@ -222,9 +204,8 @@ def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def deterministic(pair: Pair) -> Finding:
     apart, noise, allowed = pair.apart, pair.noise, pair.row_allowed
-    mean, off = float(apart.mean()), int(pair.rarely_off.sum())
-    # noise of all rows has its outliers
-    exact = float(np.abs(apart).max()) <= RARE_TOLERANCE or allowed > ROW_TOLERANCE
+    mean, off = float(apart.mean()), int((np.abs(apart) > allowed).sum())
+    exact = not off or allowed > ROW_TOLERANCE  # noise of all rows has its outliers
     passed = exact and noise <= NOISE_CAP and abs(mean) <= pair.mean_allowed(apart)
     figure = (
         f"{off} of {len(apart):,} rows off, most {np.abs(apart).max():.1e} nats of {allowed:.0e}; "
@@ -240,8 +221,8 @@ def causal(pair: Pair) -> Finding:
     uniform = pair.gains(pair.first, pair.second)
     gains = np.concatenate((uniform, pair.gains(pair.second, pair.first)))
     allowed, mean = pair.row_allowed, float(uniform.mean())
-    moved, far = (int((np.abs(gains) > most).sum()) for most in (allowed, max(allowed, RARE_TOLERANCE)))
-    passed = not far and moved <= pair.blind_allowed(len(gains)) and abs(mean) <= pair.mean_allowed(uniform)
+    moved = int((np.abs(gains) > allowed).sum())
+    passed = not moved and abs(mean) <= pair.mean_allowed(uniform)
     figure = (
         f"{moved} of {len(gains):,} blind rows moved, most {np.abs(gains).max():.1e} nats of "
         f"{allowed:.0e}, mean {mean:+.1e}; finds 1 peek in {smallest_share(len(uniform)):,} anywhere"
