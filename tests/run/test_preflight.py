@@ -7,7 +7,7 @@ import os
 import pytest
 from golf.core import machine, trainers
 from golf.core.errors import GolfError
-from golf.run import preflight
+from golf.run import command, preflight
 
 from run.conftest import golf, one_line
 
@@ -147,14 +147,41 @@ def test_what_can_train_on_cuda_is_let_through():
     trainers.refuse_cuda(dict(cuda="13.0", cards=[CARD], kernels=[]), "", 1)  # it does not say
 
 
-def test_a_missing_compiler_is_told_before_the_slow_run(tmp_path, monkeypatch):
-    have = {"CC": "python3"}
+@pytest.mark.parametrize(
+    ("gpu", "name", "no_compiler", "costs"),
+    [
+        (True, "CC", "no C compiler (none) found", "2 to 3 times"),
+        (False, "CXX", "no C++ compiler (none)", "1.6"),
+    ],
+)
+def test_a_missing_compiler_is_one_plain_line_before_the_slow_run(
+    tmp_path, monkeypatch, gpu, name, no_compiler, costs
+):
+    have, lacks = {name: "python3"}, {name: "none"}
     monkeypatch.setattr(machine.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
-    assert "no Python.h: install gcc and python3-dev" in preflight.check_compiler(have, "auto")
+    assert "no Python.h found: install g" in preflight.check_compiler(have, "auto", gpu)
     (tmp_path / "Python.h").touch()
-    assert preflight.check_compiler(have, "auto") is None
-    lacks = {"CC": "no-such-compiler"}
-    assert "no C compiler (no-such-compiler)" in preflight.check_compiler(lacks, "auto")
-    assert preflight.check_compiler(lacks, "0") is None
-    with pytest.raises(GolfError, match="COMPILE=1: no C compiler"):
-        preflight.check_compiler(lacks, "1")
+    assert preflight.check_compiler(have, "auto", gpu) is None
+    told = preflight.check_compiler(lacks, "auto", gpu)
+    assert no_compiler in told and costs in told and "\n" not in told
+    assert preflight.check_compiler(lacks, "0", gpu) is None
+    with pytest.raises(GolfError, match="COMPILE=1: no C"):
+        preflight.check_compiler(lacks, "1", gpu)
+
+
+def test_without_a_compiler_a_processor_is_not_asked_to_compile(tiny_repo, capsys):
+    trainer = tiny_repo / "t.py"
+    trainer.write_text("import torch\n")
+    run = command.SeedRun(trainer, {"CXX": "none", "DEVICE": "cpu"}, "", tiny_repo / "runs/x", 1)
+    command.check_torch([run], {"COMPILE": "auto", **run.settings})
+    assert run.settings["COMPILE"] == "0" and "no C++ compiler (none) found" in one_line(
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("name", ["train.log", "metrics.jsonl", ".lock", "supervisor.json"])
+def test_a_pipe_where_a_run_writes_is_refused(tiny_repo, name):
+    (tiny_repo / "runs/x").mkdir(parents=True)
+    os.mkfifo(tiny_repo / "runs/x" / name)
+    done = golf(tiny_repo, RUN_ID="x", RESUME="auto")
+    assert done.returncode == 2 and f"runs/x/{name}: not a regular file" in one_line(done.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -86,12 +87,18 @@ def loopback() -> dict[str, str]:
     return {"GLOO_SOCKET_IFNAME": usual[0]} if usual and "GLOO_SOCKET_IFNAME" not in os.environ else {}
 
 
-def compiler_faults(env: dict[str, str]) -> list[str]:
-    """What Triton lacks here: it builds a stub with a C compiler and Python's headers."""
+def has_nvidia() -> bool:
+    """Whether the system shows an NVIDIA device, by Linux's driver or by WSL's."""
+    return any(map(os.path.exists, ("/proc/driver/nvidia", "/dev/dxg"))) or bool(shutil.which("nvidia-smi"))
+
+
+def compiler_faults(env: dict[str, str], gpu: bool = True) -> list[str]:
+    """What torch.compile lacks here: a compiler (for a GPU of C, else of C++) and Python's headers."""
+    usual = "clang++" if sys.platform == "darwin" else "g++"
+    language, given = ("C", env.get("CC") or "gcc or clang") if gpu else ("C++", env.get("CXX") or usual)
     faults = []
-    compiler = env.get("CC") or "gcc or clang"
-    if not any(shutil.which(name) for name in compiler.split(" or ")):
-        faults.append(f"no C compiler ({compiler})")
+    if not any(shutil.which(name) for name in given.split(" or ")):
+        faults.append(f"no {language} compiler ({given})")
     if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
         faults.append("no Python.h")
     return faults

@@ -258,9 +258,9 @@ def check(runs: list[SeedRun], knobs: dict[str, str]) -> None:
         raise GolfError(text, 2)
     given = {**knobs, **first.settings}
     for run in runs:
-        lock.refuse_used(run.run_dir)
         resume = run.settings.get("RESUME") in ("1", "auto")
         preflight.check_run_id(run.settings["RUN_ID"], run.run_dir, resume)
+        lock.refuse_used(run.run_dir)
         preflight.check_checkpoint(run.trainer, run.run_dir)
     if given.get("DATA_PATH") and given.get("TOKENIZER_PATH"):
         paths = (trainers.find_path(given[n], first.trainer) for n in ("DATA_PATH", "TOKENIZER_PATH"))
@@ -270,12 +270,27 @@ def check(runs: list[SeedRun], knobs: dict[str, str]) -> None:
             splits=("val",) if given.get("EVAL_ONLY") else ("train", "val"),
             val=trainers.find_path(val, first.trainer) if val else None,
         )
-    if given.get("DEVICE") == "cuda" and trainers.imports(first.trainer, "torch"):
-        env = trainers.child_env(first.settings)
-        trainers.check_cuda(first.trainer, env, first.world)
-        if warning := preflight.check_compiler(env, given.get("COMPILE", "auto")):
-            print(f"golf run: warning: {warning}", file=sys.stderr)
+    if trainers.imports(first.trainer, "torch"):
+        check_torch(runs, given)
     preflight.check_out_dir(first.run_dir.parent)
+
+
+def check_torch(runs: list[SeedRun], given: dict[str, str]) -> None:
+    """Is there the CUDA device that was asked for, and what torch.compile needs?
+
+    A processor's training is not compiled where that cannot work, so the runs get COMPILE=0.
+    """
+    first, device = runs[0], given.get("DEVICE", "auto")
+    env = trainers.child_env(first.settings)
+    if device == "cuda":
+        trainers.check_cuda(first.trainer, env, first.world)
+    if given.get("EVAL_ONLY"):
+        return
+    gpu = device == "cuda" or (device == "auto" and machine.has_nvidia())
+    if warning := preflight.check_compiler(env, given.get("COMPILE", "0"), gpu):
+        print(f"golf run: warning: {warning}", file=sys.stderr)
+        for run in runs:
+            run.settings.update({} if gpu else {"COMPILE": "0"})
 
 
 def write_origin(run: SeedRun, settings: dict[str, str], config: Path) -> None:

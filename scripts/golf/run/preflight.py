@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 from golf.core import machine, trainers
 from golf.core.errors import GolfError
+from golf.core.files import plain
 from golf.core.paths import shown
 
 FREE_BYTES = 512 << 20  # logs, checkpoint and artifact of one run at the largest preset
+RUN_FILES = ("train.log", "metrics.jsonl", "config.json", "supervisor.json", ".lock")
 RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
@@ -24,20 +27,28 @@ def check_checkpoint(trainer: Path, run_dir: Path) -> None:
         )
 
 
-def check_compiler(env: dict[str, str], compile_knob: str) -> str | None:
-    """A warning where a GPU would train uncompiled; GolfError where COMPILE=1 forbids it."""
-    faults = machine.compiler_faults(env) if compile_knob != "0" else []
+def check_compiler(env: dict[str, str], compile_knob: str, gpu: bool) -> str | None:
+    """A warning where training cannot be compiled; GolfError where COMPILE=1 forbids that.
+
+    What it costs: docs/benchmarks.md has the steps of quickstart on a processor with and without.
+    """
+    faults = machine.compiler_faults(env, gpu) if compile_knob != "0" else []
     if not faults:
         return None
-    told = f"{' and '.join(faults)}: install gcc and python3-dev"
+    how = f"{'gcc' if gpu else 'g++'} and python3-dev"
+    if sys.platform == "darwin":
+        how = "Apple's compiler (xcode-select --install)"
+    told = f"{' and '.join(faults)} found: install {how}"
     if compile_knob == "1":
         raise GolfError(f"COMPILE=1: {told}, or set COMPILE=auto")
-    return f"{told}, or training is not compiled, which takes 2 to 3 times as long"
+    return f"{told}, or training is not compiled and takes {'2 to 3' if gpu else '1.6'} times as long"
 
 
 def check_run_id(run_id: str, run_dir: Path, resume: bool) -> None:
     if not RUN_ID.fullmatch(run_id):
         raise GolfError(f"RUN_ID={run_id!r}: a plain name of letters, digits, . _ and - is needed", 2)
+    for name in RUN_FILES:
+        plain(run_dir / name)  # or to open it may wait for ever
     if (run_dir / "train.log").exists() and not resume:
         raise GolfError(
             f"{shown(run_dir)} already holds a run; choose another RUN_ID, or go on with RESUME=1"
