@@ -1,9 +1,6 @@
 """What the tests of the audit share: the sample stream, and submissions fed inside this process."""
 
-from __future__ import annotations
-
 import struct
-import sys
 import time
 import zlib
 from dataclasses import replace
@@ -20,7 +17,7 @@ from golf.score.audit.rules import FULL, audit, draw_uniform, in_time
 
 REPO = Path(__file__).resolve().parents[1]
 EXAMPLES = REPO / "tests" / "fixtures" / "submissions"
-CHEATS = REPO / "tests" / "fixtures" / "cheats"
+CHEATS = REPO / "tests" / "fixtures" / "cheats.py"
 ARTIFACT = EXAMPLES / "bigram" / "final_model.int8.zlib"
 TRACK = track.load("track_sample_5min")
 
@@ -35,18 +32,18 @@ def source(tmp_path_factory) -> stream.Source:
 
 
 class Local:
-    """A Feeder of a script in this process; reset() loads it anew, as a new process does."""
+    """A Feeder of a script or a cheat in this process; reset() loads it anew, as a new process does."""
 
     max_tokens = 8192
 
-    def __init__(self, script: Path, artifact: Path = ARTIFACT):
+    def __init__(self, script: Path | type, artifact: Path = ARTIFACT):
         self.script, self.artifact, self.calls = script, artifact, []
         self.seconds = 0.0
 
     def reset(self) -> None:
         began = time.monotonic()
-        sys.modules.pop("tiny", None)  # the cheats' module, of which each reset wants a new one
-        self.scorer = load_script(self.script).load_scorer(self.artifact, "cpu")
+        load = load_script(self.script).load_scorer if isinstance(self.script, Path) else self.script
+        self.scorer = load(self.artifact, "cpu")
         self.scorer.reset()
         self.calls.append([])
         self.seconds += time.monotonic() - began

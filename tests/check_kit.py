@@ -1,7 +1,5 @@
 """What the tests of golf new and golf check share: a submission that passes, and its spoilers."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

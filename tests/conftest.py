@@ -1,7 +1,5 @@
 """What the tests share: where the repository is, and a way to run its scripts."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.util

@@ -10,8 +10,6 @@ library alone. FAKE_* variables, from the environment, steer it:
   FAKE_ARTIFACT_BYTES (1000)
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """What the MLX trainer's tests share: models with the twin's weights, and tiny runs in this process."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io

@@ -1,10 +1,9 @@
 """What tests of the scorer share: a small track with real text, and folders to score on it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from golf.score.sandbox import bwrap as sandbox
 from golf.verify import retrain
 
 TARGETS = 6400
-HOSTILE = REPO / "tests" / "fixtures" / "hostile"
+HOSTILE = REPO / "tests" / "fixtures" / "hostile.py"
 # scripts/test.sh installs bubblewrap where it may. Elsewhere conftest.py counts what is skipped.
 WHY_NOT = sandbox.why_not()
 needs_sandbox = pytest.mark.skipif(WHY_NOT is not None, reason=f"NOT TESTED: {WHY_NOT}")
@@ -55,12 +54,18 @@ def make_track(folder: Path, tokens: int = 2 * TARGETS + 1, audit_control=None) 
     return folder / "track.json"
 
 
-def make_submission(folder: Path, script: Path, artifact: bytes = b"-", seeds=(1,), **claim) -> Path:
-    """A folder with `script` as train_gpt.py, plain.py beside it, an artifact for each seed."""
+def hostile(name: str) -> str:
+    """A script whose scorer is this class of fixtures/hostile.py."""
+    return f"from hostile import {name} as load_scorer\n"
+
+
+def make_submission(folder: Path, script: Path | str, artifact=b"-", seeds=(1,), **claim) -> Path:
+    """A folder with `script`, or that of a class of hostile.py beside it, and an artifact for each seed."""
     folder.mkdir(parents=True)
-    (folder / "train_gpt.py").write_bytes(script.read_bytes())
-    (folder / "plain.py").write_bytes((HOSTILE / "plain.py").read_bytes())
-    files = [("train_gpt.py", "script"), ("plain.py", "score")]
+    text = hostile(script) if isinstance(script, str) else script.read_text()
+    (folder / "train_gpt.py").write_text(text)
+    shutil.copy(HOSTILE, folder)
+    files = [("train_gpt.py", "script"), ("hostile.py", "score")]
     for seed in seeds:
         (folder / f"final_model_seed{seed}.bin").write_bytes(artifact)
         files.append((f"final_model_seed{seed}.bin", "artifact"))

@@ -1,7 +1,5 @@
 """Imports between the rooms of scripts/golf point from cli to rooms to core, and run in no circle."""
 
-from __future__ import annotations
-
 import ast
 import graphlib
 

@@ -1,7 +1,5 @@
 """The downloader against a loopback server that speaks the hub's protocol to the real client."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Rules over the whole source: text is UTF-8 whatever the locale, and names say one thing."""
 
-from __future__ import annotations
-
 import ast
 import re
 

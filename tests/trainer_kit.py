@@ -1,7 +1,5 @@
 """What the trainer's tests share: tiny data, tiny knobs, and a whole tiny run inside this process."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

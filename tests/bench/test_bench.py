@@ -1,7 +1,5 @@
 """golf bench: what it measures on a tiny model, what it prints, how two results compare."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

@@ -1,7 +1,5 @@
 """The floor's counts against the real model: torch counts its products, we count ours."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the compiler makes of the model for a GPU, where PyTorch can compile for one; no GPU is needed."""
 
-from __future__ import annotations
-
 import re
 import sys
 

@@ -1,7 +1,5 @@
 """golf ci on real git repositories, and what the workflows may and may not do."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

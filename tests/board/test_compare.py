@@ -1,7 +1,5 @@
 """golf compare: the record rule's statistics against an independent computation, and bad input."""
 
-from __future__ import annotations
-
 import json
 import math
 import random

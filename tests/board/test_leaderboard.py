@@ -1,7 +1,5 @@
 """golf leaderboard: ranks, records, hostile words, the picture, and that ours is up to date."""
 
-from __future__ import annotations
-
 import hashlib
 import html
 import json

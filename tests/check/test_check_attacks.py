@@ -1,7 +1,5 @@
 """golf check on code: ways around the list, sources of knowledge, and plain code that resembles them."""
 
-from __future__ import annotations
-
 import ast
 import itertools
 import re

@@ -1,7 +1,5 @@
 """golf check on folders it has not seen: findings that make sense, never a crash."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

@@ -1,7 +1,5 @@
 """Every rule of golf check: a folder that raises it and one that does not; docs and code agree."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 test_check_rules.py has an example of every rule; here stand siblings of each kind.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import socket

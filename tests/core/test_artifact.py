@@ -1,7 +1,5 @@
 """golf.core.artifact and the trainer's own parse: the same verdict on the same bytes, sound or not."""
 
-from __future__ import annotations
-
 import base64
 import bz2
 import gzip

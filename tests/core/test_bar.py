@@ -1,7 +1,5 @@
 """A long command is never silent, whether or not one of its calls is slow."""
 
-from __future__ import annotations
-
 import time
 
 from golf.core import bar

@@ -1,7 +1,5 @@
 """Env files: what is read, what is refused, what wins."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

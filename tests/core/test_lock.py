@@ -1,7 +1,5 @@
 """One run a folder."""
 
-from __future__ import annotations
-
 import errno
 import os
 

@@ -1,7 +1,5 @@
 """Processors by affinity and quota."""
 
-from __future__ import annotations
-
 from golf.core import machine
 
 

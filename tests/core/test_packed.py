@@ -1,7 +1,5 @@
 """golf.core.packed: exactly what PACK_SCRIPT=1 writes is read, nothing beside it, and nothing is run."""
 
-from __future__ import annotations
-
 import ast
 import base64
 import json

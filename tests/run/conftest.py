@@ -1,7 +1,5 @@
 """golf run on the tiny repository, and its one line of an error."""
 
-from __future__ import annotations
-
 from conftest import run_script
 
 

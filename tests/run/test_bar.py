@@ -1,7 +1,5 @@
 """How far a run is, told from what it writes."""
 
-from __future__ import annotations
-
 import json
 import sys
 

@@ -1,7 +1,5 @@
 """Signals, output and progress of a supervised run, with a fake trainer."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """Runs under golf run, with a fake trainer: settings, seeds, memory, resuming."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

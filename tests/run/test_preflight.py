@@ -1,7 +1,5 @@
 """What stops a run before anything is made."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

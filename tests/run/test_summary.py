@@ -1,7 +1,5 @@
 """golf.sh summary."""
 
-from __future__ import annotations
-
 import json
 import re
 

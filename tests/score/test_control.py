@@ -10,7 +10,7 @@ from golf.core.submission import read_claim
 from golf.score import claims as entry
 from golf.score import scorer as official
 from golf.score.audit.reference import bigram_log_probs
-from score_kit import ECHO, HOSTILE, echo_log_probs, make_submission, make_track, needs_sandbox, sha256
+from score_kit import ECHO, echo_log_probs, hostile, make_submission, make_track, needs_sandbox, sha256
 
 BIGRAM = "a bigram model, counted over the audited text"
 
@@ -51,7 +51,7 @@ def run(track, folder, sandboxed=False, **options) -> tuple[dict, dict]:
 @pytest.mark.slow
 @pytest.mark.parametrize("sandboxed", [False, pytest.param(True, marks=needs_sandbox)])
 def test_reference_is_scored_as_a_submission_is(track, echo, asked, tmp_path, capsys, sandboxed):
-    folder = make_submission(tmp_path / "entry", HOSTILE / "plain.py", seeds=(1, 2))
+    folder = make_submission(tmp_path / "entry", "Plain", seeds=(1, 2))
     control = run(track, folder, sandboxed)[1]
     assert (control["id"], control["passed"], control["figure"]) == ("control", True, "echo, seed 3")
     assert len(asked) == 2
@@ -65,8 +65,7 @@ def replaced(name):
     """A reference whose script is a hostile one."""
 
     def spoil(folder):
-        source = (HOSTILE / f"{name}.py").read_bytes()
-        (folder / "train_gpt.py").write_bytes(source)
+        (folder / "train_gpt.py").write_text(hostile(name))
         claim = json.loads((folder / "submission.json").read_text())
         for file in claim["files"]:
             file["sha256"] = sha256(folder / file["path"])
@@ -81,15 +80,15 @@ def replaced(name):
         (lambda folder: folder.rename(folder.parent / "gone"), "is missing"),
         (lambda folder: (folder / "final_model_seed3.bin").unlink(), "is no file of this folder"),
         (lambda folder: (folder / "train_gpt.py").write_text("import nothing_of_the_kind"), "not the file"),
-        (replaced("sums_to_two"), "a row sums to 2"),
-        (replaced("gives_nan"), "holds NaN or infinity"),
+        (replaced("SumsToTwo"), "a row sums to 2"),
+        (replaced("GivesNan"), "holds NaN or infinity"),
     ],
 )
 def test_a_reference_that_cannot_be_used_is_told_and_replaced(
     track, echo, asked, tmp_path, capsys, spoil, words
 ):
     spoil(echo)
-    folder = make_submission(tmp_path / "entry", HOSTILE / "plain.py", seeds=(1, 2))
+    folder = make_submission(tmp_path / "entry", "Plain", seeds=(1, 2))
     report, control = run(track, folder)
     assert report["verdict"] == "NEEDS-HUMAN" and control["passed"] is None
     assert control["figure"] == BIGRAM and words in control["sentence"]
@@ -101,7 +100,7 @@ def test_a_reference_that_cannot_be_used_is_told_and_replaced(
 
 def test_without_a_reference_it_is_the_bigram_model(asked, tmp_path):
     track = make_track(tmp_path / "track")
-    control = run(track, make_submission(tmp_path / "entry", HOSTILE / "plain.py"))[1]
+    control = run(track, make_submission(tmp_path / "entry", "Plain"))[1]
     assert control["passed"] is True and control["figure"] == BIGRAM
     ((inputs, targets, answer),) = asked
     np.testing.assert_array_equal(answer, bigram_log_probs(inputs, targets, 1024))

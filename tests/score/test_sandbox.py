@@ -1,7 +1,5 @@
 """Hostile submissions: each ends in a named finding, in time, and leaves nothing behind."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import dataclasses
@@ -32,7 +30,7 @@ from golf.score.feeder import Fault
 from golf.score.sandbox import bwrap as sandbox
 from golf.score.sandbox import client as remote
 from golf.score.sandbox import syscalls, usage, view
-from score_kit import HOSTILE, failed, make_submission, make_track, needs_sandbox, needs_user_namespace
+from score_kit import failed, make_submission, make_track, needs_sandbox, needs_user_namespace
 
 LIMITS = sandbox.Limits(load_seconds=HANG_SECONDS, call_seconds=HANG_SECONDS, memory_bytes=4 << 30, tasks=60)
 
@@ -64,12 +62,12 @@ def ours() -> list[bytes]:
 
 @pytest.fixture
 def run(track, tmp_path, monkeypatch):
-    """Scores tests/fixtures/hostile/<name>.py, without the audit: a report."""
+    """Scores a class of tests/fixtures/hostile.py, without the audit: a report."""
     monkeypatch.setattr(official, "audit", lambda *_, **__: [])
 
     def run(name, artifact=b"-", limits=LIMITS, sandboxed=True, **claim):
         folder = tmp_path / f"{name}-{sandboxed}"
-        make_submission(folder, HOSTILE / f"{name}.py", artifact, seeds=(SEED,), **claim)
+        make_submission(folder, name, artifact, seeds=(SEED,), **claim)
         data = dict(track_name=str(track), data=track.parent / "data", device="cpu")
         return official.score(folder, **data, limits=limits, sandboxed=sandboxed)
 
@@ -82,17 +80,17 @@ def run(track, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name, rule, words",
     [
-        ("forks", "tasks", "over 60 processes and threads while log_probs"),
-        ("leaves_zombies", "tasks", "over 60 processes and threads while log_probs"),
-        ("kills", "died", "the process ended while log_probs (exit code 137)"),
-        ("exits", "died", "the process ended while log_probs (exit code 0)"),
-        ("shrinks_memory", "raised", "PermissionError"),
-        ("sends_records", "protocol", "not one of the protocol's"),
-        ("gives_nan", "finite", "of a call of"),
-        ("gives_zero", "finite", "target 0 was given no probability"),
-        ("wrong_shape", "shape", ", 1024] for"),
-        ("one_number", "shape", "an array of 0 dimensions"),
-        ("sums_to_two", "normalised", "a row sums to 2"),
+        ("Forks", "tasks", "over 60 processes and threads while log_probs"),
+        ("LeavesZombies", "tasks", "over 60 processes and threads while log_probs"),
+        ("Kills", "died", "the process ended while log_probs (exit code 137)"),
+        ("Exits", "died", "the process ended while log_probs (exit code 0)"),
+        ("ShrinksMemory", "raised", "PermissionError"),
+        ("SendsRecords", "protocol", "not one of the protocol's"),
+        ("GivesNan", "finite", "of a call of"),
+        ("GivesZero", "finite", "target 0 was given no probability"),
+        ("WrongShape", "shape", ", 1024] for"),
+        ("OneNumber", "shape", "an array of 0 dimensions"),
+        ("SumsToTwo", "normalised", "a row sums to 2"),
     ],
 )
 def test_hostile(run, name, rule, words):
@@ -103,7 +101,7 @@ def test_hostile(run, name, rule, words):
 
 @needs_sandbox
 def test_a_call_that_hangs_ends_at_its_limit(run):
-    found = failed(run("hangs", limits=dataclasses.replace(LIMITS, call_seconds=3)))
+    found = failed(run("Hangs", limits=dataclasses.replace(LIMITS, call_seconds=3)))
     assert set(found) == {"time"} and re.fullmatch("(reset|log_probs) took over 3 s", found["time"])
 
 
@@ -111,20 +109,20 @@ def test_a_call_that_hangs_ends_at_its_limit(run):
 @pytest.mark.slow  # the limit holds for the start of the sandbox too, which a loaded machine takes long for
 def test_loading_that_hangs_ends_at_its_limit(run):
     limits = dataclasses.replace(LIMITS, load_seconds=30)
-    assert failed(run("hangs_loading", limits=limits)) == {"time": "loading took over 30 s"}
+    assert failed(run("HangsLoading", limits=limits)) == {"time": "loading took over 30 s"}
 
 
 @pytest.mark.slow
 @needs_sandbox
 def test_filling_memory_ends_at_its_limit(run, memory_alone):
-    report = run("fills_memory", limits=dataclasses.replace(LIMITS, memory_bytes=1 << 29))
+    report = run("FillsMemory", limits=dataclasses.replace(LIMITS, memory_bytes=1 << 29))
     assert failed(report) == {"memory": "over 536,870,912 bytes of memory while log_probs"}
     assert report["seeds"][0]["peak_memory_bytes"] < 2 << 30
 
 
 @needs_sandbox
 def test_children_end_with_it(run):
-    assert not failed(run("leaves_children"))
+    assert not failed(run("LeavesChildren"))
 
 
 @pytest.mark.slow
@@ -134,7 +132,7 @@ def test_children_end_with_it(run):
 )
 def test_it_ends_with_the_scorer(track, tmp_path, number, early):
     """Early: before bubblewrap can have asked the kernel to end with it."""
-    folder = make_submission(tmp_path / "entry", HOSTILE / "hangs_loading.py", seeds=(SEED, SEED + 1))
+    folder = make_submission(tmp_path / "entry", "HangsLoading", seeds=(SEED, SEED + 1))
     command = [sys.executable, "-m", "golf.cli", "score", folder, "--track", track, "--json"]
     command += ["--data", track.parent / "data", "--device", "cpu"]
     env = {**os.environ, "PYTHONPATH": str(REPO / "scripts"), "TMPDIR": str(tmp_path)}
@@ -157,14 +155,14 @@ def wait_until(holds):
 
 @needs_sandbox
 def test_printed_scores_are_not_believed(run):
-    report = run("prints_scores", val_bpb=0.05, val_loss=0.1)
+    report = run("PrintsScores", val_bpb=0.05, val_loss=0.1)
     assert report["seeds"][0]["official"]["val_loss"] == pytest.approx(np.log(1024))
     assert list(failed(report)) == ["claim"]
 
 
 @needs_sandbox
 def test_last_words_are_short_and_escaped(run):
-    said = failed(run("shouts"))["raised"]
+    said = failed(run("Shouts"))["raised"]
     assert said.isprintable() and len(said) < 400 and "that was it" in said
 
 
@@ -173,10 +171,10 @@ def test_no_network(run):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         port = str(server.getsockname()[1]).encode()
-        assert "Address family not supported" in failed(run("opens_socket", port))["raised"]
+        assert "Address family not supported" in failed(run("OpensSocket", port))["raised"]
         with pytest.raises(BlockingIOError):
             server.accept()
-        assert not failed(run("opens_socket", port, sandboxed=False))  # as it would without
+        assert not failed(run("OpensSocket", port, sandboxed=False))  # as it would without
         server.accept()[0].close()
 
 
@@ -188,25 +186,25 @@ def test_no_file_of_the_user(run, track, tmp_path):
     home = os.path.expanduser("~")
     paths = [secret, shard, track, official.__file__, "/etc/passwd", "/proc/1/mem", f"{home}/.bashrc"]
     artifact = "\n".join(map(str, paths)).encode()
-    assert "nothing to read" in failed(run("reads_files", artifact))["raised"]
-    assert not failed(run("reads_files", artifact, sandboxed=False))
+    assert "no such file" in failed(run("ReadsFiles", artifact))["raised"]
+    assert not failed(run("ReadsFiles", artifact, sandboxed=False))
 
 
 @needs_sandbox
 def test_nothing_is_written(run, tmp_path):
     places = ["/usr/x", "/etc/x", "/x", "/dev/x", "/submission/x", "/submission/train_gpt.py"]
     artifact = "\n".join([str(tmp_path / "x"), *places]).encode()
-    assert "nothing to write" in failed(run("writes_files", artifact))["raised"]
+    assert "no such file" in failed(run("WritesFiles", artifact))["raised"]
     assert not (tmp_path / "x").exists()
-    assert not failed(run("writes_files", artifact, sandboxed=False))
+    assert not failed(run("WritesFiles", artifact, sandboxed=False))
     assert (tmp_path / "x").exists()
 
 
 def connect(name, tmp_path, artifact=b"-", **options) -> remote.Remote:
     folder = tmp_path / name
     if not folder.exists():
-        make_submission(folder, HOSTILE / f"{name}.py", artifact)
-    files = {path: folder / path for path in ("train_gpt.py", "plain.py", "final_model_seed1.bin")}
+        make_submission(folder, name, artifact)
+    files = {path: folder / path for path in ("train_gpt.py", "hostile.py", "final_model_seed1.bin")}
     options = dict(limits=LIMITS) | options
     return remote.Remote(files, "train_gpt.py", "final_model_seed1.bin", "cpu", 1024, **options)
 
@@ -214,7 +212,7 @@ def connect(name, tmp_path, artifact=b"-", **options) -> remote.Remote:
 def last_words(tmp_path, expression: str) -> str:
     """What an expression is inside the sandbox."""
     with pytest.raises(Fault) as fault:
-        connect("lists_itself", tmp_path / str(time.monotonic_ns()), expression.encode())
+        connect("SaysWhatItFinds", tmp_path / str(time.monotonic_ns()), expression.encode())
     assert fault.value.rule == "raised"
     return fault.value.message.partition("RuntimeError: ")[2].rstrip("\"'")
 
@@ -222,7 +220,7 @@ def last_words(tmp_path, expression: str) -> str:
 @needs_sandbox
 def test_rows_changed_after_handing_over(tmp_path):
     tokens = np.arange(100, dtype=np.uint16)
-    with connect("overwrites_rows", tmp_path) as feeder:
+    with connect("OverwritesRows", tmp_path) as feeder:
         feeder.reset()
         rows = feeder.log_probs(tokens)
         kept = rows.copy()
@@ -236,7 +234,7 @@ def test_rows_changed_after_handing_over(tmp_path):
 
 @needs_sandbox
 def test_every_stream_has_its_own_process(tmp_path):
-    with connect("plain", tmp_path) as feeder:
+    with connect("Plain", tmp_path) as feeder:
         feeder.reset()
         feeder.log_probs(np.zeros(5, np.uint16))
         first = feeder.process.pid
@@ -251,7 +249,7 @@ def test_every_stream_has_its_own_process(tmp_path):
 def test_environment_is_bare(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
     assert "HF_TOKEN" not in sandbox.environment()
-    with connect("plain", tmp_path) as feeder:
+    with connect("Plain", tmp_path) as feeder:
         inside = usage.usage(feeder.process.pid)[1][-1]
         with open(f"/proc/{inside}/environ", "rb") as file:
             assert b"secret" not in file.read()
@@ -283,8 +281,8 @@ def test_only_what_scoring_needs_is_shown(run):
     paths += map(Path, ["/proc/sys/kernel/hostname", "/proc/sys/fs/dentry-state", "/sys/kernel/mm/ksm/run"])
     there = [path for path in paths if path.is_file()]
     assert len(there) > 20
-    assert "nothing to read" in failed(run("reads_files", "\n".join(map(str, there)).encode()))["raised"]
-    assert not failed(run("reads_files", str(there[0]).encode(), sandboxed=False))
+    assert "no such file" in failed(run("ReadsFiles", "\n".join(map(str, there)).encode()))["raised"]
+    assert not failed(run("ReadsFiles", str(there[0]).encode(), sandboxed=False))
 
 
 @needs_sandbox
@@ -320,13 +318,13 @@ def test_python_may_lie_where_the_sandbox_has_folders_of_its_own(tmp_path, place
         site = Path(subprocess.run(ask, env=env, capture_output=True, text=True).stdout.strip())
         for path in Path(np.__file__).parents[1].glob("numpy*"):
             shutil.copytree(path, site / path.name, ignore=shutil.ignore_patterns("tests"))
-        folder = make_submission(tmp_path / "entry", HOSTILE / "plain.py")
+        folder = make_submission(tmp_path / "entry", "Plain")
         code = f"""
 import sys, pathlib
 sys.path.insert(0, {str(REPO / "scripts")!r})
 from golf.score.sandbox.client import Remote
 folder = pathlib.Path({str(folder)!r})
-files = {{path: folder / path for path in ("train_gpt.py", "final_model_seed1.bin")}}
+files = {{path: folder / path for path in ("train_gpt.py", "hostile.py", "final_model_seed1.bin")}}
 with Remote(files, "train_gpt.py", "final_model_seed1.bin", "cpu", 1024) as feeder:
     feeder.reset()
     print(feeder.log_probs(__import__("numpy").zeros(5, "uint16")).shape, sys.base_prefix)
@@ -373,10 +371,10 @@ def test_what_the_filter_refuses(tmp_path):
         **{f"fcntl lock {what}": [number["fcntl"], 0, what, 0] for what in (5, 6, 7, 36, 37, 38)},
         "a call of tomorrow": [600, 0],
     }
-    with connect("asks_kernel", tmp_path, json.dumps(calls).encode()) as feeder:
+    with connect("AsksKernel", tmp_path, json.dumps(calls).encode()) as feeder:
         feeder.reset()  # it did not raise: everything was refused
     with pytest.raises(Fault) as fault:  # and it would say so
-        connect("asks_kernel", tmp_path / "granted", b'{"getpid": [%d]}' % (39, 172)[column])
+        connect("AsksKernel", tmp_path / "granted", b'{"getpid": [%d]}' % (39, 172)[column])
     assert "not refused: getpid" in fault.value.message
 
 
@@ -394,7 +392,7 @@ def test_calls_of_another_architecture_end_it(tmp_path):
     if platform.machine() != "x86_64":
         pytest.skip(f"NOT TESTED: {platform.machine()} has no second set of calls")
     with pytest.raises(Fault) as fault:  # getpid of x32
-        connect("asks_kernel", tmp_path, json.dumps({"x32": [0x40000000 + 39]}).encode())
+        connect("AsksKernel", tmp_path, json.dumps({"x32": [0x40000000 + 39]}).encode())
     assert fault.value.rule == "died"
 
 
@@ -418,7 +416,7 @@ def test_a_pass_leaves_no_message(tmp_path, way):
     libc, keyctl = ctypes.CDLL(None), dict(x86_64=250, aarch64=219)[platform.machine()]
     libc.syscall(keyctl, 1, None)  # a session with a keyring, as a login makes one
     for _ in range(2):
-        with connect("leaves_a_message", tmp_path, way.encode()) as feeder:
+        with connect("LeavesAMessage", tmp_path, way.encode()) as feeder:
             feeder.reset()
 
 
@@ -428,7 +426,7 @@ def test_root_is_nobody(tmp_path):
         pytest.skip("NOT TESTED: not run as root")
     if sandbox.user().uid is None:
         pytest.skip("NOT TESTED: root may not become another user here")
-    with connect("plain", tmp_path) as feeder:
+    with connect("Plain", tmp_path) as feeder:
         inside = usage.usage(feeder.process.pid)[1][-1]
         status = Path(f"/proc/{inside}/status").read_text()
     assert re.search(r"^Uid:(\s+65534){4}$", status, re.M) and re.search(r"^Gid:(\s+65534){4}$", status, re.M)
@@ -449,7 +447,7 @@ def test_no_setting_of_the_kernel_is_writable(tmp_path):
 def test_root_in_a_namespace_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox, "user", lambda: sandbox.users()[-1])
     test_no_setting_of_the_kernel_is_writable(tmp_path)
-    with connect("plain", tmp_path) as feeder:
+    with connect("Plain", tmp_path) as feeder:
         feeder.reset()
         assert feeder.log_probs(np.zeros(5, np.uint16)).shape == (5, 1024)
 
@@ -475,7 +473,7 @@ def test_root_in_a_namespace_alone(tmp_path, monkeypatch):
 )
 def test_the_exchange_holds(tmp_path, way, rule):
     found = "none"
-    with connect("breaks_exchange", tmp_path, way.encode()) as feeder:
+    with connect("BreaksExchange", tmp_path, way.encode()) as feeder:
         feeder.reset()
         try:
             for _ in range(3):
@@ -494,7 +492,7 @@ def test_what_breaks_the_exchange_is_reported(run, monkeypatch):
         raise OSError(27, "File too large")
 
     monkeypatch.setattr(remote, "write_all", broken)
-    report = run("plain")
+    report = run("Plain")
     assert report["verdict"] == "FAIL" and "File too large" in failed(report)["protocol"]
 
 
@@ -502,7 +500,7 @@ def test_what_breaks_the_exchange_is_reported(run, monkeypatch):
 def test_a_sandbox_that_does_not_start_is_no_fault_of_the_submission(tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "HOST_PY", Path("/nowhere.py"))
     with pytest.raises(GolfError, match="the sandbox did not start: the process ended"):
-        connect("plain", tmp_path)
+        connect("Plain", tmp_path)
 
 
 # ---- Limits
@@ -512,7 +510,7 @@ def test_a_sandbox_that_does_not_start_is_no_fault_of_the_submission(tmp_path, m
 @pytest.mark.parametrize("way", ["memfd", "file", "deleted", "mapped"])
 def test_memory_in_files_counts(tmp_path, way, memory_alone):
     limits = dataclasses.replace(LIMITS, memory_bytes=1 << 28)
-    with connect("hoards", tmp_path, way.encode(), limits=limits) as feeder:
+    with connect("Hoards", tmp_path, way.encode(), limits=limits) as feeder:
         feeder.reset()
         with pytest.raises(Fault) as fault:
             feeder.log_probs(np.zeros(5, np.uint16))
@@ -522,7 +520,7 @@ def test_memory_in_files_counts(tmp_path, way, memory_alone):
 @needs_sandbox
 def test_limits_hold_while_nobody_waits(tmp_path, memory_alone):
     limits = dataclasses.replace(LIMITS, memory_bytes=1 << 28)
-    with connect("hoards", tmp_path, b"idle", limits=limits) as feeder:
+    with connect("Hoards", tmp_path, b"idle", limits=limits) as feeder:
         feeder.reset()
         feeder.log_probs(np.zeros(5, np.uint16))
         wait_until(lambda: feeder.process.poll() is not None)
@@ -535,7 +533,7 @@ def test_limits_hold_while_nobody_waits(tmp_path, memory_alone):
 @needs_sandbox
 def test_work_between_calls_counts(tmp_path):
     spent = {}
-    for name in ("works_between_calls", "plain"):
+    for name in ("WorksBetweenCalls", "Plain"):
         with connect(name, tmp_path) as feeder:
             feeder.reset()
             before = feeder.seconds
@@ -543,14 +541,14 @@ def test_work_between_calls_counts(tmp_path):
                 feeder.log_probs(np.zeros(5, np.uint16))
                 time.sleep(0.5)
             spent[name] = feeder.seconds - before
-    assert spent["works_between_calls"] > spent["plain"]
+    assert spent["WorksBetweenCalls"] > spent["Plain"]
     assert feeder.seconds >= feeder.stream_seconds > feeder.load_seconds
 
 
 @pytest.mark.slow
 @needs_sandbox
 def test_loading_and_reset_count(tmp_path):
-    with connect("loads_slowly", tmp_path) as feeder:
+    with connect("LoadsSlowly", tmp_path) as feeder:
         feeder.reset()
         assert feeder.stream_seconds >= 2 and feeder.load_seconds >= 1
         feeder.log_probs(np.zeros(5, np.uint16))

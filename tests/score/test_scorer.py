@@ -1,7 +1,5 @@
 """The official score: right to the last digit, compared with every kind of claim."""
 
-from __future__ import annotations
-
 import copy
 import json
 import math
@@ -19,7 +17,6 @@ from golf.score import scorer as official
 from golf.score import stream
 from score_kit import (
     ECHO,
-    HOSTILE,
     TARGETS,
     echo_log_probs,
     failed,
@@ -137,7 +134,7 @@ def test_bytes_that_the_track_pins(track, tmp_path):
     rules = json.loads(track.read_text()) | dict(target_bytes=12345)
     (tmp_path / "track.json").write_text(json.dumps(rules))
     with pytest.raises(GolfError, match="the track pins 12,345"):
-        folder = make_submission(tmp_path / "entry", HOSTILE / "plain.py")
+        folder = make_submission(tmp_path / "entry", "Plain")
         run(track, folder, track_name=str(tmp_path / "track.json"))
 
 
@@ -432,7 +429,7 @@ def test_only_the_seeds_own_counted_files_are_there(track, tmp_path, no_audit):
     folder = make_submission(tmp_path / "entry", script, seeds=(1, 2))
     (folder / "notes.log").write_text("not counted")
     report = run(track, folder)
-    wanted = "['final_model_seed1.bin', 'plain.py', 'train_gpt.py']"
+    wanted = "['final_model_seed1.bin', 'hostile.py', 'train_gpt.py']"
     assert wanted.replace("'", "") in failed(report)["raised"].replace("'", "").replace("\\", "")
 
 
@@ -456,23 +453,23 @@ def edit(change):
         (lambda f: (f / "submission.json").unlink(), "submission.json is missing"),
         (lambda f: (f / "submission.json").write_text("[1]"), "is not an object"),
         (lambda f: (f / "train_gpt.py").write_text("changed"), "not the file whose sha256"),
-        (lambda f: (f / "plain.py").unlink(), "no file of this folder"),
+        (lambda f: (f / "hostile.py").unlink(), "no file of this folder"),
         (edit(lambda v, f: v["files"].append(dict(path="../x", role="score"))), "no file of this folder"),
         (edit(lambda v, f: v["files"].append(dict(path=[1], role="score"))), "no file of this folder"),
         (edit(lambda v, f: v["files"].append(dict(path="x\0", role="score"))), "which no one sees"),
-        (edit(lambda v, f: v["files"].append(dict(path=f"{f}/plain.py", role="score"))), "no file of this"),
-        (edit(lambda v, f: v["files"].append(dict(path="plain.py", role="val"))), "scored by reviewers"),
-        (lambda f: link_out(f, "plain.py"), "no file of this folder"),
+        (edit(lambda v, f: v["files"].append(dict(path=f"{f}/hostile.py", role="score"))), "no file of this"),
+        (edit(lambda v, f: v["files"].append(dict(path="hostile.py", role="val"))), "scored by reviewers"),
+        (lambda f: link_out(f, "hostile.py"), "no file of this folder"),
         (edit(lambda v, f: v["files"].pop(0)), "lists no train_gpt.py"),
         (edit(lambda v, f: v.update(files=7)), "lists no train_gpt.py"),
-        (edit(lambda v, f: v["seeds"][0].update(artifact="plain.py")), "no listed artifact"),
+        (edit(lambda v, f: v["seeds"][0].update(artifact="hostile.py")), "no listed artifact"),
         (edit(lambda v, f: v["seeds"][0].update(artifact=["x"])), "no listed artifact"),
         (edit(lambda v, f: v["seeds"][0].update(artifact=None)), "no seed ships an artifact"),
         (edit(lambda v, f: v.update(seeds=[3, None])), "no seed ships an artifact"),
     ],
 )
 def test_folders_that_cannot_be_scored(track, tmp_path, spoil, words):
-    folder = make_submission(tmp_path / "entry", HOSTILE / "plain.py")
+    folder = make_submission(tmp_path / "entry", "Plain")
     (tmp_path / "x").write_text("outside")
     spoil(folder)
     with pytest.raises(GolfError, match=words) as error:
@@ -501,7 +498,7 @@ def test_device(tmp_path, monkeypatch):
 
 
 def test_a_holdout_that_is_not_there_is_named_by_its_option(track, tmp_path):
-    folder = make_submission(tmp_path / "entry", HOSTILE / "plain.py")
+    folder = make_submission(tmp_path / "entry", "Plain")
     with pytest.raises(GolfError, match="nowhere: no fineweb_val.* with --holdout"):
         run(track, folder, holdout=tmp_path / "nowhere")
 
@@ -516,7 +513,7 @@ def test_missing_package_is_no_finding(track, tmp_path):
 def test_without_a_sandbox_it_refuses(track, tmp_path, monkeypatch):
     monkeypatch.setattr(official.sandbox, "why_not", lambda: "no bubblewrap here")
     with pytest.raises(GolfError, match="no bubblewrap here") as error:
-        run(track, make_submission(tmp_path / "entry", HOSTILE / "plain.py"), sandboxed=True)
+        run(track, make_submission(tmp_path / "entry", "Plain"), sandboxed=True)
     assert error.value.code == 2
 
 

@@ -1,7 +1,5 @@
 """Shards and tokenizer, whatever their names and folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A real tiny run of each trainer, and the board's entry, for what looks at runs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

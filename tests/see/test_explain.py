@@ -1,7 +1,5 @@
 """Where an artifact's bytes went adds up, and the scripts beside it are not run."""
 
-from __future__ import annotations
-
 import re
 import shutil
 

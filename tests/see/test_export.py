@@ -1,7 +1,5 @@
 """Runs in the trackers, read back as they store them, without a network."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 

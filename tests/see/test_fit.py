@@ -1,7 +1,5 @@
 """What is said before training, against what really comes out."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -1,7 +1,5 @@
 """What is read from a run, and what runs, watch and plot make of it."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import re

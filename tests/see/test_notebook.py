@@ -1,7 +1,5 @@
 """docs/colab.ipynb runs from its first cell to its last."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 

@@ -1,7 +1,5 @@
 """The README's pictures are of what lies in records/."""
 
-from __future__ import annotations
-
 import xml.dom.minidom
 
 import pytest

@@ -1,7 +1,5 @@
 """report.html: one file that holds everything, at the end of a run and in a submission."""
 
-from __future__ import annotations
-
 import html
 import itertools
 import json

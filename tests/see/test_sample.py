@@ -1,7 +1,5 @@
 """Text from a packed model: the same model, by every way that leads to it."""
 
-from __future__ import annotations
-
 import html
 import re
 import shutil

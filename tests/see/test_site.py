@@ -1,7 +1,5 @@
 """The board as a site: nothing foreign gets through, and it works in a real browser."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

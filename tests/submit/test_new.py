@@ -1,7 +1,5 @@
 """golf new: from finished runs to a folder that passes, and a command that repeats them."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

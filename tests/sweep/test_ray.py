@@ -1,7 +1,5 @@
 """A sweep on a cluster: two nodes on loopback, one of them killed while it works."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

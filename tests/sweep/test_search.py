@@ -1,7 +1,5 @@
 """A sweep whose rows Optuna chooses."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """golf.sh sweep: what it runs, in which order, what it repeats and what it says."""
 
-from __future__ import annotations
-
 import csv
 import re
 

@@ -1,7 +1,5 @@
 """The CUDA path of the trainer where there is no GPU: mocked devices, graphs that are recordings or wrong."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import weakref

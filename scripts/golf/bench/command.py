@@ -17,8 +17,6 @@ tokens. --script times another copy of train_gpt.py, such as a submission's: it 
 sandbox. One process and one device. docs/floors.md says how the floor is derived.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import statistics

@@ -1,7 +1,5 @@
 """Measures a trainer's parts on this machine's device; command.py picks the parts and prints."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import gc

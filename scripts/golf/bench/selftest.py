@@ -1,7 +1,5 @@
 """A report on this machine's CUDA device that people can paste into an issue: what works, what falls back."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

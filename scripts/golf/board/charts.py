@@ -1,7 +1,5 @@
 """A track's entries in two pictures: score over bytes and over date, each with its frontier."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import date, timedelta
 from functools import partial

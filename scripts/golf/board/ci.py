@@ -8,8 +8,6 @@ Findings become annotations (::error file=...::) and the job's page. Exit code 0
 wrong usage.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

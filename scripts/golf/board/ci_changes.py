@@ -4,8 +4,6 @@ Names are compared as the laxest file system would: `Records/`, `RECORDS.` and `
 the records' folder of somebody.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import unicodedata

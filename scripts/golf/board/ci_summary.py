@@ -3,8 +3,6 @@
 All of it is foreign text or holds some: tables take entities, and the rest stands in <pre>.
 """
 
-from __future__ import annotations
-
 import html
 import os
 import subprocess

@@ -7,8 +7,6 @@ difference and its interval. Exit code 0: A meets the record rule against B, or 
 not, or there are too few seeds; 2: wrong usage, or not comparable.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 from dataclasses import asdict

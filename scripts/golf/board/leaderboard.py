@@ -6,8 +6,6 @@ and a maintainer has scored every seed whole (--verified FOLDER); others are lis
 instead. Workflows run both after a merge.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

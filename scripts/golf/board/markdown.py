@@ -1,7 +1,5 @@
 """Markdown tables of untrusted text, in which nothing is markup."""
 
-from __future__ import annotations
-
 import re
 
 

@@ -1,7 +1,5 @@
 """Ranks the entries of a track by lane: those without a FAIL, with copies and records marked."""
 
-from __future__ import annotations
-
 import itertools
 import statistics
 import subprocess

@@ -5,8 +5,6 @@ nothing from outside. What comes from entries is foreign: it is escaped here or 
 renderer, which takes no HTML, and each page's policy lets no other script or address through.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import itertools

@@ -1,7 +1,5 @@
 """The leaderboard's tables, for README.md and the tracks' pages."""
 
-from __future__ import annotations
-
 import os
 import re
 import statistics

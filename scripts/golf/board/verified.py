@@ -6,8 +6,6 @@ the report of `golf.sh score FOLDER`, and submission.audit_of reads it. A pull r
 change it (rule 6.6).
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Rules about claims: what submission.json and README.md say, and against the track."""
 
-from __future__ import annotations
-
 import datetime
 import re
 from collections import Counter

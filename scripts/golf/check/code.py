@@ -5,8 +5,6 @@ a reviewer, and so does what may learn from validation text (learning.py) or han
 (steering.py). Code can hide from all of this; the scorer's sandbox and the reviewer are what stops it.
 """
 
-from __future__ import annotations
-
 import ast
 import warnings
 from collections.abc import Iterator

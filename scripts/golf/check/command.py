@@ -5,8 +5,6 @@ blocks the submission. NEEDS-HUMAN asks a reviewer. NOTE is advice. --record als
 against the track's best entry. Exit code 0: no FAIL, 1: FAIL, 2: wrong usage.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Rules about figures: what submission.json says of each seed against its log and metrics."""
 
-from __future__ import annotations
-
 import math
 import statistics
 

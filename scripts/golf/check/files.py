@@ -1,7 +1,5 @@
 """Rules about files: what is in the folder, what is listed, what counts, which artifacts are sound."""
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path, PurePosixPath

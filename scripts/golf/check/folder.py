@@ -4,8 +4,6 @@ The rules stand in files.py, names.py, claims.py and code.py: functions that tak
 to it. Every finding has one of the ids below, which docs/track_spec.md explains.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 

@@ -1,7 +1,5 @@
 """Finds code that may learn from validation tokens. It goes by names; the scorer's audit is the proof."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Rules about file names: valid on every system, hiding nothing, holding no data."""
 
-from __future__ import annotations
-
 import re
 import sys
 import unicodedata

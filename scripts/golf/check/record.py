@@ -1,7 +1,5 @@
 """The record rule for `check --record`: the folder against the best valid entry of its track."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Rules about runs: all seeds ran the shipped script with one configuration, each once, as `command` says."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from pathlib import PurePosixPath

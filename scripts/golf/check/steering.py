@@ -1,7 +1,5 @@
 """Finds what may steer a score besides the artifact and the text so far. It goes by the names of calls."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 

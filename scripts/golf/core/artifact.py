@@ -8,8 +8,6 @@ It holds tensors and nothing else: so no byte more than these need, a header in 
 Python's json.dumps writes, known settings with plain values, and no file or text as a tensor.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

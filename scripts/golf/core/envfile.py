@@ -4,8 +4,6 @@ Nothing is expanded: what a shell would read as more than a value is refused, or
 would be made and a second setting of the line be lost.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

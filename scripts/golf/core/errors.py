@@ -1,7 +1,5 @@
 """Errors that a user can fix."""
 
-from __future__ import annotations
-
 
 class GolfError(Exception):
     """A user-facing error in one line. Code 1: invalid input; 2: wrong usage."""

@@ -1,7 +1,5 @@
 """Reads files that a person or another program wrote: bounded, UTF-8 whatever the locale."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What check, score, verify and ci find: one type, one way to print it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

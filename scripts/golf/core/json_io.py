@@ -5,8 +5,6 @@ which a board and a review rest: what two readers could take for two things is r
 UTF-16, numbers without end, characters that no one sees).
 """
 
-from __future__ import annotations
-
 import codecs
 import json
 import math

@@ -1,7 +1,5 @@
 """One run a folder: <run>/.lock, held for as long as the run lasts."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

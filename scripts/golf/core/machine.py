@@ -1,7 +1,5 @@
 """What this process may use of the machine: processors, and the loopback interface."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

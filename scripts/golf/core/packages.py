@@ -1,7 +1,5 @@
 """The error message for a missing Python package."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from pathlib import Path

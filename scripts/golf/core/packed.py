@@ -5,8 +5,6 @@ again (so without comments), compressed by lzma and spelled in base85. It counts
 script that it was made from lies beside it, is what people read, and does not count.
 """
 
-from __future__ import annotations
-
 import ast
 import base64
 import io

@@ -1,7 +1,5 @@
 """Where the repository lies, and paths as people type them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from golf.core.errors import GolfError

@@ -1,7 +1,5 @@
 """How every picture here is drawn: by matplotlib, without background, readable on white and on dark pages."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -1,7 +1,5 @@
 """Processes: the signals that ask one to stop, and what it started, found in /proc and ended together."""
 
-from __future__ import annotations
-
 import os
 import signal
 

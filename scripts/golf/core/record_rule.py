@@ -1,7 +1,5 @@
 """The record rule: is one entry better than another, by more than their seeds differ?"""
 
-from __future__ import annotations
-
 import statistics
 import warnings
 from dataclasses import dataclass

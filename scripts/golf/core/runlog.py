@@ -1,7 +1,5 @@
 """Reads what a run wrote: metrics.jsonl (for tools) and the final lines of train.log."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

@@ -1,7 +1,5 @@
 """JSON files against the schemas beside this module (submission.schema.json, track.schema.json)."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json

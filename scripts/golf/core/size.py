@@ -8,8 +8,6 @@ most 1.1 % there from std/24 to std/0.5; by 2.2 % in a barely trained one of 8.4
 coarser step costs by rounding is the loss of that entry's weights on 6,144 targets: no more than its size.
 """
 
-from __future__ import annotations
-
 import ast
 import lzma
 import math

@@ -1,7 +1,5 @@
 """A submission folder's shape, and the one function that counts its bytes."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

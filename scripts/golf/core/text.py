@@ -1,7 +1,5 @@
 """Untrusted text: made safe for a terminal, and told apart from data disguised as words."""
 
-from __future__ import annotations
-
 import re
 
 WORD = re.compile(r"\S+")

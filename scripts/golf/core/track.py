@@ -1,7 +1,5 @@
 """Tracks are data: every number of a track is in records/<track>/track.json, none in a script."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from golf.core import schema

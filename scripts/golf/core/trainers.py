@@ -3,8 +3,6 @@
 Everything that would stop a run is reported in one line before it starts.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import importlib.machinery

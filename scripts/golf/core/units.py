@@ -1,7 +1,5 @@
 """Figures as people read them."""
 
-from __future__ import annotations
-
 
 def amount(count: float) -> str:
     """3,280,000 as 3.28M."""

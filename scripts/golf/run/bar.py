@@ -1,7 +1,5 @@
 """How far a run is, by what it adds to metrics.jsonl and the lines that it prints."""
 
-from __future__ import annotations
-
 import re
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs the trainer as a child: passes its output on, shows progress, handles signals, leaves no orphan."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import re

@@ -9,8 +9,6 @@ SIGTERM again: it ends at once, and RESUME=1 goes on from its last checkpoint. A
 gets a report.html, unless REPORT=0.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Checks before a run starts: each problem is one line, and nothing has been made yet."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """Show what a finished run came to: score, bytes, seconds, files."""
 
-from __future__ import annotations
-
 import statistics
 from pathlib import Path
 

@@ -6,8 +6,6 @@ VAL_DATA_PATH. This stops accidents, not intent: a script can read VAL_DATA_PATH
 verify` trains where there is no validation data at all.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

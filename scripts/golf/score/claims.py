@@ -1,7 +1,5 @@
 """Reads what can be scored in a submission's folder: each seed's claim and counted files."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -5,8 +5,6 @@ the next token, in a sandbox. The result is the official score beside the claime
 findings. Exit code 0: no FAIL, 1: FAIL, 2: wrong usage.
 """
 
-from __future__ import annotations
-
 import json
 import signal
 import sys

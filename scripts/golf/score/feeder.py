@@ -1,7 +1,5 @@
 """A submission as scorer and audit see it, and how it misbehaves."""
 
-from __future__ import annotations
-
 import threading
 from typing import Protocol
 

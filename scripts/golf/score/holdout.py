@@ -6,8 +6,6 @@ lines, are gathered to documents. The documents are ordered by their hashes, so 
 the shard holds some of each file. Keep DIR to yourself, outside the repository.
 """
 
-from __future__ import annotations
-
 from golf.core.packages import missing
 from golf.core.paths import path_argument
 

@@ -1,7 +1,5 @@
 """Held-out shards of any text: documents found, encoded by a track's tokenizer, and kept private."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The official score of a submission: feeds the stream, compares the claims, runs the audit."""
 
-from __future__ import annotations
-
 import math
 import os
 import platform

@@ -5,8 +5,6 @@ tokens a second. This one has the same interface and is used for text only where
 the same model (see/reader.py); tests hold it to load_scorer of both trainers. It runs no script.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from golf.see.weights import Weights

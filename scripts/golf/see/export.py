@@ -5,8 +5,6 @@ wandb get one more run of the same name in the project parameter-golf-local, whe
 say (TRACKIO_DIR, WANDB_MODE=offline).
 """
 
-from __future__ import annotations
-
 import importlib
 import shutil
 from pathlib import Path

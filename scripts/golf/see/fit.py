@@ -5,8 +5,6 @@ rounding so is expected to cost (core/size.py says how that is known); then 20 t
 score on this device, for memory and minutes. It knows the repository's own trainers' model.
 """
 
-from __future__ import annotations
-
 import statistics
 import subprocess
 import sys

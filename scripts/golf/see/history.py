@@ -3,8 +3,6 @@
 It reads a run's folder, an entry's, a metrics file, or a train.log with upstream's line shapes.
 """
 
-from __future__ import annotations
-
 import fcntl
 import re
 import time

@@ -1,7 +1,5 @@
 """What every HTML page here shares: one file, no network, light and dark, nothing foreign unescaped."""
 
-from __future__ import annotations
-
 from html import escape
 
 # color-scheme lets the browser's own controls follow; light-dark() needs a browser of 2024.

@@ -5,8 +5,6 @@ where its bytes went, and the end of its run as a terminal shows it. --check dra
 is stale and exits 1. docs/leaderboard.svg is `golf.sh leaderboard`'s.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import textwrap

@@ -5,8 +5,6 @@ larger one. The legend says what differs between them. The picture has no backgr
 read on white and on dark pages.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

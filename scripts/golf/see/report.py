@@ -3,8 +3,6 @@
 `golf.sh run` does it at the end of every run (REPORT=0: not); this is for runs of a bare trainer.
 """
 
-from __future__ import annotations
-
 import base64
 import shlex
 import time

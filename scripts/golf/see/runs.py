@@ -4,8 +4,6 @@ A line a run: name, config, what differs from its preset, training tokens, score
 training time, state. `watch` follows one of them.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A page that shows a text as a model reads it: bits of each token, and what it expected instead."""
 
-from __future__ import annotations
-
 import math
 from html import escape
 

@@ -3,8 +3,6 @@
 It ends when the run does. Where the output is no terminal it writes a line now and then instead.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

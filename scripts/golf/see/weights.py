@@ -1,7 +1,5 @@
 """The tensors of an artifact as numpy arrays, read by the repository's own bounded reader."""
 
-from __future__ import annotations
-
 import struct
 from dataclasses import dataclass
 from pathlib import Path

@@ -6,8 +6,6 @@ folder under records/, or --out names a folder that holds it, that folder is com
 overwritten. Then the folder is checked.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

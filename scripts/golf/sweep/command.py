@@ -10,8 +10,6 @@ it was stopped and repeats no finished run. A run that fails is skipped, and tri
 --search and --ray need requirements-sweep.txt.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 

@@ -4,8 +4,6 @@ An engine has `slots` (runs at once) and `running` (cells), starts a cell, tells
 was asked last, and stops one at once.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """One run of a sweep, where it is made: `golf run`, and on a node of a cluster what comes back of it."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import signal

@@ -1,7 +1,5 @@
 """What a sweep runs: rows of settings, each with several seeds, from a TOML file or from the command line."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import sys

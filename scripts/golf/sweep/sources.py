@@ -1,7 +1,5 @@
 """Which cell of a sweep comes next: of a grid the next that is not finished, or what Optuna asks for."""
 
-from __future__ import annotations
-
 import statistics
 from dataclasses import replace
 

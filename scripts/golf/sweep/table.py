@@ -1,7 +1,5 @@
 """What a sweep came to, read from its runs' folders: results.csv, table.md, plot.svg."""
 
-from __future__ import annotations
-
 import csv
 import io
 import statistics

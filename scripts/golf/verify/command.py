@@ -6,8 +6,6 @@ and scores what comes out with the official scorer. docs/scoring.md has the rule
 FAIL, 1: FAIL, 2: it cannot be told on this machine. Linux with bubblewrap.
 """
 
-from __future__ import annotations
-
 import json
 
 from golf.core.findings import LEVELS, RULING

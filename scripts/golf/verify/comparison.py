@@ -1,7 +1,5 @@
 """Whether an entry's own training, without validation data, reaches what it claims."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

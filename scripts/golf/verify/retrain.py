@@ -6,8 +6,6 @@ from a train shard: its own score of that is worth nothing, and nothing can be l
 is no network, no home, no repository, no /usr/share and no other process.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

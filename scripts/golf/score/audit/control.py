@@ -1,7 +1,5 @@
 """The audit's control model: the entry that a track names as its audit_control, else a bigram model."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from pathlib import Path

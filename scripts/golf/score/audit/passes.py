@@ -3,8 +3,6 @@
 The last row of a call is *blind*: it is handed over before anyone but the scorer knows its target.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field

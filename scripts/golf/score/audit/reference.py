@@ -1,7 +1,5 @@
 """The bigram control, and the comparison of two texts with a control as covariate."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

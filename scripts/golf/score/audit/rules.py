@@ -5,8 +5,6 @@ Honest rows are equal both times. docs/submission_interface.md lists the rules, 
 with what probability, and what none of them can find.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

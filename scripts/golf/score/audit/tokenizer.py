@@ -1,7 +1,5 @@
 """Whether text and bytes are what the tokenizer says: nothing lost, nothing counted twice."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from golf.core.findings import Finding, judged

@@ -6,8 +6,6 @@ process, no capability, and neither the validation stream nor any file of the us
 ask of the kernel is in syscalls.py. https://github.com/containers/bubblewrap
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import site

@@ -5,8 +5,6 @@ here can be trusted, and client.py trusts nothing: it takes fixed-size records f
 float32 rows from the shared memory, and judges both.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import importlib.util

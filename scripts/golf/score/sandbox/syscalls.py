@@ -6,8 +6,6 @@ A filter is a program of 8-byte instructions over `struct seccomp_data` (the cal
 architecture, six arguments): man 2 seccomp, and Documentation/userspace-api/seccomp_filter.rst.
 """
 
-from __future__ import annotations
-
 import errno
 import platform
 import struct

@@ -1,7 +1,5 @@
 """Measures what a sandbox uses, from outside by /proc, and kills it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections import defaultdict

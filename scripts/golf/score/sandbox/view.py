@@ -4,8 +4,6 @@ Everything else is text, weights or tools that would help to predict text withou
 packages, documentation, word lists, headers, man pages, caches. So the list is of what is shown.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import importlib.metadata

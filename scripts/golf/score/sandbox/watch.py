@@ -1,7 +1,5 @@
 """Enforces a sandbox's limits, whether or not a request is pending."""
 
-from __future__ import annotations
-
 import subprocess
 import threading
 import time
