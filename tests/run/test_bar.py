@@ -77,7 +77,24 @@ def test_training_has_step_smoothed_loss_speed_and_time_left(bar, clock):
     write(bar, START, step(1, 10.0, 8.0), step(2, 20.0, 4.0))
     assert bar.tick() == ""
     clock.now += SILENT_SECONDS
-    assert bar.tick() == "2/5 training 35%, 35s, 1m05s left, step 2, loss 7.600, 100 tokens/s"
+    assert bar.tick() == "2/5 training 35%, 35s, 1m05s left, step 2, loss 7.800, 100 tokens/s"
+    write(bar, step(202, 40.0, 4.0))  # the steps between were not logged: little is left of the first ones
+    bar.tick()
+    assert bar.loss < 4.01
+
+
+def test_the_clock_stands_while_it_validates(bar, clock):
+    write(bar, START, step(9, 50.0))
+    bar.tick()
+    clock.now += 5
+    bar.heard(b"scoring:0/64 seconds:55\n")
+    clock.now += 30
+    bar.heard(b"scoring:32/64 seconds:85\n")
+    assert bar.fraction() == 0.55 and bar.status().endswith("validation 50%")
+    write(bar, {"event": "val"})
+    bar.tick()
+    clock.now += 2
+    assert bar.fraction() == 0.57 and "validation" not in bar.status()
 
 
 def test_a_step_limit_counts_where_it_comes_first(bar):
@@ -97,6 +114,10 @@ def test_packing_and_scoring_have_clocks_of_their_own(bar, clock):
     clock.now += 30
     bar.heard(b"scoring:16384/65536 seconds:90\n")
     assert (bar.title(), bar.fraction(), bar.status()) == ("4/5 scoring", 0.25, "30s, 1m30s left")
+    clock.now += 30  # it runs down until more is heard
+    assert bar.status() == "1m00s, 1m00s left"
+    clock.now += 90
+    assert (bar.fraction(), bar.status()) == (0.95, "2m30s")
     write(bar, {"event": "score", "kind": "roundtrip"})
     bar.tick()
     assert (bar.title(), bar.fraction()) == ("5/5 scoring, sliding windows", 0.0)

@@ -24,7 +24,7 @@ class Bar:
                 from tqdm import tqdm
 
                 shape = "{desc} {percentage:3.0f}%|{bar}| {unit}"  # a postfix would begin with a comma
-                self.bar = tqdm(total=1.0, bar_format=shape, leave=False, dynamic_ncols=True)
+                self.bar = tqdm(total=1.0, bar_format=shape, unit="", leave=False, dynamic_ncols=True)
 
     def show(self, title: str, fraction: float, status: str) -> str:
         """Moves the bar; without one, what to say where nothing was said for SILENT_SECONDS."""
@@ -59,7 +59,8 @@ class Talker:
 
     def __init__(self, name: str, clock=time.monotonic):
         self.name, self.clock, self.bar = name, clock, Bar(clock)
-        self.title, self.count, self.at, self.began = "", 0, 0, clock()
+        self.title, self.count, self.at = "", 0, 0
+        self.began = self.told = clock()  # of the phase, the last part
         self.lock, self.over = threading.Lock(), threading.Event()
 
     def __enter__(self) -> Talker:
@@ -83,13 +84,13 @@ class Talker:
         return self.tell
 
     def tell(self, at: int) -> None:
-        self.at = at
+        self.at, self.told = at, self.clock()
 
     def status(self) -> tuple[float, str]:
         """How much of the phase is done, 0 to 1; how long it took and will take."""
         seconds, part = self.clock() - self.began, self.at / self.count if self.count else 0.0
-        left = f", {duration(seconds * (1 - part) / part)} left" if part else ""
-        return part, duration(seconds) + left
+        expected = (self.told - self.began) / part if part else 0.0
+        return part, duration(seconds) + (f", {duration(max(0, expected - seconds))} left" if part else "")
 
     def keep_on(self) -> None:
         while not self.over.wait(TICK_SECONDS):

@@ -15,8 +15,8 @@ NEXT = {"step": "train", "train_end": "pack", "export": "plain", "score": "slidi
 # What a trainer says after some seconds of silence; this module says it better.
 SIGN_OF_LIFE = re.compile(rb"(?:setup|after:\w+|scoring:(\d+)/(\d+)) seconds(?:_left)?:\d+\n")
 PACKING = {"zlib": 3e-7, "brotli": 5e-6}  # seconds a weight, on a 2-core x86 CPU, when it must be fitted
-GUESSED = 0.95  # of a phase whose length is a guess: no more is ever called done
-OF_OLD = 0.9  # of the smoothed loss, kept at every step that is logged
+GUESSED = 0.95  # of a phase other than training: no more of it is ever called done
+OF_OLD = 0.95  # of the smoothed loss, kept at every step
 
 
 class Follower:
@@ -24,9 +24,10 @@ class Follower:
 
     def __init__(self, metrics: Path, clock=time.monotonic):
         self.metrics, self.offset, self.clock = metrics, size(metrics), clock
-        self.budget = self.iterations = self.step = self.seconds = self.rate = self.scored = 0.0
-        self.usual: dict[str, float | None] = {"setup": None, "pack": None}  # seconds of these phases
+        self.budget = self.iterations = self.step = self.seconds = self.rate = 0.0
+        self.expected: dict[str, float] = {}  # seconds of a phase, but for training
         self.phase, self.loss = "setup", None
+        self.validated: float | None = None  # part of the targets, of a validation while it trains
         self.began = self.seen = clock()  # of the phase, the last step
 
     def look(self) -> None:
@@ -50,34 +51,47 @@ class Follower:
         if kind == "start":
             self.budget = number(dig(event, "config", "MAX_WALLCLOCK_SECONDS")) or 0.0
             self.iterations = number(dig(event, "config", "ITERATIONS")) or 0.0
-            each = PACKING.get(str(dig(event, "config", "COMPRESSOR")))
-            self.usual["pack"] = each and each * (number(dig(event, "params")) or 0.0)
+            each = PACKING.get(str(dig(event, "config", "COMPRESSOR")), 0.0)
+            self.expected["pack"] = each * (number(dig(event, "params")) or 0.0)
         elif kind == "step":
-            self.seen, self.step = self.clock(), number(dig(event, "step")) or 0.0
-            self.seconds = number(dig(event, "train_seconds")) or 0.0
-            self.rate = (number(dig(event, "tokens")) or 0.0) / self.seconds if self.seconds else 0.0
-            loss = number(dig(event, "train_loss"))
-            if loss is not None:
-                self.loss = loss if self.loss is None else OF_OLD * self.loss + (1 - OF_OLD) * loss
+            self.take_step(event)
+        elif kind == "val":
+            self.seen, self.validated = self.clock(), None
         self.enter(NEXT.get(kind, self.phase))
+
+    def take_step(self, event: dict) -> None:
+        step, loss = number(dig(event, "step")) or 0.0, number(dig(event, "train_loss"))
+        if loss is not None:
+            old = 0.0 if self.loss is None else OF_OLD ** max(step - self.step, 1.0)
+            self.loss = old * (self.loss or 0.0) + (1 - old) * loss
+        self.seen, self.step, self.validated = self.clock(), step, None
+        self.seconds = number(dig(event, "train_seconds")) or 0.0
+        self.rate = (number(dig(event, "tokens")) or 0.0) / self.seconds if self.seconds else 0.0
 
     def enter(self, phase: str) -> None:
         if phase != self.phase:
-            self.phase, self.began, self.scored = phase, self.clock(), 0.0
+            self.phase, self.began = phase, self.clock()
+
+    def scored(self, part: float) -> None:
+        """So much of the targets is done, of the artifact's score or of a validation."""
+        if self.phase == "setup":  # EVAL_ONLY writes no metrics
+            self.enter("plain")
+        if self.phase == "train":
+            self.seconds, self.validated = self.elapsed(), part
+        elif part:
+            self.expected[self.phase] = self.elapsed() / part
 
     def elapsed(self) -> float:
-        """Seconds that this phase has taken; of training, by its own clock."""
-        if self.phase == "train":
-            return self.seconds + self.clock() - self.seen
-        return self.clock() - self.began
+        """Seconds that this phase has taken; of training, by its own clock, which validation stops."""
+        if self.phase != "train":
+            return self.clock() - self.began
+        return self.seconds + (self.clock() - self.seen if self.validated is None else 0.0)
 
     def fraction(self) -> float:
         """How much of the phase is done, 0 to 1; of training, by time budget or steps, the larger."""
-        if self.phase in self.usual:
-            usual = self.usual[self.phase]
-            return min(GUESSED, self.elapsed() / usual) if usual else 0.0
         if self.phase != "train":
-            return min(1.0, self.scored)
+            expected = self.expected.get(self.phase)
+            return min(GUESSED, self.elapsed() / expected) if expected else 0.0
         parts = [self.elapsed() / self.budget] if self.budget else []
         parts += [self.step / self.iterations] if self.iterations else []
         return min(1.0, max(parts, default=0.0))
@@ -98,6 +112,7 @@ class Follower:
         if self.phase == "train":
             parts += [f"step {self.step:,.0f}"] + ([f"loss {self.loss:.3f}"] if self.loss is not None else [])
             parts += [f"{amount(self.rate)} tokens/s"]
+            parts += [f"validation {100 * self.validated:.0f}%"] if self.validated is not None else []
         return ", ".join(parts)
 
 
@@ -106,7 +121,7 @@ class Progress(Follower):
 
     def __init__(self, metrics: Path, clock=time.monotonic):
         super().__init__(metrics, clock)
-        self.usual["setup"] = last_setup(metrics.parent)
+        self.expected["setup"] = last_setup(metrics.parent) or 0.0
         self.bar = Bar(clock)
 
     def tick(self) -> str:
@@ -118,8 +133,7 @@ class Progress(Follower):
         """What to show of these lines that the run printed: its signs of life become the bar's."""
         for done, count in SIGN_OF_LIFE.findall(output):
             if count:
-                self.enter("plain" if self.phase == "setup" else self.phase)  # EVAL_ONLY writes no metrics
-                self.scored = int(done) / max(int(count), 1)
+                self.scored(int(done) / max(int(count), 1))
         shown = b"".join(line for line in output.splitlines(True) if not SIGN_OF_LIFE.fullmatch(line))
         if shown:
             self.bar.heard()
