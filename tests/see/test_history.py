@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import re
 import shutil
 
@@ -98,15 +99,33 @@ def test_runs_lists_what_each_was(torch_run, tmp_path):
     (tmp_path / "one" / "supervisor.json").write_text(json.dumps(origin))
     cut(torch_run, tmp_path / "two", "score", "export", exit_code=1)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "metrics.jsonl").touch()
     done = run_golf("runs", tmp_path, "--sort", "score")
     assert done.returncode == 0, done.stderr
-    head, one, two = done.stdout.splitlines()
+    head, one, *others = done.stdout.splitlines()
+    two, new = sorted(others, reverse=True)
     assert run_golf("runs", tmp_path / "one").stdout.splitlines()[1].split()[:2] == one.split()[:2]
     assert re.match(
-        r"tiny +quickstart +1.54k +\d\.\d{4} +[\d,]+ +\d+s +finished +ITERATIONS=12 COMPILE=0 SEED=7$", one
+        r"one +quickstart +1.54k +\d\.\d{4} +[\d,]+ +\d+s +finished +ITERATIONS=12 COMPILE=0 SEED=7$", one
     )
-    assert re.match(r"tiny +- +1.54k +- +- +\d+s +failed$", two)
+    assert re.match(r"two +- +1.54k +- +- +\d+s +failed$", two)
+    assert re.match(r"new +- +- +- +- +- +running 0%$", new)
     assert one.index("finished") == head.index("state")
+
+
+@pytest.mark.parametrize("data", [b"", b'{"event": "sta', bytes(range(256))])
+def test_runs_tells_a_damaged_run_beside_the_sound_ones(data, torch_run, tmp_path):
+    shutil.copytree(torch_run, tmp_path / "sound")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "metrics.jsonl").write_bytes(data)
+    os.utime(tmp_path / "broken" / "metrics.jsonl", (0, 0))  # else it might only be starting
+    (tmp_path / "folder" / "metrics.jsonl").mkdir(parents=True)
+    os.utime(tmp_path / "folder" / "metrics.jsonl", (0, 0))
+    done = run_golf("runs", tmp_path)
+    assert done.returncode == 1 and done.stderr.count("\n") == 2 and "broken" in done.stderr
+    for name, state in (("broken", "damaged"), ("folder", "damaged"), ("sound", "finished")):
+        assert re.search(rf"(?m)^{name} .* {state}$", done.stdout)
 
 
 def test_no_runs_yet_is_no_error_and_no_folder_is_one(tmp_path):
@@ -172,6 +191,9 @@ def test_the_legend_says_what_differs(torch_run):
     one.facts["start"]["config"] = {"MATRIX_LR": 0.04, "SEED": 1, "RUN_ID": "a"}
     other.facts["start"]["config"] = {"MATRIX_LR": 0.02, "SEED": 1, "RUN_ID": "b"}
     assert history.differences([one, other]) == ["MATRIX_LR=0.04", "MATRIX_LR=0.02"]
+    other.facts["start"]["config"] |= {f"KNOB_{i}": i for i in range(9)}  # no room for that: their names
+    other.facts["start"]["run_id"] = "other"
+    assert history.differences([one, other]) == ["tiny", "other"]
 
 
 def test_another_kind_of_file_is_refused_before_anything_is_read(tmp_path):
@@ -196,11 +218,14 @@ def test_only_the_first_panel_of_several_runs_has_names(torch_run, mlx_run):
 
     alone, other = history.read(torch_run), history.read(mlx_run)
     counts = []
+    other.vals = other.vals[:1]  # it is drawn as far as the other
+    ends = set()
     for panel in (*plot.panels([alone, other])[:2], plot.panels([alone])[0]):
         axes = Figure().subplots()
         panel(axes)
         counts.append(len(axes.get_legend_handles_labels()[1]))
-    assert counts == [2, 0, 0]
+        ends |= {axes.get_xlim()} if len(counts) < 3 else set()
+    assert counts == [2, 0, 0] and len(ends) == 1
 
 
 def test_a_short_run_is_told_in_seconds(torch_run):

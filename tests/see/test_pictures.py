@@ -40,7 +40,8 @@ def test_they_are_drawn_once_and_stale_when_the_entry_changes(folder, monkeypatc
 def test_the_terminal_shows_the_entrys_own_figures():
     text = pictures.terminal(pictures.control()).decode()
     claim = pictures.submission.read_claim(pictures.control())
-    assert f"val_bpb {claim['seeds'][0]['val_bpb']:.4f}" in text
-    assert f"{claim['seeds'][0]['bytes_total']:,} = code" in text
+    assert f"val_bpb:{claim['seeds'][0]['val_bpb']:.8f}" in text
+    assert f"quant_zlib:{claim['seeds'][0]['bytes_total']} bytes" in text
+    assert claim["command"].split()[-1] in text
     shown = pictures.written(pictures.control())[:60].rsplit(" ", 1)[0]
     assert pictures.escape(shown) in text and len(shown) > 30

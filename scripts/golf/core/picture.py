@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 INK = "#77808b"  # between the two backgrounds: about 4:1 on white and on dark grey
 COLOURS = ("#d1661f", "#2b7fd6", "#2f9a63", "#a45fc4", "#b08a1e", "#d1477a", "#3a9aa8", "#8a6d5b")
+LINE = 125  # characters of text beside one another
 STYLE = {
     "svg.hashsalt": "golf",  # the same ids in every rendering
     "svg.fonttype": "path",
@@ -48,7 +49,8 @@ def drawn(panels: list[Callable], kind: str = "svg", columns: int = 3) -> bytes:
             axes.set_axis_off()
         if any(labels := places[0].get_legend_handles_labels()):
             if len(panels) > 1:
-                figure.legend(*labels, loc="outside lower center", ncols=3, frameon=False)
+                fit = LINE // (max(map(len, labels[1])) + 8)  # beside its line
+                figure.legend(*labels, loc="outside lower center", ncols=max(1, fit), frameon=False)
             else:
                 places[0].legend(*labels, frameon=False, fontsize=8)
         return rendered(figure, kind)

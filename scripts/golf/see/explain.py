@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # numpy is imported late: other commands do without it
 
 KINDS = ("embedding", "attention", "MLP", "head", "other matrices", "vectors", "scales", "header")
 COLUMNS = 32
+RARE = 0.05  # % of the symbols: those that come less often do not widen the picture
 
 
 @dataclass(frozen=True)
@@ -214,19 +215,22 @@ def draw_bytes(rows: list[tuple[str, float]], axes) -> None:
 
 def draw_bits(dense: list[Part], axes) -> None:
     tidy(axes, "bits a weight")
-    names = [("\n" if i % 2 else "") + p.name for i, p in enumerate(dense)]  # else they would touch
     for i, name in enumerate(("raw", "entropy", "coded")):
-        heights = [8 * getattr(p, name) / p.weights for p in dense]
+        bits = [8 * getattr(p, name) / p.weights for p in dense]
         places = [at + 0.27 * (i - 1) for at in range(len(dense))]
-        axes.bar(places, heights, 0.25, color=COLOURS[(2, 1, 0)[i]], label=name)
-    axes.set_xticks(range(len(dense)), names, fontsize=8)
+        axes.barh(places, bits, 0.25, color=COLOURS[(2, 1, 0)[i]], label=name)
+    axes.set_yticks(range(len(dense)), [p.name for p in dense])
+    axes.invert_yaxis()
     axes.legend(frameon=False, fontsize=8)
 
 
 def draw_symbols(found: Weights, axes) -> None:
     import numpy as np
 
-    tidy(axes, "symbols of the matrices, %")
+    tidy(axes, "how often a symbol comes, %", "symbol of a matrix")
     if matrices := [t.stored.ravel() for t in found.tensors.values() if t.scales is not None]:
         counts = np.bincount(np.concatenate(matrices).astype(np.int64) + 128, minlength=256)
-        axes.bar(np.arange(-128, 128), 100 * counts / counts.sum(), 1.0, color=COLOURS[1])
+        shares, symbols = 100 * counts / counts.sum(), np.arange(-128, 128)
+        edge = 1 + np.abs(symbols[shares >= RARE]).max()
+        axes.bar(symbols, shares, 1.0, color=COLOURS[1])
+        axes.set_xlim(-edge, edge)

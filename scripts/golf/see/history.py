@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from golf.core.errors import GolfError
-from golf.core.json_io import dig, number, parse_json
+from golf.core.json_io import dig, number, parse_json, read_json
 from golf.core.lock import HELD
 from golf.core.paths import REPO, shown
 from golf.core.runlog import final_lines, lines
@@ -22,6 +22,7 @@ STEP_LINE = re.compile(
     rf"step:(\d+)/\d+ (train_loss|val_loss):{NUMBER}(?: val_bpb:{NUMBER})? train_time:{NUMBER}ms.*"
 )
 BATCH_LINE = re.compile(r"train_batch_tokens:(\d+) .*")
+LABEL = 44  # characters of a run's label in a picture
 SILENT_SECONDS = 120  # a run without a supervisor's lock that wrote nothing for so long has ended
 
 
@@ -37,14 +38,16 @@ class History:
 
     @property
     def name(self) -> str:
-        found = dig(self.facts, "start", "run_id")
+        found, place = dig(self.facts, "start", "run_id"), self.place.resolve()
         if isinstance(found, str):
             return found
-        return (
-            self.place.name
-            if self.place.is_dir()
-            else f"{self.place.resolve().parent.name}/{self.place.name}"
-        )
+        return place.name if place.is_dir() else f"{place.parent.name}/{place.name}"
+
+    @property
+    def origin(self) -> dict:
+        """What the run's supervisor wrote of its config, trainer and settings; empty without one."""
+        found = read_json(self.place / "supervisor.json")
+        return found if isinstance(found, dict) else {}
 
     @property
     def config(self) -> dict:
@@ -93,7 +96,8 @@ class History:
         return found
 
     def state(self) -> str:
-        """running, finished, stopped (by a person, or with a checkpoint to go on from) or failed."""
+        """running, finished, stopped (by a person, or with a checkpoint to go on from) or failed; damaged
+        where nothing was read of a run that is not running."""
         code = number(dig(self.facts, "end", "exit_code"))
         if code is not None:
             asked = dig(self.facts, "train_end", "reason") == "interrupted"
@@ -102,6 +106,8 @@ class History:
             return "unknown"
         if is_running(self.place, self.written):
             return "running"
+        if not (self.facts or self.steps or self.vals):
+            return "damaged"
         return "stopped" if any(self.place.glob("checkpoint.*")) else "failed"
 
 
@@ -187,26 +193,24 @@ def all_runs(folder: Path) -> list[Path]:
         places = [folder, *(path for path in folder.iterdir() if path.is_dir())]
     except OSError as error:
         raise GolfError(f"{shown(folder)}: no runs there ({error.strerror})", 2) from None
-    return sorted(p for p in places if (p / "metrics.jsonl").is_file())
+    return sorted(p for p in places if (p / "metrics.jsonl").exists())
 
 
 def differences(histories: list[History]) -> list[str]:
-    """A label for each run: the knobs in which the runs differ, or its name if there are none."""
+    """A label for each run: the knobs in which runs differ; its name where that is long or nothing."""
     ignored = {*MAY_DIFFER, "VAL_LOSS_EVERY", "TRAIN_LOG_EVERY", "DEVICE", "COMPILE"} - {"SEED"}
     names = sorted({name for h in histories for name in h.config} - ignored)
     apart = [n for n in names if len({str(h.config.get(n, "")) for h in histories}) > 1]
     texts = [" ".join(f"{n}={h.config[n]}" for n in apart if n in h.config) for h in histories]
-    alone = len(histories) > 1 and len(set(texts)) == len(texts)
-    return [text if alone and text else h.name for text, h in zip(texts, histories)]
+    told = len(set(texts)) == len(texts) > 1 and max(map(len, texts)) <= LABEL
+    return [text if told and text else h.name[:LABEL] for text, h in zip(texts, histories)]
 
 
 def changes(history: History) -> str:
     """What a run's settings say beyond its preset: NAME=value ..., by supervisor.json."""
     from golf.core import envfile
 
-    path = history.place / "supervisor.json"
-    origin = parse_json(path.read_bytes()) if path.is_file() else None
-    settings, config = dig(origin, "set"), dig(origin, "config")
+    settings, config = history.origin.get("set"), history.origin.get("config")
     if not isinstance(settings, dict) or not isinstance(config, str):
         return ""
     try:

@@ -1,8 +1,8 @@
 """Draw the README's pictures in docs/pictures/, from real runs in records/.
 
 curve.svg, explain.svg and terminal.svg show the sample track's control entry: how its seeds learned,
-where its bytes went, and the end of its run as a terminal shows it. --check draws nothing, names what
-is stale and exits 1. docs/leaderboard.svg is `golf.sh leaderboard`'s.
+where its bytes went, and its first seed's command and log as a terminal shows them. --check draws
+nothing, names what is stale and exits 1. docs/leaderboard.svg is `golf.sh leaderboard`'s.
 """
 
 import hashlib
@@ -20,8 +20,9 @@ from golf.see import explain, history, plot, reader, sample
 
 FOLDER = REPO / "docs" / "pictures"
 TRACK = "track_sample_5min"
-VERSION = 2  # of how they are drawn: a change makes all of them stale
+VERSION = 3  # of how they are drawn: a change makes all of them stale
 WIDTH, LINE, CHARACTER, MARGIN = 96, 19, 8.2, 16  # characters; pixels
+INDENT = "    "  # of a command's further lines
 SAMPLE_TOKENS = 90
 
 
@@ -81,27 +82,23 @@ def bytes_(entry: Path) -> bytes:
 
 
 def terminal(entry: Path) -> bytes:
-    """The last lines of the entry's first seed, and what its model writes, as a terminal shows them."""
+    """What its first seed was started with and wrote, and what its model writes, as a terminal shows them."""
     claim = submission.read_claim(entry)
-    seed = claim["seeds"][0]
-    h = history.read(entry / f"metrics_seed{seed['seed']}.jsonl")
-    lines = ["$ bash scripts/golf.sh run configs/quickstart.env MAX_WALLCLOCK_SECONDS=295"]
-    for p in [h.steps[0], *h.steps[-2:]]:
-        lines.append(f"step {p['step']:>4}   train_loss {p['train_loss']:.4f}   {p['train_seconds']:6.1f} s")
-    total, code, model, cap, room = (
-        h.facts["export"][name] for name in ("bytes_total", "bytes_code", "bytes_model", "cap", "headroom")
+    log = (entry / claim["seeds"][0]["log"]).read_text(encoding="utf-8").splitlines()
+    steps = [line for line in log if history.STEP_LINE.fullmatch(line)]
+    ends = [line for line in log if line.startswith(("total_submission_size", "final_sliding"))]
+    some = [steps[0], "...", *steps[-2:], *ends]
+    words = f"$ {claim['command']}"
+    typed = textwrap.wrap(words, WIDTH - 2, subsequent_indent=INDENT, break_on_hyphens=False)
+    return as_terminal(
+        [
+            *" \\\n".join(typed).split("\n"),
+            *(textwrap.shorten(line, WIDTH, placeholder=" ...") for line in some),
+            "",
+            f'$ bash scripts/golf.sh sample {entry.relative_to(REPO)} --prompt "The "',
+            *textwrap.wrap(" ".join(written(entry).split()), WIDTH)[:4],
+        ]
     )
-    seconds = f"train {seed['train_seconds']:.1f}, eval {seed['eval_seconds']:.1f}"
-    lines += [
-        "",
-        f"score    val_bpb {h.val_bpb:.4f}  (bits per byte, lower is better)",
-        f"bytes    {total:,} = code {code:,} + model {model:,}; cap {cap:,}, {room:,} to spare",
-        f"seconds  {seconds}; on {claim['hardware']}",
-        "",
-        f'$ bash scripts/golf.sh sample {entry.relative_to(REPO)} --prompt "The "',
-        *textwrap.wrap(" ".join(written(entry).split()), WIDTH)[:4],
-    ]
-    return as_terminal(lines)
 
 
 def written(entry: Path) -> str:
@@ -122,7 +119,7 @@ def as_terminal(lines: list[str]) -> bytes:
     width, height = WIDTH * CHARACTER + 2 * MARGIN, (len(lines) + 1) * LINE + 2 * MARGIN
     rows = []
     for i, text in enumerate(lines):
-        fill = COLOURS[0] if text.startswith("$") else "#e3e7eb"
+        fill = COLOURS[0] if text.startswith(("$", INDENT)) else "#e3e7eb"  # what was typed
         y = MARGIN + (i + 1.5) * LINE
         rows.append(
             f'<text x="{MARGIN}" y="{y:.1f}" fill="{fill}" xml:space="preserve">{escape(text)}</text>'

@@ -54,18 +54,18 @@ def draw(some: list[Callable], kind: str = "svg") -> bytes:
 def panels(histories: list[History], x: str = "time") -> list[Callable]:
     """What draws each panel that has a point. GolfError where none has."""
     key, label, factor = AXES[x]
-    if x == "time" and max((h.last(key) or 0.0 for h in histories), default=0.0) < SHORT_SECONDS:
+    if x == "time" and max(h.last(key) or 0.0 for h in histories) < SHORT_SECONDS:
         label, factor = "seconds of training", 1.0
     found = [
         (title, series) for title, series in series_of(histories, key, factor) if any(s for s, _ in series)
     ]
     if not found:
         raise GolfError(f"nothing to draw over {x}: no step of these runs says it; try --x steps", 2)
-    names = [""] * len(histories)
-    if len(histories) > 1:
-        names = [name[:60] for name in history.differences(histories)]
-    first, *rest = [partial(draw_panel, title=title, series=series, label=label) for title, series in found]
-    return [partial(first, names=names), *rest]
+    end = max(xs[-1] for _, series in found for xs, _ in series if xs) or 1
+    first, *rest = [
+        partial(draw_panel, title=title, series=series, label=label, end=end) for title, series in found
+    ]
+    return [partial(first, names=history.differences(histories) if len(histories) > 1 else None), *rest]
 
 
 def series_of(histories: list[History], key: str, factor: float) -> list[tuple[str, list]]:
@@ -82,7 +82,7 @@ def series_of(histories: list[History], key: str, factor: float) -> list[tuple[s
     return [
         ("training loss, nats a token", of("steps", "train_loss")),
         ("validation on the way, bits a byte", of("vals", "val_bpb")),
-        ("learning rate, times its base", of("steps", "lr_scale")),
+        ("learning rate, share of its peak", of("steps", "lr_scale")),
         (
             "training tokens a second, thousands",
             [series([(p, r / 1e3) for p, r in h.rates()]) for h in histories],
@@ -90,20 +90,22 @@ def series_of(histories: list[History], key: str, factor: float) -> list[tuple[s
     ]
 
 
-def draw_panel(axes, title: str, series: list, label: str, names: list[str] | None = None) -> None:
-    """names: of the runs, for a legend; "" for none."""
+def draw_panel(
+    axes, title: str, series: list, label: str, end: float, names: list[str] | None = None
+) -> None:
+    """end: where all panels of a picture end; names: of the runs, for a legend."""
     tidy(axes, title, label)
-    end, settled = max(xs[-1] for xs, _ in series if xs), []
+    settled = []
     for i, (xs, ys) in enumerate(series):
         colour = COLOURS[i % len(COLOURS)]
         if len(xs) > MANY:
             axes.plot(xs, ys, color=colour, alpha=0.3, linewidth=0.6)
             ys = smoothed(ys)
         marker = {"marker": "o", "markersize": 3} if len(xs) < 12 else {}
-        name = drawable(names[i]) if names and names[i] else None
+        name = drawable(names[i]) if names else None
         axes.plot(xs, ys, color=colour, linewidth=1.4, label=name, **marker)
         settled += [y for x, y in zip(xs, ys) if x >= SETTLED * end]
-    axes.set_xlim(0, end or 1)
+    axes.set_xlim(0, 1.02 * end)
     if "loss" in title and len(settled) > 1 and max(settled) > min(settled):
         room = 0.06 * (max(settled) - min(settled))
         axes.set_ylim(min(settled) - room, max(settled) + room)

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 
 from golf.core.errors import GolfError
-from golf.core.json_io import dig, number, parse_json
+from golf.core.json_io import dig, number
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.picture import drawn
 from golf.run.summary import summary
@@ -139,9 +139,7 @@ def configuration(h: History) -> str:
 
 def command(h: History) -> str:
     """What to type to have the run again, from the repository's root."""
-    path = h.place / "supervisor.json"
-    origin = parse_json(path.read_bytes()) if path.is_file() else None
-    config, trainer = dig(origin, "config"), dig(origin, "trainer")
+    config, trainer = h.origin.get("config"), h.origin.get("trainer")
     if not isinstance(config, str) or not isinstance(trainer, str):
         names = [n for n, v in h.config.items() if v not in ("", None) and n not in ("RUN_ID", "OUT_DIR")]
         words = [f"{name}={shlex.quote(str(h.config[name]))}" for name in names]

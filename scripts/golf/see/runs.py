@@ -1,7 +1,8 @@
 """List the runs in runs/: what each was, what it came to, and whether it is still going.
 
-A line a run: name, config, what differs from its preset, training tokens, score, counted bytes,
-training time, state. `watch` follows one of them.
+A line a run: its folder, config, what differs from its preset, training tokens, score, counted bytes,
+training time, state. `watch` follows one of them. Exit code 1 where a run is damaged: nothing of its
+metrics.jsonl can be read.
 """
 
 import math
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 
 from golf.core.errors import GolfError
-from golf.core.json_io import dig, number, parse_json
+from golf.core.json_io import dig, number
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.text import plain
 from golf.core.units import amount, duration
@@ -18,7 +19,7 @@ from golf.see.history import History
 
 HEAD = ("name", "config", "tokens", "val_bpb", "bytes", "time", "state", "differs from its config")
 KEYS = {
-    "name": lambda h: h.name,
+    "name": lambda h: h.place.absolute().name,
     "score": lambda h: math.inf if h.val_bpb is None else h.val_bpb,
     "bytes": lambda h: number(dig(h.facts, "export", "bytes_total")) or math.inf,
     "tokens": lambda h: -(h.last("tokens") or 0),
@@ -35,39 +36,38 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    found = []
+    found, code = [], 0
     for folder in history.all_runs(args.folder):
         try:
-            found.append(history.read(folder))
-        except GolfError as error:  # a metrics file with nothing in it yet
-            print(f"golf runs: {error}", file=sys.stderr)
+            h = history.read(folder)
+        except GolfError as error:
+            h = History(folder, written=(folder / "metrics.jsonl").stat().st_mtime)
+            if h.state() == "damaged":  # else it has not written anything yet
+                print(f"golf runs: {error}; delete that folder, or put the file back", file=sys.stderr)
+                code = 1
+        found.append(h)
     if not found:
         print(f"no runs in {shown(args.folder)} yet; bash scripts/quickstart.sh makes one")
         return 0
     found.sort(key=KEYS[args.sort])
     print(as_table([HEAD, *map(row, found)]))
-    return 0
+    return code
 
 
 def row(h: History) -> tuple[str, ...]:
     size = number(dig(h.facts, "export", "bytes_total"))
     seconds, tokens = h.last("train_seconds"), h.last("tokens")
+    config, state = h.origin.get("config"), h.state()
     return (
-        plain(h.name, 40),
-        plain(config_of(h), 24),
+        plain(h.place.absolute().name, 40),
+        plain(Path(config).stem, 24) if isinstance(config, str) else "-",
         "-" if tokens is None else amount(tokens),
         "-" if h.val_bpb is None else f"{h.val_bpb:.4f}",
         "-" if size is None else f"{size:,.0f}",
         "-" if seconds is None else duration(seconds),
-        h.state() if h.state() != "running" else f"running {100 * h.fraction():.0f}%",
+        state if state != "running" else f"running {100 * h.fraction():.0f}%",
         plain(history.changes(h), 100),
     )
-
-
-def config_of(h: History) -> str:
-    path = h.place / "supervisor.json"
-    found = dig(parse_json(path.read_bytes()), "config") if path.is_file() else None
-    return Path(found).stem if isinstance(found, str) else "-"
 
 
 def as_table(rows: list[tuple[str, ...]]) -> str:
