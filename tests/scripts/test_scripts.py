@@ -188,6 +188,20 @@ def test_quickstart_twice(quick_repo, tmp_path):
     assert len({p.name for p in (quick_repo / "runs").iterdir()} - first) == 2
 
 
+def test_quickstart_shows_three_lines_of_whole_letters_of_what_the_model_writes():
+    code = re.search(r"-c '\n(.*?)' \|\| true", (REPO / "scripts/quickstart.sh").read_text(), re.DOTALL)[1]
+    text = "\u00fc" * 150 + " \u20ac word" * 100
+    cut = text.encode() + b"\xe2\x82"  # inside the last letter
+    env = {**os.environ, "LC_ALL": "C"}
+    for given, count in ((cut, 3), (b"short", 1), (b"", 0)):
+        done = subprocess.run([sys.executable, "-c", code], input=given, env=env, capture_output=True)
+        lines = done.stdout.decode().splitlines()
+        assert (done.returncode, done.stderr, len(lines)) == (0, b"", count)
+        assert all(line.startswith(" " * 9) and len(line) <= 109 for line in lines)
+        shown = "".join(line.strip() for line in lines).replace(" ", "")
+        assert given.decode(errors="replace").replace(" ", "").startswith(shown)
+
+
 @pytest.mark.slow
 def test_torch_index_and_changed_requirements(quick_repo):
     env = {"TORCH_INDEX_URL": "http://localhost:1/cpu"}
