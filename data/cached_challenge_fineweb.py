@@ -3,11 +3,10 @@
 
     python3 data/cached_challenge_fineweb.py --variant sp1024 --train-shards 2
 
-Files land beside this script: datasets/fineweb10B_sp1024/, tokenizers/, manifest.json. A file counts
-as present only if its length, its shard header and its hash are right. The hashes are the hub's;
-checksums.json keeps them, so later checks (--verify) need no network. A file is fetched into
-.incoming/ beside its place, checked there, and renamed: what lies at a final path is whole. A call
-that broke off is simply repeated.
+Files land beside this script: datasets/fineweb10B_sp1024/, tokenizers/, manifest.json. Each is fetched
+into .incoming/ beside its place, checked there by the hub's hash, and renamed: what lies at a final
+path is whole. checksums.json keeps the hashes, so later checks (--verify) need no network. A call that
+broke off is simply repeated.
 
 Environment: MATCHED_FINEWEB_REPO_ID, MATCHED_FINEWEB_REMOTE_ROOT_PREFIX; and what huggingface_hub
 reads: HF_ENDPOINT (a mirror), HF_HUB_OFFLINE, HF_TOKEN. Exit: 0 fine, 1 failed, 2 used wrongly.
@@ -24,7 +23,6 @@ import operator
 import os
 import re
 import shutil
-import struct
 import sys
 import time
 from functools import partial
@@ -32,6 +30,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 MANIFEST, CHECKSUMS, STAGING = "manifest.json", "checksums.json", ".incoming"
+DOCS = ("docs_selected.jsonl", "docs_selected.source_manifest.json")
 MOST_SHARDS = 100_000  # of a split; what a manifest says is not believed beyond
 TRIES = 5  # one, two, four ... seconds apart
 LONGEST_WAIT = 300  # seconds; a hub that asks for more is reported, not waited for
@@ -40,9 +39,10 @@ HOPELESS = (ImportError, ValueError, LookupError, TypeError, AttributeError)  # 
 STATUS = {
     401: " (no such repository, or it needs a valid HF_TOKEN; unset one that has expired)",
     403: " (it needs a valid HF_TOKEN)",
-    404: " (not found)",
     407: " (the proxy wants a name and a password)",
 }
+# What a manifest that is damaged, or none, leads to.
+FOREIGN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class Fail(Exception):
@@ -61,38 +61,22 @@ def say(text: str, stream=None) -> None:
 # ---- Files and their hashes
 
 
-def shard_problem(path: Path, size: int) -> str | None:
-    """What is wrong with a shard's header or length; None if nothing is."""
-    with path.open("rb") as file:
-        head = file.read(12)
-    if size <= 1024 or len(head) < 12:
-        return f"{size} bytes are too few for a shard"
-    magic, version, tokens = struct.unpack("<3i", head)
-    if (magic, version) != (20240520, 1):
-        return f"not a shard: its header starts with {magic}, {version}"
-    return None if size == 1024 + 2 * tokens else f"{size} bytes, but its header promises {tokens} tokens"
-
-
-def inspect(path: Path, want: dict) -> str | None:
+def inspect(path: Path, want: dict | None) -> str | None:
     """What is wrong with the file; None if nothing is.
 
     want: bytes and hash, a SHA-256 or, as the hub has no other of its small files, a git id.
     """
-    if not path.is_file():
+    if not want or not path.is_file():
         return "missing"
     size = path.stat().st_size
     if size != want["bytes"]:
         return f"{size} bytes instead of {want['bytes']}"
-    if path.suffix == ".bin" and (problem := shard_problem(path, size)):
-        return problem
     by_git = len(want["hash"]) == 40
     digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False) if by_git else hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(4 << 20):
             digest.update(block)
-    if (found := digest.hexdigest()) != want["hash"]:
-        return f"its {'git id' if by_git else 'sha256'} is {found[:12]}… instead of {want['hash'][:12]}…"
-    return None
+    return None if digest.hexdigest() == want["hash"] else f"its hash is not {want['hash'][:12]}…"
 
 
 def read_record() -> dict[str, dict]:
@@ -103,31 +87,26 @@ def read_record() -> dict[str, dict]:
     try:
         files = json.loads(path.read_bytes())["files"]
         return {name: {key: e[key] for key in ("bytes", "hash", "source")} for name, e in files.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except FOREIGN as error:
         raise Fail(f"{path} is damaged: delete it and fetch again online") from error
 
 
-def note(record: dict, name: str, entry: dict) -> None:
-    """Adds a file to the record, on disk too."""
-    if record.get(name) == entry:
-        return
-    record[name] = entry
-    draft = staging(ROOT / CHECKSUMS) / CHECKSUMS
-    text = json.dumps({"schema_version": 2, "files": dict(sorted(record.items()))}, indent=1)
-    draft.write_text(text + "\n", encoding="utf-8")
-    os.replace(draft, ROOT / CHECKSUMS)
+def note(name: str, entry: dict) -> None:
+    """Adds a file to the record."""
+    record = read_record()
+    if record.get(name) != entry:
+        record[name] = entry
+        draft = staging(ROOT / CHECKSUMS) / CHECKSUMS
+        text = json.dumps({"schema_version": 2, "files": dict(sorted(record.items()))}, indent=1)
+        draft.write_text(text + "\n", encoding="utf-8")
+        os.replace(draft, ROOT / CHECKSUMS)
 
 
 def staging(target: Path) -> Path:
     """The folder, on the target's own disk, that a file is fetched into."""
     folder = target.parent / STAGING
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     return folder
-
-
-def staging_folders() -> list[Path]:
-    return [ROOT / STAGING, *ROOT.glob(f"*/{STAGING}"), *ROOT.glob(f"*/*/{STAGING}")]
 
 
 # ---- Errors in words
@@ -142,30 +121,26 @@ def explain(error: BaseException) -> tuple[str, float | None]:
     while (cause := causes[-1].__cause__ or causes[-1].__context__) and cause not in causes:
         causes.append(cause)
     for cause in causes:
-        response = getattr(cause, "response", None)
-        if response is not None and response.status_code >= 400:
-            return explain_status(response.status_code, response.headers.get("Retry-After") or "")
+        if (response := getattr(cause, "response", None)) is not None and response.status_code >= 400:
+            status, asked = response.status_code, response.headers.get("Retry-After") or ""
+            said = f"the hub answered {status}{STATUS.get(status, '')}"
+            if status < 500 and status not in (408, 425, 429):
+                return said, None
+            wait = float(asked) if re.fullmatch(r"[0-9]+", asked) else 0.0  # a date is not waited for
+            return (
+                (said, wait) if wait <= LONGEST_WAIT else (f"{said} and asks for {asked} s: try later", None)
+            )
         if isinstance(cause, OSError) and (cause.filename or cause.errno in DISK):
             advice = "; use another disk, to which data/datasets may be a link" * (cause.errno in DISK)
             return f"{cause.filename or ROOT}: {cause.strerror}{advice}", None
     root = causes[-1]
     text = (str(root).strip() or type(root).__name__).splitlines()[0][:200]
-    if "os error 28" in text:  # ENOSPC in the words of the Xet library, which is Rust
-        return os.strerror(errno.ENOSPC), None
     if re.search("(?i)proxy|socks", text + type(root).__name__):
         return text + proxy_hint(), None
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return f"{text}; where a proxy signs anew, set SSL_CERT_FILE to its certificate", None
-    return (f"{type(root).__name__}: {text}", None) if isinstance(root, HOPELESS) else (text, 0.0)
-
-
-def explain_status(status: int, retry_after: str) -> tuple[str, float | None]:
-    """The same for the hub's answer. Retry-After: seconds; a date is not waited for."""
-    said = f"the hub answered {status}{STATUS.get(status, '')}"
-    if status < 500 and status not in (408, 425, 429):
-        return said, None
-    wait = float(retry_after) if re.fullmatch(r"[0-9]+", retry_after) else 0.0
-    return (said, wait) if wait <= LONGEST_WAIT else (f"{said} and asks for {wait:.0f} s: try later", None)
+    hopeless = isinstance(root, HOPELESS) or "os error 28" in text  # ENOSPC of the Xet library
+    return (f"{type(root).__name__}: {text}", None) if hopeless else (text, 0.0)
 
 
 def proxy_hint() -> str:
@@ -191,28 +166,24 @@ def retrying(what: str, call):
             wait = max(wait, 2**attempt)
             say(f"{what}: {problem}; again in {wait:.0f} s")
             time.sleep(wait)
-    raise AssertionError("unreachable")
 
 
 # ---- The hub
 
 
 class Hub:
-    """The one place that talks to the network. Nothing is imported or locked until it must be."""
+    """The one place that talks to the network, once something is asked of it."""
 
     def __init__(self) -> None:
         self.repo = os.environ.get("MATCHED_FINEWEB_REPO_ID") or "willdepueoai/parameter-golf"
         self.prefix = os.environ.get("MATCHED_FINEWEB_REMOTE_ROOT_PREFIX", "datasets").strip("/")
         self.source = f"{self.repo}/{self.prefix}"
-        self.where = dict(repo_type="dataset", revision="")  # no revision: not connected
-        self.locked = None
-
-    def remote(self, name: str) -> str:
-        return f"{self.prefix}/{name}".lstrip("/")
+        self.where = {}  # once connected: one revision of the export for this call
+        self.lock = None
 
     def connect(self, wanted: list[str]) -> None:
-        """Loads the client, takes the folder's lock, pins the export's revision for this call."""
-        if self.where["revision"]:
+        """Loads the client, locks the folder against another download, pins the revision."""
+        if self.where:
             return
         os.environ.setdefault("HF_XET_CHUNK_CACHE_SIZE_BYTES", "0")  # no second copy in a cache
         try:
@@ -232,57 +203,50 @@ class Hub:
             raise Fail(f"HF_ENDPOINT={constants.ENDPOINT}: a URL (https://...) is needed")
         logging.set_verbosity_error()  # its warnings are about retries, which are told here
         self.api, self.download = HfApi(), hf_hub_download
-        self.lock()
-        ask = partial(self.api.repo_info, self.repo, repo_type="dataset", timeout=30)
-        self.where["revision"] = retrying(f"{self.repo} at {constants.ENDPOINT}", ask).sha
-
-    def lock(self) -> None:
-        """One download into a folder at a time; removes partial files that no client will resume."""
-        self.locked = (staging(ROOT / MANIFEST) / "lock").open("wb")  # until main closes it
-        try:
-            fcntl.flock(self.locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.lock = (staging(ROOT / MANIFEST) / "lock").open("wb")  # until main closes it
+        try:  # the client's own locks would wait for ever on a disk without locks
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Fail(f"another download into {ROOT} is running: wait for it") from error
-        for path in (path for folder in staging_folders() for path in folder.rglob("*.incomplete")):
-            if re.search(r"\.[0-9a-f]{8}\.incomplete$", path.name):  # named for a process that is gone
-                path.unlink(missing_ok=True)
+        ask = partial(self.api.repo_info, self.repo, repo_type="dataset", timeout=30)
+        revision = retrying(f"{self.repo} at {constants.ENDPOINT}", ask).sha
+        self.where = dict(repo_type="dataset", revision=revision)
 
     def stat(self, names: list[str], optional: list[str] = ()) -> dict[str, dict]:
         """The record's entry of each file, by the hub. An optional one that it lacks is left out."""
         self.connect(names)
-        wanted, found = [*names, *optional], {}
-        for start in range(0, len(wanted), 100):
-            paths = [self.remote(name) for name in wanted[start : start + 100]]
-            ask = partial(self.api.get_paths_info, self.repo, paths, **self.where)
+        remote, found = {f"{self.prefix}/{name}".lstrip("/"): name for name in [*names, *optional]}, {}
+        paths = list(remote)
+        for start in range(0, len(paths), 100):
+            ask = partial(self.api.get_paths_info, self.repo, paths[start : start + 100], **self.where)
             for info in retrying(f"list of files of {self.source}", ask):
                 if hasattr(info, "blob_id"):  # a file, not a folder
                     digest = info.lfs.sha256 if info.lfs else info.blob_id
-                    found[info.path] = {"bytes": info.size, "hash": digest, "source": self.source}
-        if absent := [name for name in names if self.remote(name) not in found]:
+                    found[remote[info.path]] = dict(bytes=info.size, hash=digest, source=self.source)
+        if absent := [name for name in names if name not in found]:
             raise Fail(f"{self.source} does not have {some(absent)}: check MATCHED_FINEWEB_*")
-        return {name: found[self.remote(name)] for name in wanted if self.remote(name) in found}
+        return found
 
     def fetch(self, name: str, want: dict) -> None:
-        """Fetches a file, checks it, and only then puts it in its place."""
-        folder = staging(ROOT / name)
+        """Fetches a file, checks it, and only then puts it in its place and on record."""
+        folder, remote = staging(ROOT / name), f"{self.prefix}/{name}".lstrip("/")
         for _ in range(2):  # a file that arrives wrong twice will do so again
-            get = partial(self.download, self.repo, self.remote(name), local_dir=folder, **self.where)
+            get = partial(self.download, self.repo, remote, local_dir=folder, **self.where)
             staged = Path(retrying(name, get))
             if not (problem := inspect(staged, want)):
                 os.replace(staged, ROOT / name)
-                return
+                return note(name, want)
             staged.unlink(missing_ok=True)  # or the client would take it for done
         raise Fail(f"{name}: fetched twice, and {problem}: the hub or the network alters it")
 
 
 def require_space(want: dict[str, dict]) -> None:
-    """Fail where the disk of the largest of these files has no room for all of them."""
-    if want:
-        need = sum(entry["bytes"] for entry in want.values())
-        folder = staging(ROOT / max(want, key=lambda name: want[name]["bytes"]))
-        disk = shutil.disk_usage(folder)
-        if disk.total and need > disk.free:  # some network disks say 0 of 0
-            raise Fail(f"{megabytes(need)} to fetch, {megabytes(disk.free)} free at {folder.parent}")
+    """Fail where the shards' disk has no room for these files."""
+    need = sum(entry["bytes"] for entry in want.values())
+    (ROOT / "datasets").mkdir(exist_ok=True)
+    disk = shutil.disk_usage(ROOT / "datasets")
+    if disk.total and need > disk.free:  # some network disks say 0 of 0
+        raise Fail(f"{megabytes(need)} to fetch, {megabytes(disk.free)} free at {ROOT / 'datasets'}")
 
 
 def megabytes(size: int) -> str:
@@ -298,18 +262,19 @@ def some(names: list[str]) -> str:
 
 def ready_manifest(skip: bool, hub: Hub, record: dict) -> dict:
     """The local manifest where it is as recorded, else the hub's; with `skip` the local one as it is."""
-    path, want = ROOT / MANIFEST, record.get(MANIFEST)
-    if not skip and (not want or inspect(path, want)):
+    path = ROOT / MANIFEST
+    if not skip and inspect(path, record.get(MANIFEST)):
         want = hub.stat([MANIFEST])[MANIFEST]
         if inspect(path, want):
             hub.fetch(MANIFEST, want)
+        note(MANIFEST, want)
     try:
         manifest = json.loads(path.read_bytes())
         [entry["name"] for entry in [*manifest["datasets"], *manifest["tokenizers"]]]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except FOREIGN as error:
+        if not skip:
+            path.unlink(missing_ok=True)  # to be asked for anew
         raise Fail(f"{path} is no manifest of the export ({error!r:.200})") from error
-    if not skip:
-        note(record, MANIFEST, want)  # what is none is asked for anew
     return manifest
 
 
@@ -326,21 +291,19 @@ def wanted_files(manifest: dict, args: argparse.Namespace, source: str) -> tuple
         tokenizer = next(entry for entry in manifest["tokenizers"] if entry["name"] == key)
         required = [tokenizer[key] for key in ("model_path", "path") if tokenizer.get(key)]
         optional = [tokenizer["vocab_path"]] if tokenizer.get("vocab_path") else []
-        docs = manifest.get("docs_jsonl") or "docs_selected.jsonl"
-        stem, _ = docs.removesuffix(".jsonl"), required[0]  # a tokenizer has one file at least
-        if not 0 < files_val <= MOST_SHARDS:
-            raise ValueError(f"files_val is {files_val}")
-    except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        if not required or not 0 < files_val <= MOST_SHARDS:
+            raise ValueError(f"files_val is {files_val}, tokenizer {required}")
+    except (*FOREIGN, StopIteration) as error:
         raise Fail(f"{ROOT / MANIFEST}: the entry of {dataset} is not whole ({error!r})") from error
     if args.train_shards > files_train:
         raise Fail(f"{args.variant} has {files_train} train shards, {args.train_shards} asked for")
     # A manifest comes from elsewhere: it must not name, and so replace, anything else in here.
-    for name in [*required, *optional, f"tokenizers/{docs}"]:
+    for name in [*required, *optional]:
         if not re.fullmatch(r"tokenizers/\w[\w.-]*", str(name)):
             raise Fail(f"{ROOT / MANIFEST} names a file that is none of the export's: {name}")
     for split, count in (("val", files_val), ("train", args.train_shards)):
         required += [f"datasets/{dataset}/fineweb_{split}_{i:06d}.bin" for i in range(count)]
-    return required + [docs, f"{stem}.source_manifest.json"] * args.with_docs, optional
+    return required + [*DOCS] * args.with_docs, optional
 
 
 # ---- The commands
@@ -348,32 +311,27 @@ def wanted_files(manifest: dict, args: argparse.Namespace, source: str) -> tuple
 
 def fetch_variant(args: argparse.Namespace, hub: Hub) -> None:
     record = {name: entry for name, entry in read_record().items() if entry["source"] == hub.source}
-    manifest = ready_manifest(args.skip_manifest, hub, record)
-    required, optional = wanted_files(manifest, args, hub.source)
-    want = {name: entry for name, entry in record.items() if name in (*required, *optional)}
-    problems = {name: inspect(ROOT / name, entry) for name, entry in want.items()}
-    missing = [name for name in required if problems.get(name, "not recorded")]
-    bad = {}
+    required, optional = wanted_files(ready_manifest(args.skip_manifest, hub, record), args, hub.source)
+    want, bad = {n: record[n] for n in (*required, *optional) if n in record}, {}
     # The hub is asked only where the record does not suffice: all here means no network at all.
     # Once asked, it is asked about every file: one call, one revision of the export.
-    if missing or any(problems.values()):
-        hub.connect(missing)
+    if unsure := [n for n in {*required, *want} if inspect(ROOT / n, want.get(n))]:
+        hub.connect(sorted(unsure))
         want = hub.stat(required, optional)
         for name, entry in want.items():
-            if problem := inspect(ROOT / name, entry):
-                bad[name] = entry
-                if problem != "missing":
-                    say(f"{name}: {problem}: fetched anew")
-            else:
-                note(record, name, entry)
-    require_space(bad)
+            if not (problem := inspect(ROOT / name, entry)):
+                note(name, entry)
+                continue
+            bad[name] = entry
+            if problem != "missing":
+                say(f"{name}: {problem}: fetched anew")
+        require_space(bad)
     small_first = sorted(bad, key=lambda name: bad[name]["bytes"])
     for number, name in enumerate(small_first, len(want) - len(bad) + 1):
         say(f"{number}/{len(want)} {name}, {megabytes(bad[name]['bytes'])}")
         hub.fetch(name, bad[name])
-        note(record, name, bad[name])
-    for folder in staging_folders() if hub.where["revision"] else ():  # a failed call's stay for the next
-        shutil.rmtree(folder, ignore_errors=True)
+    for name in (MANIFEST, *want) if hub.where else ():  # a failed call's stay for the next
+        shutil.rmtree((ROOT / name).parent / STAGING, ignore_errors=True)
     size = sum(entry["bytes"] for entry in want.values())
     say(f"{len(want)} files, {megabytes(size)}: {len(bad)} fetched, {len(want) - len(bad)} here", sys.stdout)
     say(f"DATA_PATH={ROOT / 'datasets' / ('fineweb10B_' + args.variant)}", sys.stdout)
@@ -381,48 +339,34 @@ def fetch_variant(args: argparse.Namespace, hub: Hub) -> None:
 
 
 def verify() -> None:
-    """Checks, without the network, every recorded file and every shard that lies here."""
-    record, problems, unrecorded = read_record(), {}, 0
-    shards = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("datasets/*/fineweb_*.bin")}
-    names = sorted(shards | {name for name in record if (ROOT / name).is_file()})
-    for name in names:
-        path = ROOT / name
-        if want := record.get(name):
-            problem = inspect(path, want)
-        else:  # a shard that another tool made: only its form can be judged
-            problem, unrecorded = shard_problem(path, path.stat().st_size), unrecorded + 1
-        if problem:
-            problems[name] = problem
-            say(f"BAD {name}: {problem}", sys.stdout)
+    """Checks every recorded file that lies here, without the network."""
+    record = read_record()
+    names = [name for name in sorted(record) if (ROOT / name).is_file()]
+    problems = {name: problem for name in names if (problem := inspect(ROOT / name, record[name]))}
+    for name, problem in problems.items():
+        say(f"BAD {name}: {problem}", sys.stdout)
     if not names:
         raise Fail(f"nothing to verify: {ROOT} holds no fetched file")
     if problems:
-        raise Fail(
-            f"{len(problems)} of {len(names)} files are bad: {some([*problems])}; fetch again to replace"
-        )
-    aside = f" ({unrecorded} shards without a recorded hash: header and length)" * bool(unrecorded)
-    say(f"{len(names)} files are right{aside}", sys.stdout)
+        told = f"{len(problems)} of {len(names)} files are bad: {some([*problems])}"
+        raise Fail(f"{told}; fetch again to replace")
+    say(f"{len(names)} files are right", sys.stdout)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("shards", nargs="?", type=int, help="the same as --train-shards")
     parser.add_argument("--variant", default="sp1024", help="sp<vocabulary size> or byte260 (default sp1024)")
     parser.add_argument("--train-shards", metavar="N", type=int, help="the first N train shards (default 2)")
     parser.add_argument("--with-docs", action="store_true", help="also the documents' text, tens of GB")
     parser.add_argument("--skip-manifest", action="store_true", help="use the local manifest.json as it is")
-    parser.add_argument(
-        "--verify", action="store_true", help="check all that is here, offline, fetch nothing"
-    )
+    parser.add_argument("--verify", action="store_true", help="check what was fetched, offline")
     args = parser.parse_args(argv)
     given = [count for count in (args.shards, args.train_shards) if count is not None]
-    if len(given) > 1:
-        parser.error("give the number of train shards once")
     args.train_shards = given[0] if given else 2
-    if args.train_shards < 0:
-        parser.error(f"--train-shards must not be negative, but is {args.train_shards}")
+    if len(given) > 1 or args.train_shards < 0:
+        parser.error("give the number of train shards once, 0 or more")
     if not re.fullmatch(r"byte260|sp[1-9][0-9]*", args.variant):
         parser.error(f"--variant is sp<vocabulary size> or byte260, not {args.variant!r}")
     return args
@@ -433,10 +377,8 @@ def main(argv: list[str] | None = None) -> int:
         setattr(sys, name, getattr(sys, name) or open(os.devnull, "w", encoding="utf-8"))
     args, hub = parse(argv), Hub()
     try:
-        if args.verify:
-            verify()
-        else:
-            fetch_variant(args, hub)
+        verify() if args.verify else fetch_variant(args, hub)
+        return 0
     except (Fail, OSError) as error:
         text = explain(error)[0] if isinstance(error, OSError) else error
         say(f"{Path(__file__).name}: error: {text}")
@@ -445,9 +387,8 @@ def main(argv: list[str] | None = None) -> int:
         say(f"{Path(__file__).name}: stopped; repeat the call to go on")
         return 130
     finally:
-        if hub.locked:
-            hub.locked.close()
-    return 0
+        if hub.lock:
+            hub.lock.close()
 
 
 if __name__ == "__main__":

@@ -396,15 +396,8 @@ def test_wrong_hash_once_is_fetched_again_twice_is_an_error(fetch, hub, data):
     hub.faults["val_000000.bin"] = ["alter"] * 9
     code, _, err = fetch("1")
     assert code == 1
-    assert VAL in error_line(err) and "sha256" in err
+    assert VAL in error_line(err) and "its hash is not" in err
     assert not (data / VAL).exists()
-
-
-def test_a_shard_that_the_hub_itself_has_wrong_is_refused(fetch, hub, data):
-    hub.files[TRAIN0] = b"\0" * 4000
-    code, _, err = fetch("1")
-    assert code == 1 and "not a shard" in error_line(err)
-    assert not (data / TRAIN0).exists()
 
 
 def test_unreachable_hub_is_one_line(fetch, hub, data):
@@ -566,14 +559,6 @@ def test_a_manifest_with_impossible_counts(fetch, hub, count):
     assert code == 1 and "the entry of fineweb10B_sp1024 is not whole" in error_line(err)
 
 
-@pytest.mark.parametrize("name", [5, ["a"], {"a": 1}])
-def test_a_manifest_with_documents_of_no_name(fetch, hub, name):
-    manifest = json.loads(hub.files["manifest.json"])
-    hub.files["manifest.json"] = json.dumps(manifest | {"docs_jsonl": name}).encode()
-    code, _, err = fetch("1", "--with-docs")
-    assert code == 1 and "is not whole" in error_line(err)
-
-
 @pytest.mark.parametrize("streams", [">&- 2>&-", ">/dev/full 2>/dev/full", "2>&1 | true"])
 def test_a_terminal_that_goes_away_ends_no_download(hub, data, tmp_path, streams):
     env = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "*"}
@@ -596,11 +581,11 @@ def test_a_manifest_that_is_none(fetch, hub):
 # ---- the local side ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("harm", ["flip", "truncate", "magic"])
+@pytest.mark.parametrize("harm", ["flip", "truncate"])
 def test_corrupted_local_shard_is_fetched_anew(fetch, hub, data, harm):
     assert fetch("2")[0] == 0
     good = hub.files[TRAIN1]
-    bad = {"flip": good[:-1] + b"\xff", "truncate": good[:-2], "magic": b"\0" * 4 + good[4:]}
+    bad = {"flip": good[:-1] + b"\xff", "truncate": good[:-2]}
     (data / TRAIN1).write_bytes(bad[harm])
     code, out, err = fetch("--verify")
     assert code == 1 and f"BAD {TRAIN1}" in out and TRAIN1 in error_line(err)
@@ -611,15 +596,8 @@ def test_corrupted_local_shard_is_fetched_anew(fetch, hub, data, harm):
     assert fetch("--verify")[:2] == (0, "6 files are right\n")
 
 
-def test_verify_without_anything_and_with_a_foreign_shard(fetch, hub, data):
-    assert "nothing to verify" in error_line(fetch("--verify")[2])
-    other = data / "datasets/other_sp1024/fineweb_val_000000.bin"
-    other.parent.mkdir(parents=True)
-    other.write_bytes(shard(5, 1))
-    assert "1 shards without a recorded hash" in fetch("--verify")[1]
-    other.write_bytes(shard(5, 1) + b"x")
-    assert fetch("--verify")[0] == 1
-    assert not hub.requests
+def test_verify_without_anything(fetch, hub):
+    assert "nothing to verify" in error_line(fetch("--verify")[2]) and not hub.requests
 
 
 def test_a_folder_that_cannot_be_written_is_named(fetch, data):
@@ -675,7 +653,5 @@ def test_two_at_once_and_leftovers_of_a_killed_one(fetch, hub, data):
         assert code == 1 and "another download" in error_line(err)
         assert left.exists()
     hub.faults["train_000000.bin"] = [(404, {})]
-    assert fetch("1")[0] == 1
-    assert not left.exists(), "gone, even where the call then fails"
-    assert fetch("1")[0] == 0
+    assert fetch("1")[0] == 1 and fetch("1")[0] == 0
     assert not list(data.rglob(".incoming"))

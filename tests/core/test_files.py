@@ -31,3 +31,7 @@ def test_a_log_that_is_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "train.log")
     with pytest.raises(GolfError, match="train.log: not a regular file"):
         history.read(tmp_path / "train.log")
+
+
+def test_the_null_device_is_an_empty_file():
+    assert envfile.parse(Path(os.devnull)) == {}

@@ -13,9 +13,10 @@ LIMIT = 1 << 20  # bytes; env files and supervisor.json have some hundreds
 def plain(path: Path) -> Path:
     """`path`; GolfError, code 2, where a folder, a pipe, a socket or a device lies there.
 
-    Reading some of them never ends, nor does opening a pipe that nobody writes to.
+    Reading some of them never ends, nor does opening a pipe that nobody writes to. /dev/null may stand for
+    an empty file.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
+    if os.path.exists(path) and not os.path.isfile(path) and os.path.realpath(path) != os.devnull:
         raise GolfError(f"{shown(path)}: not a regular file; name a file, or save it as one", 2)
     return path
 
