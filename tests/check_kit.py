@@ -22,16 +22,7 @@ def made(tmp_path_factory):
     done = run_script("golf.sh", "run", "configs/tiny.env", env=env, repo=repo)
     assert done.returncode == 0, done.stderr
     runs = [f"runs/r-s{seed}" for seed in (1, 2, 3)]
-    words = [
-        "--name",
-        "my idea",
-        "--author",
-        "A. Thor",
-        "--github-id",
-        "athor",
-        "--blurb",
-        "It helps.",
-    ]
+    words = ["--name", "my idea", "--author", "A. Thor", "--github-id", "athor", "--blurb", "It helps."]
     done = run_script("golf.sh", "new", *runs, *words, "--lane", "record", repo=repo)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = (repo / "records/track_tiny").glob("*_my-idea")

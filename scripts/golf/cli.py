@@ -37,11 +37,7 @@ GROUPS = {
         "export": "see.export",
         "pictures": "see.pictures",
     },
-    "submit": {
-        "new": "submit.new",
-        "check": "check.command",
-        "compare": "board.compare",
-    },
+    "submit": {"new": "submit.new", "check": "check.command", "compare": "board.compare"},
     "judge": {
         "score": "score.command",
         "holdout": "score.holdout",

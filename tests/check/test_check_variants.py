@@ -5,18 +5,18 @@ test_check_rules.py has an example of every rule; here stand siblings of each ki
 
 import json
 import os
+import re
 import socket
 from collections import Counter
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from check_kit import edit, found, listing, write
+from check_kit import edit, found, listing, replace_text, write
 from conftest import REPO
 from golf.check import code as check_code
 from golf.check import command as check
 from golf.check import folder as checked
 from golf.core import json_io, submission, track
-from golf.core.files import sha256
 
 pytest_plugins = ["check_kit"]
 FAIL, NOTE = checked.FAIL, checked.NOTE
@@ -174,8 +174,6 @@ def test_shapes_that_the_schema_refuses(folder, change):
 
 def test_no_pattern_of_a_schema_lets_a_line_end_through():
     """`$` matches before a last line end, \\Z does not."""
-    import re
-
     for name in ("submission", "track"):
         text = (REPO / f"scripts/golf/core/{name}.schema.json").read_text()
         patterns = [json.loads(f'"{p}"') for p in re.findall(r'"pattern": "((?:[^"\\]|\\.)*)"', text)]
@@ -202,25 +200,17 @@ def test_tomorrow_is_today_elsewhere(folder):
         assert ("date" in rules_of(folder)) == fails
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("author", "Your Name"),
-        ("author", "tbd"),
-        ("github_id", "Your_GitHub_ID"),
-        ("name", "What to call it"),
-        ("blurb", "One sentence on what is new here"),
-        ("blurb", "..."),
-        ("name", "n/a"),
-        ("author", "<your name>"),
-        ("author", "ｙｏｕｒ  Name here"),
-        ("author", "?"),
-        ("name", "What to call it?"),
-        ("blurb", "TODO: write this later"),
-    ],
-)
+PLACEHOLDERS = [
+    ("author", "Your Name"), ("author", "tbd"), ("author", "<your name>"), ("author", "?"),
+    ("author", "ｙｏｕｒ  Name here"), ("github_id", "Your_GitHub_ID"), ("name", "What to call it"),
+    ("name", "n/a"), ("name", "What to call it?"), ("blurb", "One sentence on what is new here"),
+    ("blurb", "..."), ("blurb", "TODO: write this later"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "words"), PLACEHOLDERS)
 def test_words_that_were_to_be_written(folder, name, words):
-    edit(folder, lambda v: v.update({name: words}))
+    edit(folder, top(**{name: words}))
     assert rules_of(folder) == {"placeholder": 1}
 
 
@@ -250,63 +240,24 @@ def test_an_honest_readme(folder, content):
 # ---- Names
 
 
-NAMES = {
-    "a name in other case": "Train_seed2.log",
-    "aux": "aux.log",
-    "nul": "NUL",
-    "com port": "com1.jsonl",
-    "printer": "lpt9.x.log",
-    "con": "con",
-    "a dot at the end": "notes.",
-    "a space at the end": "notes.log ",
-    "a colon": "a:b.log",
-    "a backslash": "a\\b.log",
-    "a dash first": "-rf.log",
-    "hidden": ".notes.log",
-    "accents": "é.log",
-    "accents apart": "e\u0301.log",
-    "full width": "ｔ.log",
-    "right to left": "a\u202eb.log",
-    "long": "x" * 65 + ".log",
-    "deep and long": "d/" * 7 + "x" * 60 + "/" + "y" * 60,
-    "a quote": "a'b.log",
-    "a star": "a*.log",
-    "percent": "a%2fb.log",
-    "git's own": ".gitattributes",
-    "a swap file": ".x.swp",
-}
-MODULES = {
-    "numpy": "numpy.py",
-    "torch": "torch.py",
-    "json": "json.py",
-    "site": "sitecustomize.py",
-    "user": "usercustomize.py",
-    "upper case": "Numpy.py",
-    "random": "random.py",
-    "compiled": "json.pyc",
-    "native": "math.abi3.so",
-    "a package": "numpy/__init__.py",
-    "a folder alone": "torch/data.txt",
-    "below": "lib/struct.py",
-    "code": "code/x.txt",
-    "triton": "triton.py",
-    "sentencepiece": "sentencepiece.py",
-    "the scorer's": "feeder.py",
-    "main": "__future__.py",
-    "the script's": "train_gpt/__init__.py",
-}
+NAMES = [  # of another file in other letters, of devices, that a shell, a disk or a reader takes for others
+    "Train_seed2.log", "aux.log", "NUL", "com1.jsonl", "lpt9.x.log", "con", "notes.", "notes.log ", "a:b.log",
+    "a\\b.log", "-rf.log", ".notes.log", "é.log", "e\u0301.log", "ｔ.log", "a\u202eb.log", "x" * 65 + ".log",
+    "d/" * 7 + "x" * 60 + "/" + "y" * 60, "a'b.log", "a*.log", "a%2fb.log", ".gitattributes", ".x.swp",
+]  # fmt: skip
+MODULES = [  # that an import would find in the place of another
+    "numpy.py", "torch.py", "json.py", "sitecustomize.py", "usercustomize.py", "Numpy.py", "random.py",
+    "json.pyc", "math.abi3.so", "numpy/__init__.py", "torch/data.txt", "lib/struct.py", "code/x.txt",
+    "triton.py", "sentencepiece.py", "feeder.py", "__future__.py", "train_gpt/__init__.py",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*NAMES.values(), *MODULES.values()], ids=[*NAMES, *MODULES])
+@pytest.mark.parametrize("name", [*NAMES, *MODULES], ids=ascii)
 def test_names_that_no_entry_may_have(folder, name):
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("x = 1\n")
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("x = 1\n")
     if name not in (".gitattributes", ".x.swp"):
-        edit(
-            folder,
-            lambda v: v["files"].append({"path": name, "role": "score", "bytes": 6, "sha256": sha256(path)}),
-        )
+        write(folder, name, "x = 1\n", "score")
     assert "file-name" in rules_of(folder)
 
 
@@ -354,47 +305,34 @@ def replace_by_link(folder, target):
     path.symlink_to(target)
 
 
+def linked_claim(folder):
+    (folder / "submission.json").rename(folder.parent / "s.json")
+    (folder / "submission.json").symlink_to("../s.json")
+
+
+def folder_for_readme(folder):
+    (folder / "README.md").unlink()
+    (folder / "README.md").mkdir()
+    (folder / "README.md/x.md").write_text("x")
+
+
 TREES = {
     "a link to a file beside": ("file-link", lambda f: (f / "x.log").symlink_to("train.log")),
     "a link to a folder": ("file-link", lambda f: (f / "x").symlink_to(f.parent)),
     "a link to nowhere": ("file-link", lambda f: (f / "x.log").symlink_to("nowhere")),
-    "a link to itself": ("file-link", lambda f: (f / "x.log").symlink_to("x.log")),
     "a link out": ("file-link", lambda f: replace_by_link(f, "../moved.log")),
     "a link to a device": ("file-link", lambda f: replace_by_link(f, "/dev/zero")),
-    "a linked submission.json": (
-        "file-link",
-        lambda f: [
-            (f / "submission.json").rename(f.parent / "s.json"),
-            (f / "submission.json").symlink_to("../s.json"),
-        ],
-    ),
-    "a hard link": ("file-link", lambda f: os.link(f / "train_gpt.py", f.parent / "x.py")),
-    "a pipe": ("file-kind", lambda f: os.mkfifo(f / "pipe.log")),
+    "a linked submission.json": ("file-link", linked_claim),
     "a pipe as submission.json": (
-        "file-kind",
-        lambda f: [(f / "submission.json").unlink(), os.mkfifo(f / "submission.json")],
+        "file-kind", lambda f: [(f / "submission.json").unlink(), os.mkfifo(f / "submission.json")],
     ),
     "an empty folder": ("file-kind", lambda f: (f / "nothing").mkdir()),
     "folders in folders": ("file-kind", lambda f: (f / "a/b/c").mkdir(parents=True)),
     "a hole of a terabyte": ("file-large", hole),
-    "set-uid": ("file-mode", lambda f: (f / "train_gpt.py").chmod(0o4644)),
     "sticky": ("file-mode", lambda f: (f / "train.log").chmod(0o1644)),
-    "a folder as a file": (
-        "file-required",
-        lambda f: [
-            (f / "README.md").unlink(),
-            (f / "README.md").mkdir(),
-            (f / "README.md/x.md").write_text("x"),
-        ],
-    ),
+    "a folder as a file": ("file-required", folder_for_readme),
     "500 folders": ("file-count", lambda f: [(f / f"d{i}").mkdir() for i in range(501)]),
-}
-
-
-@pytest.mark.parametrize(("rule", "change"), TREES.values(), ids=TREES)
-def test_trees(folder, rule, change):
-    change(folder)
-    assert rule in rules_of(folder)
+}  # fmt: skip
 
 
 def test_a_socket(folder, monkeypatch):
@@ -437,12 +375,7 @@ SINGLE = {
     "a better mean": ("mean", lambda f: edit(f, top(val_bpb=1.0))),
     "less time": ("time", lambda f: edit(f, lambda v: v["seeds"][0].update(train_seconds=0.5))),
     "another machine": ("hardware", lambda f: edit(f, top(hardware="RTX 9090"))),
-    "the script tidied up": (
-        "script-hash",
-        lambda f: write(
-            f, "train_gpt.py", (f / "train_gpt.py").read_text().replace("in a blink", "in a moment")
-        ),
-    ),
+    "the script tidied up": ("script-hash", lambda f: replace_text(f, "train_gpt.py", "a blink", "a moment")),
     "a file beside": ("file-unlisted", lambda f: (f / "notes.txt").write_text("x")),
     "another role": ("file-role", lambda f: edit(f, lambda v: listing(v, "train.log").update(role="readme"))),
 }
@@ -464,16 +397,14 @@ def test_an_artifact_of_every_seed_in_the_record_lane(folder):
         assert "not-rescorable" in rules_of(folder, level)
 
 
-def test_a_mean_over_some_seeds_is_none(folder):
-    edit(folder, lambda v: v["seeds"][2].update(eval_seconds=None))
-    assert "mean" in rules_of(folder)
-    edit(folder, top(eval_seconds=None))
-    assert "mean" not in found(folder)
-
-
-def test_a_mean_is_there_where_every_seed_has_the_figure(folder):
+def test_a_mean_is_there_where_every_seed_has_the_figure_and_nowhere_else(folder):
+    mean = json.loads(claim_bytes(folder))["eval_seconds"]
     edit(folder, top(eval_seconds=None))
     assert rules_of(folder) == {"mean": 1}
+    edit(folder, lambda v: v["seeds"][2].update(eval_seconds=None))
+    assert "mean" not in found(folder)
+    edit(folder, top(eval_seconds=mean))
+    assert "mean" in rules_of(folder)
 
 
 # ---- Runs
@@ -500,6 +431,10 @@ def events_added(line):
     return apply
 
 
+def another_script(name):
+    return metrics(lambda e: e.update(script=name, script_sha256="0" * 64), "start")
+
+
 def key_twice(folder):
     old = (folder / "metrics_seed2.jsonl").read_text()
     write(folder, "metrics_seed2.jsonl", old.replace('"kind": "sliding"', '"val_bpb": 9, "kind": "sliding"'))
@@ -511,14 +446,8 @@ RUNS = {
     "no hash of the script": ("metrics", metrics(lambda e: e.pop("script_sha256"), "start")),
     "no configuration": ("metrics", metrics(lambda e: e.pop("config"), "start")),
     "no hardware": ("metrics", metrics(lambda e: e.pop("hardware"), "start")),
-    "another script": (
-        "script-hash",
-        metrics(lambda e: e.update(script="other.py", script_sha256="0" * 64), "start"),
-    ),
-    "the README as script": (
-        "script-hash",
-        metrics(lambda e: e.update(script="README.md", script_sha256="0" * 64), "start"),
-    ),
+    "another script": ("script-hash", another_script("other.py")),
+    "the README as script": ("script-hash", another_script("README.md")),
     "another SEED": ("seed", metrics(lambda e: e["config"].update(SEED=9), "start", (2,))),
     "resumed, in a number": ("score-note", metrics(lambda e: e.update(resumed=1), "start", (2,))),
     "an end that failed": ("score-note", metrics(lambda e: e.update(exit_code=1), "end", (2,))),
@@ -536,8 +465,8 @@ def shifted(value):
     pairs[0][1], pairs[1][1] = pairs[0][1] - 1, pairs[1][1] + 1
 
 
-@pytest.mark.parametrize(("rule", "change"), RUNS.values(), ids=RUNS)
-def test_what_a_records_runs_must_say(folder, rule, change):
+@pytest.mark.parametrize(("rule", "change"), [*TREES.values(), *RUNS.values()], ids=[*TREES, *RUNS])
+def test_trees_and_what_a_records_runs_must_say(folder, rule, change):
     change(folder)
     assert rule in rules_of(folder)
 
@@ -555,19 +484,13 @@ def test_one_run_is_no_second_seed(folder):
     assert any("score alike" in f.message and f.level == checked.HUMAN for f in findings(folder))
 
 
-@pytest.mark.parametrize(
-    ("name", "level"),
-    [
-        ("NVIDIA GeForce RTX 4090", None),
-        ("RTX 4090", None),
-        ("NVIDIA GeForce RTX 4090 D", checked.HUMAN),
-        ("NVIDIA GeForce RTX 4090 Laptop GPU", checked.HUMAN),
-        ("NOT an RTX 4090", checked.HUMAN),
-        ("8x RTX 4090", checked.HUMAN),
-        ("RTX 40900", checked.HUMAN),
-        ("RTX 4090\u200b", checked.HUMAN),
-    ],
-)
+OTHER_MODELS = ["NVIDIA GeForce RTX 4090 D", "NVIDIA GeForce RTX 4090 Laptop GPU", "NOT an RTX 4090",
+                "8x RTX 4090", "RTX 40900", "RTX 4090\u200b"]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "level"), [
+    ("NVIDIA GeForce RTX 4090", None), ("RTX 4090", None), *((name, checked.HUMAN) for name in OTHER_MODELS),
+])  # fmt: skip
 def test_a_model_is_its_whole_name(folder, name, level):
     wanted = {"device": "cuda", "world_size": 1, "names": ["RTX 4090"]}
     rules = {**track.load("track_tiny"), "record_hardware": wanted}
@@ -622,16 +545,10 @@ def test_odd_values_in_quotes_are_values(folder):
     assert findings(folder) == []
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        "records/track_tiny/another/train_gpt.py",
-        "train_gpt.py",
-        "records/other/{name}/train_gpt.py",
-        "/home/me/records/track_tiny/{name}/train_gpt.py",
-        "../{name}/train_gpt.py",
-    ],
-)
+@pytest.mark.parametrize("where", [
+    "records/track_tiny/another/train_gpt.py", "train_gpt.py", "records/other/{name}/train_gpt.py",
+    "/home/me/records/track_tiny/{name}/train_gpt.py", "../{name}/train_gpt.py",
+])  # fmt: skip
 def test_the_command_names_where_the_entry_lies(folder, where):
     right = f"records/track_tiny/{folder.name}/train_gpt.py"
     edit(folder, lambda v: v.update(command=v["command"].replace(right, where.format(name=folder.name))))

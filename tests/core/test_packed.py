@@ -56,35 +56,26 @@ def test_what_the_trainers_pack_is_read_as_themselves(name):
     assert len(script) < len(source) / 2
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda b: b + b"print(1)\n",
-        lambda b: b + b"#\n",
-        lambda b: b"import os\n" + b,
-        lambda b: b"# coding: utf-7\n" + b,
-        lambda b: b"\xef\xbb\xbf" + b,
-        lambda b: b.replace(b"import base64, lzma", b"import base64, lzma, os"),
-        lambda b: b.replace(b"import base64, lzma\n", b"import base64, lzma; print(1)\n"),
-        lambda b: b.replace(b'"exec")', b'"exec"), {}'),
-        lambda b: b.replace(b"lzma.decompress", b"lzma.LZMADecompressor().decompress"),
-        lambda b: b.replace(b"\n", b"\r\n"),
-        lambda b: b.replace(b"\n", b"\f\n"),
-        lambda b: b.replace(b"\n", b"\0\n"),
-        lambda b: b.rstrip(b"\n"),
-        lambda b: b.replace(b'b85decode("', b'b85decode(b"'),
-        lambda b: b.replace(b'b85decode("', b'b85decode("\\x30'),
-        lambda b: b.replace(b'b85decode("', b'b85decode("" "'),
-        lambda b: b"",
-    ],
-)
+@pytest.mark.parametrize("change", [
+    lambda b: b + b"print(1)\n", lambda b: b + b"#\n", lambda b: b"import os\n" + b,
+    lambda b: b"# coding: utf-7\n" + b, lambda b: b"\xef\xbb\xbf" + b,
+    lambda b: b.replace(b"import base64, lzma", b"import base64, lzma, os"),
+    lambda b: b.replace(b"import base64, lzma\n", b"import base64, lzma; print(1)\n"),
+    lambda b: b.replace(b'"exec")', b'"exec"), {}'),
+    lambda b: b.replace(b"lzma.decompress", b"lzma.LZMADecompressor().decompress"),
+    lambda b: b.replace(b"\n", b"\r\n"), lambda b: b.replace(b"\n", b"\f\n"),
+    lambda b: b.replace(b"\n", b"\0\n"), lambda b: b.rstrip(b"\n"),
+    lambda b: b.replace(b'b85decode("', b'b85decode(b"'),
+    lambda b: b.replace(b'b85decode("', b'b85decode("\\x30'),
+    lambda b: b.replace(b'b85decode("', b'b85decode("" "'),
+    lambda b: b"",
+])  # fmt: skip
 def test_any_other_stub_is_refused(change):
     with pytest.raises(packed.NotPacked, match="not the two lines"):
         packed.unpack(change(pack(SOURCE)))
 
 
 DELTA = [{"id": lzma.FILTER_DELTA, "dist": 1}, {"id": lzma.FILTER_LZMA2, "preset": packed.PRESET}]
-NOT_CANONICAL = base64.b85encode(compress("x = 1\n"))[:-1]
 STREAMS = {
     "bytes behind the stream": (compress(SOURCE) + b"hidden", "more or less"),
     "a second stream": (compress(SOURCE) + compress("import os"), "more or less"),
@@ -148,19 +139,12 @@ def test_a_bomb_costs_nothing(size):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
 
 
-@pytest.mark.parametrize(
-    ("source", "other"),
-    [
-        ("x = 1\n", "x = 2\n"),
-        ("x = 1\n", "x = 1.0\n"),
-        ("x = 0.0\n", "x = -0.0\n"),
-        ("x = 'a'\n", "x = b'a'\n"),
-        ("def f():\n    return 1\n", "def f():\n    pass\n    return 1\n"),
-        ("x = 1\n", "x = 1\n'text'\n"),
-        ("pass\n", "x = 1\n"),
-        ("x = 1\n", "x = (1\n"),
-    ],
-)
+@pytest.mark.parametrize(("source", "other"), [
+    ("x = 1\n", "x = 2\n"), ("x = 1\n", "x = 1.0\n"), ("x = 0.0\n", "x = -0.0\n"),
+    ("x = 'a'\n", "x = b'a'\n"),
+    ("def f():\n    return 1\n", "def f():\n    pass\n    return 1\n"),
+    ("x = 1\n", "x = 1\n'text'\n"), ("pass\n", "x = 1\n"), ("x = 1\n", "x = (1\n"),
+])  # fmt: skip
 def test_other_code_is_not_the_same(source, other):
     script = pack(source)
     assert packed.fault(script, source.encode()) is None
@@ -214,24 +198,18 @@ def test_a_packed_submission_is_judged_by_its_source(folder):
     assert count.code == (folder / "train_gpt.packed.py").stat().st_size
 
 
-@pytest.mark.parametrize(
-    ("spoil", "rule"),
-    [
-        (
-            lambda f: ship_packed(f, (f / "train_gpt.py").read_text().replace('"1337"', '"1338"')),
-            "code-packed",
-        ),
-        (lambda f: ship_packed(f, "import socket\n"), "code-packed"),
-        (lambda f: (ship_packed(f), (f / "train_gpt.py").unlink()), "code-packed"),
-        (lambda f: (ship_packed(f), role(f, "train_gpt.py", "extra")), "file-role"),
-        (lambda f: (ship_packed(f), role(f, "train_gpt.py", "script")), "file-role"),
-        (lambda f: (ship_packed(f), role(f, "train_gpt.packed.py", "source")), "file-role"),
-        (lambda f: role(f, "train_gpt.py", "source"), "file-role"),
-        (lambda f: write(f, "train_gpt.packed.py", stub(compress("import os\n")), "script"), "code-packed"),
-        (lambda f: write(f, "more.packed.py", b"import os\n", "script"), "file-role"),
-        (lambda f: write(f, "help.packed.py", b"import os\n", "score"), "code-packed"),
-    ],
-)
+@pytest.mark.parametrize(("spoil", "rule"), [
+    (lambda f: ship_packed(f, (f / "train_gpt.py").read_text().replace('"1337"', '"1338"')), "code-packed"),
+    (lambda f: ship_packed(f, "import socket\n"), "code-packed"),
+    (lambda f: (ship_packed(f), (f / "train_gpt.py").unlink()), "code-packed"),
+    (lambda f: (ship_packed(f), role(f, "train_gpt.py", "extra")), "file-role"),
+    (lambda f: (ship_packed(f), role(f, "train_gpt.py", "script")), "file-role"),
+    (lambda f: (ship_packed(f), role(f, "train_gpt.packed.py", "source")), "file-role"),
+    (lambda f: role(f, "train_gpt.py", "source"), "file-role"),
+    (lambda f: write(f, "train_gpt.packed.py", stub(compress("import os\n")), "script"), "code-packed"),
+    (lambda f: write(f, "more.packed.py", b"import os\n", "script"), "file-role"),
+    (lambda f: write(f, "help.packed.py", b"import os\n", "score"), "code-packed"),
+])  # fmt: skip
 def test_other_code_in_a_stub_fails(folder, spoil, rule):
     assert rule not in found(folder)
     spoil(folder)

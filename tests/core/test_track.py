@@ -20,14 +20,11 @@ def records(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("folder", "claimed", "named", "track_name"),
-    [
-        ("records/one/entry", "two", "two", "two"),  # what a person names
-        ("records/one/entry", "two", None, "one"),  # the place, whatever the claim says
-        ("elsewhere", "two", None, "two"),  # the claim, where the place says nothing
-    ],
-)
+@pytest.mark.parametrize(("folder", "claimed", "named", "track_name"), [
+    ("records/one/entry", "two", "two", "two"),  # what a person names
+    ("records/one/entry", "two", None, "one"),  # the place, whatever the claim says
+    ("elsewhere", "two", None, "two"),  # the claim, where the place says nothing
+])  # fmt: skip
 def test_which_track_a_submission_belongs_to(records, folder, claimed, named, track_name):
     assert track.of_submission(records / folder, {"track": claimed}, named)["name"] == track_name
 

@@ -29,14 +29,7 @@ TRACK_KEYS = {
     "lanes",
     "record_rule",
 }
-DATA_KEYS = {
-    "name",
-    "val_file",
-    "val_sha256",
-    "tokenizer_file",
-    "tokenizer_sha256",
-    "tokenizer_exempt",
-}
+DATA_KEYS = {"name", "val_file", "val_sha256", "tokenizer_file", "tokenizer_sha256", "tokenizer_exempt"}
 LANES = {"record", "open-hardware", "non-record"}
 
 

@@ -152,12 +152,7 @@ def test_progress_bar_on_a_terminal(tiny_repo):
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
     env = {**os.environ, "PYTHON": sys.executable, "RUN_ID": "one", "FAKE_STEPS": "5",
            "FAKE_STEP_SECONDS": "0.3"}  # fmt: skip
-    command = [
-        "bash",
-        str(tiny_repo / "scripts/golf.sh"),
-        "run",
-        str(tiny_repo / "configs/tiny.env"),
-    ]
+    command = ["bash", str(tiny_repo / "scripts/golf.sh"), "run", str(tiny_repo / "configs/tiny.env")]
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=theirs, timeout=HANG_SECONDS)
     os.set_blocking(ours, False)
     shown = os.read(ours, 65536)

@@ -21,14 +21,7 @@ def test_run_ends_with_a_summary(tiny_repo):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert re.search(r"step:3/3 .*\n", done.stdout)
-    for words in (
-        "score    val_bpb 1.",
-        "bytes    ",
-        " to spare",
-        "train 0.0",
-        "runs/one/",
-        "next",
-    ):
+    for words in ("score    val_bpb 1.", "bytes    ", " to spare", "train 0.0", "runs/one/", "next"):
         assert words in done.stdout
     origin = json.loads((tiny_repo / "runs/one/supervisor.json").read_text())
     assert origin["config"] == "configs/tiny.env" and origin["set"]["ITERATIONS"] == "3"

@@ -10,26 +10,20 @@ from golf.run import command, preflight
 from run.conftest import golf, one_line
 
 
-@pytest.mark.parametrize(
-    ("env", "words"),
-    [
-        ({"DATA_PATH": "nowhere"}, "cached_challenge_fineweb.py --variant sp1024"),
-        ({"DATA_PATH": "nowhere"}, "`python3 data/build_sample_dataset.py`, then configs/quickstart.env"),
-        ({"DATA_PATH": "data/sample_x"}, "build_sample_dataset.py"),
-        ({"DATA_PATH": "data/fineweb10B_sp8192"}, "--variant sp8192"),
-        ({"VAL_DATA_PATH": "nowhere"}, "VAL_DATA_PATH=nowhere: no fineweb_val_*.bin"),
-        ({"TOKENIZER_PATH": "nothing.model"}, "TOKENIZER_PATH=nothing.model"),
-        ({"OUT_DIR": "train_gpt.py/runs"}, "OUT_DIR=train_gpt.py/runs: cannot be written"),
-        ({"RUN_ID": "../x"}, "RUN_ID='../x'"),
-        ({"SEEDS": "1,x"}, "SEEDS='1,x'"),
-        ({"SEEDS": "1,1"}, "SEEDS='1,1'"),
-        ({"NPROC_PER_NODE": "0"}, "NPROC_PER_NODE='0'"),
-        ({"NNODES": "two"}, "NNODES='two'"),
-        ({"NNODES": "2"}, "RDZV_ENDPOINT=HOST:PORT"),
-        ({"NNODES": "2", "RDZV_ENDPOINT": "here:29400", "RESUME": "1"}, "one node alone has the checkpoint"),
-        ({"RESUME": "yes"}, "RESUME='yes': 1, 0 or auto"),
-    ],
-)
+@pytest.mark.parametrize(("env", "words"), [
+    ({"DATA_PATH": "nowhere"}, "cached_challenge_fineweb.py --variant sp1024"),
+    ({"DATA_PATH": "nowhere"}, "`python3 data/build_sample_dataset.py`, then configs/quickstart.env"),
+    ({"DATA_PATH": "data/sample_x"}, "build_sample_dataset.py"),
+    ({"DATA_PATH": "data/fineweb10B_sp8192"}, "--variant sp8192"),
+    ({"VAL_DATA_PATH": "nowhere"}, "VAL_DATA_PATH=nowhere: no fineweb_val_*.bin"),
+    ({"TOKENIZER_PATH": "nothing.model"}, "TOKENIZER_PATH=nothing.model"),
+    ({"OUT_DIR": "train_gpt.py/runs"}, "OUT_DIR=train_gpt.py/runs: cannot be written"),
+    ({"RUN_ID": "../x"}, "RUN_ID='../x'"), ({"SEEDS": "1,x"}, "SEEDS='1,x'"),
+    ({"SEEDS": "1,1"}, "SEEDS='1,1'"), ({"NPROC_PER_NODE": "0"}, "NPROC_PER_NODE='0'"),
+    ({"NNODES": "two"}, "NNODES='two'"), ({"NNODES": "2"}, "RDZV_ENDPOINT=HOST:PORT"),
+    ({"NNODES": "2", "RDZV_ENDPOINT": "here:29400", "RESUME": "1"}, "one node alone has the checkpoint"),
+    ({"RESUME": "yes"}, "RESUME='yes': 1, 0 or auto"),
+])  # fmt: skip
 def test_preflight_says_what_to_do_and_makes_nothing(tiny_repo, env, words):
     before = sorted(p for p in tiny_repo.rglob("*") if "__pycache__" not in p.parts)
     done = golf(tiny_repo, **env)
@@ -122,17 +116,14 @@ KERNELS = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"
 OLD_DRIVER = "CUDA initialization: The NVIDIA driver on your system is too old (found version 12040)."
 
 
-@pytest.mark.parametrize(
-    ("found", "said", "processes", "words"),
-    [
-        (dict(cuda=None, cards=[]), "", 1, "a build for CPUs; install requirements-cuda.txt"),
-        (dict(cuda="13.0", cards=[]), OLD_DRIVER, 1, "too old .found version 12040.*driver 580 or newer"),
-        (dict(cuda="13.0", cards=[]), "", 1, "CUDA 13.0 needs driver 580 or newer: see nvidia-smi"),
-        (dict(cuda="14.0", cards=[]), "", 1, "finds no CUDA device here: see nvidia-smi"),
-        (dict(cuda="13.0", cards=[CARD]), "", 2, "NPROC_PER_NODE=2: 1 CUDA devices"),
-        (dict(cuda="13.0", cards=[["GTX 1080", 6, 1]]), "", 1, "GTX 1080 has capability 6.1, .*from 7.5 on"),
-    ],
-)
+@pytest.mark.parametrize(("found", "said", "processes", "words"), [
+    (dict(cuda=None, cards=[]), "", 1, "a build for CPUs; install requirements-cuda.txt"),
+    (dict(cuda="13.0", cards=[]), OLD_DRIVER, 1, "too old .found version 12040.*driver 580 or newer"),
+    (dict(cuda="13.0", cards=[]), "", 1, "CUDA 13.0 needs driver 580 or newer: see nvidia-smi"),
+    (dict(cuda="14.0", cards=[]), "", 1, "finds no CUDA device here: see nvidia-smi"),
+    (dict(cuda="13.0", cards=[CARD]), "", 2, "NPROC_PER_NODE=2: 1 CUDA devices"),
+    (dict(cuda="13.0", cards=[["GTX 1080", 6, 1]]), "", 1, "GTX 1080 has capability 6.1, .*from 7.5 on"),
+])  # fmt: skip
 def test_what_cannot_train_on_cuda_is_one_line_with_a_remedy(found, said, processes, words):
     with pytest.raises(GolfError, match=words) as refused:
         trainers.refuse_cuda({"kernels": KERNELS, **found}, said, processes)
@@ -145,13 +136,10 @@ def test_what_can_train_on_cuda_is_let_through():
     trainers.refuse_cuda(dict(cuda="13.0", cards=[CARD], kernels=[]), "", 1)  # it does not say
 
 
-@pytest.mark.parametrize(
-    ("gpu", "name", "no_compiler", "costs"),
-    [
-        (True, "CC", "no C compiler (none) found", "2 to 3 times"),
-        (False, "CXX", "no C++ compiler (none)", "1.6"),
-    ],
-)
+@pytest.mark.parametrize(("gpu", "name", "no_compiler", "costs"), [
+    (True, "CC", "no C compiler (none) found", "2 to 3 times"),
+    (False, "CXX", "no C++ compiler (none)", "1.6"),
+])  # fmt: skip
 def test_a_missing_compiler_is_one_plain_line_before_the_slow_run(
     tmp_path, monkeypatch, gpu, name, no_compiler, costs
 ):

@@ -124,18 +124,15 @@ def test_noise_of_an_honest_model_passes(noise):
         assert audits.causal(pair).passed, audits.causal(pair).figure
 
 
-@pytest.mark.parametrize(
-    "noise, gain, share",
-    [
-        (0, 0.002, 0.03),  # little more than a row's tolerance, now and then
-        (0, 0.0007, 1),  # less, everywhere: the mean tells
-        (1e-6, 0.3, 0.03),
-        (0.005, 0.005, 1),  # within the noise, everywhere: the mean
-        (0.005, 0.1, 0.1),
-        (0.005, 3, 0.005),  # far over the noise, rarely: the rows
-        (0.01, 3, 0.005),
-    ],
-)
+@pytest.mark.parametrize("noise, gain, share", [
+    (0, 0.002, 0.03),  # little more than a row's tolerance, now and then
+    (0, 0.0007, 1),  # less, everywhere: the mean tells
+    (1e-6, 0.3, 0.03),
+    (0.005, 0.005, 1),  # within the noise, everywhere: the mean
+    (0.005, 0.1, 0.1),
+    (0.005, 3, 0.005),  # far over the noise, rarely: the rows
+    (0.01, 3, 0.005),
+])  # fmt: skip
 def test_peeking_is_found_whatever_the_noise(noise, gain, share):
     rng = np.random.default_rng(0)
     found = [audits.causal(fed_twice(rng, noise, gain, share)).passed for _ in range(50)]

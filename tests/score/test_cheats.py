@@ -53,14 +53,11 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    "cheat",
-    [
-        pytest.param(cheat, id=name, marks=[] if name in FAST else pytest.mark.slow)
-        for name, cheat in EVERY.items()
-        if cheat is not BY_CLAIM
-    ],
-)
+@pytest.mark.parametrize("cheat", [
+    pytest.param(cheat, id=name, marks=[] if name in FAST else pytest.mark.slow)
+    for name, cheat in EVERY.items()
+    if cheat is not BY_CLAIM
+])  # fmt: skip
 def test_cheat_is_caught_by_the_rule_that_claims_it(cheat, source, honest, places, tmp_path):
     wide = cheat in (cheats.HoldsHardTargets, cheats.HoldsSomeDocuments)  # what few documents cannot show
     text = text_of(source, 3 * TARGETS if wide else TARGETS, 3 * TARGETS if wide else TARGETS)

@@ -74,16 +74,12 @@ def replaced(name):
     return spoil
 
 
-@pytest.mark.parametrize(
-    "spoil, words",
-    [
-        (lambda folder: folder.rename(folder.parent / "gone"), "is missing"),
-        (lambda folder: (folder / "final_model_seed3.bin").unlink(), "is no file of this folder"),
-        (lambda folder: (folder / "train_gpt.py").write_text("import nothing_of_the_kind"), "not the file"),
-        (replaced("SumsToTwo"), "a row sums to 2"),
-        (replaced("GivesNan"), "holds NaN or infinity"),
-    ],
-)
+@pytest.mark.parametrize("spoil, words", [
+    (lambda folder: folder.rename(folder.parent / "gone"), "is missing"),
+    (lambda folder: (folder / "final_model_seed3.bin").unlink(), "is no file of this folder"),
+    (lambda folder: (folder / "train_gpt.py").write_text("import nothing_of_the_kind"), "not the file"),
+    (replaced("SumsToTwo"), "a row sums to 2"), (replaced("GivesNan"), "holds NaN or infinity"),
+])  # fmt: skip
 def test_a_reference_that_cannot_be_used_is_told_and_replaced(
     track, echo, asked, tmp_path, capsys, spoil, words
 ):

@@ -79,17 +79,12 @@ def test_the_shard_is_private_and_the_same_each_time(tmp_path):
     assert [p.name for p in (tmp_path / "deep").iterdir() if p.name.startswith(".")] == []
 
 
-@pytest.mark.parametrize(
-    "name, content, message",
-    [
-        ("a.txt", b"\xff\xfe", "byte 0 is not UTF-8"),
-        ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', r"a.jsonl:2: not a JSON object"),
-        ("a.jsonl", b"[1]\n", "a.jsonl:1"),
-        ("a.jsonl", b"[" * 100_000, "a.jsonl:1"),
-        ("a.txt", b" \n\n ", "no text"),
-        ("absent.txt", None, "cannot be read"),
-    ],
-)
+@pytest.mark.parametrize("name, content, message", [
+    ("a.txt", b"\xff\xfe", "byte 0 is not UTF-8"),
+    ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', r"a.jsonl:2: not a JSON object"),
+    ("a.jsonl", b"[1]\n", "a.jsonl:1"), ("a.jsonl", b"[" * 100_000, "a.jsonl:1"),
+    ("a.txt", b" \n\n ", "no text"), ("absent.txt", None, "cannot be read"),
+])  # fmt: skip
 def test_bad_text_is_one_line_and_leaves_nothing(name, content, message, tmp_path, capsys):
     if content is not None:
         (tmp_path / name).write_bytes(content)

@@ -77,22 +77,19 @@ def run(track, tmp_path, monkeypatch):
 
 
 @needs_sandbox
-@pytest.mark.parametrize(
-    "name, rule, words",
-    [
-        ("Forks", "tasks", "over 60 processes and threads while log_probs"),
-        ("LeavesZombies", "tasks", "over 60 processes and threads while log_probs"),
-        ("Kills", "died", "the process ended while log_probs (exit code 137)"),
-        ("Exits", "died", "the process ended while log_probs (exit code 0)"),
-        ("ShrinksMemory", "raised", "PermissionError"),
-        ("SendsRecords", "protocol", "not one of the protocol's"),
-        ("GivesNan", "finite", "of a call of"),
-        ("GivesZero", "finite", "target 0 was given no probability"),
-        ("WrongShape", "shape", ", 1024] for"),
-        ("OneNumber", "shape", "an array of 0 dimensions"),
-        ("SumsToTwo", "normalised", "a row sums to 2"),
-    ],
-)
+@pytest.mark.parametrize("name, rule, words", [
+    ("Forks", "tasks", "over 60 processes and threads while log_probs"),
+    ("LeavesZombies", "tasks", "over 60 processes and threads while log_probs"),
+    ("Kills", "died", "the process ended while log_probs (exit code 137)"),
+    ("Exits", "died", "the process ended while log_probs (exit code 0)"),
+    ("ShrinksMemory", "raised", "PermissionError"),
+    ("SendsRecords", "protocol", "not one of the protocol's"),
+    ("GivesNan", "finite", "of a call of"),
+    ("GivesZero", "finite", "target 0 was given no probability"),
+    ("WrongShape", "shape", ", 1024] for"),
+    ("OneNumber", "shape", "an array of 0 dimensions"),
+    ("SumsToTwo", "normalised", "a row sums to 2"),
+])  # fmt: skip
 def test_hostile(run, name, rule, words):
     findings = failed(run(name))
     assert list(findings) == [rule]
@@ -456,21 +453,14 @@ def test_root_in_a_namespace_alone(tmp_path, monkeypatch):
 
 
 @needs_sandbox
-@pytest.mark.parametrize(
-    "way, rule",
-    [
-        ("append", "raised"),  # by its own writing
-        ("nonblocking", "raised|protocol"),
-        ("seal", "none"),
-        ("empty", "none"),  # before its rows are there
-        ("signals", "none"),
-        ("floods", "none"),
-        ("deaf", "died|protocol"),
-        ("dumb", "died"),
-        ("urgent", "none|protocol|died"),  # as the kernel knows such bytes or not
-        ("hands_over", "protocol"),
-    ],
-)
+@pytest.mark.parametrize("way, rule", [
+    ("append", "raised"),  # by its own writing
+    ("nonblocking", "raised|protocol"), ("seal", "none"),
+    ("empty", "none"),  # before its rows are there
+    ("signals", "none"), ("floods", "none"), ("deaf", "died|protocol"), ("dumb", "died"),
+    ("urgent", "none|protocol|died"),  # as the kernel knows such bytes or not
+    ("hands_over", "protocol"),
+])  # fmt: skip
 def test_the_exchange_holds(tmp_path, way, rule):
     found = "none"
     with connect("BreaksExchange", tmp_path, way.encode()) as feeder:
@@ -559,16 +549,13 @@ def test_loading_and_reset_count(tmp_path):
 # ---- Where there is none
 
 
-@pytest.mark.parametrize(
-    "exists, value, words",
-    [
-        ("/.dockerenv", "", "--security-opt seccomp=unconfined"),
-        ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "userns=0, or give bwrap"),
-        ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
-        ("/proc/sys/user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
-        ("/nothing", "", "docs/scoring.md"),
-    ],
-)
+@pytest.mark.parametrize("exists, value, words", [
+    ("/.dockerenv", "", "--security-opt seccomp=unconfined"),
+    ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "userns=0, or give bwrap"),
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
+    ("/proc/sys/user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
+    ("/nothing", "", "docs/scoring.md"),
+])  # fmt: skip
 def test_what_to_do_where_namespaces_are_forbidden(monkeypatch, exists, value, words):
     monkeypatch.setattr(sandbox.Path, "exists", lambda path: str(path) == exists)
     monkeypatch.setattr(sandbox.Path, "read_text", lambda path, **_: value + "\n")

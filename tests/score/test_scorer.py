@@ -15,15 +15,7 @@ from golf.core.findings import judged
 from golf.score import command as score
 from golf.score import scorer as official
 from golf.score import stream
-from score_kit import (
-    ECHO,
-    TARGETS,
-    echo_log_probs,
-    failed,
-    make_submission,
-    make_track,
-    needs_sandbox,
-)
+from score_kit import ECHO, TARGETS, echo_log_probs, failed, make_submission, make_track, needs_sandbox
 
 
 @pytest.fixture(scope="module")
@@ -112,16 +104,13 @@ def test_bytes_of_kinds_of_pieces():
     assert s.part(2, 5).target_bytes.tolist() == [1, 2, 1]
 
 
-@pytest.mark.parametrize(
-    "damage, words",
-    [
-        (lambda blob: blob[:-2], "not a whole token shard"),
-        (lambda blob: b"x" + blob[1:], "not a whole token shard"),
-        (lambda blob: blob[:500], "not a whole token shard"),
-        (lambda blob: blob[:-2] + b"\x09\x00", "the track pins"),
-        (lambda blob: blob[:-2] + b"\xff\xff", "the track pins"),
-    ],
-)
+@pytest.mark.parametrize("damage, words", [
+    (lambda blob: blob[:-2], "not a whole token shard"),
+    (lambda blob: b"x" + blob[1:], "not a whole token shard"),
+    (lambda blob: blob[:500], "not a whole token shard"),
+    (lambda blob: blob[:-2] + b"\x09\x00", "the track pins"),
+    (lambda blob: blob[:-2] + b"\xff\xff", "the track pins"),
+])  # fmt: skip
 def test_other_data_is_refused(track, tmp_path, damage, words):
     blob = (track.parent / "data" / "fineweb_val_000000.bin").read_bytes()
     (tmp_path / "fineweb_val_000000.bin").write_bytes(damage(blob))
@@ -275,15 +264,12 @@ def test_segments_are_those_of_the_whole_score(track, echo, tmp_path, no_audit, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options, words",
-    [
-        (dict(quick=True), ["1 of 2 seeds", "rarer peeking"]),
-        (dict(seed=2), ["1 of 2 seeds"]),
-        (dict(targets=640), ["the targets after these"]),
-        (dict(), None),
-    ],
-)
+@pytest.mark.parametrize("options, words", [
+    (dict(quick=True), ["1 of 2 seeds", "rarer peeking"]),
+    (dict(seed=2), ["1 of 2 seeds"]),
+    (dict(targets=640), ["the targets after these"]),
+    (dict(), None),
+])  # fmt: skip
 def test_a_part_of_a_score_says_that_the_whole_is_due(track, echo, tmp_path, no_audit, options, words):
     folder = make_submission(tmp_path / "entry", echo, seeds=(1, 2), **echo_score(track))
     report = run(track, folder, **options)
@@ -447,27 +433,24 @@ def edit(change):
     return apply
 
 
-@pytest.mark.parametrize(
-    "spoil, words",
-    [
-        (lambda f: (f / "submission.json").unlink(), "submission.json is missing"),
-        (lambda f: (f / "submission.json").write_text("[1]"), "is not an object"),
-        (lambda f: (f / "train_gpt.py").write_text("changed"), "not the file whose sha256"),
-        (lambda f: (f / "hostile.py").unlink(), "no file of this folder"),
-        (edit(lambda v, f: v["files"].append(dict(path="../x", role="score"))), "no file of this folder"),
-        (edit(lambda v, f: v["files"].append(dict(path=[1], role="score"))), "no file of this folder"),
-        (edit(lambda v, f: v["files"].append(dict(path="x\0", role="score"))), "which no one sees"),
-        (edit(lambda v, f: v["files"].append(dict(path=f"{f}/hostile.py", role="score"))), "no file of this"),
-        (edit(lambda v, f: v["files"].append(dict(path="hostile.py", role="val"))), "scored by reviewers"),
-        (lambda f: link_out(f, "hostile.py"), "no file of this folder"),
-        (edit(lambda v, f: v["files"].pop(0)), "lists no train_gpt.py"),
-        (edit(lambda v, f: v.update(files=7)), "lists no train_gpt.py"),
-        (edit(lambda v, f: v["seeds"][0].update(artifact="hostile.py")), "no listed artifact"),
-        (edit(lambda v, f: v["seeds"][0].update(artifact=["x"])), "no listed artifact"),
-        (edit(lambda v, f: v["seeds"][0].update(artifact=None)), "no seed ships an artifact"),
-        (edit(lambda v, f: v.update(seeds=[3, None])), "no seed ships an artifact"),
-    ],
-)
+@pytest.mark.parametrize("spoil, words", [
+    (lambda f: (f / "submission.json").unlink(), "submission.json is missing"),
+    (lambda f: (f / "submission.json").write_text("[1]"), "is not an object"),
+    (lambda f: (f / "train_gpt.py").write_text("changed"), "not the file whose sha256"),
+    (lambda f: (f / "hostile.py").unlink(), "no file of this folder"),
+    (edit(lambda v, f: v["files"].append(dict(path="../x", role="score"))), "no file of this folder"),
+    (edit(lambda v, f: v["files"].append(dict(path=[1], role="score"))), "no file of this folder"),
+    (edit(lambda v, f: v["files"].append(dict(path="x\0", role="score"))), "which no one sees"),
+    (edit(lambda v, f: v["files"].append(dict(path=f"{f}/hostile.py", role="score"))), "no file of this"),
+    (edit(lambda v, f: v["files"].append(dict(path="hostile.py", role="val"))), "scored by reviewers"),
+    (lambda f: link_out(f, "hostile.py"), "no file of this folder"),
+    (edit(lambda v, f: v["files"].pop(0)), "lists no train_gpt.py"),
+    (edit(lambda v, f: v.update(files=7)), "lists no train_gpt.py"),
+    (edit(lambda v, f: v["seeds"][0].update(artifact="hostile.py")), "no listed artifact"),
+    (edit(lambda v, f: v["seeds"][0].update(artifact=["x"])), "no listed artifact"),
+    (edit(lambda v, f: v["seeds"][0].update(artifact=None)), "no seed ships an artifact"),
+    (edit(lambda v, f: v.update(seeds=[3, None])), "no seed ships an artifact"),
+])  # fmt: skip
 def test_folders_that_cannot_be_scored(track, tmp_path, spoil, words):
     folder = make_submission(tmp_path / "entry", "Plain")
     (tmp_path / "x").write_text("outside")

@@ -21,8 +21,7 @@ def test_the_points_are_the_runs(torch_run):
 
 def test_tensorboard(torch_run, tmp_path):
     accumulator = pytest.importorskip(
-        "tensorboard.backend.event_processing.event_accumulator",
-        reason="NOT TESTED: tensorboard is missing",
+        "tensorboard.backend.event_processing.event_accumulator", reason="NOT TESTED: tensorboard is missing"
     )
     for _ in range(2):  # anew each time
         done = run_golf("export", torch_run, "--to", "tensorboard", "--out", tmp_path)

@@ -72,16 +72,12 @@ def test_the_step_that_fits_is_the_finest():
     assert size.fitting(model, "brotli", room, 10) is None
 
 
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        ({}, None),
-        ({"MODEL_DIM": "320"}, None),
-        ({"MODEL_DIM": "384"}, "score more than 0.07 bits a byte worse"),
-        ({"MODEL_DIM": "640"}, "bytes over the cap: shrink the model"),
-        ({"MODEL_DIM": "640", "ARTIFACT_CAP_BYTES": "0"}, None),
-    ],
-)
+@pytest.mark.parametrize("change, words", [
+    ({}, None), ({"MODEL_DIM": "320"}, None),
+    ({"MODEL_DIM": "384"}, "score more than 0.07 bits a byte worse"),
+    ({"MODEL_DIM": "640"}, "bytes over the cap: shrink the model"),
+    ({"MODEL_DIM": "640", "ARTIFACT_CAP_BYTES": "0"}, None),
+])  # fmt: skip
 def test_a_model_that_will_not_fit_is_told_of(change, words):
     text, warning = size.line({**STARTER, **change}, 45_000)
     assert re.match(r"[\d,]+ weights", text)

@@ -70,22 +70,13 @@ def test_the_script_is_the_one_that_ran(made):
 
 def test_readme_has_results_hardware_and_command(made):
     _, folder, _ = made
-    value, text = (
-        json.loads((folder / "submission.json").read_text()),
-        (folder / "README.md").read_text(),
-    )
+    value, text = (json.loads((folder / "submission.json").read_text()), (folder / "README.md").read_text())
     for seed in value["seeds"]:
         assert f"| {seed['seed']} | {seed['val_loss']:.6f} | {seed['val_bpb']:.6f} |" in text
     assert f"| mean | {value['val_loss']:.6f} | {value['val_bpb']:.6f} |" in text
     spread = statistics.stdev(seed["val_loss"] for seed in value["seeds"])
     assert f"| std | {spread:.6f} |" in text
-    for words in (
-        "Hardware: a fake processor",
-        "## The idea",
-        "Wider is",
-        "It helps.",
-        value["command"],
-    ):
+    for words in ("Hardware: a fake processor", "## The idea", "Wider is", "It helps.", value["command"]):
         assert words in text
 
 
@@ -112,10 +103,7 @@ def test_the_command_parses_back_and_repeats_the_run(made):
 @pytest.mark.parametrize("value", ["plain", "two words", "it's", 'say "x"', "$HOME;rm -rf", "a=b", "", "ä"])
 def test_any_value_survives_a_shell(value):
     line = submission.command_line({"NAME": value, "SEED": "1"}, ["python3", "a b/train_gpt.py"])
-    assert submission.parse_command(line) == (
-        {"NAME": value, "SEED": "1"},
-        ["python3", "a b/train_gpt.py"],
-    )
+    assert submission.parse_command(line) == ({"NAME": value, "SEED": "1"}, ["python3", "a b/train_gpt.py"])
     code = "import os, sys; print(ascii([os.environ['NAME'], *sys.argv[1:]]))"
     command = line.replace("python3", f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}")
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
@@ -129,10 +117,7 @@ def test_template_is_what_the_schema_asks_for():
     assert set(template) == set(asked)
     assert {e["role"] for e in template["files"]} <= set(submission.ROLES)
     assert asked["files"]["items"]["properties"]["role"]["enum"] == list(submission.ROLES)
-    seed, track_ = (
-        template["seeds"][0],
-        track.read(REPO / f"records/{template['track']}/track.json"),
-    )
+    seed, track_ = (template["seeds"][0], track.read(REPO / f"records/{template['track']}/track.json"))
     assert seed["val_loss"] == pytest.approx(sum(s[0] for s in seed["segments"]) / track_["targets"])
     assert len(seed["segments"]) == submission.SEGMENTS
 
@@ -163,15 +148,12 @@ def test_new_refuses_in_one_line(made, tmp_path):
     shutil.rmtree(bad)
 
 
-@pytest.mark.parametrize(
-    ("device", "world_size", "hardware", "lane"),
-    [
-        ("cuda", 1, "NVIDIA GeForce RTX 4090", "record"),
-        ("cuda", 1, "NVIDIA GeForce RTX 3070", "open-hardware"),
-        ("cuda", 2, "NVIDIA GeForce RTX 4090", "open-hardware"),
-        ("cpu", 1, "2-core x86_64 CPU", "open-hardware"),
-    ],
-)
+@pytest.mark.parametrize(("device", "world_size", "hardware", "lane"), [
+    ("cuda", 1, "NVIDIA GeForce RTX 4090", "record"),
+    ("cuda", 1, "NVIDIA GeForce RTX 3070", "open-hardware"),
+    ("cuda", 2, "NVIDIA GeForce RTX 4090", "open-hardware"),
+    ("cpu", 1, "2-core x86_64 CPU", "open-hardware"),
+])  # fmt: skip
 def test_the_record_lane_is_guessed_on_record_hardware_alone(device, world_size, hardware, lane):
     rules = track.read(REPO / "records/track_30min_2mb_local/track.json")
     start = {"device": device, "world_size": world_size, "hardware": hardware}
@@ -332,16 +314,10 @@ def test_only_a_folder_of_records_is_completed(made, trainer):
         path.write_text(text)
 
 
-@pytest.mark.parametrize(
-    ("said", "name"),
-    [
-        (b"Jos\xe9\n", "Jos\xe9"),
-        ("Jos\xe9\n".encode(), "Jos\xe9"),
-        (b"a\nb\x1b[0m", "ab[0m"),
-        (b"", ""),
-        (None, ""),
-    ],
-)
+@pytest.mark.parametrize(("said", "name"), [
+    (b"Jos\xe9\n", "Jos\xe9"), ("Jos\xe9\n".encode(), "Jos\xe9"), (b"a\nb\x1b[0m", "ab[0m"), (b"", ""),
+    (None, ""),
+])  # fmt: skip
 def test_git_may_hold_any_name_or_be_absent(monkeypatch, said, name):
     def run(*_, **__):
         if said is None:

@@ -84,19 +84,15 @@ def test_a_name_that_the_trainer_does_not_know_ends_it_at_once(tiny_repo):
     assert "2 of 2" not in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("config = 3", "config"),
-        ('config = "configs/tiny.env"', r"\[rows.NAME\] tables or one \[grid\]"),
-        (FILE + "[grid]\nSEED = [1]\n", "either"),
-        (FILE.replace("seeds", "seed"), "unknown seed"),
-        (FILE.replace("[1, 2]", "[1, 1]"), "different whole numbers"),
-        (FILE.replace("256", "[256]"), "no number and no text"),
-        (FILE.replace("tiny.env", "absent.env"), "no such file"),
-        ("config =", "tiny.toml: "),
-    ],
-)
+@pytest.mark.parametrize(("text", "told"), [
+    ("config = 3", "config"),
+    ('config = "configs/tiny.env"', r"\[rows.NAME\] tables or one \[grid\]"),
+    (FILE + "[grid]\nSEED = [1]\n", "either"), (FILE.replace("seeds", "seed"), "unknown seed"),
+    (FILE.replace("[1, 2]", "[1, 1]"), "different whole numbers"),
+    (FILE.replace("256", "[256]"), "no number and no text"),
+    (FILE.replace("tiny.env", "absent.env"), "no such file"),
+    ("config =", "tiny.toml: "),
+])  # fmt: skip
 def test_a_file_that_says_something_wrong_is_refused_in_a_line(tiny_repo, text, told):
     done = sweep(tiny_repo, write(tiny_repo, text))
     assert done.returncode == 2 and re.search(told, done.stderr), done.stderr

@@ -282,52 +282,20 @@ def test_validation_shards_beside_the_training_data_do_not_count_when_a_folder_i
 # ---- Bad data: one line, nothing written ----
 
 
-def no_shards(data):
-    for path in data.glob("*.bin"):
-        path.unlink()
+def shard(name, tokens, **lies):
+    return lambda data: write_shard(data / f"fineweb_{name}.bin", tokens, **lies)
 
 
-def no_validation(data):
-    (data / "fineweb_val_000000.bin").unlink()
+def cut(name, change):
+    def damage(data):
+        path = data / f"fineweb_{name}.bin"
+        path.write_bytes(change(path.read_bytes()))
+
+    return damage
 
 
-def truncated(data):
-    path = data / "fineweb_train_000001.bin"
-    path.write_bytes(path.read_bytes()[:-2])
-
-
-def too_long(data):
-    path = data / "fineweb_val_000000.bin"
-    path.write_bytes(path.read_bytes() + b"\0\0")
-
-
-def half_a_header(data):
-    path = data / "fineweb_train_000000.bin"
-    path.write_bytes(path.read_bytes()[:500])
-
-
-def empty_file(data):
-    (data / "fineweb_train_000000.bin").write_bytes(b"")
-
-
-def wrong_magic(data):
-    write_shard(data / "fineweb_train_000000.bin", random_tokens(500), magic=20240801)
-
-
-def negative_count(data):
-    write_shard(data / "fineweb_train_000000.bin", random_tokens(500), count=-500)
-
-
-def high_id(data):
-    write_shard(data / "fineweb_val_000000.bin", [*random_tokens(100), 1024, *random_tokens(200)])
-
-
-def unknown_on_the_stream(data):
-    write_shard(data / "fineweb_val_000000.bin", [*random_tokens(100), UNK, *random_tokens(200)])
-
-
-def short_stream(data):
-    write_shard(data / "fineweb_val_000000.bin", random_tokens(200))  # 199 targets, 200 asked for
+def emptied(split):
+    return lambda data: [path.unlink() for path in data.glob(f"fineweb_{split}_*.bin")]
 
 
 def short_shards(data):
@@ -335,70 +303,48 @@ def short_shards(data):
         write_shard(path, random_tokens(16))
 
 
-def link_to_nothing(data):
-    (data / "fineweb_train_000002.bin").symlink_to("/nowhere/x.bin")
+def numpys(name, number):
+    """As a disk that cannot map files, too many of them, or another user's: root reads that all the same."""
+
+    def fail(path, *_):
+        raise OSError(number, os.strerror(number), str(path))
+
+    return lambda data: {"np": SimpleNamespace(**{**vars(np), name: fail})}
 
 
-def a_folder(data):
-    (data / "fineweb_train_000002.bin").mkdir()
-
-
-def mapped_badly(data):
-    """As a disk does that cannot map files."""
-
-    def memmap(path, *_):
-        raise OSError(errno.ENODEV, "No such device")
-
-    return {"np": SimpleNamespace(**{**vars(np), "memmap": memmap})}
-
-
-def unreadable(data):
-    """As another user's shard, which root may read all the same."""
-
-    def fromfile(path, *_):
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
-
-    return {"np": SimpleNamespace(**{**vars(np), "fromfile": fromfile})}
-
-
-def too_many(data):
-    def memmap(path, *_):
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    return {"np": SimpleNamespace(**{**vars(np), "memmap": memmap})}
-
-
+FIRST, VAL, NOT_WHOLE = "train_000000", "val_000000", "not a whole token shard"
+LONG = [*random_tokens(100), 1024, *random_tokens(200)]
 BAD_DATA = {
-    link_to_nothing: ("fineweb_train_000002.bin: no file",),
-    a_folder: ("fineweb_train_000002.bin: no file",),
-    mapped_badly: ("fineweb_train_000000.bin", "No such device"),
-    unreadable: ("fineweb_train_000000.bin", "Permission denied", "its permissions"),
-    too_many: ("fineweb_train_000000.bin", "Too many open files"),
-    no_shards: (
-        "data",
-        "fineweb_train_*.bin",
-        "DATA_PATH",
-        "data/README.md",
+    "a link to nothing": (
+        lambda data: (data / "fineweb_train_000002.bin").symlink_to("/nowhere/x.bin"),
+        ("fineweb_train_000002.bin: no file",),
     ),
-    no_validation: ("data", "fineweb_val_*.bin"),
-    truncated: ("fineweb_train_000001.bin", "not a whole token shard"),
-    too_long: ("fineweb_val_000000.bin", "not a whole token shard"),
-    half_a_header: ("fineweb_train_000000.bin", "not a whole token shard"),
-    empty_file: ("fineweb_train_000000.bin", "not a whole token shard"),
-    wrong_magic: ("fineweb_train_000000.bin", "not a whole token shard"),
-    negative_count: ("fineweb_train_000000.bin",),
-    high_id: ("1024", "VOCAB_SIZE=1024"),
-    unknown_on_the_stream: ("as <unk>",),
-    short_stream: ("199", "200"),
-    short_shards: ("TRAIN_SEQ_LEN=16",),
-}
+    "a folder": (
+        lambda data: (data / "fineweb_train_000002.bin").mkdir(), ("fineweb_train_000002.bin: no file",),
+    ),
+    "mapped badly": (numpys("memmap", errno.ENODEV), (FIRST, "No such device")),
+    "unreadable": (numpys("fromfile", errno.EACCES), (FIRST, "Permission denied", "its permissions")),
+    "too many": (numpys("memmap", errno.EMFILE), (FIRST, "Too many open files")),
+    "no shards": (emptied("*"), ("data", "fineweb_train_*.bin", "DATA_PATH", "data/README.md")),
+    "no validation": (emptied("val"), ("data", "fineweb_val_*.bin")),
+    "truncated": (cut("train_000001", lambda blob: blob[:-2]), ("train_000001", NOT_WHOLE)),
+    "too long": (cut(VAL, lambda blob: blob + b"\0\0"), (VAL, NOT_WHOLE)),
+    "half a header": (cut(FIRST, lambda blob: blob[:500]), (FIRST, NOT_WHOLE)),
+    "empty": (cut(FIRST, lambda blob: b""), (FIRST, NOT_WHOLE)),
+    "wrong magic": (shard(FIRST, random_tokens(500), magic=20240801), (FIRST, NOT_WHOLE)),
+    "negative count": (shard(FIRST, random_tokens(500), count=-500), (FIRST,)),
+    "high id": (shard(VAL, LONG), ("1024", "VOCAB_SIZE=1024")),
+    "unknown on the stream": (shard(VAL, [UNK if t == 1024 else t for t in LONG]), ("as <unk>",)),
+    "short stream": (shard(VAL, random_tokens(200)), ("199", "200")),  # 199 targets, 200 asked for
+    "short shards": (short_shards, ("TRAIN_SEQ_LEN=16",)),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("damage", BAD_DATA, ids=lambda damage: damage.__name__)
-def test_bad_data_is_refused_before_training(damage, tmp_path):
+@pytest.mark.parametrize("damage, words", BAD_DATA.values(), ids=BAD_DATA)
+def test_bad_data_is_refused_before_training(damage, words, tmp_path):
     patches = damage(make_data(tmp_path / "data"))
     patches = patches if isinstance(patches, dict) else None
-    kit.assert_refused(run_main(tmp_path, patches), *BAD_DATA[damage])
+    kit.assert_refused(run_main(tmp_path, patches), *words)
 
 
 def test_a_high_id_in_training_data_stops_the_run(tmp_path):

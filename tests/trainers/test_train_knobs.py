@@ -183,21 +183,17 @@ def test_auto_is_what_is_taken_when_nothing_is_said(name):
     assert getattr(T.read_knobs({name: "auto"}), name.lower()) == OF[name].default
 
 
-@pytest.mark.parametrize(
-    "changes, words",
-    [
-        (dict(ITERATIONS=0, MAX_WALLCLOCK_SECONDS=0), ("ITERATIONS", "MAX_WALLCLOCK_SECONDS")),
-        (dict(NUM_HEADS=3), ("NUM_HEADS=3", "MODEL_DIM")),
-        (dict(NUM_HEADS=16), ("NUM_HEADS=16", "MODEL_DIM")),  # rotary pairs need an even head
-        (dict(NUM_HEADS=4, NUM_KV_HEADS=3), ("NUM_KV_HEADS=3", "NUM_HEADS")),
-        (dict(EVAL_STRIDE=33), ("EVAL_STRIDE=33", "EVAL_SEQ_LEN")),
-        (dict(BETA1=1), ("BETA1='1'", "0.9999")),  # Adam would divide by 1 - BETA1
-        (dict(BETA2=1), ("BETA2='1'", "0.9999")),
-        (dict(TRAIN_BATCH_TOKENS=65), ("TRAIN_BATCH_TOKENS=65", "16")),
-        (dict(DEVICE="cuda"), ("DEVICE=cuda", "DEVICE=cpu")),
-    ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
-)
+@pytest.mark.parametrize("changes, words", [
+    (dict(ITERATIONS=0, MAX_WALLCLOCK_SECONDS=0), ("ITERATIONS", "MAX_WALLCLOCK_SECONDS")),
+    (dict(NUM_HEADS=3), ("NUM_HEADS=3", "MODEL_DIM")),
+    (dict(NUM_HEADS=16), ("NUM_HEADS=16", "MODEL_DIM")),  # rotary pairs need an even head
+    (dict(NUM_HEADS=4, NUM_KV_HEADS=3), ("NUM_KV_HEADS=3", "NUM_HEADS")),
+    (dict(EVAL_STRIDE=33), ("EVAL_STRIDE=33", "EVAL_SEQ_LEN")),
+    (dict(BETA1=1), ("BETA1='1'", "0.9999")),  # Adam would divide by 1 - BETA1
+    (dict(BETA2=1), ("BETA2='1'", "0.9999")),
+    (dict(TRAIN_BATCH_TOKENS=65), ("TRAIN_BATCH_TOKENS=65", "16")),
+    (dict(DEVICE="cuda"), ("DEVICE=cuda", "DEVICE=cpu")),
+], ids=lambda value: "-".join(value) if isinstance(value, dict) else "")  # fmt: skip
 def test_knobs_that_disagree_are_refused(changes, words, tmp_path):
     patches = {}
     if "DEVICE" in changes:

@@ -515,8 +515,7 @@ def test_resuming_with_other_knobs_is_refused_and_changes_nothing(changes, tmp_p
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["MICRO_BATCH_TOKENS", "TRAIN_LOG_EVERY", "VAL_LOSS_EVERY", "VAL_BATCH_SIZE"],
+    "name", ["MICRO_BATCH_TOKENS", "TRAIN_LOG_EVERY", "VAL_LOSS_EVERY", "VAL_BATCH_SIZE"]
 )
 def test_a_resumed_run_may_change_what_no_weight_depends_on(name, tmp_path):
     stopped_run(tmp_path)
@@ -598,39 +597,28 @@ def other_order(data):
     (data / "x").rename(second)
 
 
-def one_token_less(data):
-    kit.write_shard(data / "fineweb_train_000000.bin", kit.random_tokens(1500, 0)[:-1])
+def shard(name, tokens):
+    return lambda data: kit.write_shard(data / f"fineweb_{name}.bin", tokens)
 
 
-def one_token_else(data):
-    tokens = kit.random_tokens(1500, 0)
-    tokens[700] += 1
-    kit.write_shard(data / "fineweb_train_000000.bin", tokens)
-
-
-def another_shard(data):
-    kit.write_shard(data / "fineweb_train_000002.bin", kit.random_tokens(100))
-
-
-def other_validation(data):
-    kit.write_shard(data / "fineweb_val_000000.bin", kit.random_tokens(600, 98))
-
-
+TOKENS = kit.random_tokens(1500, 0)
 OTHER_DATA = {
-    other_order: "TRAIN_FINGERPRINT was ", one_token_less: "TRAIN_FINGERPRINT was ",
-    one_token_else: "TRAIN_FINGERPRINT was ", another_shard: "TRAIN_FILES was 2, is 3",
-    other_validation: "VAL_SHA256 was ",
-}  # fmt: skip
+    "order": (other_order, "TRAIN_FINGERPRINT was "),
+    "a token less": (shard("train_000000", TOKENS[:-1]), "TRAIN_FINGERPRINT was "),
+    "a token else": (shard("train_000000", TOKENS + (np.arange(1500) == 700)), "TRAIN_FINGERPRINT was "),
+    "another shard": (shard("train_000002", kit.random_tokens(100)), "TRAIN_FILES was 2, is 3"),
+    "validation": (shard("val_000000", kit.random_tokens(600, 98)), "VAL_SHA256 was "),
+}
 
 
-@pytest.mark.parametrize("change", OTHER_DATA, ids=lambda change: change.__name__)
-def test_a_run_does_not_go_on_with_other_data(change, tmp_path):
+@pytest.mark.parametrize("change, words", OTHER_DATA.values(), ids=OTHER_DATA)
+def test_a_run_does_not_go_on_with_other_data(change, words, tmp_path):
     stopped = stopped_run(tmp_path)
     before = contents(stopped.folder)
     change(tmp_path / "data")
     result = run_main(tmp_path, RESUME=1)
     assert result.code == 2
-    kit.assert_one_line(result.err, OTHER_DATA[change], "put that back", "RUN_ID")
+    kit.assert_one_line(result.err, words, "put that back", "RUN_ID")
     assert contents(stopped.folder) == before
 
 
@@ -741,21 +729,17 @@ def test_weights_that_overflow_at_the_last_step_are_one_line(tmp_path):
     assert not list(result.folder.glob("final_model*"))
 
 
-def out_of_gpu(run):
+def out_of_gpu():
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total " * 9)
 
 
-def out_of_memory(run):
-    np.empty(1 << 58, np.uint8)
-
-
-def out_of_cpu_tensors(run):
-    torch.empty(1 << 58, dtype=torch.uint8)
-
-
-@pytest.mark.parametrize("exhaust", [out_of_gpu, out_of_memory, out_of_cpu_tensors])
+@pytest.mark.parametrize(
+    "exhaust",
+    [out_of_gpu, lambda: np.empty(1 << 58, np.uint8), lambda: torch.empty(1 << 58, dtype=torch.uint8)],
+    ids=["GPU", "memory", "CPU tensors"],
+)
 def test_out_of_memory_has_its_own_exit_code(exhaust, tmp_path):
-    result = run_main(tmp_path, {"train_step": kit.before_step(exhaust, 1)})
+    result = run_main(tmp_path, {"train_step": kit.before_step(lambda run: exhaust(), 1)})
     assert result.code == 3
     kit.assert_one_line(result.err, "memory", "MICRO_BATCH_TOKENS", "VAL_BATCH_SIZE")
 
@@ -874,22 +858,17 @@ def trainer(folder, *python, **changes):
 
 
 @pytest.mark.slow  # a process of its own
-def test_a_console_that_nobody_reads_ends_no_run(tmp_path):
+@pytest.mark.parametrize("full", [False, True], ids=["nobody reads", "full disk"])
+def test_a_console_that_takes_nothing_ends_no_run(full, tmp_path):
     command, env = trainer(tmp_path)
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.readline()
-    process.stdout.close()
-    process.stderr.close()
+    with open("/dev/full", "w") as disk:
+        stream = disk if full else subprocess.PIPE
+        process = subprocess.Popen(command, env=env, stdout=stream, stderr=stream)
+    if not full:
+        process.stdout.readline()
+        process.stdout.close()
+        process.stderr.close()
     assert process.wait(1200) == 0
-    assert "final_sliding_window_exact" in (tmp_path / "runs" / "run" / "train.log").read_text()
-
-
-@pytest.mark.slow  # a process of its own
-def test_a_console_on_a_full_disk_ends_no_run(tmp_path):
-    command, env = trainer(tmp_path)
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(command, env=env, stdout=full, stderr=full)
-    assert done.returncode == 0
     assert "final_sliding_window_exact" in (tmp_path / "runs" / "run" / "train.log").read_text()
 
 
@@ -909,13 +888,10 @@ def test_in_any_locale_and_without_docstrings_files_are_utf8(tmp_path):
     assert (run / "train.log").read_text("utf-8").endswith("exit_code:0\n")
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGTERM,
-        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)),
-    ],
-)
+@pytest.mark.parametrize("number", [
+    signal.SIGTERM,
+    *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)),
+])  # fmt: skip
 def test_a_signal_before_training_ends_the_run_at_once(number, tmp_path):
     """While it warms up: nothing is trained, so nothing is packed."""
     code = (

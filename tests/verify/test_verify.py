@@ -182,16 +182,13 @@ hand_in(found)
 
 
 @needs_user_namespace
-@pytest.mark.parametrize(
-    "script, message",
-    [
-        ("print('out of ideas')", "no final_model.bin .exit code 0.*out of ideas"),
-        ("raise SystemExit('no such shard')", "no final_model.bin .exit code 1.*no such shard"),
-        ("os.symlink('/etc/passwd', 'final_model.bin')", "no final_model.bin"),
-        ("os.mkdir('a'); hand_in(1); os.chdir('a'); hand_in(1)", "2 files final_model.bin"),
-        ("hand_in(1); time.sleep(60)", "still running"),
-    ],
-)
+@pytest.mark.parametrize("script, message", [
+    ("print('out of ideas')", "no final_model.bin .exit code 0.*out of ideas"),
+    ("raise SystemExit('no such shard')", "no final_model.bin .exit code 1.*no such shard"),
+    ("os.symlink('/etc/passwd', 'final_model.bin')", "no final_model.bin"),
+    ("os.mkdir('a'); hand_in(1); os.chdir('a'); hand_in(1)", "2 files final_model.bin"),
+    ("hand_in(1); time.sleep(60)", "still running"),
+])  # fmt: skip
 def test_a_training_that_comes_to_nothing_is_one_line(script, message, tmp_path, data):
     limit = 3.0 if "sleep" in script else 30.0
     with pytest.raises(GolfError, match=message) as caught:
@@ -221,16 +218,12 @@ def test_the_configuration_is_the_commands_without_places(tmp_path, data):
     assert (env, world, arguments) == ({"LR": "0.1"}, 2, ["--fast"])
 
 
-@pytest.mark.parametrize(
-    "command, message",
-    [
-        ("A='x python3 train_gpt.py", "quote"),
-        ("bash -c 'python3 train_gpt.py'", "by hand"),
-        ("python3 other.py", "by hand"),
-        (f"TEXT={'a' * 5000} python3 train_gpt.py", "bytes long"),
-        (f"python3 train_gpt.py {'a' * 5000}", "bytes long"),
-    ],
-)
+@pytest.mark.parametrize("command, message", [
+    ("A='x python3 train_gpt.py", "quote"), ("bash -c 'python3 train_gpt.py'", "by hand"),
+    ("python3 other.py", "by hand"),
+    (f"TEXT={'a' * 5000} python3 train_gpt.py", "bytes long"),
+    (f"python3 train_gpt.py {'a' * 5000}", "bytes long"),
+])  # fmt: skip
 def test_a_command_that_cannot_be_repeated_is_one_line(command, message, tmp_path, data):
     entry = plan(tmp_path, data, "").entry
     with pytest.raises(GolfError, match=message):
@@ -239,11 +232,7 @@ def test_a_command_that_cannot_be_repeated_is_one_line(command, message, tmp_pat
 
 @pytest.mark.parametrize(
     "hardware, device, message",
-    [
-        ("NVIDIA GeForce RTX 4090", "cuda", "days"),
-        ("Apple M4 Pro", "mlx", "MLX"),
-        ("RTX 4090", None, "days"),
-    ],
+    [("NVIDIA GeForce RTX 4090", "cuda", "days"), ("Apple M4 Pro", "mlx", "MLX"), ("RTX 4090", None, "days")],
 )
 def test_what_was_trained_elsewhere_is_one_line(hardware, device, message, tmp_path, monkeypatch):
     monkeypatch.setattr(verify, "CUDA_SIGNS", ())
@@ -303,21 +292,15 @@ RULES = track.load("track_sample_5min") | dict(audit_control=None)
 THREE = {"seeds": [dict(val_bpb=v) for v in (2.0, 2.005, 2.01)]}  # spread 0.005: 0.0122 allowed of three
 
 
-@pytest.mark.parametrize(
-    "worse, steps, passed",
-    [
-        (0.0, (100, 100), True),
-        (-0.3, (100, 100), True),
-        (0.012, (100, 100), True),
-        (0.013, (100, 100), False),
-        (0.013, (300, 100), False),  # more training, and worse
-        (0.013, (80, 100), None),  # a slower machine
-        (0.0, (80, 100), True),
-        (0.0, (300, 100), None),  # a faster one confirms nothing
-        (0.0, (None, 100), True),
-        (0.013, (100, None), None),
-    ],
-)
+@pytest.mark.parametrize("worse, steps, passed", [
+    (0.0, (100, 100), True), (-0.3, (100, 100), True), (0.012, (100, 100), True),
+    (0.013, (100, 100), False),
+    (0.013, (300, 100), False),  # more training, and worse
+    (0.013, (80, 100), None),  # a slower machine
+    (0.0, (80, 100), True),
+    (0.0, (300, 100), None),  # a faster one confirms nothing
+    (0.0, (None, 100), True), (0.013, (100, None), None),
+])  # fmt: skip
 def test_the_rule(worse, steps, passed):
     pairs = [(v["val_bpb"], v["val_bpb"] + worse) for v in THREE["seeds"]]
     (rule,) = verify.judge(RULES, THREE, seeds(*pairs, steps=steps))

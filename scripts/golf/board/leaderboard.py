@@ -23,10 +23,7 @@ from golf.core.text import plain
 def add_arguments(parser) -> None:
     parser.add_argument("--check", action="store_true", help="only tell whether everything is up to date")
     parser.add_argument(
-        "--verified",
-        type=Path,
-        metavar="FOLDER",
-        help="first note that this entry passed a whole score",
+        "--verified", type=Path, metavar="FOLDER", help="first note that this entry passed a whole score"
     )
     parser.add_argument("--site", type=Path, metavar="DIR", help="write a static site into DIR instead")
 

@@ -8,13 +8,7 @@ from golf.core import submission, track
 from golf.core.errors import GolfError
 from golf.core.findings import FAIL
 from golf.core.json_io import number
-from golf.core.record_rule import (
-    compare,
-    refuse_incomparable,
-    result_lines,
-    seed_table,
-    side_of_submission,
-)
+from golf.core.record_rule import compare, refuse_incomparable, result_lines, seed_table, side_of_submission
 
 
 def against_best(folder: Folder, is_valid: Callable[[Path, dict], bool]) -> list[str]:
