@@ -7,7 +7,7 @@ import re
 import pytest
 from golf.check import source as check_text
 from golf.check.steering import other_sources
-from golf.core.findings import HUMAN
+from golf.core.findings import FAIL, HUMAN
 from test_check_code import findings
 
 AROUND = {
@@ -45,6 +45,40 @@ AROUND = {
         "x = '%cusr' % 47", "x = f'{47:c}usr'", "'{:c}'.format(47)", "b'+AC8-'.decode('utf-7')",
         r"b'\x2f'.decode('unicode_escape')", "'gbc'.encode('rot13')", r"json.loads('\\u002fusr')",
         "(47).to_bytes(1, 'big')",
+        # names that stand for two things, or that somebody else binds
+        "def f():\n    from math import pi as getattr\ngetattr(x, y)",
+        "if 0:\n    from math import pi as open", "for n in 'a b'.split(): getattr(x, n)",
+        "[(lambda n: getattr(x, n))(y) for n in 'a b'.split()]",
+        "N = 'a b'.split()\ndef f(N): return [getattr(x, n) for n in N]",
+        "N = ['a']\nN.append(y)\n[getattr(x, n) for n in N]", "N = W = ['a']\n[getattr(x, n) for n in N]",
+        "N = ['a']\nN[0] = y\n[getattr(x, n) for n in N]", "N = ['a']\ndef N(): [getattr(x, n) for n in N]",
+        "t = '{}'\ndef f(t): return t.format(x)", "t = '{}'\ndef f(t=u): return t.format(x)",
+        "t = '{}'\nfor t in u: t.format(x)", "with f() as t: t.format(x)", "t = '{}'\nt += u\nt.format(x)",
+        "t = '{}'\n(t := u)\nt.format(x)", "t: str = u\nt.format(x)", "t = '{}'\nt, v = u, 1\nt.format(x)",
+        "'{0:{1.x}}'.format(1, y)", "_module = 1\nw._module",
+        "def hasattr(m, n): m.x\nhasattr(os, n)\nimport os",
+        # patterns name attributes too; a class may claim others' objects as its own
+        "match w:\n    case object(_module=m): pass", "match m:\n    case object(compile=c): c(f, backend=g)",
+        "match t:\n    case str(format=f): f(x)",
+        "from abc import ABC\nclass B(ABC): gi_frame: int\nB.register(g)",
+        "getattr(m, 'compile')(f, backend=g)", "getattr(t, 'format')(x)", "getattr(e, 'obj')",
+        # := and yield hand on what is plain to look at
+        "import torch\nif (c := torch.compile) is not None: c(f, backend=g)", "print(c := model.compile)",
+        "print(d := __doc__)", "def g(): print((yield model.compile))", "import torch\nA() == torch.compile",
+        # attributes of computed names, classes made by `type`, memory of others as objects
+        "from types import SimpleNamespace\nSimpleNamespace(**d)", "import argparse\nargparse.Namespace(**d)",
+        "x = {'__arr%s': 1}", "x = 'y_interface__'", "from enum import Enum\nEnum('E', d)",
+        "(T := type(a))(n, b, d)", "T = type(t)\nT(n, b, d)", "t = type(a)(a)\nt(n, b, d)", "f(type(t))",
+        "import numpy as np\nnp.ndarray((1,), dtype=object, buffer=b)",
+        "import numpy as np\nnp.memmap(p, dtype='O')", "import numpy as np\nN = np.ndarray", "kernel.src = t",
+        # letters that are cut from others or decoded
+        "str(b, 'utf-7')", "bytes(t, 'unicode_escape')", "open(p, encoding='unicode_escape')",
+        "x.decode(encoding='utf-7')", "x = '%s' % '/'", "x = 'a/b'[1]", "x = 'x/usr/share'[1:]",
+        "x = 'x/usr'.lstrip('x')", "x = 'x/usr'.removeprefix('x')", "x = 'x/usr'.split('x')[1]",
+        "x = 'x|/usr'.partition('|')[2]", "x = '/USR/share'.lower()", "import os\nos.getenv('ci'.upper())",
+        # files that somebody else has opened
+        "open(int('3'))", "open(True)", "import numpy as np\nnp.fromfile(3)", "import os\nos.close(3)",
+        "import os\nos.truncate(3, 0)", "import os\nos.stat(3)", "import os\nos.listdir(3)",
         # what other code relies on
         "eval = 1\ntry: f()\nexcept ValueError as eval: pass", "for n in range(9):\n    open(n)",
         "fd = 3\nopen(fd)", "open(1 + 2)", "from pathlib import Path\nPath('numpy.py').write_text(x)",
@@ -52,12 +86,21 @@ AROUND = {
         # its own text as data
         "x = __doc__", "f(description=__doc__)",
     ],
-    "code-exec": ["vars(x)", "def f(a=vars(C)): pass", "args = p.parse_args(namespace=n)\nvars(args)"],
+    "code-exec": [
+        "if 0:\n    from math import pi as exec\nexec('x')", "d = {}\nd[\n exec] = 1\nexec('x')",
+        "d = {}\n[exec('x') for d[exec] in [0]]", "def exec(\n  x=exec('1')): pass",
+        "class exec:\n    x = exec('1')", "vars(x)", "def f(a=vars(C)): pass",
+        "args = p.parse_args(namespace=n)\nvars(args)"],
     "code-unlisted": [
         "import unicodedata\nunicodedata.name(c)", "from torch.library import custom_op", 
         "import torch\ng = torch.library.triton_op('a::b')(f)",
     ],
+    "code-pickle": ["import torch\ntorch.load(p, 'cpu', x, weights_only=True)"],
     "code-outside": [
+        "match p:\n    case Path(root=r): pass", "print(p := '/')", "print(read('/'))", "x = '' + '/'",
+        "x = '.' + '.'",
+        "open('/%s' % n)", "open('/{}'.format(n))", "x = '/p'\nopen(x + 'roc')", "x = f'/us{n}'",
+        "here / '/'",
         "open('/' + x)", "open(f'/{x}')", "x = '/'", "'/'.join(['', x])", "x = '~'",
         "import os\nos.listdir('..')",
         "import glob\nglob.glob('*', root_dir='/')", "Path.cwd().anchor", "here.parents[5]",
@@ -76,8 +119,8 @@ AROUND = {
 def test_ways_around_are_seen(tmp_path, rule, source):
     found = findings(tmp_path, train_gpt=source)
     assert rule in found, found
-    assert found[rule].level == HUMAN
-    assert f"line {source.count(chr(10)) + 1} (" in found[rule].message or "here" in source
+    assert found[rule].level == (FAIL if rule == "code-pickle" else HUMAN)
+    assert re.search(r"line [1-4] \(", found[rule].message)
 
 
 def test_a_module_of_the_folder_is_not_written_anew(tmp_path):
@@ -95,6 +138,14 @@ PLAIN = [
     "import functools\n@functools.wraps(f)\ndef g(): pass", "T = '{:>6}'\nprint(T.format(3))",
     "import argparse\np = argparse.ArgumentParser(description=__doc__)\na = p.parse_args()\nprint(vars(a))",
     "import os\nos.environ['PYTHONHASHSEED'] = '0'\nos.environ.setdefault('MASTER_ADDR', '127.0.0.1')",
+    "import enum\nclass E(enum.Enum):\n    A = 1\nE(1), E['A'], E.A.name", "raise type(e)(str(e)) from e",
+    "import numpy as np\ndef f(x: np.ndarray): return isinstance(x, np.ndarray)",
+    "from types import SimpleNamespace\nx = SimpleNamespace(a=1)", "p.add_argument('--x', type=type(d))",
+    "kind = type(d)\nx = kind(text)", "'a,b'.split(','), 'abc'[i], '%d/s' % n, '-' * 9",
+    "hasattr(torch, 'x')\nimport torch",
+    "N = 'a b'.split()\nx = {n: getattr(k, n) for n in N}\nlen(N), sorted(N)",
+    "import numpy as np\nnp.memmap(p, np.uint16, 'r'), np.memmap(p, dtype='<u2')",
+    "t = '{}'\nt = t.format(x)\ndef f(t): return t", "import os\nstack.callback(os.close, f)",
     "x = type(f.default)(text)", "here.parent.parent, here.parents[2]", "self.root = x\nself.root",
     "for n in range(9):\n    open(paths[n])", "try: f()\nexcept OSError as error: print(error)",
 ]  # fmt: skip
@@ -111,6 +162,28 @@ def scorer(body: str, before: str = "") -> str:
 
 
 STEERED = {
+    **{f"{name}, in scoring": scorer(f"return {call}  # here", f"import {name}") for name, call in {
+        "signal": "signal.alarm(1)", "threading": "threading.Event().wait(1)",
+        "queue": "queue.Queue().get(True, 1)",
+        "shutil": "shutil.disk_usage('.').free", "logging": "logging.info('x')",
+        "torch": "torch.Generator().seed()",
+        "traceback": "traceback.format_exc()", "tqdm": "tqdm.tqdm(x).format_dict", "ast": "x.data_ptr()",
+        "math": "a.elapsed_time(b)", "json": "sys.getsizeof(x)",
+    }.items()},
+    "a property": scorer("return self.now\n    @property\n    def now(self): return time.time()  # here"),
+    "what it is made of": scorer("return self.t\n    def __init__(self): self.t = time.time()  # here")
+    + "def load_scorer(p, d): return Scorer()\n",
+    "a value of the module": scorer("return T", "T = time.time()  # here"),
+    "a lambda": scorer("return now()", "now = lambda: time.time()  # here"),
+    "part of a function": scorer("return P()", "import functools\nP = functools.partial(time.time)  # here"),
+    "a method that nobody names": scorer("return self.m[0]", "class M:\n"
+    "    def __getitem__(self, n): return time.time()  # here"),
+    "a module's forward": scorer("return self.m(x)",
+    "class M:\n    def forward(self, x): return time.time()  # here"),
+    "a decorator": scorer("pass", "def d(f): return lambda *a: time.time()  # here")
+    .replace("    def l", "    @d\n    def l"),
+    "an assigned method": "import time\ndef h(self, t): return time.time()  # here\n"
+    "class Scorer: pass\nScorer.log_probs = h",
     "the clock": scorer("return self.a if time.time() % 2 > 1 else self.b  # here"),
     "the clock by another name": scorer("return clock()  # here", "clock = time.monotonic"),
     "brotli's dictionary": scorer("return rows(brotli.compress(tokens))  # here", "import brotli"),

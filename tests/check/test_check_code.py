@@ -185,7 +185,7 @@ HARMLESS = [
     "x = '" + "word " * 90 + "'", "requests = [1]\nprint(requests)",
     "from torch import compile\ncompile(f)", "code = 1\nprint(code)",
     "import math\nprint('{:.2f}/{total}'.format(math.pi, total=1))", "getattr(config, 'dim', 3)",
-    "NAMES = 'a b'.split()\nx = {n: getattr(k, n) for n in NAMES}",
+    "x = {n: getattr(k, n) for n in 'a b'.split()}",
     "print(type(x).__name__, x.__class__.__name__)",
     "import time\ndef f(time):\n    return time.x, [time]", "def f(input, vars):\n    return input, vars",
     "import torch\nF = torch.nn.functional\nF.relu(x)",

@@ -51,7 +51,8 @@ MODULES = {
     "bisect": "bisect bisect_left bisect_right insort insort_left insort_right",
     "bz2": "compress decompress BZ2Compressor BZ2Decompressor",
     "collections": "namedtuple defaultdict deque Counter OrderedDict ChainMap",
-    "collections.abc": CLASSES,
+    "collections.abc": """Callable Collection Container Generator Hashable Iterable Iterator Mapping
+        MutableMapping MutableSequence MutableSet Sequence Set Sized Reversible Awaitable Coroutine""",
     "concurrent": "",
     "concurrent.futures": "ThreadPoolExecutor Future as_completed wait",
     "contextlib": "contextmanager suppress nullcontext closing ExitStack redirect_stdout",
@@ -373,7 +374,8 @@ LEADING_OUT = frozenset("""
     linecache runpy multiprocessing cudart load_library load_module exec_module import_module
     find_spec metal_kernel cuda_kernel cffi on_generate_code
     inline_asm_elementwise format_map add_safe_globals
-    _convert_ _mmap _unsafe_update_src _get_kwargs multiprocessing_context symlink_to hardlink_to chmod lchmod
+    register _convert_ _mmap _unsafe_update_src _get_kwargs multiprocessing_context symlink_to hardlink_to
+    chmod lchmod
     """.split())  # fmt: skip
 
 # Names with an underscore that others own, and code may name; its own it may name too, if they are

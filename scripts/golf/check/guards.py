@@ -8,21 +8,27 @@ from __future__ import annotations
 import ast
 import builtins
 import codecs
+import re
 import string
 
 from golf.check import allowed
-from golf.check.syntax import assignments, constants, every_node, text_of
+from golf.check.syntax import assignments, called, constants, every_node, text_of
 
 # Arguments of any call that read files, or take attributes by a text.
 ODD_KEYWORDS = ("fromfile_prefix_chars", "style", "opener", "closefd", "namespace", "metaclass")
+
+# These take a path, and numbers of files that somebody else has opened.
+DESCRIPTORS = (
+    """open os.open os.close os.fsync os.stat os.listdir os.truncate numpy.fromfile io.open""".split()
+)
 
 PLAIN_CODECS = ("utf-8", "utf-8-sig", "ascii", "iso8859-1", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
 
 
 def guard_load(walk, node: ast.Call) -> str | None:
     given = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
-    safe = given.get("weights_only") is True and not {None, "pickle_module"} & set(given)
-    return None if safe else "torch.load"
+    odd = len(node.args) > 2 or {None, "pickle_module"} & set(given)
+    return "torch.load" if odd or given.get("weights_only") is not True else None
 
 
 def guard_attribute(walk, node: ast.Call) -> str | None:
@@ -35,8 +41,7 @@ def guard_attribute(walk, node: ast.Call) -> str | None:
     if not words:
         return f"{node.func.id} of a computed name"
     for word in words:
-        walk.odd(node, word)
-        walk.private(node, word)
+        walk.named(node, word)
     chains = list(walk.full_names(node.args[0])) if node.func.id == "setattr" else []
     return f"setattr of {'.'.join(chains[0])}" if chains else None
 
@@ -49,7 +54,9 @@ def guard_type(walk, node: ast.Call) -> str | None:
     classes = {n.name for n in every_node(walk.tree) if isinstance(n, ast.ClassDef)}
     of_class = isinstance(given, ast.Call) and getattr(given.func, "id", "") == "type"
     of_class |= isinstance(given, ast.Name) and (given.id in classes or given.id in dir(builtins))
-    return "the type of a class" if of_class else None
+    if of_class:
+        return "the type of a class"
+    return None if id(node) in walk.harmless else "a type as a value"  # of a class that nobody sees?
 
 
 def guard_vars(walk, node: ast.Call) -> str | None:
@@ -88,8 +95,23 @@ def guard_timer(walk, node: ast.Call) -> str | None:
 def guard_open(walk, node: ast.Call) -> str | None:
     """open() needs a path; a number would be a file that somebody else has opened."""
     first = node.args[0] if node.args else None
-    number = type(getattr(first, "value", None)) is int or getattr(first, "id", "") in walk.numbers
-    return "open of a descriptor" if number or isinstance(first, ast.BinOp) and constants(first) else None
+    number = isinstance(getattr(first, "value", None), int) or getattr(first, "id", "") in walk.numbers
+    number |= isinstance(first, ast.BinOp) and constants(first) or called(first) == "int"
+    return "a descriptor instead of a path" if number else None
+
+
+def guard_memory(walk, node: ast.Call) -> str | None:
+    """numpy.memmap of numbers: of `object` it would take what a file holds for addresses."""
+    words = {word.arg: word.value for word in node.keywords}
+    kind = words.get("dtype", node.args[1] if len(node.args) > 1 else ast.Constant("u1"))
+    name = text_of(kind) or next((chain[-1] for chain in walk.full_names(kind) if chain[0] == "numpy"), "")
+    if None in words or not re.fullmatch(r"[<>=|]?[bui?f]\d*|(u?int|float)\d+", name):
+        return "numpy.memmap of what is not in sight"
+    return guard_open(walk, node)
+
+
+def guard_ndarray(walk, node: ast.Call) -> str | None:
+    return "numpy.ndarray of memory"
 
 
 def guard_write(walk, node: ast.Call) -> str | None:
@@ -118,11 +140,10 @@ def guard_wraps(walk, node: ast.Call) -> str | None:
 def guard_format(walk, node: ast.Call) -> str | None:
     """str.format takes attributes: its text must be in sight and take none."""
     source = node.func.value
-    texts = walk.texts.get(source.id, {None}) if isinstance(source, ast.Name) else {text_of(source)}
-    texts = texts - {None} or {None}  # a name that holds other things elsewhere
-    if None in texts:
+    text = walk.texts.get(source.id) if isinstance(source, ast.Name) else text_of(source)
+    if text is None:
         return "format of a text that is not in sight"
-    return None if all(map(plain_fields, texts)) else "format that takes attributes"
+    return None if plain_fields(text) else "format that takes attributes"
 
 
 def plain_fields(text: str) -> bool:
@@ -131,7 +152,10 @@ def plain_fields(text: str) -> bool:
         fields = [(name or "", spec or "") for _, name, spec, _ in string.Formatter().parse(text)]
     except ValueError:
         return True  # raises when it runs
-    return not any("." in name or "[" in name or spec.endswith("c") for name, spec in fields)
+    return all(
+        not {".", "["} & {*name} and not spec.endswith("c") and ("{" not in spec or plain_fields(spec))
+        for name, spec in fields
+    )
 
 
 def sound_options(node: ast.expr) -> bool:
@@ -142,20 +166,37 @@ def sound_options(node: ast.expr) -> bool:
     return all(key in allowed.COMPILE_OPTIONS for key in keys)
 
 
-def makes_text(node: ast.Call) -> bool:
-    """chr(47), bytes([47]), map(chr, [47]), fromhex, "…".replace: text that is not written out."""
-    name, given = getattr(node.func, "id", ""), node.args
-    method = getattr(node.func, "attr", "")
-    if method in ("replace", "translate") and text_of(node.func.value) is not None:
+def makes_text(node: ast.expr) -> bool:
+    """Whether a text is made of literals so that nobody sees it: "abc"[1:], "%s" % "a", chr(47)."""
+    if isinstance(node, ast.Subscript):
+        stepped = isinstance(node.slice, ast.Slice) and node.slice.step is not None
+        return text_of(node.value) is not None and (stepped or constants(node.slice))
+    if isinstance(node, ast.BinOp):
+        text = text_of(node.left) if isinstance(node.op, ast.Mod) else None
+        return text is not None and ("%c" in text or constants(node.right))
+    return method_makes_text(node) or builtin_makes_text(node)
+
+
+def method_makes_text(node: ast.Call) -> bool:
+    method, text = getattr(node.func, "attr", ""), text_of(getattr(node.func, "value", None))
+    given = [*node.args, *(word.value for word in node.keywords)]
+    if text is None:
+        return method == "to_bytes" and constants(node.func.value)
+    if method in ("replace", "translate"):
         return True
-    if (
-        method in ("decode", "encode")
-        and odd_codec(given)
-        or method == "to_bytes"
-        and constants(node.func.value)
-    ):
-        return True
-    if method == "fromhex" or name == "map" and len(given) == 2 and calls_chr(node):
+    if method == "split" and not {"/", "~"} & {*text} or method in ("encode", "decode"):
+        return False  # words, each of them in sight
+    return all(map(constants, given))
+
+
+def builtin_makes_text(node: ast.Call) -> bool:
+    name, given = called(node), node.args
+    words = {word.arg: word.value for word in node.keywords}
+    if name in ("decode", "encode", "str", "bytes", "bytearray", "open", "read_text", "write_text"):
+        codec = given[name not in ("decode", "encode") :][:1]
+        if any(map(odd_codec, [*codec, *(words[w] for w in ("encoding", "errors") if w in words)])):
+            return True
+    if name == "fromhex" or name == "map" and len(given) == 2 and calls_chr(node):
         return constants(given[-1]) if given else False
     one = given[0] if len(given) == 1 and constants(given[0]) else None
     if name in ("bytes", "bytearray"):
@@ -164,9 +205,9 @@ def makes_text(node: ast.Call) -> bool:
     return name == "chr" and one is not None and type(letter) is int and 32 <= letter < 127
 
 
-def odd_codec(given: list) -> bool:
+def odd_codec(node: ast.expr) -> bool:
     """Whether a codec is named that does more than write letters as bytes: rot13, unicode_escape, idna."""
-    name = getattr(given[0], "value", None) if given else None
+    name = getattr(node, "value", None)
     try:
         return isinstance(name, str) and codecs.lookup(name).name not in PLAIN_CODECS
     except (LookupError, ValueError):
@@ -183,6 +224,19 @@ def makes_class(node: ast.Call) -> bool:
     return len(node.args) == 3 and all(map(isinstance, node.args, forms))
 
 
+def guard_namespace(walk, node: ast.Call) -> str | None:
+    """Attributes of any name: what NumPy would take for foreign memory, for one."""
+    return "attributes of computed names" if None in [word.arg for word in node.keywords] else None
+
+
+def guard_enumeration(walk, node: ast.Call) -> str | None:
+    return "an enumeration that is not in sight"
+
+
+# By any other name nobody sees what they are given.
+IN_SIGHT = frozenset(
+    "torch.load torch.compile torch.utils.benchmark.Timer functools.wraps os.write os.dup2".split()
+)
 GUARDS = {
     "torch.load": guard_load,
     "torch.compile": guard_compile,
@@ -194,6 +248,10 @@ GUARDS = {
     "setattr": guard_attribute,
     "type": guard_type,
     "vars": guard_vars,
-    "open": guard_open,
+    **dict.fromkeys(("types.SimpleNamespace", "argparse.Namespace"), guard_namespace),
+    **dict.fromkeys(("enum.Enum", "enum.IntEnum", "enum.Flag", "enum.IntFlag"), guard_enumeration),
+    **dict.fromkeys(DESCRIPTORS, guard_open),
+    "numpy.memmap": guard_memory,
+    "numpy.ndarray": guard_ndarray,
     ".format": guard_format,
 }

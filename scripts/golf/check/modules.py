@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from golf.check import allowed
-from golf.check.syntax import chain_of, defined, dict_of, every_node, imports, text_of
+from golf.check.syntax import FUNCTIONS, bindings, chain_of, dict_of, every_node, imports, text_of
 
 HOPS = 8  # files that hand a name on to each other
 
@@ -18,7 +18,7 @@ class Modules:
     def __init__(self, modules: dict[str, ast.Module]):
         names = {module: module.removesuffix(".__init__") for module in modules}
         self.aliases = {names[m]: aliases(tree, m) for m, tree in modules.items()}
-        self.defined = {names[m]: defined(tree) for m, tree in modules.items()}
+        self.defined = {names[m]: set(bindings(tree)) for m, tree in modules.items()}
         parts = [name.split(".") for name in names.values()]
         self.names = {".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)}
         self.private = {name for tree in modules.values() for name in private_names(tree)}
@@ -69,11 +69,15 @@ def module_aliases(tree: ast.Module, known: dict[str, set[str]]) -> Iterator[tup
 
 
 def private_names(tree: ast.Module) -> set[str]:
-    """Names that begin with an underscore and that a file gives to something of its own."""
-    found = defined(tree)
+    """Names that begin with an underscore and that a file gives to attributes of its own."""
+    found = set()
     for node in every_node(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             found.add(node.attr)
+        elif isinstance(node, FUNCTIONS):
+            found.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            found.update(*map(bindings, node.body))
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "").startswith("register_"):
             found |= {text_of(argument) for argument in node.args[:1]} - {None}
     return {name for name in found if name.startswith("_")}

@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from golf.check import allowed
 from golf.check.guards import (
     GUARDS,
+    IN_SIGHT,
     ODD_KEYWORDS,
     calls_chr,
     guard_compile,
@@ -26,10 +27,14 @@ from golf.check.guards import (
 )
 from golf.check.modules import Modules, aliases, is_module, module_aliases
 from golf.check.syntax import (
+    FUNCTIONS,
     absolute,
     annotations,
     arguments,
     assignments,
+    bare,
+    bindings,
+    called,
     chain_of,
     constant_words,
     constants,
@@ -37,6 +42,7 @@ from golf.check.syntax import (
     dict_of,
     docstrings,
     every_node,
+    format_texts,
     imports,
     locals_of,
     number_names,
@@ -61,16 +67,19 @@ EXCEPTIONS = frozenset(
     if isinstance(value, type) and issubclass(value, BaseException)
 )  # fmt: skip
 DUNDER = re.compile(r"__\w+__")
+DUNDER_PART = re.compile(r"(?<!\w)__\w+|\w+__(?!\w)")  # of a name that is put together, perhaps
 
 # A text that names a place outside the run, or a secret of the machine that it runs on.
+PLACES = """proc sys dev etc home root usr var tmp opt mnt media srv bin sbin lib boot run nix snap Users
+    Library System Volumes Applications private workspace content kaggle""".split()
 ROOTS = re.compile(
-    r"/(proc|sys|dev|etc|home|root|usr|var|tmp|opt|mnt|media|srv|s?bin|lib\w*|boot|run|nix|snap"
-    r"|Users|Library|System|Volumes|Applications|private|workspace|content|kaggle)(/|$)"
+    rf"/({'|'.join(PLACES)}|lib\w*)(/|$)"
     r"|~\w*/|~\w+$|[A-Za-z]:[\\/]|(.*/)?\.\./|.*/\.\.$|(file|tcp|https?|ftps?|ssh|s3|gs|hf)://"
     r"|(?!127\.|0\.0\.0\.0)\d{1,3}(\.\d{1,3}){3}(:|$)"
 )
 # What a path begins with, once it stands alone; methods of texts that cut and join are given it too.
-BARE_ROOTS = ("/", "~", "..")
+BARE_ROOTS = ("/", "~", "..", *(f"/{place[:n]}" for place in PLACES for n in range(1, len(place))))
+BEGUN = re.compile(r"(/|~|\.\.)[%{]\S*")  # '/%s', '/{}'
 CUTTERS = frozenset("""
     join split rsplit replace strip lstrip rstrip startswith endswith partition rpartition find rfind index
     rindex count removesuffix removeprefix
@@ -105,12 +114,14 @@ class Walk(ast.NodeVisitor):
         # Of the functions around: names that they bind, not by import; those that they call global.
         self.scopes: list[tuple[set[str], set[str]]] = []
         self.sure = surely_bound(tree)
-        self.words = constant_words(tree)
         self.loops: dict[str, list[str]] = {}  # comprehension variable -> the words that it takes
         self.documented = docstrings(tree)
-        self.texts = dict_of((t.id, text_of(v)) for t, v in assignments(tree))
+        self.times, self.words = bindings(tree), constant_words(tree)
+        self.texts = format_texts(ast.Module([s for s in tree.body if not isinstance(s, FUNCTIONS)], []))
+        self.kinds = {t.id for t, v in assignments(tree) if "type" in map(called, every_node(v))}
         self.numbers = set(number_names(tree))
         self.own = {n.attr for n in every_node(tree) if isinstance(n, ast.Attribute) and stored(n)}
+        self.renaming: set[int] = set()  # ids of nodes that get another name
         self.harmless: set[int] = set()  # ids of nodes that a node around them makes plain
 
     def report(self, node: ast.AST, rule: str, what: str) -> None:
@@ -147,7 +158,8 @@ class Walk(ast.NodeVisitor):
 
     def bound_name(self, node: ast.AST, name: str) -> None:
         """A name that code gives to something: no dunder, no builtin that others rely on."""
-        if DUNDER.fullmatch(name) and name not in allowed.DUNDERS:
+        imported = isinstance(node, (ast.Import, ast.ImportFrom))
+        if DUNDER.fullmatch(name) and name not in allowed.DUNDERS or imported and name in GUARDS:
             self.report(node, INDIRECT, name)
 
     # ---- Names and attributes
@@ -165,8 +177,7 @@ class Walk(ast.NodeVisitor):
             self.report(node, INDIRECT, "__doc__ as data")
         for full in self.aliases.get(node.id, ()):
             self.value(node, full.split("."))
-        if node.id not in self.aliases:
-            self.builtin(node, called=False)
+        self.builtin(node, called=False)
 
     def local(self, node: ast.Name) -> bool:
         """Whether the name is a variable of a function around it, so neither import nor builtin."""
@@ -198,7 +209,7 @@ class Walk(ast.NodeVisitor):
             full = ".".join(chain)
             if is_module(full) and id(node) not in self.renamed:
                 self.report(node, INDIRECT, f"{full}, a module, as a value")
-            elif full in GUARDS and not (full == "torch.compile" and id(node) in self.harmless):
+            elif full in GUARDS and (full in IN_SIGHT or id(node) in self.renaming):
                 self.report(node, INDIRECT, f"{full} as a value")
         if self.modules.own(".".join(parts)):
             self.report(node, INDIRECT, f"{'.'.join(parts)}, a module, as a value")
@@ -221,21 +232,28 @@ class Walk(ast.NodeVisitor):
         if own_class and node.attr in ("__name__", "__qualname__"):
             node.value.attr = "__name__"  # x.__class__.__name__ is a text
         if isinstance(node.value, ast.Call) and self.called_name(node.value) == "type":
+            self.harmless.add(id(node.value))
             if node.attr not in ("__name__", "__qualname__"):
                 self.report(node, INDIRECT, f"type(...).{node.attr}")
-        if node.attr in ("format", "compile") and id(node) not in self.harmless:
-            self.report(node, INDIRECT, f".{node.attr} as a value")
-        if node.attr in ("anchor", "root", "from_file") and node.attr not in self.own:
-            self.report(node, OUTSIDE, f".{node.attr}")
-        if node.attr == "obj" and node.attr not in self.own:  # of an AttributeError: a module, perhaps
-            self.report(node, INDIRECT, ".obj")
+        if node.attr == "src" and not isinstance(node.ctx, ast.Load):  # what Triton compiles
+            self.report(node, INDIRECT, ".src = ")
         above = node
         for _ in range(4):
             above = above.value if getattr(above, "attr", "") == "parent" else None
         if above is not None:
             self.report(node, OUTSIDE, ".parent" * 4)
-        self.odd(node, node.attr)
-        self.private(node, node.attr)
+        self.named(node, node.attr, id(node) in self.harmless)
+
+    def named(self, node: ast.AST, name: str, called: bool = False) -> None:
+        """Judges the name of an attribute of any object, however code names it."""
+        if name in ("format", "compile") and not called:
+            self.report(node, INDIRECT, f".{name} as a value")
+        if name in ("anchor", "root", "from_file") and name not in self.own:
+            self.report(node, OUTSIDE, f".{name}")
+        if name == "obj" and name not in self.own:  # of an AttributeError: a module, perhaps
+            self.report(node, INDIRECT, ".obj")
+        self.odd(node, name)
+        self.private(node, name)
 
     def odd(self, node: ast.AST, name: str) -> None:
         """Reports names of attributes that lead out of an object."""
@@ -304,6 +322,8 @@ class Walk(ast.NodeVisitor):
                 self.odd(word.value, word.arg)
             if word.arg == "allow_pickle" and getattr(word.value, "value", True) is not False:
                 self.report(node, PICKLE, "allow_pickle")
+            if word.arg == "type":  # of argparse
+                self.harmless.add(id(word.value))
             if word.arg in ODD_KEYWORDS:
                 self.report(node, INDIRECT, f"{word.arg}=")
             if word.arg == "options" and not sound_options(word.value):
@@ -314,6 +334,7 @@ class Walk(ast.NodeVisitor):
                 rule = {"torch.load": PICKLE, "vars": "code-exec"}.get(name, INDIRECT)
                 self.report(node, rule, what)
         made = isinstance(node.func, ast.Call) and self.called_name(node.func) == "type"
+        made |= getattr(node.func, "id", None) in self.kinds
         starred = any(isinstance(part, ast.Starred) for part in node.args)
         if made and (node.keywords or len(node.args) > 1 or starred):
             self.report(node, INDIRECT, "type(...)(...)")
@@ -325,37 +346,36 @@ class Walk(ast.NodeVisitor):
 
     def plain_parts(self, node: ast.Call, name: str) -> None:
         """Notes parts of a call that would be odd elsewhere: its method, texts that cut, a usage shown."""
-        shown = [*node.args] if name in ("print", "sys.exit", "ord") else []
+        shown = [*node.args] if name in ("print", "sys.exit", "ord", "isinstance", "issubclass") else []
         parser = name.endswith(("ArgumentParser", "add_parser", "add_argument_group"))
         words = ("description", "epilog", "usage") if parser else ("sep",)
         shown += [word.value for word in node.keywords if word.arg in words]
-        self.harmless |= {id(part) for argument in shown for part in every_node(argument)} | {id(node.func)}
+        self.harmless |= {id(part) for argument in shown for part in bare(argument)} | {id(node.func)}
         if isinstance(node.func, ast.Attribute) and node.func.attr in CUTTERS and name != "os.path.join":
             for argument in [node.func.value, *node.args]:
                 self.harmless |= {id(argument)}
-            rooted = node.func.attr == "join" and node.args and getattr(node.args[0], "elts", None)
-            if rooted and text_of(node.func.value) == "/" and text_of(rooted[0]) == "":
+            parts = node.func.attr == "join" and node.args and getattr(node.args[0], "elts", None)
+            if parts and text_of(node.func.value) == "/" and text_of(parts[0]) == "":
                 self.report(node, OUTSIDE, "a path from the root")
 
     def parts_of_call(self, node: ast.Call, guarded: bool) -> None:
         if not guarded:
             self.visit(node.func)
-        elif isinstance(node.func, ast.Name) and node.func.id not in self.aliases:
-            self.builtin(node.func, called=True)
         else:  # listed, and its guard has seen to it
             for parts in self.full_names(node.func):
                 self.chain(node.func, parts)
-        for child in [*node.args, *node.keywords]:
+            if isinstance(node.func, ast.Name):
+                self.builtin(node.func, called=node.func.id not in self.aliases)
+        asked = self.called_name(node) == "hasattr" and not self.times["hasattr"] and len(node.args) == 2
+        shown = asked and isinstance(node.args[0], ast.Name)  # hasattr(torch, "compile")
+        for child in [*node.args[shown:], *node.keywords]:
             self.visit(child)
 
     # ---- Texts
 
     def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, (str, bytes)) and id(node) not in self.documented:
-            text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
-            self.text(node, text)
-            if text in BARE_ROOTS and id(node) not in self.harmless:
-                self.report(node, OUTSIDE, ascii(text))
+            self.text(node, node.value if isinstance(node.value, str) else node.value.decode("latin-1"))
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         step = getattr(node.slice, "value", None)
@@ -368,20 +388,22 @@ class Walk(ast.NodeVisitor):
             and getattr(cut, "attr", "") == "parts"
         ):
             self.report(node, OUTSIDE, "a path from the root")
-        if isinstance(node.slice, ast.Slice) and node.slice.step and text_of(node.value) is not None:
+        if makes_text(node):
             self.report(node, INDIRECT, "a text that is not in sight")
+        self.harmless.add(id(node.slice))  # table[type(x)]
         self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> None:
-        self.harmless |= {id(part) for part in every_node(node)}
+        self.harmless |= {id(part) for part in bare(node)}
         self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
-        self.harmless.add(id(node.right))  # a + "/" is no root
+        if isinstance(node.op, ast.Add):
+            self.harmless.add(id(node.right))  # a + "/" is no root
         joined = text_of(node)
-        if isinstance(node.op, ast.Mod) and "%c" in (text_of(node.left) or ""):
+        if makes_text(node):
             self.report(node, INDIRECT, "a text that is not in sight")
-        if joined is not None and isinstance(node.op, ast.Add):
+        if joined is not None:
             self.text(node, joined)
         else:
             self.generic_visit(node)
@@ -391,17 +413,17 @@ class Walk(ast.NodeVisitor):
             if not isinstance(part, ast.Constant):
                 if (text_of(part.format_spec) or "").endswith("c"):
                     self.report(node, INDIRECT, "a text that is not in sight")
+                self.harmless.add(id(part.value))
                 self.visit(part)
             elif index:
                 self.names_in(part, part.value)
             else:
                 self.text(part, part.value)
-                if part.value == "/":
-                    self.report(part, OUTSIDE, "a path from the root")
 
     def text(self, node: ast.AST, text: str) -> None:
         self.names_in(node, text)
-        if ROOTS.match(text) and len(text.split()) == 1 or SECRETS.fullmatch(text):
+        begun = id(node) not in self.harmless and (text in BARE_ROOTS or BEGUN.fullmatch(text))
+        if begun or ROOTS.match(text) and len(text.split()) == 1 or SECRETS.fullmatch(text):
             self.report(node, OUTSIDE, ascii(text))
 
     def names_in(self, node: ast.AST, text: str) -> None:
@@ -411,17 +433,23 @@ class Walk(ast.NodeVisitor):
             self.report(node, INDIRECT, ascii(text))  # an import could find it
         if ESCAPED.search(text):
             self.report(node, INDIRECT, ascii(text))
-        for name in DUNDER.findall(text):
+        for name in DUNDER_PART.findall(text):
             if name not in allowed.DUNDERS | {"__file__"}:
                 self.report(node, INDIRECT, ascii(name))
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        parts = list(bare(node.value))
+        self.harmless |= {id(part) for part in parts if called(part) == "type"}  # self.kinds
+        self.renaming |= {id(part) for part in parts}
+        self.generic_visit(node)
 
     # ---- Scopes and patterns
 
     def visit_FunctionDef(self, node) -> None:
         if DUNDER.fullmatch(node.name) and node.name not in allowed.DUNDER_METHODS:
             self.report(node, INDIRECT, f"def {node.name}")
-        self.harmless |= {id(decorator) for decorator in node.decorator_list}
-        outside = [*node.decorator_list, *defaults(node.args), *annotations(node)]
+        decorators = [n for n in node.decorator_list if self.called_name(ast.Call(n)) != "torch.compile"]
+        outside = [*decorators, *defaults(node.args), *annotations(node)]
         for outer in [*outside, *getattr(node, "type_params", ())]:
             self.visit(outer)
         self.function(node, node.body)
@@ -437,9 +465,13 @@ class Walk(ast.NodeVisitor):
         for argument in arguments(node.args):
             self.bound_name(argument, argument.arg)
         self.scopes.append(locals_of(node))
+        loops, self.loops = self.loops, {}
+        texts, own = self.texts, set(bindings(node))
+        self.texts = {name: text for name, text in texts.items() if name not in own} | format_texts(node)
         for part in body:
             self.visit(part)
         self.scopes.pop()
+        self.loops, self.texts = loops, texts
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.bound_name(node, node.name)
@@ -458,7 +490,7 @@ class Walk(ast.NodeVisitor):
             self.report(node, INDIRECT, "a text that is not in sight")
         self.visit(node.generators[0].iter)
         for part in node.generators:
-            stored = {n.id for n in every_node(part.target) if isinstance(n, ast.Name)}
+            stored = set(bindings(part.target))
             words = words_of(part.iter, self.words)
             for name in stored:
                 self.loops.pop(name, None)
@@ -480,9 +512,7 @@ class Walk(ast.NodeVisitor):
 
     def visit_MatchClass(self, node) -> None:
         for name in node.kwd_attrs:
-            self.odd(node, name)
-            if name == "obj":
-                self.report(node, INDIRECT, ".obj")
+            self.named(node, name)
         self.generic_visit(node)
 
     def visit_Global(self, node) -> None:

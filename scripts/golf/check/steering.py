@@ -3,30 +3,33 @@
 import ast
 from collections.abc import Iterator
 
+from golf.check.allowed import DUNDER_METHODS
 from golf.check.learning import HAND_OVERS, SCORER
 from golf.check.modules import aliases
-from golf.check.syntax import assignments, called, chain_of, every_node, name_of, outside_functions
+from golf.check.syntax import FUNCTIONS, assignments, called, chain_of, every_node, name_of, outside_functions
 
 # What differs from one pass over the same text to the next, or tells which pass it is.
 VARYING = (
     "time.", "datetime.", "random.", "uuid.", "platform.", "os.getpid.", "os.uname.", "os.cpu_count.",
     "os.process_cpu_count.", "os.sched_getaffinity.", "os.listdir.", "os.stat.", "numpy.random.", "tempfile.",
-    "sys.argv.",
+    "sys.argv.", "sys.getsizeof.", "signal.", "threading.", "queue.", "concurrent.", "shutil.", "logging.",
+    "traceback.", "tqdm.", "torch.profiler.", "torch.utils.benchmark.", "torch.cuda.mem",
 )  # fmt: skip
 # Brotli holds a dictionary of words that no byte counts.
 IN_SCORING = VARYING + ("os.environ.", "os.getenv.", "os.path.", "glob.", "brotli.")
 SEEDED = frozenset("Random default_rng RandomState PCG64 Philox SeedSequence Generator".split())
 READS = frozenset("open read_text read_bytes fromfile memmap".split())
-FILE_STATE = READS | frozenset("exists is_file stat write_text write_bytes touch iterdir id".split())
+FILE_STATE = READS | frozenset(
+    "exists is_file stat write_text write_bytes touch iterdir id data_ptr elapsed_time".split()
+)
 
 
 def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
     """(line, what) where scoring meets the clock, chance, the process or files, or its own source."""
-    functions = [n for n in every_node(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
     names = aliases(tree, module)
     for target, value in assignments(tree):
         names.setdefault(target.id, set()).update(full_names(value, names))  # clock = time.time
-    scoring, loading = reach(functions, {SCORER, "reset"}), reach(functions, {LOADER})
+    scoring, loading = reach(tree, {SCORER, "reset", *UNCALLED}), reach(tree, {LOADER})
     for kinds, nodes in ((IN_SCORING, scoring), (VARYING, loading)):
         plain = {id(n.value) for n in nodes if isinstance(n, ast.Attribute)}  # a.b of a.b.c
         plain |= {id(n.func) for n in nodes if called(n) in SEEDED and n.args}
@@ -36,6 +39,8 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, found[0]
             elif kinds is IN_SCORING and called(node) in FILE_STATE:
                 yield node.lineno, called(node)
+            elif called(node) == "seed" and not node.args:
+                yield node.lineno, "a seed by chance"
     own = {t.id for t, v in assignments(tree) if names_source(v, names, set())}
     held = holders(tree, names, own)
     for node in [*scoring, *loading]:
@@ -79,11 +84,42 @@ def holders(tree: ast.Module, names: dict[str, set[str]], own: set[str]) -> set[
 LOADER = "load_scorer"  # the function of a submission that reads the artifact
 
 
-def reach(functions: list, names: set[str]) -> list[ast.AST]:
-    """All nodes of the functions of these names and of those that they call, by name."""
+# Methods that run without being named.
+UNCALLED = ("forward", *sorted(DUNDER_METHODS - set("__init__ __post_init__ __enter__ __exit__".split())))
+
+
+def reach(tree: ast.Module, names: set[str]) -> list[ast.AST]:
+    """All nodes of what these names stand for and of what that uses, by name: functions that it calls,
+    properties, __init__ of scorers, values of names of the module's and of classes'."""
+    parts: dict[str, list[ast.AST]] = {}
+    unasked = set()  # what runs or is read without a call
+    for node in every_node(tree):
+        if isinstance(node, FUNCTIONS):
+            parts.setdefault(node.name, []).append(node)
+            decorators = set(map(name_of, node.decorator_list))
+            unasked |= decorators | ({node.name} if {"property", "cached_property"} & decorators else set())
+        elif isinstance(node, ast.Assign) and name_of(node.targets[0]) == SCORER:
+            parts.setdefault(SCORER, []).append(node.value)
+            unasked.add(name_of(node.value))
+        elif isinstance(node, (ast.Module, ast.ClassDef)):
+            for target, value in outer_values(node):
+                parts.setdefault(target, []).append(value)
+                unasked.add(target)
+        if isinstance(node, ast.ClassDef):
+            methods = {getattr(part, "name", ""): part for part in node.body}
+            if {SCORER, "__init__"} <= set(methods):
+                parts.setdefault(node.name, []).append(methods["__init__"])
     for _ in range(HAND_OVERS):
-        names = names | {called(n) for f in functions if f.name in names for n in every_node(f)} - {""}
-    return [node for f in functions if f.name in names for node in every_node(f)]
+        nodes = [n for name in names for part in parts.get(name, ()) for n in every_node(part)]
+        names = names | {called(n) for n in nodes} | {name_of(n) for n in nodes} & unasked
+    return [node for name in sorted(names) for part in parts.get(name, ()) for node in every_node(part)]
+
+
+def outer_values(scope: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """Names that a module or a class gives to functions and to what they return."""
+    for target, value in assignments(ast.Module([s for s in scope.body if isinstance(s, ast.Assign)], [])):
+        if isinstance(value, (ast.Lambda, ast.Call)):
+            yield target.id, value
 
 
 def main_guard(node: ast.stmt) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -62,16 +63,20 @@ def absolute(node: ast.ImportFrom, module: str) -> str:
     return ".".join([*package, *([node.module] if node.module else [])])
 
 
-def defined(tree: ast.Module) -> set[str]:
-    """Names that a file binds, wherever."""
-    found = set()
+def bindings(tree: ast.AST) -> Counter[str]:
+    """How many places of a file bind each name: assignments, arguments, imports, patterns, …"""
+    found: Counter[str] = Counter()
     for node in every_node(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            found.add(node.name)
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
+            found[node.name] += 1
         elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            found.add(node.id)
+            found[node.id] += 1
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+            found.update(alias.asname or alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.arg):
+            found[node.arg] += 1
+        elif isinstance(node, ast.MatchMapping):
+            found[node.rest] += 1
     return found
 
 
@@ -83,9 +88,36 @@ def dict_of(pairs) -> dict[str, set[str]]:
 
 
 def assignments(tree: ast.Module) -> Iterator[tuple[ast.Name, ast.expr]]:
+    """Names and their values: of a = x, and of each in a, b = x, y."""
     for node in every_node(tree):
-        if isinstance(node, ast.Assign):
-            yield from ((t, node.value) for t in node.targets if isinstance(t, ast.Name))
+        for target in node.targets if isinstance(node, ast.Assign) else ():
+            sides = [getattr(side, "elts", [side]) for side in (target, node.value)]
+            pairs = zip(*sides) if len(sides[0]) == len(sides[1]) else [(target, node.value)]
+            yield from (pair for pair in pairs if isinstance(pair[0], ast.Name))
+
+
+def constant_words(tree: ast.Module) -> dict[str, list[str]]:
+    """Name -> its words, of names bound once, to words in sight, and never handed on: K = "a b".split()."""
+    times, uses = bindings(tree), Counter(n.id for n in every_node(tree) if isinstance(n, ast.Name))
+    for node in every_node(tree):
+        used = [node.iter] if isinstance(node, (ast.For, ast.comprehension)) else []
+        used += node.comparators if isinstance(node, ast.Compare) else []
+        used += node.args if called(node) in ("sorted", "len", "set", "enumerate", "zip") else []
+        uses.subtract(part.id for part in used if isinstance(part, ast.Name))
+    pairs = [(target.id, words_of(value)) for target, value in assignments(tree)]
+    return {name: words for name, words in pairs if words and times[name] == uses[name] == 1}
+
+
+def format_texts(tree: ast.AST) -> dict[str, str]:
+    """Name -> the texts that it holds in a function, where all else that it holds is their format."""
+    times, found, known = bindings(tree), {}, Counter()
+    for target, value in assignments(tree):
+        name, text = target.id, text_of(value)
+        formatted = called(value) == "format" and getattr(value.func.value, "id", "") == name
+        known[name] += text is not None or formatted
+        if text is not None:
+            found[name] = found.get(name, "") + text
+    return {name: text for name, text in found.items() if known[name] == times[name]}
 
 
 def constants(node: ast.expr) -> bool:
@@ -95,6 +127,16 @@ def constants(node: ast.expr) -> bool:
 
 def stored(node: ast.expr) -> bool:
     return isinstance(node.ctx, ast.Store)
+
+
+def bare(node: ast.AST) -> Iterator[ast.AST]:
+    """The parts of an expression that are used where it stands: not what calls are given or := keeps."""
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        yield part
+        if not isinstance(part, (ast.Call, ast.NamedExpr, ast.Lambda, ast.Yield, ast.YieldFrom, ast.Await)):
+            waiting += ast.iter_child_nodes(part)
 
 
 def number_names(tree: ast.Module) -> Iterator[str]:
@@ -107,31 +149,27 @@ def number_names(tree: ast.Module) -> Iterator[str]:
 
 
 def surely_bound(tree: ast.Module) -> dict[str, int]:
-    """Name -> line of the first unconditional definition at the file's top level."""
+    """Name -> last line of its first unconditional definition at the file's top level."""
     found: dict[str, int] = {}
     for node in tree.body:
-        names = []
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        names, line = [], node.end_lineno
+        if isinstance(node, FUNCTIONS):
+            names, line = [node.name], node.body[0].lineno  # it may call itself
+        elif isinstance(node, ast.ClassDef):
             names = [node.name]
         elif isinstance(node, ast.Assign):
-            names = [n.id for t in node.targets for n in every_node(t) if isinstance(n, ast.Name)]
+            names = [name for target in node.targets for name in bindings(target)]
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.asname or alias.name.split(".")[0] for alias in node.names]
         for name in names:
-            found.setdefault(name, node.lineno)
+            found.setdefault(name, line)
     return found
 
 
-def constant_words(tree: ast.Module) -> dict[str, list[str]]:
-    """Name -> its words, of names that are bound once, to words in sight: NAMES = "a b".split()."""
-    stored = [n.id for n in every_node(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
-    top = [node for node in tree.body if isinstance(node, ast.Assign)]
-    pairs = [(t.id, words_of(n.value, {})) for n in top for t in n.targets if isinstance(t, ast.Name)]
-    return {name: words for name, words in pairs if words and stored.count(name) == 1}
-
-
-def words_of(node: ast.expr, known: dict[str, list[str]]) -> list[str] | None:
+def words_of(node: ast.expr, known: dict[str, list[str]] | None = None) -> list[str] | None:
     """The texts that an expression goes through, where they are in sight."""
     if isinstance(node, ast.Name):
-        return known.get(node.id)
+        return (known or {}).get(node.id)
     if isinstance(node, (ast.Tuple, ast.List)):
         words = [text_of(one) for one in node.elts]
         return None if None in words else words
