@@ -183,7 +183,8 @@ def tell(supervisor: Supervisor, done: list[tuple[str, Path]], several: bool, co
 
 def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
     """The runs that the settings ask for, in order."""
-    world, nodes = (whole(settings, name) for name in ("NPROC_PER_NODE", "NNODES"))
+    world = whole(settings, "NPROC_PER_NODE", max(16, machine.usable_cpus()))
+    nodes = whole(settings, "NNODES", 1024)
     out_dir = REPO / (settings.get("OUT_DIR") or "runs")
     report, resume = settings.get("REPORT") or "1", settings.get("RESUME") or "0"
     if report not in ("0", "1"):
@@ -216,11 +217,11 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
     return runs
 
 
-def whole(settings: dict[str, str], name: str) -> int:
-    """A number of processes or nodes; 1 where none is given."""
+def whole(settings: dict[str, str], name: str, most: int) -> int:
+    """A number of processes or nodes; 1 where none is given. More would only fill the memory."""
     text = settings.get(name) or "1"
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise GolfError(f"{name}={text!r}: a whole number of at least 1 is needed", 2)
+    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= most:
+        raise GolfError(f"{name}={text[:60]!r}: a whole number from 1 to {most} is needed", 2)
     return int(text)
 
 
