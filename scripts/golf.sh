@@ -8,8 +8,9 @@ if [ -z "${PYTHON:-}" ]; then
     PYTHON=python3
     [ -x "$root/.venv/bin/python" ] && PYTHON="$root/.venv/bin/python"
 fi
-if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-    echo "golf.sh: error: $PYTHON is not Python 3.10 or newer; run scripts/quickstart.sh or set PYTHON" >&2
+if ! said=$("$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>&1); then
+    why=${said:+: ${said%%$'\n'*}} # it does not start, as with a PYTHONHASHSEED that is no number
+    echo "golf.sh: error: $PYTHON is not Python 3.10 or newer$why; run scripts/quickstart.sh or set PYTHON" >&2
     exit 2
 fi
 export PYTHONPATH="$root/scripts${PYTHONPATH:+:$PYTHONPATH}"

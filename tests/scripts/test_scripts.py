@@ -104,6 +104,8 @@ def test_python_is_found(tiny_repo):
     assert done.returncode == 0 and "from .venv" in done.stderr
     done = run_script("golf.sh", env={"PYTHON": "/no/such/python"}, repo=tiny_repo)
     assert done.returncode == 2 and "/no/such/python is not Python 3.10" in done.stderr
+    done = run_script("golf.sh", env={"PYTHONHASHSEED": "x"}, repo=tiny_repo)
+    assert "PYTHONHASHSEED must be" in done.stderr and done.stderr.count("\n") == 1
 
 
 def wrapper(path: Path, text: str) -> None:
