@@ -1,5 +1,6 @@
 """A real tiny run of each trainer, and the board's entry, for what looks at runs."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import trainer_kit
 from conftest import REPO, real_tokens
 from trainer_kit import TOKENIZER
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ENTRY = REPO / "records" / "track_sample_5min" / "2026-11-29_starter"
 TINY = {
     "DEVICE": "cpu", "COMPILE": "0", "MAX_WALLCLOCK_SECONDS": "0", "ITERATIONS": "12",
@@ -41,3 +43,25 @@ def mlx_run(tmp_path_factory, sample_tokens) -> Path:
     import mlx_kit  # skips where there is no MLX
 
     return make_run(tmp_path_factory.mktemp("mlx"), mlx_kit, sample_tokens)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("NOT TESTED: pages need a Chromium (sudo apt install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="NOT TESTED: playwright is missing")
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+def opened(browser, path: Path, width: int, theme: str = "light"):
+    """A page, and the list to which its errors go."""
+    page, errors = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=theme), []
+    page.set_default_timeout(120_000)  # a busy machine
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda r: errors.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+    page.goto(path.as_uri())
+    return page, errors

@@ -12,7 +12,7 @@ from golf.see import reader, sample, surprise, weights
 from golf.see.cached import CachedModel
 from score_kit import ECHO, needs_sandbox
 
-from .conftest import ENTRY, TOKENIZER
+from .conftest import ENTRY, TOKENIZER, opened
 
 
 @pytest.fixture(params=["torch_run", "mlx_run"])
@@ -182,6 +182,33 @@ def test_the_pages_bits_are_the_models(torch_run):
     rows = rows_of(own, tokens[:-1])
     assert np.allclose(bits, -rows[np.arange(len(rows)), tokens[1:]] / np.log(2), atol=1e-5)
     assert [g[0][0] for g in guesses] == rows.argmax(1).tolist()
+
+
+@pytest.mark.slow  # a browser
+@pytest.mark.parametrize("width, theme", [(390, "dark"), (1200, "light")])
+def test_pointing_at_a_token_or_tab_shows_its_guesses(browser, width, theme, torch_run, tmp_path):
+    target = reader.find(torch_run)
+    page = tmp_path / "page.html"
+    text = "The file system is a file. " * 60  # more than a screen
+    page.write_text(surprise.page(reader.load_ours(target.ours, target.artifact), tokenizer(), text, "it"))
+    shown, errors = opened(browser, page, width, theme)
+    tokens = shown.locator(".t")
+    tips = shown.locator(".t > span:visible")
+    assert tips.count() == 0
+    tokens.nth(7).hover()
+    assert (
+        tips.count() == 1 and tips.inner_text().count("%") == 5 and " bits. Expected: " in tips.inner_text()
+    )
+    shown.mouse.move(0, 0)
+    assert tips.count() == 0
+    for _ in range(3):
+        shown.keyboard.press("Tab")
+    assert tips.count() == 1 and tokens.nth(2).locator("span").is_visible()
+    tokens.last.focus()
+    tip, token = tips.bounding_box(), tokens.last.bounding_box()
+    assert token["y"] + token["height"] <= tip["y"], "the last token is not hidden by what is said of it"
+    assert tip["x"] >= 0 and tip["x"] + tip["width"] <= width and tip["y"] + tip["height"] <= 844
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width and not errors
 
 
 def test_an_empty_text_is_refused(torch_run, tmp_path):

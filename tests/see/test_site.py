@@ -12,9 +12,8 @@ from golf.core import track
 from golf.core.errors import GolfError
 from golf.core.submission import read_claim
 
-from .conftest import ENTRY
+from .conftest import ENTRY, opened
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "<script>alert(1)</script>\"'&"
 README = f"""# Title
 
@@ -108,28 +107,6 @@ def test_its_script_is_short_and_has_no_address():
 
 
 # ---- In a browser, which takes seconds to start
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("NOT TESTED: the site needs a Chromium (sudo apt install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="NOT TESTED: playwright is missing")
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
-
-
-def opened(browser, path: Path, width: int, theme: str = "light"):
-    """A page, and the list to which its errors go."""
-    page, errors = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=theme), []
-    page.set_default_timeout(120_000)  # a busy machine
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda r: errors.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
-    page.goto(path.as_uri())
-    return page, errors
 
 
 def names(page) -> list[str]:

@@ -20,6 +20,9 @@ def over_bytes(board: Board, entries: list[tuple], axes) -> None:
     points = [(claim["bytes_total"] / 1e6, claim["val_bpb"], lane) for lane, claim in entries]
     scatter(axes, points, labels=True)
     steps(axes, [(x, y) for x, y, _ in points])
+    best = min((claim for _, claim in entries), key=lambda claim: claim["val_bpb"])
+    axes.annotate(drawable(best["name"][:40]), (best["bytes_total"] / 1e6, best["val_bpb"]),
+                  xytext=(-6, -11), textcoords="offset points", ha="right")  # fmt: skip
     axes.axvline(board.rules["cap_bytes"] / 1e6, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.annotate("cap", (board.rules["cap_bytes"] / 1e6, 1), xycoords=("data", "axes fraction"),
                   xytext=(-4, -10), textcoords="offset points", ha="right")  # fmt: skip
@@ -30,18 +33,17 @@ def over_bytes(board: Board, entries: list[tuple], axes) -> None:
 
 
 def over_date(board: Board, entries: list[tuple], axes) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.dates import AutoDateLocator, DateFormatter
 
     tidy(axes, "score over date", "", "val_bpb, lower is better")
     dated = [(date.fromisoformat(claim["date"]), claim["val_bpb"], lane) for lane, claim in entries]
     scatter(axes, dated)
     steps(axes, [(x, y) for x, y, _ in dated])
     days = [day for day, _, _ in dated]
-    room = max((max(days) - min(days)) / 20, timedelta(days=10))
+    room = max((max(days) - min(days)) / 20, timedelta(days=2))
     axes.set_xlim(min(days) - room, max(days) + room)
-    locator = AutoDateLocator(minticks=1, maxticks=6)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.set_major_locator(AutoDateLocator(minticks=1, maxticks=4))
+    axes.xaxis.set_major_formatter(DateFormatter("%Y-%m-%d"))
     references(axes, board)
 
 

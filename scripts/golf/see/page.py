@@ -15,6 +15,7 @@ body { margin: 0 auto; padding: 1.2rem 1rem 4rem; max-width: 68rem; background: 
 a { color: var(--link); }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: .3rem 0 .6rem; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
+h3 { font-size: 1rem; margin: 1.4rem 0 .5rem; }
 p { max-width: 46rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line);
@@ -28,12 +29,15 @@ td:last-child { overflow-wrap: anywhere; }
 code, pre { font: .875em/1.45 ui-monospace, monospace; }
 pre { background: var(--soft); padding: .7rem .9rem; overflow-x: auto; overflow-wrap: normal; }
 pre.text { white-space: pre-wrap; overflow-wrap: anywhere; }
-.pictures { display: grid; gap: 1rem;
+.pictures { display: grid; gap: 1rem; margin-bottom: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); }
+.pictures:has(> :nth-child(4):last-child) { /* two rows of two */
+  grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
 .pictures img { width: 100%; max-width: 34rem; height: auto; display: block; }
 .score { font-size: 2.6rem; line-height: 1.1; font-weight: 600; margin: 0 0 1rem; }
 .score span { display: inline-block; font-size: 1rem; font-weight: 400; color: var(--dim); }
 summary { cursor: pointer; }
+@media (max-width: 30rem) { th, td { font-size: .875rem; padding-right: .5rem; } }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 """
 

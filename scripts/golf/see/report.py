@@ -52,7 +52,7 @@ def build(run: Path) -> str:
         section("What it writes", lambda: samples(reader.find(run))),
         section("Where the bytes went", lambda: artifact(*explain.read(run))),
         section("Configuration", lambda: configuration(h)),
-        section("How to repeat it", lambda: f"<pre>{escape(command(h))}</pre>" + hashes(h)),
+        section("How to repeat it", lambda: f'<pre class="text">{escape(command(h))}</pre>' + hashes(h)),
     ]
     text = page.page(f"{h.name}: report", "\n".join(parts))
     return text.replace(escape(f"{REPO}/"), "")  # whose home it lies in is private

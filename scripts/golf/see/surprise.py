@@ -76,8 +76,8 @@ def surfaces(tokenizer, tokens: list[int]) -> list[str]:
 
 def token_span(tokenizer, text: str, bits: float, guesses: list[tuple[int, float]]) -> str:
     depth = min(100, round(100 * bits / FULL_BITS)) if math.isfinite(bits) else 100
-    words = "; ".join(f"{visible(tokenizer.id_to_piece(i))} {100 * p:.1f}%" for i, p in guesses)
-    tip = f"<b>{escape(visible(text))}</b> {bits:.2f} bits. Expected: {escape(words)}"
+    words = (f"<b>{escape(visible(tokenizer.id_to_piece(i)))}</b> {100 * p:.1f}%" for i, p in guesses)
+    tip = f"<b>{escape(visible(text))}</b> took {bits:.2f} bits. Expected: {', '.join(words)}"
     return f'<span class="t" tabindex="0" style="--b:{depth}">{escape(text)}<span>{tip}</span></span>'
 
 
