@@ -199,9 +199,9 @@ def assert_refused(result: Result, *words: str, code: int = 1):
     assert not (result.folder / "train.log").exists()
 
 
-def before_step(action, step: int):
+def before_step(action, step: int, trainer=T):
     """A train_step that first does `action(run)` at the given step (from 0)."""
-    real = T.train_step
+    real = trainer.train_step
 
     def train_step(run, tokens, number, scale):
         if number == step:

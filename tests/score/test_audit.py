@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,6 +36,21 @@ from golf.score.stream import Stream
 assert source  # a fixture
 BIGRAM, LEARNING = (EXAMPLES / name / "train_gpt.py" for name in ("bigram", "learning"))
 TARGETS = 8192
+
+
+class Bent(Local):
+    """A feeder whose rows `bend` changes: float32 [n, vocab] and their tokens in, rows out."""
+
+    def __init__(self, script, bend):
+        super().__init__(script)
+        self.bend = bend
+
+    def log_probs(self, tokens):
+        return self.bend(super().log_probs(tokens), tokens)
+
+
+def normal(rows):
+    return rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +119,8 @@ def fed_twice(rng, noise, gain=0.0, share=0.0, count=16_000, cuts=300) -> audits
     return audits.Pair(text, first, second, control)
 
 
-class BYTES:
-    """A vocabulary of one piece, of as many bytes as tokens have in the mean."""
-
-    size, space, special = np.array([2.45]), np.array([False]), np.array([False])
+# A vocabulary of one piece, of as many bytes as tokens have in the mean.
+BYTES = SimpleNamespace(size=np.array([2.45]), space=np.array([False]), special=np.array([False]))
 
 
 def passed(honest, peeked, cuts) -> Pass:
@@ -156,29 +170,22 @@ def test_noise_in_a_few_rows_allows_none_in_others(share):
 
 @pytest.mark.slow
 def test_a_noisy_model_passes_a_whole_audit(text):
-    class Noisy(Local):
-        rng = np.random.default_rng(0)
-
-        def log_probs(self, tokens):
-            rows = super().log_probs(tokens)
-            rows += self.rng.normal(0, 5e-3, rows.shape).astype(np.float32)
-            return rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
-
-    rules = audited(Noisy(BIGRAM), text)
+    rng = np.random.default_rng(0)
+    noisy = Bent(BIGRAM, lambda rows, _: normal(rows + rng.normal(0, 5e-3, rows.shape).astype(np.float32)))
+    rules = audited(noisy, text)
     assert [rule.figure for rule in rules.values() if rule.passed is not True] == []
     assert "rms 0.0" not in rules["deterministic"].figure
 
 
 @pytest.mark.parametrize("noisy", [0, 1])
 def test_a_process_may_choose_other_arithmetic(noisy, text):
-    class Choosy(Local):
-        def log_probs(self, tokens):
-            rows = super().log_probs(tokens)
-            if len(self.calls) - 1 == noisy:  # number of the process
-                rows += np.random.default_rng(tokens).normal(0, 5e-3, rows.shape).astype(np.float32)
-            return rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    def bend(rows, tokens):
+        if len(choosy.calls) - 1 == noisy:  # number of the process
+            rows += np.random.default_rng(tokens).normal(0, 5e-3, rows.shape).astype(np.float32)
+        return normal(rows)
 
-    rules = audited(Choosy(BIGRAM), text)
+    choosy = Bent(BIGRAM, bend)
+    rules = audited(choosy, text)
     assert [rule.figure for rule in rules.values() if rule.passed is not True] == []
 
 
@@ -458,11 +465,8 @@ def test_in_time(seconds, budget, same_device, passed):
 def test_rows_that_sum_to_one_in_the_first_pass_alone_are_found(short):
     text, first = short
 
-    class Later(Local):
-        def log_probs(self, tokens):
-            return super().log_probs(tokens) + np.float32(2e-3 if self.calls[-1][1:] else 0)
-
-    rules = audit_rules(Later(BIGRAM), text, first)
+    later = Bent(BIGRAM, lambda rows, _: rows + np.float32(2e-3 if later.calls[-1][1:] else 0))
+    rules = audit_rules(later, text, first)
     assert rules["normalised"].passed is False and "sums to 1.002" in rules["normalised"].message
     assert "causal" not in rules
 
@@ -470,35 +474,29 @@ def test_rows_that_sum_to_one_in_the_first_pass_alone_are_found(short):
 def test_misbehaviour_during_the_audit_is_a_finding(short):
     text, first = short
 
-    class Ends(Local):
-        def log_probs(self, tokens):
-            raise Fault("died", "the process ended")
+    def ends(*_):
+        raise Fault("died", "the process ended")
 
-    assert audit_rules(Ends(BIGRAM), text, first)["died"].passed is False
+    assert audit_rules(Bent(BIGRAM, ends), text, first)["died"].passed is False
 
 
 def test_what_a_row_lacks_to_one_gains_nothing(short):
     """Whatever is within the tolerance of a row's sum is taken off before a target is read."""
     text, first = short
 
-    class Fat(Local):
-        def log_probs(self, tokens):
-            return super().log_probs(tokens) + np.float32(9e-4)
-
-    assert first_pass(Fat(BIGRAM), text, cuts=50).log_probs == pytest.approx(first.log_probs, abs=1e-6)
+    fat = Bent(BIGRAM, lambda rows, _: rows + np.float32(9e-4))
+    assert first_pass(fat, text, cuts=50).log_probs == pytest.approx(first.log_probs, abs=1e-6)
 
 
 def test_rows_without_probability_or_with_all_of_it(short):
     """-inf for what cannot come is allowed by the interface, where it is not the target."""
     text, first = short
 
-    class Sure(Local):
-        def log_probs(self, tokens):
-            rows = super().log_probs(tokens)
-            rows[:, 0] = -np.inf  # the padding piece
-            return rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    def bend(rows, _):
+        rows[:, 0] = -np.inf  # the padding piece
+        return normal(rows)
 
-    rules = audited(Sure(BIGRAM), text, cuts=50)
+    rules = audited(Bent(BIGRAM, bend), text, cuts=50)
     assert [r.rule for r in rules.values() if r.passed is False] == []
 
 
@@ -521,17 +519,9 @@ def test_lost_text_and_miscounted_bytes_are_found(stream):
 
 
 def test_a_tokenizer_that_folds_case_is_found(stream):
-    class Folding:
-        def __init__(self, processor):
-            self.processor = processor
-
-        def decode(self, documents):
-            return self.processor.decode(documents)
-
-        def encode(self, texts):
-            return self.processor.encode([text.lower() for text in texts])
-
-    folding = replace(stream.vocabulary, processor=Folding(stream.vocabulary.processor))
+    real = stream.vocabulary.processor
+    processor = SimpleNamespace(decode=real.decode, encode=lambda t: real.encode([x.lower() for x in t]))
+    folding = replace(stream.vocabulary, processor=processor)
     assert tokenizer(Stream(stream.tokens, folding)).passed is False
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,36 +71,20 @@ def test_target_bytes_are_the_documents_bytes(track):
 
 
 def test_bytes_of_kinds_of_pieces():
-    class Processor:
-        pieces = ["<unk>", "<s>", "<0x41>", "\u2581", "\u2581the", "é", "<unused>"]
+    pieces = ["<unk>", "<s>", "<0x41>", "\u2581", "\u2581the", "é", "<unused>"]
 
-        def serialized_model_proto(self):
-            return b""  # no user-defined symbols
+    def decode(lists):
+        texts = ("".join(pieces[i] for i in ids) for ids in lists)
+        return [text.removeprefix("\u2581").replace("\u2581", " ") for text in texts]
 
-        def decode(self, lists):
-            texts = ("".join(self.pieces[i] for i in ids) for ids in lists)
-            return [text.removeprefix("\u2581").replace("\u2581", " ") for text in texts]
-
-        def vocab_size(self):
-            return len(self.pieces)
-
-        def id_to_piece(self, i):
-            return self.pieces[i]
-
-        def is_unknown(self, i):
-            return i == 0
-
-        def is_control(self, i):
-            return i == 1
-
-        def is_byte(self, i):
-            return i == 2
-
-        def is_unused(self, i):
-            return i == 6
-
+    kinds = dict(is_unknown=0, is_control=1, is_byte=2, is_unused=6)
+    processor = SimpleNamespace(
+        decode=decode, vocab_size=lambda: len(pieces), id_to_piece=pieces.__getitem__,
+        serialized_model_proto=lambda: b"",  # no user-defined symbols
+        **{name: lambda i, number=number: i == number for name, number in kinds.items()},
+    )  # fmt: skip
     tokens = np.array([1, 4, 4, 3, 5, 2, 4, 1, 3, 6, 4], np.uint16)
-    s = stream.Stream(tokens, stream.vocabulary_of(Processor()))
+    s = stream.Stream(tokens, stream.vocabulary_of(processor))
     assert s.target_bytes.tolist() == [3, 4, 1, 2, 1, 4, 0, 0, 0, 3]
     assert s.part(2, 5).target_bytes.tolist() == [1, 2, 1]
 

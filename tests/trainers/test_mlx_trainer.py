@@ -213,11 +213,6 @@ def test_an_artifact_of_either_scores_the_same_in_both(packs, tmp_path):
     assert bpb[0] > 1 and abs(bpb[0] - bpb[1]) < 0.0005 and abs(bpb[0] - bpb[-1]) < 0.003
 
 
-def test_the_same_weights_pack_to_the_same_bytes():
-    weights = kit.weights_of(kit.random_model(kit.knobs()))
-    assert M.export_artifact(weights, knobs(), 0) == T.export_artifact(weights, kit.knobs(), 0)
-
-
 @pytest.fixture
 def scorer():
     return M.Scorer(given_weights(knobs()), 16, 4, batch_tokens=32)
@@ -292,7 +287,7 @@ def test_a_resumed_run_ends_as_the_whole_one(tmp_path):
     def stop(run):
         run.stop.asked = True
 
-    part = run_main(tmp_path, {"train_step": before_step(stop, 3)}, RUN_ID="part")
+    part = run_main(tmp_path, {"train_step": kit.before_step(stop, 3, M)}, RUN_ID="part")
     assert part.code == 0 and part.events("train_end")[0]["reason"] == "interrupted", part.err
     assert "interrupted" in part.events("score")[0]["notes"]
     rest = run_main(tmp_path, RUN_ID="part", RESUME=1)
@@ -302,17 +297,6 @@ def test_a_resumed_run_ends_as_the_whole_one(tmp_path):
     (rest.folder / "checkpoint.safetensors").write_bytes(b"no checkpoint")
     again = run_main(tmp_path, RUN_ID="part", RESUME=1)
     assert again.code == 1 and "delete it to begin anew" in again.err and again.err.count("\n") == 1
-
-
-def before_step(action, step):
-    real = M.train_step
-
-    def train_step(run, tokens, number, scale):
-        if number == step:
-            action(run)
-        return real(run, tokens, number, scale)
-
-    return train_step
 
 
 def test_a_step_past_the_budget_is_undone(tmp_path):
