@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from conftest import REPO
 from golf.bench import command as bench
 from golf.core import artifact, envfile, files, packed, runlog
 from golf.core.errors import GolfError
@@ -25,6 +26,20 @@ def test_a_pipe_a_device_and_a_folder_are_refused(read, tmp_path):
         with pytest.raises(GolfError, match=f"{path.name}: not a regular file") as refused:
             read(path)
         assert refused.value.code == 2
+
+
+@pytest.mark.parametrize("harm", [b"", b"cut", b"not UTF-8"])
+@pytest.mark.parametrize(
+    "read", [stream.read_tokenizer, reader.load_tokenizer], ids=lambda read: read.__name__
+)
+def test_a_tokenizer_that_is_none_is_refused(read, harm, tmp_path):
+    whole = (REPO / "data/sample_1024_bpe.model").read_bytes()
+    spoilt = whole.replace("\u2581".encode(), b"\xff\xfe\x81", 20)
+    if harm == b"not UTF-8" and read is reader.load_tokenizer:
+        return  # which looks at no piece
+    (tmp_path / "t.model").write_bytes({b"": b"", b"cut": whole[:1000]}.get(harm, spoilt))
+    with pytest.raises(GolfError, match="t.model: not a SentencePiece model"):
+        read(tmp_path / "t.model")
 
 
 def test_a_log_that_is_a_pipe_is_refused(tmp_path):

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import HANG_SECONDS, run_script
@@ -114,6 +115,21 @@ def test_the_other_name_of_a_knob_beats_the_file_too(tmp_path, monkeypatch):
     assert envfile.settings(envfile.parse(path), knobs) == {"TRAIN_MAX_SEQ_LEN": "1024"}
     monkeypatch.setenv("TRAIN_SEQ_LEN", "256")
     assert envfile.settings(envfile.parse(path), knobs)["TRAIN_SEQ_LEN"] == "256"
+
+
+def test_a_signal_behind_the_last_line_ends_no_run(tmp_path):
+    """The trainer's process lives on for a moment; what it made is whole."""
+    events = [{"event": "start", "time": 1}, {"event": "end", "time": 2, "exit_code": 0}]
+
+    def ended(command, env, metrics, spelt):
+        metrics.write_text("".join(json.dumps(event) + "\n" for event in events))
+        return run.STOPPED
+
+    told = []
+    supervisor = SimpleNamespace(stops=1, say=told.append, print=lambda text: None, run=ended)
+    one = run.SeedRun(tmp_path / "t.py", {}, "", tmp_path, 1)
+    codes = [run.run_one(one, tmp_path / "c.env", supervisor, {}, "") for _ in range(2)]
+    assert codes == [0, 130] and "was ended" in told[0]  # the second time it was finished before
 
 
 def test_resumed_seeds_keep_what_is_finished(tiny_repo):

@@ -244,8 +244,10 @@ def pick_run_id(stem: str, out_dir: Path, seeds: list[str], resume: str | None) 
 
 
 def finished(run_dir: Path) -> bool:
-    """Whether it holds a run that ended well; with RESUME=1 several seeds go on from there."""
-    return dig(read_run(run_dir), "end", "exit_code") == 0
+    """Whether its last run ended well; with RESUME=1 several seeds go on from there."""
+    facts = read_run(run_dir)
+    began, ended = (number(dig(facts, event, "time")) or 0.0 for event in ("start", "end"))
+    return dig(facts, "end", "exit_code") == 0 and ended >= began
 
 
 def check(runs: list[SeedRun], knobs: dict[str, str]) -> None:
@@ -318,6 +320,7 @@ def run_one(
     places: data paths that replace those of the settings; what it prints names data_path all the same.
     """
     settings, extra = dict(run.settings), machine.thread_settings(run.world)
+    was_finished = finished(run.run_dir)
     if run.world > 1 and run.nodes == 1:
         extra |= machine.loopback()
     while True:
@@ -357,6 +360,8 @@ def run_one(
             f"out of memory with MICRO_BATCH_TOKENS={used}: starting again with {smaller} "
             f"(what failed: attempt{attempt}.train.log)"
         )
+    if code == STOPPED and not was_finished and finished(run.run_dir):
+        return 0  # the signal came behind its last line
     if code == STOPPED:
         supervisor.say(how_to_go_on(run.run_dir))
     elif code:

@@ -191,10 +191,10 @@ def read_tokenizer(path: Path) -> tuple[Vocabulary, str]:
         raise missing("sentencepiece") from None
     blob = plain(path).read_bytes()
     try:
-        processor = SentencePieceProcessor(model_proto=blob)
-    except RuntimeError:
+        processor = SentencePieceProcessor(model_proto=blob or b"empty")  # of no bytes it makes a model
+        return vocabulary_of(processor), sha256(blob).hexdigest()
+    except (RuntimeError, UnicodeDecodeError):  # the latter: of a piece
         raise GolfError(f"{shown(path)}: not a SentencePiece model; fetch it again", 2) from None
-    return vocabulary_of(processor), sha256(blob).hexdigest()
 
 
 def vocabulary_of(processor) -> Vocabulary:

@@ -108,8 +108,8 @@ def load_tokenizer(path: Path):
     import sentencepiece
 
     try:
-        return sentencepiece.SentencePieceProcessor(model_proto=plain(path).read_bytes())
-    except (RuntimeError, OSError):
+        return sentencepiece.SentencePieceProcessor(model_proto=plain(path).read_bytes() or b"empty")
+    except (RuntimeError, OSError):  # of no bytes it would make a model
         raise GolfError(f"{shown(path)}: not a SentencePiece model", 2) from None
 
 
