@@ -50,3 +50,20 @@ def test_a_log_that_is_a_pipe_is_refused(tmp_path):
 
 def test_the_null_device_is_an_empty_file():
     assert envfile.parse(Path(os.devnull)) == {}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path, monkeypatch):
+    old, link = tmp_path / "old", tmp_path / "link"
+    link.symlink_to(old)
+    files.replace_file(link, "\u20ac\udcff\n")
+    assert old.read_bytes() == "\u20ac\\udcff\n".encode() and link.is_symlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", lambda path, data: Path("/dev/full").open("wb", 0).write(data))
+        with pytest.raises(OSError, match="No space left") as refused:
+            files.replace_file(old, b"new")
+    assert refused.value.filename == str(old)
+    with pytest.raises(OSError, match="No such file or directory.*gone/new"):
+        files.replace_file(tmp_path / "gone/new", b"new")
+    assert sorted(tmp_path.iterdir()) == [link, old] and "\u20ac" in old.read_text("utf-8")
+    files.replace_file(Path(os.devnull), b"new")  # no file beside a device

@@ -15,6 +15,7 @@ from golf.board.ranking import Board, read_board
 from golf.board.tables import PICTURE, page_block, readme_block, with_block
 from golf.core import track
 from golf.core.errors import GolfError
+from golf.core.files import replace_file
 from golf.core.paths import REPO, shown
 from golf.core.picture import INK, STYLE, drawable, rendered, styled
 from golf.core.text import plain
@@ -51,10 +52,7 @@ def main(args) -> int:
         print("leaderboard: up to date")
         return 0
     for path in stale:
-        if path in texts:
-            path.write_text(texts[path], encoding="utf-8", newline="\n")
-        else:
-            path.write_bytes(draw(panels))
+        replace_file(path, texts[path] if path in texts else draw(panels))
         print(f"wrote {shown(path)}")
     count = sum(len(entries) for board in boards for entries in board.lanes.values())
     print(f"leaderboard: {count} ranked, {sum(len(b.unranked) for b in boards)} not ranked")

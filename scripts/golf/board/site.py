@@ -17,7 +17,7 @@ from urllib.parse import quote
 from golf.board import charts, ci_summary
 from golf.board.ranking import Board, Entry
 from golf.core.errors import GolfError
-from golf.core.files import read_text
+from golf.core.files import read_text, replace_file
 from golf.core.findings import ORDER
 from golf.core.paths import REPO, shown
 from golf.core.text import printable
@@ -45,7 +45,7 @@ def write(boards: list[Board], out: Path) -> int:
         raise GolfError(f"{shown(out)}: holds something else; name a new or empty folder", 2)
     shutil.rmtree(out / "entries", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    (out / MARK).write_text("made by golf.sh leaderboard --site\n", encoding="utf-8")
+    replace_file(out / MARK, "made by golf.sh leaderboard --site\n")
     pages = {"index.html": index(boards), "rules.html": rules_page(boards)}
     for board in boards:
         for entry in entries_of(board):
@@ -53,7 +53,7 @@ def write(boards: list[Board], out: Path) -> int:
     for name, text in pages.items():
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        replace_file(path, text)
     return len(pages)
 
 

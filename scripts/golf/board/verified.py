@@ -11,7 +11,7 @@ from pathlib import Path
 
 from golf.core import submission
 from golf.core.errors import GolfError
-from golf.core.files import sha256
+from golf.core.files import replace_file, sha256
 from golf.core.findings import HUMAN, LEVELS
 from golf.core.json_io import dig, number, objects, read_json
 from golf.core.paths import REPO, shown
@@ -49,7 +49,7 @@ def enter(folder: Path) -> None:
     known = read_json(home / submission.VERIFIED)
     known = {**(known if isinstance(known, dict) else {}), folder.name: found}
     kept = {name: known[name] for name in sorted(known) if (home / name).is_dir()}
-    (home / submission.VERIFIED).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    replace_file(home / submission.VERIFIED, json.dumps(kept, indent=1) + "\n")
 
 
 def why_not(report, claim: dict) -> str | None:

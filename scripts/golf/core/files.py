@@ -1,4 +1,4 @@
-"""Reads files that a person or another program wrote: bounded, UTF-8 whatever the locale."""
+"""Reads foreign files, bounded, and writes whole ones: as UTF-8 whatever the locale."""
 
 import hashlib
 import os
@@ -53,3 +53,22 @@ def sha256_and_size(path: Path, limit: float = float("inf")) -> tuple[str, int]:
             digest.update(block)
             size += len(block)
     return digest.hexdigest(), size
+
+
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Puts the whole content into its place in one step; where that fails, what lay there stays.
+
+    Text is written as UTF-8. OSError names `path`. Where no regular file lies (/dev/stdout) it is written to.
+    """
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    place = Path(os.path.realpath(path))  # a link stays one
+    part = place.with_name(f".{os.getpid()}.part")
+    try:
+        if os.path.exists(place) and not os.path.isfile(place):
+            place.write_bytes(data)
+            return
+        part.write_bytes(data)
+        part.replace(place)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from golf.core import envfile, lock, machine, size, trainers
 from golf.core.errors import GolfError
+from golf.core.files import replace_file
 from golf.core.json_io import dig, number
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.runlog import read_run
@@ -305,7 +306,7 @@ def write_origin(run: SeedRun, settings: dict[str, str], config: Path) -> None:
     }
     path = run.run_dir / "supervisor.json"
     try:
-        path.write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+        replace_file(path, json.dumps(origin, indent=1) + "\n")
     except OSError as error:
         raise GolfError(
             f"{shown(path)}: cannot be written ({error.strerror}); free space or set another OUT_DIR"

@@ -10,9 +10,10 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from golf.core.files import replace_file
 from golf.core.trainers import find_path
 
 FOLDER = ".train_data"  # in the run's folder
@@ -46,17 +47,13 @@ def train_shards_alone(given: dict[str, str], trainer: Path, run_dir: Path) -> I
 
 def replace_path(log: Path, path: str, by: str) -> None:
     """Writes one path for another in a log, as text and as JSON spells it; in one step."""
-    try:
+    with suppress(OSError):  # none was written, or the disk is full: then it stays as it is
         before = log.read_bytes()
         after = before
         for spell in (os.fsencode, lambda text: json.dumps(text)[1:-1].encode()):
             after = after.replace(spell(path), spell(by))
         if after != before:
-            temporary = log.with_name(f".{log.name}.tmp")
-            temporary.write_bytes(after)
-            temporary.replace(log)
-    except OSError:  # none was written, or the disk is full: then it stays as it is
-        log.with_name(f".{log.name}.tmp").unlink(missing_ok=True)
+            replace_file(log, after)
 
 
 def link(path: Path, place: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from golf.core.errors import GolfError
+from golf.core.files import replace_file
 from golf.core.findings import LEVELS, NOTE, PASS
 from golf.core.packages import missing
 from golf.core.paths import REPO, path_argument, shown
@@ -79,7 +80,7 @@ def main(args) -> int:
     else:
         print(table(report))
         path.parent.mkdir(exist_ok=True)  # a folder that is refused leaves none
-        path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        replace_file(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
         where = f"{report['folder']} on {report['track']}; {shown(path)}"
         print(f"{report['verdict']} {where}; {report['ruling']}")
     return int(report["verdict"] == "FAIL")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from golf.core import track
 from golf.core.errors import GolfError
+from golf.core.files import replace_file
 from golf.core.json_io import dig, number
 from golf.core.paths import path_argument, shown
 from golf.core.picture import COLOURS, INK, drawn, tidy
@@ -70,7 +71,7 @@ def main(args) -> int:
     found, budget = read(args.place, args.model_seed)
     print("\n".join(lines(found, budget)))
     if args.out:
-        args.out.write_bytes(drawn(panels(found, budget), kind))
+        replace_file(args.out, drawn(panels(found, budget), kind))
         print(f"wrote {shown(args.out)}")
     return 0
 

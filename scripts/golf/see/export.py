@@ -7,6 +7,7 @@ say (TRACKIO_DIR, WANDB_MODE=offline).
 
 import importlib
 import shutil
+import sys
 from pathlib import Path
 
 from golf.core.errors import GolfError
@@ -50,7 +51,7 @@ def load(name: str):
     try:
         return importlib.import_module("tensorboard.summary" if name == "tensorboard" else name)
     except ImportError:
-        raise GolfError(f"{name} is not installed; run: python -m pip install {name}", 2) from None
+        raise GolfError(f"{name} is not installed; run `{sys.executable} -m pip install {name}`", 2) from None
 
 
 def rows(h: History) -> list[tuple[int, dict[str, float], float | None]]:

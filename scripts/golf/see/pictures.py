@@ -13,7 +13,7 @@ from pathlib import Path
 
 from golf.core import submission, track
 from golf.core.errors import GolfError
-from golf.core.files import sha256
+from golf.core.files import replace_file, sha256
 from golf.core.paths import REPO, shown
 from golf.core.picture import COLOURS, STYLE, drawn
 from golf.see import explain, history, plot, reader, sample
@@ -44,7 +44,7 @@ def main(args) -> int:
     for name, draw in stale.items():
         path = FOLDER / f"{name}.svg"
         mark = f"<!-- drawn from {fingerprint(entry)} -->\n"
-        path.write_bytes(draw(entry).rstrip() + b"\n" + mark.encode())
+        replace_file(path, draw(entry).rstrip() + b"\n" + mark.encode())
         print(f"wrote {shown(path)}")
     if not stale:
         print("pictures: up to date")

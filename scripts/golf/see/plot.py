@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from golf.core.errors import GolfError
+from golf.core.files import replace_file
 from golf.core.json_io import number
 from golf.core.paths import path_argument, shown
 from golf.core.picture import COLOURS, drawable, drawn, tidy
@@ -42,7 +43,7 @@ def main(args) -> int:
     if kind not in ("svg", "png"):
         raise GolfError(f"{shown(args.out)}: give a name that ends in .svg or .png", 2)
     histories = [history.read(place) for place in args.runs]
-    args.out.write_bytes(draw(panels(histories, args.x), kind))
+    replace_file(args.out, draw(panels(histories, args.x), kind))
     print(f"wrote {shown(args.out)}")
     return 0
 

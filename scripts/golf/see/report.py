@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 
 from golf.core.errors import GolfError
+from golf.core.files import replace_file
 from golf.core.json_io import dig, number
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.picture import drawn
@@ -37,7 +38,7 @@ def main(args) -> int:
 def write(run: Path) -> Path:
     """Makes the report of a run's folder; its path."""
     path = run / NAME
-    path.write_text(build(run), encoding="utf-8", errors="backslashreplace")
+    replace_file(path, build(run))
     return path
 
 

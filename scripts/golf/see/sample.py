@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from golf.core.errors import GolfError
-from golf.core.files import read_text
+from golf.core.files import read_text, replace_file
 from golf.core.paths import path_argument, shown
 from golf.core.text import printable
 from golf.see import reader
@@ -87,7 +87,7 @@ def main(args) -> int:
     with reader.opened(target, sandboxed=not args.no_sandbox, fast=text is None) as model:
         if text is not None:
             page = surprise.page(model, tokenizer, text, args.place.resolve().name)
-            args.out.write_text(page, encoding="utf-8")
+            replace_file(args.out, page)
             print(f"wrote {shown(args.out)}")
             return 0
         began, count = time.monotonic(), 0

@@ -4,8 +4,8 @@ import csv
 import io
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
 
+from golf.core.files import replace_file
 from golf.core.json_io import dig, number
 from golf.core.picture import COLOURS, drawable, rendered, styled, tidy
 from golf.core.record_rule import compare
@@ -48,18 +48,11 @@ def write(sweep: Sweep, failed: set[Cell], pruned: set[Cell]) -> str:
     """Writes all three files; the Markdown table."""
     results = [(cell, read_result(cell)) for cell in sweep.cells()]
     text = markdown(sweep, results)
-    replace(sweep.folder / "results.csv", as_csv(results, failed, pruned).encode())
-    replace(sweep.folder / "table.md", text.encode())
+    replace_file(sweep.folder / "results.csv", as_csv(results, failed, pruned))
+    replace_file(sweep.folder / "table.md", text)
     if any(result for _, result in results):
-        replace(sweep.folder / "plot.svg", plot(sweep, results))
+        replace_file(sweep.folder / "plot.svg", plot(sweep, results))
     return text
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Replaces a file at once: a reader sees the old text or the new, never a part."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def as_csv(results: list[tuple[Cell, Result | None]], failed: set[Cell], pruned: set[Cell]) -> str:

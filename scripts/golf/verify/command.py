@@ -8,6 +8,7 @@ FAIL, 1: FAIL, 2: it cannot be told on this machine. Linux with bubblewrap.
 
 import json
 
+from golf.core.files import replace_file
 from golf.core.findings import LEVELS, RULING
 from golf.core.packages import missing
 from golf.core.paths import REPO, path_argument, shown
@@ -34,7 +35,7 @@ def main(args) -> int:
     require_folder(args.folder)
     out = REPO / "runs" / f"verify-{args.folder.resolve().name}"
     report = verify(args.folder, out, seed=args.seed, device=args.device, data=args.data, by_steps=args.steps)
-    (out / "verify.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    replace_file(out / "verify.json", json.dumps(report, indent=1) + "\n")
     print("\n".join(table(report)))
     print(f"{report['verdict']} {report['folder']} retrained; {shown(out)}/verify.json; {RULING}")
     return int(report["verdict"] == "FAIL")
