@@ -48,7 +48,7 @@ def test_nothing_is_said_before_it_was_silent_for_a_while(bar, clock):
     clock.now += SILENT_SECONDS - 1
     assert bar.tick() == ""
     clock.now += 1
-    assert bar.tick() == "1/5 set-up 0%, 15s" and bar.tick() == ""
+    assert bar.tick() == "1/5 set-up, 15s" and bar.tick() == ""
     clock.now += SILENT_SECONDS
     assert bar.heard(b"a line\n") == b"a line\n"
     assert bar.tick() == ""
@@ -108,7 +108,7 @@ def test_packing_and_scoring_have_clocks_of_their_own(bar, clock):
     clock.now += 60
     bar.tick()
     clock.now += SILENT_SECONDS
-    assert bar.tick() == "3/5 packing 0%, 15s"
+    assert bar.tick() == "3/5 packing, 15s"
     write(bar, {"event": "export"})
     bar.tick()
     clock.now += 30

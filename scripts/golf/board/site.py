@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from golf.board import charts, ci_summary
 from golf.board.ranking import Board, Entry
+from golf.core.bar import Talker
 from golf.core.errors import GolfError
 from golf.core.files import read_text, replace_file
 from golf.core.findings import ORDER
@@ -47,9 +48,12 @@ def write(boards: list[Board], out: Path) -> int:
     out.mkdir(parents=True, exist_ok=True)
     replace_file(out / MARK, "made by golf.sh leaderboard --site\n")
     pages = {"index.html": index(boards), "rules.html": rules_page(boards)}
-    for board in boards:
-        for entry in entries_of(board):
+    entries = [(board, entry) for board in boards for entry in entries_of(board)]
+    with Talker("golf leaderboard") as talker:  # each entry's script writes three samples
+        done = talker.begin("entries' pages", len(entries))
+        for count, (board, entry) in enumerate(entries):
             pages[place_of(board, entry)] = entry_page(board, entry)
+            done(count + 1)
     for name, text in pages.items():
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)

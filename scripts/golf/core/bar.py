@@ -32,7 +32,7 @@ class Bar:
             if self.clock() - self.spoken < SILENT_SECONDS:
                 return ""
             self.spoken = self.clock()
-            return f"{title} {100 * fraction:.0f}%, {status}"
+            return f"{title} {100 * fraction:.0f}%, {status}" if fraction else f"{title}, {status}"
         self.bar.n = fraction
         self.bar.set_description_str(title, refresh=False)
         self.bar.unit = status

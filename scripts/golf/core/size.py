@@ -62,9 +62,11 @@ class Packed:
 
 
 def model(knobs: dict[str, str]) -> Model:
-    """Of knobs by name, as text; KeyError or ValueError where they are not the starter's."""
+    """Of knobs by name, as text; KeyError or ValueError or OverflowError where they are not the starter's."""
     vocab, layers, dim = (int(knobs[n]) for n in ("VOCAB_SIZE", "NUM_LAYERS", "MODEL_DIM"))
     heads, kv_heads = int(knobs["NUM_HEADS"]), int(knobs["NUM_KV_HEADS"])
+    if min(vocab, layers, dim, heads, kv_heads) < 1:
+        raise ValueError("a size of 0")
     hidden, kv = int(float(knobs["MLP_MULT"]) * dim), dim * kv_heads // heads
     tables = 1 if int(knobs["TIE_EMBEDDINGS"]) else 2
     return Model(

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from golf.core import envfile, lock, machine, size, trainers
+from golf.core.bar import Talker
 from golf.core.errors import GolfError
 from golf.core.files import replace_file
 from golf.core.json_io import dig, number
@@ -113,7 +114,7 @@ def tell_size(trainer: Path, knobs: dict[str, str], supervisor: Supervisor) -> N
         return
     try:
         text, warning = size.line(knobs, size.code_bytes(trainer, knobs))
-    except (KeyError, ValueError, ZeroDivisionError):  # another model's knobs; the trainer judges its own
+    except (KeyError, ValueError, ArithmeticError):  # another model's knobs; the trainer judges its own
         return
     supervisor.print(f"fit      {text}")
     if warning:
@@ -164,7 +165,9 @@ def write_report(run_dir: Path, supervisor: Supervisor) -> None:
     words = ["bash", str(REPO / "scripts" / "golf.sh"), "report", str(run_dir)]
     env = {**os.environ, "PYTHON": sys.executable}
     text = {"encoding": "utf-8", "errors": "replace"}
-    done = subprocess.run(words, env=env, stdin=subprocess.DEVNULL, capture_output=True, **text)
+    with Talker("golf run") as talker:
+        talker.begin("report")
+        done = subprocess.run(words, env=env, stdin=subprocess.DEVNULL, capture_output=True, **text)
     if done.returncode == 0:
         supervisor.print(f"report   {shown(run_dir / 'report.html')}")
     else:

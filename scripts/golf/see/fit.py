@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from golf.core import envfile, size, trainers
+from golf.core.bar import Talker
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number
 from golf.core.paths import REPO, path_argument, shown
@@ -21,6 +22,7 @@ from golf.see import history
 STEPS = (24, 16, 12, 8, 6, 4, 3, 2, 1)
 TIMED = 20
 TRIAL_TARGETS = 16384
+PLAN = ("TRAIN_BATCH_TOKENS", "MAX_WALLCLOCK_SECONDS", "ITERATIONS", "VAL_MAX_TOKENS")
 
 
 def add_arguments(parser) -> None:
@@ -43,14 +45,17 @@ def main(args) -> int:
     settings = envfile.settings(found, knobs)
     given = {**knobs, **settings}
     try:
-        model = size.model(given)
-    except (KeyError, ValueError, ZeroDivisionError) as error:
+        code = size.code_bytes(trainer, given)
+        text, warning = size.line(given, code)
+        lines = table(size.model(given), given, code)
+        plan = {name: float(given[name]) for name in PLAN}
+    except (KeyError, ValueError, ArithmeticError) as error:
         raise GolfError(f"{shown(trainer)}: its knobs do not make the starter's model ({error})", 2) from None
-    code = size.code_bytes(trainer, given)
-    print("\n".join(table(model, given, code)))
+    if not (plan["MAX_WALLCLOCK_SECONDS"] or plan["ITERATIONS"]):
+        raise GolfError("ITERATIONS and MAX_WALLCLOCK_SECONDS are 0: set one", 2)
+    print("\n".join(lines))
     if not args.quick:
-        print("\n".join(trial(trainer, settings, given)))
-    text, warning = size.line(given, code)
+        print("\n".join(trial(trainer, settings, plan)))
     print(f"fit      {text}")
     if warning:
         print(f"golf fit: warning: {warning}", file=sys.stderr)
@@ -78,15 +83,15 @@ def table(model: size.Model, knobs: dict[str, str], code_bytes: int) -> list[str
     return [*lines, "(bytes of the model; cost: bits a byte by rounding, as measured on the starter)", ""]
 
 
-def trial(trainer: Path, settings: dict[str, str], given: dict[str, str]) -> list[str]:
-    """Twenty timed steps, packing and a short score on this device: memory and minutes."""
-    print(f"timing {TIMED} steps here ...", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory() as folder:
+def trial(trainer: Path, settings: dict[str, str], plan: dict[str, float]) -> list[str]:
+    """Twenty timed steps, packing and a short score on this device: memory and minutes of this plan."""
+    with tempfile.TemporaryDirectory() as folder, Talker("golf fit") as talker:
+        talker.say(f"timing {TIMED} steps here ...")
+        talker.begin("timing")
         passed = {k: v for k, v in settings.items() if k not in envfile.OWN_NAMES}
         passed |= {"RUN_ID": "fit", "OUT_DIR": folder, "ITERATIONS": str(TIMED + 2), "TRAIN_LOG_EVERY": "1"}
         passed |= {"MAX_WALLCLOCK_SECONDS": "0", "VAL_LOSS_EVERY": "0", "RESUME": "0", "EVAL_ONLY": ""}
-        targets = number(float(given["VAL_MAX_TOKENS"])) or 0
-        passed["VAL_MAX_TOKENS"] = str(int(min(targets or TRIAL_TARGETS, TRIAL_TARGETS)))
+        passed["VAL_MAX_TOKENS"] = f"{min(plan['VAL_MAX_TOKENS'] or TRIAL_TARGETS, TRIAL_TARGETS):.0f}"
         passed["ARTIFACT_CAP_BYTES"] = "0"
         env = {**trainers.child_env(passed), "PYTHONUNBUFFERED": "1"}
         done = subprocess.run(
@@ -101,7 +106,7 @@ def trial(trainer: Path, settings: dict[str, str], given: dict[str, str]) -> lis
             said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise GolfError(f"{shown(trainer)} could not be timed: {said}")
         h = history.read(Path(folder) / "fit")
-        return minutes(h, given, targets, peak_memory(h))
+        return minutes(h, plan, peak_memory(h))
 
 
 def peak_memory(h: history.History) -> float:
@@ -114,14 +119,12 @@ def peak_memory(h: history.History) -> float:
     return used * (1 if sys.platform == "darwin" else 1024)
 
 
-def minutes(h: history.History, given: dict[str, str], targets: float, memory: float) -> list[str]:
+def minutes(h: history.History, plan: dict[str, float], memory: float) -> list[str]:
     """What the timed steps say about the whole run."""
     marks = [point["train_seconds"] for point in h.steps][-TIMED - 1 :]
     step = statistics.median(b - a for a, b in zip(marks, marks[1:]))
-    tokens = float(given["TRAIN_BATCH_TOKENS"]) / step
-    budget, steps = (float(given[n]) for n in ("MAX_WALLCLOCK_SECONDS", "ITERATIONS"))
-    ends = [seconds for seconds in (budget, steps * step) if seconds]
-    train = min(ends)
+    batch, budget, steps, targets = (plan[name] for name in PLAN)
+    train = min(seconds for seconds in (budget, steps * step) if seconds)
     why = f"{train / step:,.0f} steps" if train == budget else f"all {steps:,.0f} steps"
     score = dig(h.facts, "sliding", "seconds") or 0.0
     scored = number(dig(h.facts, "sliding", "targets")) or 1.0
@@ -129,6 +132,6 @@ def minutes(h: history.History, given: dict[str, str], targets: float, memory: f
     device = dig(h.facts, "start", "hardware")
     return [
         f"memory   {memory / 2**20:,.0f} MiB at most ({device})",
-        f"train    {duration(train)}: {why} of {1000 * step:,.0f} ms, {tokens:,.0f} tokens/s",
+        f"train    {duration(train)}: {why} of {1000 * step:,.0f} ms, {batch / step:,.0f} tokens/s",
         f"score    {duration(whole)} for {max(targets, scored):,.0f} targets",
     ]

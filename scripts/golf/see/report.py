@@ -10,6 +10,7 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
+from golf.core.bar import Talker
 from golf.core.errors import GolfError
 from golf.core.files import replace_file
 from golf.core.json_io import dig, number
@@ -31,7 +32,10 @@ def add_arguments(parser) -> None:
 def main(args) -> int:
     if not (args.run / "metrics.jsonl").is_file():
         raise GolfError(f"{shown(args.run)}: no metrics.jsonl there; give a run's folder", 2)
-    print(f"wrote {shown(write(args.run))}")
+    with Talker("golf report") as talker:
+        talker.begin("report")
+        path = write(args.run)
+    print(f"wrote {shown(path)}")
     return 0
 
 
