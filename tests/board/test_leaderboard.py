@@ -440,13 +440,6 @@ def test_a_folders_name_cannot_leave_its_link():
     assert tables.entry_link(one, "").endswith("](javascript%3Aalert%281%29%20%5Bx%5D/)")
 
 
-def test_entries_that_say_nothing_still_have_a_row():
-    for claim in ({}, {"name": 7, "author": None, "github_id": [], "date": " "}):
-        one = ranking.Entry(REPO / "records/track_x/junk", claim, ["json"], [])
-        found = ranking.Board(RULES, {}, [one])
-        assert "fails: json" in "\n".join(tables.page_block(found))
-
-
 # ---- The picture
 
 

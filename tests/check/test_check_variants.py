@@ -108,6 +108,7 @@ BYTES = {
     "single quotes": lambda blob: blob.replace(b'"', b"'"),
     "a list around": lambda blob: b"[" + blob + b"]",
     "nothing": lambda blob: b"",
+    "null": lambda blob: b"null",
     "half": lambda blob: blob[: len(blob) // 2],
     "a megabyte of spaces": lambda blob: blob + b" " * (1 << 20),
 }

@@ -362,6 +362,7 @@ def test_what_the_filter_refuses(tmp_path):
     calls |= {
         "keyctl a named keyring": [number["keyctl"], 1, "name"],
         "keyctl search": [number["keyctl"], 10, -3, "user", "name", 0],
+        "keyctl revoke": [number["keyctl"], 3, 0],  # by its first argument alone
         "socketpair of AF_TIPC": [number["pair"], 30, 1, 0, 0],
         "preadv2 that does not wait": [number["preadv2"], 0, 0, 0, 0, 0, 8],
         "clone3": [435, 0, 0],
