@@ -104,6 +104,12 @@ def run_script(script, *args, env=None, cwd=None, timeout=HANG_SECONDS, repo=REP
     )
 
 
+def passed(done):
+    """A process that ended with 0, else what it said."""
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done
+
+
 def run_golf(*words, env=None, cwd=REPO):
     """As run_script("golf.sh", *words), in this process: no start of Python, no second import of PyTorch.
 

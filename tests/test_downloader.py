@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import filelock
 import pytest
-from conftest import load_script
+from conftest import load_script, passed
 from huggingface_hub import constants, file_download
 
 SCRIPT = Path(__file__).resolve().parents[1] / "data" / "cached_challenge_fineweb.py"
@@ -259,8 +259,7 @@ def here(data: Path) -> set[str]:
 def test_fresh_fetch_then_offline(hub, data, tmp_path):
     home = tmp_path / "home"
     hub.faults["val_000000.bin"] = ["half"]
-    done = run_script(data, hub.url, home)
-    assert done.returncode == 0, done.stderr
+    done = passed(run_script(data, hub.url, home))
     lines = done.stderr.splitlines()
     assert [line[:4] for line in lines] == ["1/5 ", "2/5 ", "3/5 ", "4/5 ", "5/5 "]
     assert lines[2] == f"3/5 {VAL}, 0.0 MB"
@@ -278,8 +277,7 @@ def test_fresh_fetch_then_offline(hub, data, tmp_path):
     assert recorded["manifest.json"]["bytes"] == len(hub.files["manifest.json"])
 
     hub.requests.clear()
-    again = run_script(data, hub.url, home, "2", HF_HUB_OFFLINE="1")
-    assert again.returncode == 0, again.stderr
+    again = passed(run_script(data, hub.url, home, "2", HF_HUB_OFFLINE="1"))
     assert "0 fetched, 5 here" in again.stdout
     assert not hub.requests
 

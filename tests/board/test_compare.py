@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPO, run_golf
+from conftest import REPO, passed, run_golf
 from golf.core import record_rule, track
 from golf.core.errors import GolfError
 
@@ -150,8 +150,7 @@ def run(folder, *args):
 
 
 def test_command_compares_runs_with_a_submission(entries):
-    done = run(entries, "runs/idea", "base")
-    assert done.returncode == 0, done.stderr
+    done = passed(run(entries, "runs/idea", "base"))
     assert "B = base (track_sample_5min, open-hardware)" in done.stdout
     assert "record rule met: A is better by 0.100000 nats" in done.stdout
     assert "2.505000     2.605000" in done.stdout and "99." not in done.stdout

@@ -9,7 +9,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import HANG_SECONDS, run_script
+from conftest import HANG_SECONDS, passed, run_script
 from golf.core import envfile, lock, machine, runlog
 from golf.core.errors import GolfError
 from golf.run import command as run
@@ -18,8 +18,7 @@ from run.conftest import golf, one_line, write_config
 
 
 def test_run_ends_with_a_summary(tiny_repo):
-    done = golf(tiny_repo, RUN_ID="one")
-    assert done.returncode == 0, done.stderr
+    done = passed(golf(tiny_repo, RUN_ID="one"))
     assert done.stderr == ""
     assert re.search(r"step:3/3 .*\n", done.stdout)
     for words in ("score    val_bpb 1.", "bytes    ", " to spare", "train 0.0", "runs/one/", "next"):
@@ -57,8 +56,7 @@ def test_resume_without_a_run_id_goes_on_with_the_newest_unfinished_run(tiny_rep
 
 def test_resumed_seeds_without_a_run_id(tiny_repo):
     (tiny_repo / "runs" / "tiny-20260101-000000-s7").mkdir(parents=True)
-    done = golf(tiny_repo, RESUME="auto", SEEDS="7,8")
-    assert done.returncode == 0, done.stderr
+    passed(golf(tiny_repo, RESUME="auto", SEEDS="7,8"))
     assert {path.name[-3:] for path in (tiny_repo / "runs").iterdir()} == {"-s7", "-s8"}
 
 
@@ -88,8 +86,7 @@ def test_lock(tiny_repo):
 
 
 def test_seeds_end_with_a_table(tiny_repo):
-    done = golf(tiny_repo, RUN_ID="r", SEEDS="1337,42, 7")
-    assert done.returncode == 0, done.stderr
+    done = passed(golf(tiny_repo, RUN_ID="r", SEEDS="1337,42, 7"))
     rows = [line.split() for line in done.stdout.splitlines()]
     table = rows[rows.index(["seed", "val_bpb", "bytes", "seconds"]) + 1 :][:5]
     assert [row[0] for row in table] == ["1337", "42", "7", "mean", "std"]
@@ -150,8 +147,7 @@ def test_a_failed_run_says_so(tiny_repo):
 
 @pytest.mark.slow
 def test_out_of_memory_halves_the_micro_batch(tiny_repo):
-    done = golf(tiny_repo, RUN_ID="one", FAKE_OOM_ABOVE="1024")
-    assert done.returncode == 0, done.stderr
+    done = passed(golf(tiny_repo, RUN_ID="one", FAKE_OOM_ABOVE="1024"))
     assert done.stderr.count("starting again") == 2 and "starting again with 1024" in done.stderr
     folder = tiny_repo / "runs/one"
     attempts = sorted(p.name for p in folder.glob("attempt*"))
@@ -170,8 +166,7 @@ def test_out_of_memory_beside_a_failed_graph_starts_again_without(tiny_repo):
 """
     body = body.replace("    seconds = run.train()\n", told + "    seconds = run.train()\n")
     (tiny_repo / "train_gpt.py").write_text(body)
-    done = golf(tiny_repo, RUN_ID="one", COMPILE="auto")
-    assert done.returncode == 0, done.stderr
+    done = passed(golf(tiny_repo, RUN_ID="one", COMPILE="auto"))
     assert done.stderr.count("starting again with COMPILE=nograph") == 1
     assert runlog.read_run(tiny_repo / "runs/one")["start"]["micro_batch_tokens"] == 4096
 
@@ -201,8 +196,7 @@ def test_an_older_attempts_artifact_is_not_what_was_scored(tmp_path):
 
 @pytest.mark.slow
 def test_a_given_micro_batch_that_was_halved_can_be_submitted(tiny_repo):
-    done = golf(tiny_repo, RUN_ID="one", FAKE_OOM_ABOVE="2048", MICRO_BATCH_TOKENS="4096")
-    assert done.returncode == 0, done.stderr
+    done = passed(golf(tiny_repo, RUN_ID="one", FAKE_OOM_ABOVE="2048", MICRO_BATCH_TOKENS="4096"))
     origin = json.loads((tiny_repo / "runs/one/supervisor.json").read_text())
     assert origin["set"]["MICRO_BATCH_TOKENS"] == "2048"
     done = run_script("golf.sh", "new", "runs/one", repo=tiny_repo)

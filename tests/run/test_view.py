@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import run_script
+from conftest import passed, run_script
 from golf.run import view
 
 LOOK = """
@@ -30,8 +30,7 @@ def repo(tiny_repo):
 
 
 def golf(repo, *args, **env):
-    done = run_script("golf.sh", *args, env=env, repo=repo)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = passed(run_script("golf.sh", *args, env=env, repo=repo))
     return done.stdout
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import REPO, run_golf, run_script, write_shard
+from conftest import REPO, passed, run_golf, run_script, write_shard
 from golf.core import track as tracks
 from golf.core.errors import GolfError
 from golf.core.findings import judged
@@ -546,8 +546,7 @@ def test_trained_entry_passes_whole(sample, tmp_path):
         (*score_it, "--quick"),
         score_it,
     ):
-        done = run_script("golf.sh", *words, env=env, timeout=1200)
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = passed(run_script("golf.sh", *words, env=env, timeout=1200))
     report = json.loads(done.stdout)
     assert report["verdict"] == "PASS", report
     assert report["rules"][0]["figure"].startswith(tracks.load(sample[1])["audit_control"])

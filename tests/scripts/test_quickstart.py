@@ -6,7 +6,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import REPO
+from conftest import REPO, passed
 
 
 @pytest.mark.slow
@@ -17,8 +17,7 @@ def test_a_fresh_clone_in_a_folder_with_a_space_passes_quickstart(tmp_path):
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHON")}
     env |= dict(MAX_WALLCLOCK_SECONDS="15", COMPILE="0", DEVICE="cpu")
     command = ["bash", "scripts/quickstart.sh"]
-    done = subprocess.run(command, cwd=clone, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    done = passed(subprocess.run(command, cwd=clone, env=env, capture_output=True, text=True))
     for words in ("score    val_bpb ", "bytes    ", "seconds  ", "files    ", "entry    "):
         assert done.stdout.count(f"\n{words}") == 1
     failed = re.findall(r"^FAIL ([\w-]+): ", done.stdout, re.MULTILINE)

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import REPO, load_script, run_script
+from conftest import REPO, load_script, passed, run_script
 from golf.cli import parser as parser_of_all
 from golf.core import packages, paths
 from golf.core.trainers import imported
@@ -168,8 +168,7 @@ def installs(repo: Path) -> list[str]:
 
 
 def test_quickstart_twice(quick_repo, tmp_path):
-    done = run_script("quickstart.sh", cwd=tmp_path, repo=quick_repo)
-    assert done.returncode == 0, done.stderr
+    done = passed(run_script("quickstart.sh", cwd=tmp_path, repo=quick_repo))
     for words in (
         "expect 1.2 to 1.5",
         "-submission on track_tiny, ",
@@ -247,8 +246,7 @@ def test_test_sh_runs_every_check(quick_repo):
     assert "scripts/venv.sh" in shellcheck
     assert pytest_ == "-m pytest -n auto --dist worksteal -m not slow -k x"
     calls.write_text("")
-    done = subprocess.run(["bash", str(quick_repo / ".ci/run")], env={**os.environ, **env}, cwd="/")
-    assert done.returncode == 0
+    passed(subprocess.run(["bash", str(quick_repo / ".ci/run")], env={**os.environ, **env}, cwd="/"))
     assert calls.read_text().splitlines()[-1] == "-m pytest -n auto --dist worksteal"
 
 
@@ -329,8 +327,7 @@ def made(repo: Path) -> int:
 def test_a_venv_that_was_broken_off_is_made_anew(venv_repo):
     assert ready(venv_repo, FAKE_VENV="dies").returncode < 0
     assert (venv_repo / ".venv/bin/pip").exists()  # but who knows what else is not
-    done = ready(venv_repo)
-    assert done.returncode == 0, done.stderr
+    passed(ready(venv_repo))
     assert made(venv_repo) == 2
     assert ready(venv_repo).returncode == 0 and made(venv_repo) == 2  # whole: used again
     (venv_repo / ".venv/bin/pip").unlink()  # whatever it lost it by
@@ -424,8 +421,7 @@ def test_a_persons_own_pip_settings_do_not_lead_elsewhere(venv_repo):
     inner = venv_repo / "tools/inner"
     says = 'echo "$* user=$PIP_USER ${PIP_TARGET-}${PIP_PREFIX-}."'
     inner.write_text(inner.read_text().replace('echo "$*"', says))
-    done = ready(venv_repo, PIP_USER="1", PIP_TARGET="/x", PIP_PREFIX="/y")
-    assert done.returncode == 0, done.stderr
+    passed(ready(venv_repo, PIP_USER="1", PIP_TARGET="/x", PIP_PREFIX="/y"))
     assert len(installs(venv_repo)) == 2 and all(call.endswith(" user=0 .") for call in installs(venv_repo))
 
 
@@ -447,8 +443,7 @@ def test_without_an_nvidia_device_the_cuda_download_is_told_before_it(venv_repo,
     inner = tools / "inner"
     no_torch = 'case "$*" in *find_spec*) exit 1;; esac\ncase '
     inner.write_text(inner.read_text().replace("case ", no_torch, 1))
-    done = ready(venv_repo, TORCH_INDEX_URL="")
-    assert done.returncode == 0, done.stderr
+    done = passed(ready(venv_repo, TORCH_INDEX_URL=""))
     has_gpu = device or Path("/proc/driver/nvidia").exists() or Path("/dev/dxg").exists()
     assert ("TORCH_INDEX_URL=ADDRESS" in done.stdout) == (said and not has_gpu)
     if said and not has_gpu:

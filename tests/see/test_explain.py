@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import trainer_kit
-from conftest import run_golf
+from conftest import passed, run_golf
 from golf.core import artifact
 from golf.see import explain, reader, weights
 
@@ -53,8 +53,7 @@ def test_entropy_is_of_single_symbols():
 
 def test_the_command_tells_kinds_tensors_headroom_and_growth(torch_run, tmp_path):
     out = tmp_path / "picture.svg"
-    done = run_golf("explain", torch_run, "-o", out)
-    assert done.returncode == 0, done.stderr
+    done = passed(run_golf("explain", torch_run, "-o", out))
     for words in ("embedding", "attention", "MLP", "vectors", "scales", "header", "blocks.2.mlp.fc.weight"):
         assert len(re.findall(rf"(?m)^{re.escape(words)} +", done.stdout)) >= 1, words
     assert re.search(r"(?m)^headroom 1,\d{3},\d{3} of 2,000,000 bytes$", done.stdout)

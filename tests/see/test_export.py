@@ -4,7 +4,7 @@ import json
 import sqlite3
 
 import pytest
-from conftest import run_golf, run_script
+from conftest import passed, run_golf, run_script
 from golf.core.errors import GolfError
 from golf.see import export, history
 
@@ -24,8 +24,7 @@ def test_tensorboard(torch_run, tmp_path):
         "tensorboard.backend.event_processing.event_accumulator", reason="NOT TESTED: tensorboard is missing"
     )
     for _ in range(2):  # anew each time
-        done = run_golf("export", torch_run, "--to", "tensorboard", "--out", tmp_path)
-        assert done.returncode == 0, done.stderr
+        passed(run_golf("export", torch_run, "--to", "tensorboard", "--out", tmp_path))
     events = accumulator.EventAccumulator(str(tmp_path / "tiny"), {"tensors": 0, "scalars": 0}).Reload()
     tags = events.Tags()
     assert EXPECTED <= {*tags["scalars"], *tags["tensors"]}

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import run_golf
+from conftest import passed, run_golf
 from golf.core import size
 from golf.run import command
 from golf.see import explain, reader, weights
@@ -85,8 +85,7 @@ def test_a_model_that_will_not_fit_is_told_of(change, words):
 
 
 def test_the_command_tells_it_at_once():
-    done = run_golf("fit", "configs/quickstart.env", "--quick")
-    assert done.returncode == 0, done.stderr
+    done = passed(run_golf("fit", "configs/quickstart.env", "--quick"))
     assert re.search(r"(?m)^  std/24 +6\.\d +\+0\.000 +[\d,]+ +fits +[\d,]+ +fits$", done.stdout)
     assert re.search(r"(?m)^fit      [\d,]+ weights, .* expected at \d\.\d bits a weight", done.stdout)
     done = run_golf("fit", "configs/quickstart.env", "MODEL_DIM=768", "--quick")
@@ -97,8 +96,7 @@ def test_the_command_tells_it_at_once():
 def test_twenty_timed_steps_tell_memory_and_minutes(torch_run):
     data = torch_run.parents[1] / "data"
     env = {**TINY, "DATA_PATH": str(data), "OMP_NUM_THREADS": "1", "ITERATIONS": "1000"}
-    done = run_golf("fit", "configs/quickstart.env", env=env)
-    assert done.returncode == 0, done.stderr
+    done = passed(run_golf("fit", "configs/quickstart.env", env=env))
     assert re.search(r"(?m)^memory   [\d,]+ MiB at most \(", done.stdout)
     assert re.search(r"(?m)^train    \w+: all 1,000 steps of [\d,]+ ms, [\d,]+ tokens/s$", done.stdout)
     assert re.search(r"(?m)^score    \w+ for 640 targets$", done.stdout)

@@ -7,7 +7,7 @@ import re
 import shutil
 
 import pytest
-from conftest import run_golf
+from conftest import passed, run_golf
 from golf.core.errors import GolfError
 from golf.core.units import amount, duration
 from golf.see import history, plot, watch
@@ -101,8 +101,7 @@ def test_runs_lists_what_each_was(torch_run, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "metrics.jsonl").touch()
-    done = run_golf("runs", tmp_path, "--sort", "score")
-    assert done.returncode == 0, done.stderr
+    done = passed(run_golf("runs", tmp_path, "--sort", "score"))
     head, one, *others = done.stdout.splitlines()
     two, new = sorted(others, reverse=True)
     assert run_golf("runs", tmp_path / "one").stdout.splitlines()[1].split()[:2] == one.split()[:2]
@@ -135,8 +134,7 @@ def test_no_runs_yet_is_no_error_and_no_folder_is_one(tmp_path):
 
 
 def test_watch_ends_with_the_run(torch_run):
-    done = run_golf("watch", torch_run)
-    assert done.returncode == 0, done.stderr
+    done = passed(run_golf("watch", torch_run))
     assert re.match(r"finished, step 12, .*loss \d\.\d{4}, val_bpb .*tokens/s, score \d", done.stdout)
 
 
@@ -168,8 +166,7 @@ def test_plot_draws_runs_logs_and_entries(kind, magic, torch_run, mlx_run, tmp_p
     out = tmp_path / f"picture.{kind}"
     places = (torch_run, mlx_run, ENTRY, tmp_path / "train.log")
     env = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # as in a notebook
-    done = run_golf("plot", *places, "-o", out, "--x", "tokens", env=env)
-    assert done.returncode == 0, done.stderr
+    passed(run_golf("plot", *places, "-o", out, "--x", "tokens", env=env))
     assert out.read_bytes().startswith(magic)
 
 

@@ -10,7 +10,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import run_script
+from conftest import passed, run_script
 from golf.core.errors import GolfError
 from golf.see import report
 
@@ -58,8 +58,7 @@ def test_a_script_that_is_slow_gives_no_scraps_of_text(torch_run, monkeypatch):
 
 def test_golf_run_writes_it_and_golf_new_takes_it_along(tiny_repo):
     env = {"RUN_ID": "one", "REPORT": "1"}
-    done = run_script("golf.sh", "run", "configs/tiny.env", env=env, repo=tiny_repo)
-    assert done.returncode == 0, done.stderr
+    done = passed(run_script("golf.sh", "run", "configs/tiny.env", env=env, repo=tiny_repo))
     assert "\nreport   runs/one/report.html\n" in done.stdout
     made = run_script("golf.sh", "new", "runs/one", "--out", tiny_repo / "entry", repo=tiny_repo)
     claim = json.loads((tiny_repo / "entry" / "submission.json").read_text())

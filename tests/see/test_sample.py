@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import run_golf
+from conftest import passed, run_golf
 from golf.core.errors import GolfError
 from golf.see import reader, sample, surprise, weights
 from golf.see.cached import CachedModel
@@ -45,8 +45,7 @@ def test_another_models_tensors_or_settings_are_not_read_as_the_starters(torch_r
 
 def test_the_command_writes_the_prompt_and_as_many_tokens_as_asked_for(any_run):
     words = ("sample", any_run, "--prompt", "The  file ", "--tokens", 30, "--seed", 3)
-    first = run_golf(*words)
-    assert first.returncode == 0, first.stderr
+    first = passed(run_golf(*words))
     assert re.match(r"The file ?\S", first.stdout) and len(first.stdout) > 20
     assert re.search(r"30 tokens, \d+ a second", first.stderr)
     assert run_golf(*words).stdout == first.stdout
@@ -58,8 +57,7 @@ def test_an_artifact_alone_needs_its_tokenizer_and_then_no_script(any_run, tmp_p
     alone = shutil.copy(reader.find(any_run).artifact, tmp_path)
     told = run_golf("sample", alone)
     assert told.returncode == 2 and "--tokenizer" in told.stderr and told.stderr.count("\n") == 1
-    done = run_golf("sample", alone, "--tokenizer", TOKENIZER, "--tokens", 5)
-    assert done.returncode == 0, done.stderr
+    passed(run_golf("sample", alone, "--tokenizer", TOKENIZER, "--tokens", 5))
 
 
 @pytest.mark.slow
@@ -164,8 +162,7 @@ def test_the_surprise_page_shows_the_whole_text_escaped_with_five_guesses(torch_
     text = "A <script>alert(1)</script> & ü end"
     (tmp_path / "text").write_text(text)
     out = tmp_path / "page.html"
-    done = run_golf("sample", torch_run, "--surprise", tmp_path / "text", "-o", out)
-    assert done.returncode == 0, done.stderr
+    passed(run_golf("sample", torch_run, "--surprise", tmp_path / "text", "-o", out))
     body = out.read_text().partition('<div class="text">')[2]
     assert "<script" not in body and "http" not in body
     spans = re.findall(r'<span class="t" tabindex="0" style="--b:(\d+)">(.*?)<span>(.*?)</span></span>', body)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from check_kit import edit, found
-from conftest import KEPT_FROM_ENVIRONMENT, REPO, run_script
+from conftest import KEPT_FROM_ENVIRONMENT, REPO, passed, run_script
 from golf.check import command as check
 from golf.core import runlog, schema, submission, track
 from golf.core.errors import GolfError
@@ -170,8 +170,7 @@ def test_new_takes_nothing_from_outside_the_runs_folder(made, tmp_path):
     name = '"artifact": "final_model.int8.zlib"'
     assert name in metrics
     (odd / "metrics.jsonl").write_text(metrics.replace(name, '"artifact": "../final_model.int8.zlib"'))
-    done = new(repo, odd, "--out", tmp_path / "out", "--lane", "open-hardware")
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = passed(new(repo, odd, "--out", tmp_path / "out", "--lane", "open-hardware"))
     packed = (tmp_path / "out/final_model_seed1.int8.zlib").read_bytes()
     assert packed == (odd / "final_model.int8.zlib").read_bytes()
     for event, value in (
@@ -239,8 +238,7 @@ def run_in(repo, folder, **env):
 def test_new_completes_the_folder_that_the_trainer_ran_from(tiny_repo):
     folder = work_in(tiny_repo, "2026-01-02_mine")
     run_in(tiny_repo, folder, RUN_ID="r", SEEDS="10,9")
-    done = new(tiny_repo, "runs/r", *WORDS)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = passed(new(tiny_repo, "runs/r", *WORDS))
     assert f"made     records/track_tiny/{folder.name}/ from 2 runs" in done.stdout
     assert (folder / "README.md").read_text() == "# Mine\n\nWider, because I said so.\n"
     value = json.loads((folder / "submission.json").read_text())
@@ -271,8 +269,7 @@ def test_new_completes_the_folder_that_out_names_and_writes_nothing_over(tiny_re
         (folder / name).write_bytes(before[name])
         assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
     assert not list(folder.parent.glob(".new-*"))
-    done = new(tiny_repo, *given)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = passed(new(tiny_repo, *given))
     made = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
     assert before.items() <= made.items() and "final_model_seed1337.int8.zlib" in made
     assert new(tiny_repo, *given).returncode == 0  # nothing differs
@@ -360,8 +357,7 @@ def test_another_tracks_numbers_hold_without_a_change_of_code(made, tmp_path):
     repo, _, _ = made
     rules = shutil.copytree(REPO / "tests/fixtures/track_16mb", tmp_path / "track_16mb")
     env = {"RUN_ID": "big", "FAKE_ARTIFACT_BYTES": "3000000", "ARTIFACT_CAP_BYTES": "16000000"}
-    done = run_script("golf.sh", "run", "configs/tiny.env", env=env, repo=repo)
-    assert done.returncode == 0, done.stderr
+    done = passed(run_script("golf.sh", "run", "configs/tiny.env", env=env, repo=repo))
     words = ["--lane", "non-record", "--name", "big", "--out", rules / "2026-01-01_big"]
     words += ["--author", "A", "--github-id", "a", "--blurb", "It helps."]
     done = new(repo, "runs/big", "--track", rules, *words)

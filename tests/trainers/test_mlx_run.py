@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import trainer_kit as kit
-from conftest import REPO, run_script
+from conftest import REPO, passed, run_script
 from mlx_kit import M
 
 import train_gpt as T
@@ -35,8 +35,7 @@ def finished(tmp_path_factory):
     values = dict(SMALL, DATA_PATH=data, TOKENIZER_PATH=kit.TOKENIZER, OUT_DIR=folder / "runs", RUN_ID="run")
     config = folder / "small.env"
     config.write_text("".join(f'{name}="{value}"\n' for name, value in values.items()))
-    done = run_script("run_mlx_baseline.sh", config, timeout=1200)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = passed(run_script("run_mlx_baseline.sh", config, timeout=1200))
     return done, kit.Result(0, done.stdout, done.stderr, folder / "runs" / "run")
 
 
@@ -122,8 +121,7 @@ def test_the_larger_challenges_smoke_command_runs_in_a_record_folder(tmp_path):
     shutil.copy(kit.TOKENIZER, tmp_path / "data" / "tokenizers" / "fineweb_1024_bpe.model")
     smoke = dict(RUN_ID="mlx_smoke", TRAIN_BATCH_TOKENS=8192, VAL_LOSS_EVERY=0, VAL_BATCH_SIZE=8192)
     smaller = dict(ITERATIONS=1, WARMUP_STEPS=0, NUM_LAYERS=1, MODEL_DIM=24, VAL_MAX_TOKENS=500, DEVICE="cpu")
-    done = start(script, {**smoke, **smaller})
-    assert done.returncode == 0, done.stderr
+    done = passed(start(script, {**smoke, **smaller}))
     assert "step:1/1 train_loss:6.9" in done.stdout and not done.stderr
     assert (tmp_path / "runs" / "mlx_smoke" / "final_model.int8.zlib").exists()
     folder = tmp_path / "runs" / "mlx_smoke"
@@ -210,8 +208,7 @@ def test_quickstart_on_apple_silicon_takes_the_mlx_trainer(tiny_repo):
     quickstart = tiny_repo / "scripts/quickstart.sh"
     quickstart.write_text(quickstart.read_text().replace("track_sample_5min", "track_tiny"))
     env = {"PATH": f"{tools}:{kit.os.environ['PATH']}", "TORCH_INDEX_URL": "x"}
-    done = run_script("quickstart.sh", env=env, repo=tiny_repo)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = passed(run_script("quickstart.sh", env=env, repo=tiny_repo))
     _, installed = (venv / "pip.log").read_text().splitlines()  # TORCH_INDEX_URL is of no use here
     assert installed.endswith("requirements-mlx.txt")
     assert "change train_gpt_mlx.py" in done.stdout and "run_mlx_baseline.sh configs/" in done.stdout
