@@ -1,9 +1,13 @@
 """How every picture here is drawn: by matplotlib, without background, readable on white and on dark pages."""
 
+import argparse
 import contextlib
 import io
 import os
 from collections.abc import Callable
+from pathlib import Path
+
+from golf.core.paths import path_argument
 
 INK = "#77808b"  # between the two backgrounds: about 4:1 on white and on dark grey
 COLOURS = ("#d1661f", "#2b7fd6", "#2f9a63", "#a45fc4", "#b08a1e", "#d1477a", "#3a9aa8", "#8a6d5b")
@@ -30,7 +34,15 @@ def styled():
         yield
 
 
-def drawn(panels: list[Callable], kind: str = "svg", columns: int = 3) -> bytes:
+def picture_path(text: str) -> Path:
+    """For argparse: a file to draw."""
+    path = path_argument(text)
+    if path.suffix.lower() not in (".svg", ".png"):
+        raise argparse.ArgumentTypeError(f"{text}: give a name that ends in .svg or .png")
+    return path
+
+
+def drawn(panels: list[Callable], kind: str = ".svg", columns: int = 3) -> bytes:
     """A picture of panels, each drawn by its own function of matplotlib's axes, in rows of `columns`.
 
     What the first panel labels is told below, or inside where it is alone.
@@ -56,9 +68,9 @@ def drawn(panels: list[Callable], kind: str = "svg", columns: int = 3) -> bytes:
         return rendered(figure, kind)
 
 
-def rendered(figure, kind: str = "svg", **facts) -> bytes:
+def rendered(figure, kind: str = ".svg", **facts) -> bytes:
     """The file's bytes; facts: metadata of an SVG."""
-    content = io.BytesIO()
+    content, kind = io.BytesIO(), kind[1:].lower()
     extra = {"metadata": {"Date": None, **facts}} if kind == "svg" else {"dpi": 160}
     figure.savefig(content, format=kind, transparent=True, **extra)
     return content.getvalue()

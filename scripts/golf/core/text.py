@@ -1,6 +1,7 @@
 """Untrusted text: made safe for a terminal, and told apart from data disguised as words."""
 
 import re
+from collections.abc import Collection, Sequence
 
 WORD = re.compile(r"\S+")
 CHUNK = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
@@ -22,6 +23,13 @@ def plain(text: str, limit: int) -> str:
     """Untrusted text on one line, shortened, without invisible characters."""
     text = printable(" ".join(text.split()))
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def columns(rows: list[Sequence[str]], right: Collection[int]) -> list[str]:
+    """A line a row, columns as wide as their texts; those in `right` stand right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    shapes = [f"{{:{'>' if i in right else '<'}{width}}}" for i, width in enumerate(widths)]
+    return ["  ".join(shapes).format(*row).rstrip() for row in rows]
 
 
 def unreadable(text: str) -> int:

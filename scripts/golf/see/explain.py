@@ -7,7 +7,6 @@ headroom, and what one more layer or 32 more columns would cost at the same codi
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from golf.core import track
-from golf.core.errors import GolfError
 from golf.core.files import replace_file
 from golf.core.json_io import dig, number
 from golf.core.paths import path_argument, shown
-from golf.core.picture import COLOURS, INK, drawn, tidy
+from golf.core.picture import COLOURS, INK, drawn, picture_path, tidy
 from golf.core.runlog import read_run
 from golf.core.submission import count_bytes
+from golf.core.text import columns
 from golf.see import reader
 
 if TYPE_CHECKING:  # numpy is imported late: other commands do without it
@@ -30,7 +29,9 @@ if TYPE_CHECKING:  # numpy is imported late: other commands do without it
     from golf.see.weights import Tensor, Weights
 
 KINDS = ("embedding", "attention", "MLP", "head", "other matrices", "vectors", "scales", "header")
+HEAD = ["", "weights", "bytes", "share", "raw", "entropy", "coded"]
 COLUMNS = 32
+TOP = 128  # a symbol is an int8
 RARE = 0.05  # % of the symbols: those that come less often do not widen the picture
 
 
@@ -39,13 +40,23 @@ class Part:
     """A row of the table: what lies in so many bytes."""
 
     name: str
+    kind: str
     weights: int
     raw: float  # bytes before coding
     entropy: float  # bytes that an ideal coder of single symbols would need
     coded: float  # bytes in the file
 
-    def bits(self, size: float) -> str:
-        return f"{8 * size / self.weights:.2f}" if self.weights else "-"
+    def bits(self, size: float) -> float:
+        """A weight's; 0 where there are none."""
+        return 8 * size / self.weights if self.weights else 0.0
+
+    def cells(self, total: int) -> list[str]:
+        """As HEAD says, of a file of `total` bytes."""
+        bits = [self.bits(size) for size in (self.raw, self.entropy, self.coded)]
+        sizes = [f"{self.coded:,.0f}", f"{100 * self.coded / total:.1f}%"]
+        if not self.weights:
+            return [self.name, "-", *sizes, "-", "-", "-"]
+        return [self.name, f"{self.weights:,}", *sizes, *(f"{b:.2f}" for b in bits)]
 
 
 @dataclass(frozen=True)
@@ -58,20 +69,17 @@ class Budget:
 
 def add_arguments(parser) -> None:
     parser.add_argument("place", type=path_argument, metavar="RUN|ENTRY|ARTIFACT", help="whose model")
-    parser.add_argument("-o", "--out", type=path_argument, metavar="FILE", help="a picture: .svg or .png")
+    parser.add_argument("-o", "--out", type=picture_path, metavar="FILE", help="a picture: .svg or .png")
     parser.add_argument(
         "--model-seed", type=int, metavar="N", help="which seed of an entry; default: its first"
     )
 
 
 def main(args) -> int:
-    kind = args.out.suffix.lower().removeprefix(".") if args.out else None
-    if kind not in (None, "svg", "png"):
-        raise GolfError(f"{shown(args.out)}: give a name that ends in .svg or .png", 2)
     found, budget = read(args.place, args.model_seed)
     print("\n".join(lines(found, budget)))
     if args.out:
-        replace_file(args.out, drawn(panels(found, budget), kind))
+        replace_file(args.out, drawn(panels(found, budget), args.out.suffix))
         print(f"wrote {shown(args.out)}")
     return 0
 
@@ -103,20 +111,22 @@ def kind_of(name: str, tensor: Tensor) -> str:
     return next((kind for word, kind in words.items() if word in name.split(".")), "other matrices")
 
 
-def parts_of(found: Weights) -> list[tuple[str, Part]]:
-    """(kind, Part) of each tensor's first array; then all scales, and the header, as one each."""
-    parts, scales = [], Part("scales", 0, 0, 0, 0)
+def parts_of(found: Weights) -> list[Part]:
+    """Each tensor's first array; then all scales, and the header, as one each."""
+    parts, scales = [], []
     for name, tensor in found.tensors.items():
         first, second = found.coded[name]
-        sizes = tensor.stored.nbytes, entropy_bytes(tensor.stored)
-        parts.append((kind_of(name, tensor), Part(name, tensor.stored.size, *sizes, first)))
+        stored, kind = tensor.stored, kind_of(name, tensor)
+        parts.append(Part(name, kind, stored.size, stored.nbytes, entropy_bytes(stored), first))
         if tensor.scales is not None:
-            more = tensor.scales.nbytes, entropy_bytes(tensor.scales), second
-            scales = Part(
-                "scales", 0, *(a + b for a, b in zip((scales.raw, scales.entropy, scales.coded), more))
-            )
+            scales.append(Part(name, "scales", 0, tensor.scales.nbytes, entropy_bytes(tensor.scales), second))
     header = found.coded["header"][0]
-    return [*parts, ("scales", scales), ("header", Part("header", 0, header, header, header))]
+    return [*parts, total("scales", scales), Part("header", "header", 0, header, header, header)]
+
+
+def total(kind: str, parts: list[Part]) -> Part:
+    sums = (sum(getattr(p, name) for p in parts) for name in ("weights", "raw", "entropy", "coded"))
+    return Part(kind, kind, *sums)
 
 
 def entropy_bytes(array: np.ndarray) -> float:
@@ -131,26 +141,21 @@ def entropy_bytes(array: np.ndarray) -> float:
     return total
 
 
-def by_kind(parts: list[tuple[str, Part]]) -> list[Part]:
-    rows = []
-    for kind in KINDS:
-        some = [part for k, part in parts if k == kind]
-        if some:
-            sums = (sum(getattr(p, name) for p in some) for name in ("weights", "raw", "entropy", "coded"))
-            rows.append(Part(kind, *sums))
-    return rows
+def by_kind(parts: list[Part]) -> list[Part]:
+    """A sum for each kind that there is."""
+    found = {kind: [part for part in parts if part.kind == kind] for kind in KINDS}
+    return [total(kind, some) for kind, some in found.items() if some]
 
 
 def lines(found: Weights, budget: Budget) -> list[str]:
     """The tables as text."""
-    import numpy as np
-
-    parts = parts_of(found)
-    kinds = by_kind(parts)
-    rows = [*table_rows(kinds, found.file_bytes), "", *table_rows([p for _, p in parts], found.file_bytes)]
-    matrices = [t for t in found.tensors.values() if t.scales is not None]
-    counts = Counter(np.concatenate([t.stored.ravel() for t in matrices]).tolist()) if matrices else Counter()
-    rows += ["", f"symbols  {len(counts)} different; {share(counts, 0)} are 0, {share(counts, 1)} within 1"]
+    parts, rows = parts_of(found), []
+    for some in (by_kind(parts), parts):
+        table = columns([HEAD, *(part.cells(found.file_bytes) for part in some)], right=range(1, len(HEAD)))
+        rows += [f"{table[0]}  (bits a weight)", *table[1:], ""]
+    counts = symbols(found)
+    near = [100 * counts[TOP - k : TOP + k + 1].sum() / max(counts.sum(), 1) for k in (0, 1)]
+    rows.append(f"symbols  {(counts > 0).sum()} different; {near[0]:.1f}% are 0, {near[1]:.1f}% within 1")
     rows.append(f"artifact {found.file_bytes:,} bytes")
     if budget.code is not None:
         rows.append(f"code     {budget.code:,} bytes")
@@ -160,23 +165,16 @@ def lines(found: Weights, budget: Budget) -> list[str]:
     return rows + growth(found, parts)
 
 
-def share(counts: Counter, top: int) -> str:
-    total = max(sum(counts.values()), 1)
-    return f"{100 * sum(n for symbol, n in counts.items() if abs(symbol) <= top) / total:.1f}%"
+def symbols(found: Weights) -> np.ndarray:
+    """How often each symbol comes in the matrices, from -TOP to TOP - 1."""
+    import numpy as np
+
+    matrices = [t.stored for t in found.tensors.values() if t.scales is not None]
+    return sum((np.bincount(m.ravel().astype(np.int64) + TOP, minlength=2 * TOP) for m in matrices),
+               np.zeros(2 * TOP, np.int64))  # fmt: skip
 
 
-def table_rows(parts: list[Part], total: int) -> list[str]:
-    width = max(len(p.name) for p in parts)
-    head = f"{'':<{width}} {'weights':>10} {'bytes':>10} {'share':>6} {'raw':>6} {'entropy':>8} {'coded':>6}"
-    found = [f"{head}  (bits a weight)"]
-    for p in parts:
-        bits = f"{p.bits(p.raw):>6} {p.bits(p.entropy):>8} {p.bits(p.coded):>6}"
-        count = f"{p.weights:,}" if p.weights else "-"
-        found.append(f"{p.name:<{width}} {count:>10} {p.coded:>10,.0f} {100 * p.coded / total:>5.1f}% {bits}")
-    return found
-
-
-def growth(found: Weights, parts: list[tuple[str, Part]]) -> list[str]:
+def growth(found: Weights, parts: list[Part]) -> list[str]:
     """What one more layer, or 32 more columns, would take at the same bits a weight.
 
     A layer: the mean of those there are. Columns: matrices of a block grow both ways, the rest one.
@@ -188,7 +186,7 @@ def growth(found: Weights, parts: list[tuple[str, Part]]) -> list[str]:
     layer = sum(sum(found.coded[name]) for name, _ in blocks) / layers
     wider = (dim + COLUMNS) / dim
     powers = {name: 2 if t.scales is not None else 1 for name, t in blocks}
-    coded = {part.name: part.coded for _, part in parts}
+    coded = {part.name: part.coded for part in parts}
     columns = sum((wider ** powers.get(name, 1) - 1) * coded[name] for name in found.tensors)
     columns += (wider - 1) * sum(found.coded[name][1] for name, _ in blocks)  # an embedding has a row a piece
     return [f"one more layer: about {layer:+,.0f} bytes; {COLUMNS} more columns: about {columns:+,.0f} bytes"]
@@ -217,7 +215,7 @@ def draw_bytes(rows: list[tuple[str, float]], axes) -> None:
 def draw_bits(dense: list[Part], axes) -> None:
     tidy(axes, "bits a weight")
     for i, name in enumerate(("raw", "entropy", "coded")):
-        bits = [8 * getattr(p, name) / p.weights for p in dense]
+        bits = [p.bits(getattr(p, name)) for p in dense]
         places = [at + 0.27 * (i - 1) for at in range(len(dense))]
         axes.barh(places, bits, 0.25, color=COLOURS[(2, 1, 0)[i]], label=name)
     axes.set_yticks(range(len(dense)), [p.name for p in dense])
@@ -226,12 +224,9 @@ def draw_bits(dense: list[Part], axes) -> None:
 
 
 def draw_symbols(found: Weights, axes) -> None:
-    import numpy as np
-
     tidy(axes, "how often a symbol comes, %", "symbol of a matrix")
-    if matrices := [t.stored.ravel() for t in found.tensors.values() if t.scales is not None]:
-        counts = np.bincount(np.concatenate(matrices).astype(np.int64) + 128, minlength=256)
-        shares, symbols = 100 * counts / counts.sum(), np.arange(-128, 128)
-        edge = 1 + np.abs(symbols[shares >= RARE]).max()
-        axes.bar(symbols, shares, 1.0, color=COLOURS[1])
-        axes.set_xlim(-edge, edge)
+    counts = symbols(found)
+    shares = {at - TOP: 100 * count / counts.sum() for at, count in enumerate(counts) if count}
+    axes.bar(list(shares), list(shares.values()), 1.0, color=COLOURS[1])
+    edge = 1 + max((abs(symbol) for symbol, share in shares.items() if share >= RARE), default=TOP)
+    axes.set_xlim(-edge, edge)

@@ -13,7 +13,7 @@ from golf.core.errors import GolfError
 from golf.core.files import replace_file
 from golf.core.json_io import number
 from golf.core.paths import path_argument, shown
-from golf.core.picture import COLOURS, drawable, drawn, tidy
+from golf.core.picture import COLOURS, drawable, drawn, picture_path, tidy
 from golf.see import history
 from golf.see.history import History
 
@@ -30,7 +30,7 @@ MANY = 300  # points; more are drawn faintly, with their running mean
 def add_arguments(parser) -> None:
     parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="a folder under runs/")
     parser.add_argument(
-        "-o", "--out", type=path_argument, default=Path("plot.svg"), metavar="FILE",
+        "-o", "--out", type=picture_path, default=Path("plot.svg"), metavar="FILE",
         help=".svg or .png; default: plot.svg",
     )  # fmt: skip
     parser.add_argument(
@@ -39,16 +39,13 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    kind = args.out.suffix.lower().removeprefix(".")
-    if kind not in ("svg", "png"):
-        raise GolfError(f"{shown(args.out)}: give a name that ends in .svg or .png", 2)
     histories = [history.read(place) for place in args.runs]
-    replace_file(args.out, draw(panels(histories, args.x), kind))
+    replace_file(args.out, draw(panels(histories, args.x), args.out.suffix))
     print(f"wrote {shown(args.out)}")
     return 0
 
 
-def draw(some: list[Callable], kind: str = "svg") -> bytes:
+def draw(some: list[Callable], kind: str = ".svg") -> bytes:
     return drawn(some, kind, columns=3 if len(some) == 3 else 2)
 
 

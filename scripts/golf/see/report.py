@@ -115,19 +115,12 @@ def samples(target: reader.Target, sandboxed: bool = True) -> str:
 def artifact(found, budget) -> str:
     """The picture and table of explain, by kind."""
     parts = explain.parts_of(found)
-    head = ["", "weights", "bytes", "share", "raw", "entropy", "coded"]
-    rows = []
-    for part in explain.by_kind(parts):
-        share = f"{100 * part.coded / found.file_bytes:.1f}%"
-        bits = [part.bits(size) for size in (part.raw, part.entropy, part.coded)]
-        rows.append(
-            [part.name, f"{part.weights:,}" if part.weights else "-", f"{part.coded:,.0f}", share, *bits]
-        )
+    rows = [part.cells(found.file_bytes) for part in explain.by_kind(parts)]
     notes = ["The last three columns: bits a weight.", *explain.growth(found, parts)]
     return "\n".join(
         [
             pictures(explain.panels(found, budget), "bytes, bits a weight or symbols by kind of tensor"),
-            page.table(head, rows, numbers=range(1, 7)),
+            page.table(explain.HEAD, rows, numbers=range(1, 7)),
             *(f'<p class="dim">{escape(note)}</p>' for note in notes),
         ]
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number
 from golf.core.paths import REPO, path_argument, shown
-from golf.core.text import plain
+from golf.core.text import columns, plain
 from golf.core.units import amount, duration
 from golf.see import history
 from golf.see.history import History
@@ -50,7 +50,7 @@ def main(args) -> int:
         print(f"no runs in {shown(args.folder)} yet; bash scripts/quickstart.sh makes one")
         return 0
     found.sort(key=KEYS[args.sort])
-    print(as_table([HEAD, *map(row, found)]))
+    print("\n".join(columns([HEAD, *map(row, found)], right=(2, 3, 4, 5))))
     return code
 
 
@@ -67,14 +67,4 @@ def row(h: History) -> tuple[str, ...]:
         "-" if seconds is None else duration(seconds),
         state if state != "running" else f"running {100 * h.fraction():.0f}%",
         plain(history.changes(h), 100),
-    )
-
-
-def as_table(rows: list[tuple[str, ...]]) -> str:
-    """Columns as wide as their texts, numbers right; what is all empty at the end is left out."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    right = [name in ("tokens", "val_bpb", "bytes", "time") for name in rows[0]]
-    return "\n".join(
-        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right)).rstrip()
-        for line in rows
     )
