@@ -110,6 +110,13 @@ def passed(done):
     return done
 
 
+def refused(done, *words, code=2):
+    """A process that ended with this code and one line, or the command's usage, with these words in it."""
+    assert done.returncode == code and all(word in done.stderr for word in words), done.stderr
+    assert done.stderr.count("\n") == 1 or done.stderr.startswith("usage: "), done.stderr
+    return done
+
+
 def run_golf(*words, env=None, cwd=REPO):
     """As run_script("golf.sh", *words), in this process: no start of Python, no second import of PyTorch.
 

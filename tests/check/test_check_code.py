@@ -1,7 +1,5 @@
 """golf check on code: what goes to a reviewer, and that plain trainers go to none."""
 
-from __future__ import annotations
-
 import ast
 import random
 import re

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from check_kit import edit, found, write
-from conftest import REPO, run_script
+from conftest import REPO, refused, run_script
 from golf.check import code as check_code
 from golf.check import command as check
 from golf.check import names as check_names
@@ -281,8 +281,7 @@ def test_a_folder_of_the_larger_challenge(tmp_path):
     findings = check.check_folder(folder, rules).findings
     assert {"json-schema", "file-required", "code-pickle", "track", "lane"} <= {f.rule for f in findings}
     assert any("train.log is missing" in f.message for f in findings)
-    done = run_script("check_submission_folder.sh", folder)
-    assert done.returncode == 2 and "give --track" in done.stderr
+    refused(run_script("check_submission_folder.sh", folder), "give --track")
     done = run_script("check_submission_folder.sh", folder, "--track", "track_30min_2mb_local")
     assert done.returncode == 1 and "FAIL cap: submission.json: 15,900,000 bytes" in done.stdout
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from check_kit import edit, found, listing, write
-from conftest import REPO, run_script
+from conftest import REPO, refused, run_script
 from golf.check import command as check
 from golf.core import packed, submission
 from golf.core.errors import GolfError
@@ -238,8 +238,7 @@ def test_new_ships_the_packed_script_and_its_source(made):
     lines[0]["config"]["PACK_SCRIPT"] = 1
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = ("golf.sh", "new", "runs/packed", "--lane", "open-hardware", "--out", "runs/made")
-    done = run_script(*words, repo=repo)
-    assert done.returncode == 1 and "train_gpt.packed.py is gone" in done.stderr
+    refused(run_script(*words, repo=repo), "train_gpt.packed.py is gone", code=1)
     (run / "train_gpt.packed.py").write_bytes(pack("import os\n"))
     assert "runs other code than its source; run it again" in run_script(*words, repo=repo).stderr
     (run / "train_gpt.packed.py").write_bytes(pack((run / "train_gpt.py").read_text()))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import REPO, passed, run_golf, run_script, write_shard
+from conftest import REPO, passed, refused, run_golf, run_script, write_shard
 from golf.core import track as tracks
 from golf.core.errors import GolfError
 from golf.core.findings import judged
@@ -494,10 +494,8 @@ def test_report_says_what_was_found(track, echo, tmp_path, no_audit, capsys):
 
 
 def test_command_line(track, echo, tmp_path):
-    nowhere = run_golf("score", tmp_path / "nowhere")
-    assert nowhere.returncode == 2 and "no folder there" in nowhere.stderr
-    tracks_own = run_golf("score", track.parent)
-    assert tracks_own.returncode == 2 and "a track's folder; give a submission's" in tracks_own.stderr
+    refused(run_golf("score", tmp_path / "nowhere"), "no folder there")
+    refused(run_golf("score", track.parent), "a track's folder; give a submission's")
     folder = make_submission(tmp_path / "entry", echo, segments=[[1.0, 1]] * 64)
     common = (folder, "--track", track, "--data", track.parent / "data", "--device", "cpu", "--no-sandbox")
     done = run_golf("score", *common, "--quick", "--json")

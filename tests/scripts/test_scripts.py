@@ -1,7 +1,5 @@
 """The shell scripts: usage, exit codes, what is missing, quickstart with a fake trainer."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 import json
@@ -17,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import REPO, load_script, passed, run_script
+from conftest import REPO, load_script, passed, refused, run_script
 from golf.cli import parser as parser_of_all
 from golf.core import packages, paths
 from golf.core.trainers import imported
@@ -279,8 +277,7 @@ def test_a_chosen_python_is_used_or_refused(quick_repo, bin_path):
         (str(bin_path / "old"), "is not Python 3.10 or newer (Python 3.8.1)"),
         (str(bin_path / "other"), "is Python 3.99, but .venv was made with 3."),
     ):
-        done = run_script("quickstart.sh", env={"PYTHON": python}, repo=quick_repo)
-        assert done.returncode == 1 and words in done.stderr and done.stderr.count("\n") == 1
+        done = refused(run_script("quickstart.sh", env={"PYTHON": python}, repo=quick_repo), words, code=1)
         assert done.stdout == "" and not (quick_repo / "runs").exists()
 
 
@@ -336,8 +333,7 @@ def test_a_venv_that_was_broken_off_is_made_anew(venv_repo):
 
 @pytest.mark.slow
 def test_a_failed_installation_is_gone_on_with(venv_repo):
-    done = ready(venv_repo, PIP_CODE="1")
-    assert done.returncode == 1 and "pip could not install torch from TORCH_INDEX_URL" in done.stderr
+    refused(ready(venv_repo, PIP_CODE="1"), "pip could not install torch from TORCH_INDEX_URL", code=1)
     assert (venv_repo / ".venv/.unfinished").exists()
     assert ready(venv_repo).returncode == 0 and made(venv_repo) == 1  # no package was half there
     assert not (venv_repo / ".venv/.unfinished").exists()

@@ -7,7 +7,7 @@ import re
 import shutil
 
 import pytest
-from conftest import passed, run_golf
+from conftest import passed, refused, run_golf
 from golf.core.errors import GolfError
 from golf.core.units import amount, duration
 from golf.see import history, plot, watch
@@ -194,8 +194,7 @@ def test_the_legend_says_what_differs(torch_run):
 
 
 def test_another_kind_of_file_is_refused_before_anything_is_read(tmp_path):
-    done = run_golf("plot", tmp_path / "none", "-o", "picture.gif")
-    assert done.returncode == 2 and ".svg or .png" in done.stderr
+    refused(run_golf("plot", tmp_path / "none", "-o", "picture.gif"), ".svg or .png")
 
 
 def test_amounts_and_durations():

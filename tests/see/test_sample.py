@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import passed, run_golf
+from conftest import passed, refused, run_golf
 from golf.core.errors import GolfError
 from golf.see import reader, sample, surprise, weights
 from golf.see.cached import CachedModel
@@ -55,8 +55,7 @@ def test_the_command_writes_the_prompt_and_as_many_tokens_as_asked_for(any_run):
 
 def test_an_artifact_alone_needs_its_tokenizer_and_then_no_script(any_run, tmp_path):
     alone = shutil.copy(reader.find(any_run).artifact, tmp_path)
-    told = run_golf("sample", alone)
-    assert told.returncode == 2 and "--tokenizer" in told.stderr and told.stderr.count("\n") == 1
+    refused(run_golf("sample", alone), "--tokenizer")
     passed(run_golf("sample", alone, "--tokenizer", TOKENIZER, "--tokens", 5))
 
 
@@ -93,8 +92,7 @@ def test_a_damaged_artifact_is_told_in_a_line(torch_run, tmp_path):
     run = shutil.copytree(torch_run, tmp_path / "run")
     path = reader.find(run).artifact
     path.write_bytes(path.read_bytes()[:-9])
-    done = run_golf("sample", run)
-    assert done.returncode == 2 and "damaged" in done.stderr and done.stderr.count("\n") == 1
+    refused(run_golf("sample", run), "damaged")
 
 
 def test_a_run_that_is_not_packed_yet_and_a_place_with_nothing_are_told(torch_run, tmp_path):
@@ -210,5 +208,4 @@ def test_pointing_at_a_token_or_tab_shows_its_guesses(browser, width, theme, tor
 
 def test_an_empty_text_is_refused(torch_run, tmp_path):
     (tmp_path / "text").write_text("")
-    done = run_golf("sample", torch_run, "--surprise", tmp_path / "text")
-    assert done.returncode == 2 and "empty" in done.stderr
+    refused(run_golf("sample", torch_run, "--surprise", tmp_path / "text"), "empty")

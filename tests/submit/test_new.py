@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from check_kit import edit, found
-from conftest import KEPT_FROM_ENVIRONMENT, REPO, passed, run_script
+from conftest import KEPT_FROM_ENVIRONMENT, REPO, passed, refused, run_script
 from golf.check import command as check
 from golf.core import runlog, schema, submission, track
 from golf.core.errors import GolfError
@@ -185,8 +185,7 @@ def test_new_takes_nothing_from_outside_the_runs_folder(made, tmp_path):
     (odd / "metrics.jsonl").write_text(metrics)
     (odd / "train.log").rename(tmp_path / "private")
     (odd / "train.log").symlink_to(tmp_path / "private")
-    done = new(repo, odd, "--out", tmp_path / "linked")
-    assert done.returncode == 1 and "train.log is a link" in done.stderr
+    refused(new(repo, odd, "--out", tmp_path / "linked"), "train.log is a link", code=1)
     assert not (tmp_path / "linked").exists()
 
 
@@ -273,8 +272,7 @@ def test_new_completes_the_folder_that_out_names_and_writes_nothing_over(tiny_re
     made = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
     assert before.items() <= made.items() and "final_model_seed1337.int8.zlib" in made
     assert new(tiny_repo, *given).returncode == 0  # nothing differs
-    done = new(tiny_repo, *given, "--name", "another")
-    assert done.returncode == 1 and "submission.json is there already" in done.stderr
+    refused(new(tiny_repo, *given, "--name", "another"), "submission.json is there already", code=1)
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == made
 
 
@@ -282,11 +280,9 @@ def test_a_module_that_changed_after_the_run_is_told(tiny_repo):
     folder = work_in(tiny_repo, "2026-01-02_mine")
     run_in(tiny_repo, folder, RUN_ID="a")
     (tiny_repo / "runs/a/helper.py").write_text("# another\n")
-    done = new(tiny_repo, "runs/a")
-    assert done.returncode == 1 and "runs/a/helper.py was changed after the run" in done.stderr
+    refused(new(tiny_repo, "runs/a"), "runs/a/helper.py was changed after the run", code=1)
     edit_events(tiny_repo / "runs/a", modules={"../train_gpt.py": "0" * 64})
-    done = new(tiny_repo, "runs/a")
-    assert done.returncode == 1 and "names a module '../train_gpt.py'" in done.stderr
+    refused(new(tiny_repo, "runs/a"), "names a module '../train_gpt.py'", code=1)
 
 
 def edit_events(folder, **start):

@@ -3,8 +3,6 @@
 A guard takes the Walk (reach.py) and the call; it returns what is wrong with the call, or None.
 """
 
-from __future__ import annotations
-
 import ast
 import builtins
 import codecs

@@ -1,7 +1,5 @@
 """The modules of a submission, and which package or module each name in them stands for."""
 
-from __future__ import annotations
-
 import ast
 import sys
 from collections.abc import Iterator

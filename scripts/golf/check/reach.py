@@ -6,8 +6,6 @@ module travels as a value, no attribute has a computed name, and functions that 
 are given are called in plain sight: so these are reported too, whatever they are used for.
 """
 
-from __future__ import annotations
-
 import ast
 import builtins
 import re

@@ -1,7 +1,5 @@
 """What a syntax tree holds: names, calls, assignments, imports and texts."""
 
-from __future__ import annotations
-
 import ast
 from collections import Counter
 from collections.abc import Iterator
