@@ -61,22 +61,11 @@ def train_tokenizer(documents: list[str]) -> bytes:
     spm.SentencePieceTrainer.train(
         # One line a document; the default length limit would silently drop the long ones.
         sentence_iterator=(" ".join(text.split()) for text in documents),
-        max_sentence_length=1 << 24,
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=VOCAB_SIZE,
-        character_coverage=0.999,
-        byte_fallback=True,
-        split_digits=True,
-        normalization_rule_name="nmt_nfkc",
-        add_dummy_prefix=False,
-        pad_id=PAD,
-        bos_id=BOS,
-        eos_id=EOS,
-        unk_id=UNK,
-        num_threads=1,
-        minloglevel=2,
-    )
+        max_sentence_length=1 << 24, model_writer=model, model_type="bpe", vocab_size=VOCAB_SIZE,
+        character_coverage=0.999, byte_fallback=True, split_digits=True,
+        normalization_rule_name="nmt_nfkc", add_dummy_prefix=False, pad_id=PAD, bos_id=BOS, eos_id=EOS,
+        unk_id=UNK, num_threads=1, minloglevel=2,
+    )  # fmt: skip
     return model.getvalue()
 
 
@@ -118,31 +107,20 @@ def manifest(train: list[np.ndarray], val: list[np.ndarray], files: dict[str, by
     """The dataset's entry as in the published manifest, and the files' sizes and hashes."""
     tokens_val, tokens_train = (sum(map(len, part)) for part in (val, train))
     entry = {
-        "name": "sample_sp1024",
-        "tokenizer_name": "sp_bpe_1024",
-        "tokenizer_kind": "sentencepiece_bpe",
-        "path": DATASET,
-        "train_glob": f"{DATASET}/fineweb_train_*.bin",
-        "val_glob": f"{DATASET}/fineweb_val_*.bin",
-        "vocab_size": VOCAB_SIZE,
-        "bos_id": BOS,
+        "name": "sample_sp1024", "tokenizer_name": "sp_bpe_1024", "tokenizer_kind": "sentencepiece_bpe",
+        "path": DATASET, "train_glob": f"{DATASET}/fineweb_train_*.bin",
+        "val_glob": f"{DATASET}/fineweb_val_*.bin", "vocab_size": VOCAB_SIZE, "bos_id": BOS,
         "eos_id": EOS,
         "stats": {
-            "docs_total": len(train) + len(val),
-            "docs_val": len(val),
-            "docs_train": len(train),
-            "files_total": 2,
-            "files_val": 1,
-            "files_train": 1,
-            "tokens_total": tokens_train + tokens_val,
-            "tokens_val": tokens_val,
-            "tokens_train": tokens_train,
+            "docs_total": len(train) + len(val), "docs_val": len(val), "docs_train": len(train),
+            "files_total": 2, "files_val": 1, "files_train": 1, "tokens_total": tokens_train + tokens_val,
+            "tokens_val": tokens_val, "tokens_train": tokens_train,
         },
         "files": [
             {"path": path, "bytes": len(content), "sha256": sha256(content)}
             for path, content in files.items()
         ],
-    }
+    }  # fmt: skip
     return (json.dumps(entry, indent=2) + "\n").encode()
 
 

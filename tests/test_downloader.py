@@ -36,27 +36,17 @@ def shard(tokens: int, fill: int) -> bytes:
 def export() -> dict[str, bytes]:
     """The published layout in small: three train shards of sp1024, one of byte260."""
     datasets = [
-        {
-            "name": "fineweb10B_sp1024",
-            "tokenizer_name": "sp_bpe_1024",
-            "stats": {"files_val": 1, "files_train": 3},
-        },
-        {
-            "name": "fineweb10B_byte260",
-            "tokenizer_name": "pure_byte_260",
-            "stats": {"files_val": 1, "files_train": 1},
-        },
-    ]
+        {"name": name, "tokenizer_name": tokenizer, "stats": {"files_val": 1, "files_train": count}}
+        for name, tokenizer, count in (
+            ("fineweb10B_sp1024", "sp_bpe_1024", 3), ("fineweb10B_byte260", "pure_byte_260", 1),
+        )
+    ]  # fmt: skip
     tokenizers = [
         {"name": "sp_bpe_1024", "model_path": MODEL, "vocab_path": VOCAB},
         {"name": "pure_byte_260", "path": "tokenizers/fineweb_pure_byte_260.json"},
     ]
-    manifest = {
-        "version": "10B",
-        "docs_jsonl": "docs_selected.jsonl",
-        "datasets": datasets,
-        "tokenizers": tokenizers,
-    }
+    manifest = {"version": "10B", "docs_jsonl": "docs_selected.jsonl", "datasets": datasets}
+    manifest["tokenizers"] = tokenizers
     files = {f"{FOLDER}/fineweb_train_{i:06d}.bin": shard(900 + i, i) for i in range(3)}
     byte260 = "datasets/fineweb10B_byte260/fineweb"
     return files | {
@@ -151,12 +141,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         entry = self.server.entry(name)
         etag = entry.get("lfs", entry)["oid"]
-        headers = {
-            "X-Repo-Commit": COMMIT,
-            "ETag": f'"{etag}"',
-            "X-Linked-Etag": f'"{etag}"',
-            "X-Linked-Size": entry["size"],
-        }
+        headers = {"X-Repo-Commit": COMMIT, "X-Linked-Size": entry["size"]}
+        headers |= dict.fromkeys(("ETag", "X-Linked-Etag"), f'"{etag}"')
         if place and "lfs" in entry:
             return self.reply(302, b"", headers | {"Location": f"{self.server.url}/cdn/{name}"})
         return self.content(self.server.files[name], headers, fault)
@@ -225,13 +211,8 @@ def point_client_at(url: str, tmp_path: Path, monkeypatch) -> None:
 def run_script(data: Path, url: str, home: Path, *argv: str, **env: str):
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "MATCHED_"))}
     environment = keep | {"HF_ENDPOINT": url, "HF_HOME": str(home), "NO_PROXY": "*"} | env
-    return subprocess.run(
-        [sys.executable, str(data / SCRIPT.name), *argv],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    command = [sys.executable, str(data / SCRIPT.name), *argv]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def error_line(err: str) -> str:

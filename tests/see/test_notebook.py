@@ -25,15 +25,9 @@ def test_it_runs_with_short_settings(tmp_path, monkeypatch):
     subprocess.run(["git", "clone", "--quiet", str(REPO), str(clone)], check=True)
     if (REPO / ".venv").exists():
         (clone / ".venv").symlink_to((REPO / ".venv").resolve())
-    settings = {
-        "MAX_WALLCLOCK_SECONDS": "10",
-        "COMPILE": "0",
-        "DEVICE": "cpu",
-        "VAL_MAX_TOKENS": "65536",
-        "WARMUP_STEPS": "0",
-    }
+    settings = dict(MAX_WALLCLOCK_SECONDS=10, COMPILE=0, DEVICE="cpu", VAL_MAX_TOKENS=65536, WARMUP_STEPS=0)
     for name, value in settings.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, str(value))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     runner = nbclient.NotebookClient(
         notebook, timeout=1200, resources={"metadata": {"path": str(clone / "docs")}}

@@ -1,6 +1,7 @@
 """The README's pictures are of what lies in records/."""
 
 import xml.dom.minidom
+from types import SimpleNamespace
 
 import pytest
 from conftest import passed, run_golf
@@ -18,21 +19,16 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "pictures"
 
 
-class Arguments:
-    def __init__(self, check):
-        self.check = check
-
-
 @pytest.mark.slow
 def test_they_are_drawn_once_and_stale_when_the_entry_changes(folder, monkeypatch):
     with pytest.raises(GolfError, match="stale: .*curve.svg, .*explain.svg, .*terminal.svg"):
-        pictures.main(Arguments(check=True))
-    assert pictures.main(Arguments(check=False)) == 0 == pictures.main(Arguments(check=True))
+        pictures.main(SimpleNamespace(check=True))
+    assert pictures.main(SimpleNamespace(check=False)) == 0 == pictures.main(SimpleNamespace(check=True))
     for path in folder.iterdir():
         xml.dom.minidom.parseString(path.read_bytes())
     monkeypatch.setattr(pictures, "VERSION", pictures.VERSION + 1)
     with pytest.raises(GolfError, match="stale"):
-        pictures.main(Arguments(check=True))
+        pictures.main(SimpleNamespace(check=True))
 
 
 @pytest.mark.slow

@@ -339,26 +339,7 @@ def bomb(stated):
     return container(b"", stated=stated, coded=coded)
 
 
-def deep(header):
-    return b'{"config":' + b"[" * 200_000 + b"]" * 200_000 + b',"tensors":[]}'
-
-
-def renamed(header):
-    header["tensors"][0][0] = "blocks.0.attn.c_z.weight"
-
-
-def misspelt(header):
-    header["tensors"] = [{"name": 1}]
-
-
-def dropped(header):
-    header["tensors"].pop(0)
-
-
-def twice(header):
-    header["tensors"].append(header["tensors"][-1])
-
-
+DEEP = b'{"config":' + b"[" * 200_000 + b"]" * 200_000 + b',"tensors":[]}'
 HOSTILE = {
     "empty": lambda: b"",
     "prefix cut": lambda: GOOD["blob"][:10],
@@ -383,10 +364,10 @@ HOSTILE = {
     "header past the end": lambda: container(struct.pack("<I", 1 << 31) + b"{}"),
     "no JSON": lambda: with_header(lambda h: b"{" * 9),
     "no text": lambda: with_header(lambda h: b"\xff\xfe" * 9),
-    "deep JSON": lambda: with_header(deep),
+    "deep JSON": lambda: with_header(lambda h: DEEP),
     "a list": lambda: with_header(lambda h: b"[1, 2]"),
     "no tensors": lambda: with_header(lambda h: b'{"config": {}}'),
-    "tensors misspelt": lambda: with_header(misspelt),
+    "tensors misspelt": lambda: with_header(lambda h: h.update(tensors=[{"name": 1}])),
     "unknown encoding": lambda: with_header(lambda h: h["tensors"][0].__setitem__(2, "fp64\nfp8")),
     "a huge shape": lambda: with_header(shape_with([1 << 40, 1 << 40])),
     "a shape past the end": lambda: with_header(shape_with([1 << 20, 50], -1)),
@@ -395,9 +376,9 @@ HOSTILE = {
     "a shape of floats": lambda: with_header(shape_with([16.0, 16.0])),
     "a shape of many": lambda: with_header(shape_with([1] * 5000)),
     "another shape": lambda: with_header(lambda h: h["tensors"][0][1].append(1)),
-    "a wrong name": lambda: with_header(renamed),
-    "a tensor missing": lambda: with_header(dropped),
-    "a name twice": lambda: with_header(twice),
+    "a wrong name": lambda: with_header(lambda h: h["tensors"][0].__setitem__(0, "blocks.0.attn.c_z.weight")),
+    "a tensor missing": lambda: with_header(lambda h: h["tensors"].pop(0) and None),
+    "a name twice": lambda: with_header(lambda h: h["tensors"].append(h["tensors"][-1])),
     "bytes left over": lambda: with_header(lambda h: None, arrays=good_parts()[1] + b"\0"),
     "bytes missing": lambda: with_header(lambda h: None, arrays=good_parts()[1][:-1]),
     "a knob missing": lambda: with_header(lambda h: h["config"].pop("model_dim") and None),

@@ -31,13 +31,8 @@ PROC = ("self", "thread-self", "mounts", "net", "cpuinfo", "filesystems", "versi
 PROC_CUDA = ("devices", "driver", "modules", "sys")
 SYS_HIDDEN_CUDA = ("fs", "kernel", "power", "firmware")
 PASSED_ON = (
-    "LANG",
-    "LC_ALL",
-    "OMP_NUM_THREADS",
-    "OMP_WAIT_POLICY",
-    "LD_LIBRARY_PATH",
-    "CUDA_VISIBLE_DEVICES",
-)
+    "LANG", "LC_ALL", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
+)  # fmt: skip
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 READ_AHEAD_BYTES = PAGE_BYTES * os.sysconf("SC_PHYS_PAGES") // 4  # of what is shown
 CROWD_BYTES = READ_AHEAD_BYTES // 4  # after a process that took more, it is read again: some may be gone
