@@ -171,11 +171,8 @@ def make(out: Path, retrain: bool) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=HERE, help="output folder (default: data/)")
-    parser.add_argument(
-        "--train-tokenizer",
-        action="store_true",
-        help=f"train {TOKENIZER} again, in the output folder, and use it",
-    )
+    parser.add_argument("--train-tokenizer", action="store_true",
+                        help=f"train {TOKENIZER} again, in the output folder, and use it")  # fmt: skip
     args = parser.parse_args(argv)
     try:
         written = make(args.out, args.train_tokenizer)

@@ -93,15 +93,9 @@ def run_script(script, *args, env=None, cwd=None, timeout=HANG_SECONDS, repo=REP
     path = Path(repo) / "scripts" / script if "/" not in str(script) else Path(repo) / script
     base = {name: os.environ[name] for name in KEPT_FROM_ENVIRONMENT if name in os.environ}
     runner = sys.executable if path.suffix == ".py" else "bash"
-    return subprocess.run(
-        [runner, str(path), *map(str, args)],
-        env={**base, **FRUGAL, "PYTHON": sys.executable, **(env or {})},
-        cwd=cwd or repo,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=timeout,
-    )
+    return subprocess.run([runner, str(path), *map(str, args)],
+                          env={**base, **FRUGAL, "PYTHON": sys.executable, **(env or {})}, cwd=cwd or repo,
+                          capture_output=True, text=True, errors="replace", timeout=timeout)  # fmt: skip
 
 
 def passed(done):

@@ -41,19 +41,10 @@ def plan(tmp_path, data, script: str, *, limit=30.0, files=None, **env) -> retra
     for name, text in names.items():
         (folder / name).write_text(text)
     paths = {path.name: path for path in folder.iterdir()}
-    return retrain.Plan(
-        entry=SeedEntry(5, paths, "train_gpt.py", "final_model_seed5.bin", 0, {}),
-        env=env,
-        arguments=[],
-        world=1,
-        device="cpu",
-        shards=sorted(data.glob("fineweb_train_*.bin")),
-        stand_in=2000,
-        tokenizer=data.parents[1] / "tiny.model",
-        data_name="tiny",
-        budget=5.0,
-        limit=limit,
-    )
+    return retrain.Plan(entry=SeedEntry(5, paths, "train_gpt.py", "final_model_seed5.bin", 0, {}), env=env,
+                        arguments=[], world=1, device="cpu", shards=sorted(data.glob("fineweb_train_*.bin")),
+                        stand_in=2000, tokenizer=data.parents[1] / "tiny.model", data_name="tiny", budget=5.0,
+                        limit=limit)  # fmt: skip
 
 
 WRITE = """

@@ -81,13 +81,8 @@ def add_arguments(parser) -> None:
         "--config", type=path_argument, metavar="CONFIG.env", help="default: the trainer's defaults"
     )
     parser.add_argument("--json", type=path_argument, metavar="FILE", help="write one line a result there")
-    parser.add_argument(
-        "--script",
-        type=path_argument,
-        default=REPO / "train_gpt.py",
-        metavar="PATH",
-        help="the trainer to time; default: train_gpt.py",
-    )
+    parser.add_argument("--script", type=path_argument, default=REPO / "train_gpt.py", metavar="PATH",
+                        help="the trainer to time; default: train_gpt.py")  # fmt: skip
 
 
 def main(args) -> int:

@@ -136,16 +136,9 @@ def draw_panel(axes, panel: dict) -> None:
         for record, marker, size in ((False, "o", 36), (True, "*", 150)):
             some = [p for p in points if (p["lane"], p["record"]) == (lane, record)]
             if some:
-                axes.scatter(
-                    [p["bytes"] / 1e6 for p in some],
-                    [p["val_bpb"] for p in some],
-                    s=size,
-                    c=LANE_COLOURS.get(lane, INK),
-                    marker=marker,
-                    linewidths=0,
-                    zorder=3,
-                    label=f"{lane} lane: set a record" if record else f"{lane} lane",
-                )
+                axes.scatter([p["bytes"] / 1e6 for p in some], [p["val_bpb"] for p in some], s=size,
+                             c=LANE_COLOURS.get(lane, INK), marker=marker, linewidths=0, zorder=3,
+                             label=f"{lane} lane: set a record" if record else f"{lane} lane")  # fmt: skip
     named = [p for p in points if p["label"]]
     for point, height in zip(named, spread_labels(axes, named)):  # beside the panel, with a line
         axes.annotate(

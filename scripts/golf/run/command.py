@@ -61,21 +61,10 @@ class SeedRun:
 def add_arguments(parser) -> None:
     parser.add_argument("config", metavar="CONFIG.env", help="as configs/quickstart.env")
     parser.add_argument("settings", nargs="*", default=[], metavar="NAME=value", help="wins over the file")
-    parser.add_argument(
-        "--trainer",
-        type=path_argument,
-        default=REPO / "train_gpt.py",
-        metavar="PATH",
-        help="the script to run; default: train_gpt.py",
-    )
-    parser.add_argument(
-        "--default",
-        action="append",
-        default=[],
-        type=name_and_value,
-        metavar="NAME=VALUE",
-        help="used where neither the file nor the environment sets NAME",
-    )
+    parser.add_argument("--trainer", type=path_argument, default=REPO / "train_gpt.py", metavar="PATH",
+                        help="the script to run; default: train_gpt.py")  # fmt: skip
+    parser.add_argument("--default", action="append", default=[], type=name_and_value, metavar="NAME=VALUE",
+                        help="used where neither the file nor the environment sets NAME")  # fmt: skip
     parser.add_argument(
         "--no-summary", action="store_true", help="leave what it came to for the caller to tell"
     )

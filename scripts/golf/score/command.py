@@ -44,12 +44,8 @@ def add_arguments(parser) -> None:
         action="store_true",
         help="one random seed, 2 of 64 segments of a long stream, a shorter audit",
     )
-    parser.add_argument(
-        "--holdout",
-        type=path_argument,
-        metavar="DIR",
-        help="private validation shards for the held-out test (golf.sh holdout)",
-    )
+    parser.add_argument("--holdout", type=path_argument, metavar="DIR",
+                        help="private validation shards for the held-out test (golf.sh holdout)")  # fmt: skip
     parser.add_argument(
         "--no-sandbox", action="store_true", help="run its code as yourself: only code that you have read"
     )
@@ -64,17 +60,9 @@ def main(args) -> int:
     require_folder(args.folder)
     path = None if args.json else report_file(args.folder)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which cleans up, as Ctrl-C does
-    report = score(
-        args.folder,
-        track_name=args.track,
-        data=args.data,
-        device=args.device,
-        seed=args.seed,
-        targets=args.targets,
-        quick=args.quick,
-        holdout=args.holdout,
-        sandboxed=not args.no_sandbox,
-    )
+    report = score(args.folder, track_name=args.track, data=args.data, device=args.device, seed=args.seed,
+                   targets=args.targets, quick=args.quick, holdout=args.holdout,
+                   sandboxed=not args.no_sandbox)  # fmt: skip
     if args.json:
         print(json.dumps(report, indent=1, allow_nan=False))
     else:

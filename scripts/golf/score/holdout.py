@@ -14,12 +14,8 @@ def add_arguments(parser) -> None:
     path = dict(type=path_argument)
     parser.add_argument("texts", nargs="+", **path, metavar="TEXT", help="a .jsonl or plain text file")
     parser.add_argument("--out", required=True, **path, metavar="DIR", help="a folder to make, outside")
-    parser.add_argument(
-        "--track",
-        default="track_sample_5min",
-        metavar="NAME",
-        help="whose tokenizer encodes it (default: track_sample_5min)",
-    )
+    parser.add_argument("--track", default="track_sample_5min", metavar="NAME",
+                        help="whose tokenizer encodes it (default: track_sample_5min)")  # fmt: skip
     parser.add_argument("--data", **path, metavar="DIR", help="the shards' folder, with its tokenizer")
 
 

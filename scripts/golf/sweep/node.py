@@ -37,14 +37,10 @@ def run(config: str, trainer: str, settings: dict, data: dict[str, str], fetch: 
                 with (REPO / ".fetching").open("wb") as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX)  # several runs may begin on a node at once
                     subprocess.run([sys.executable, *fetch], cwd=REPO, stdout=file, stderr=file)
-            process = subprocess.Popen(
-                command(REPO / config, REPO / trainer, {**settings, **here}, out),
-                env={**os.environ, "PYTHON": sys.executable},
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                preexec_fn=end_with_parent(signal.SIGKILL),
-            )
+            process = subprocess.Popen(command(REPO / config, REPO / trainer, {**settings, **here}, out),
+                                       env={**os.environ, "PYTHON": sys.executable}, stdin=subprocess.DEVNULL,
+                                       stdout=file, stderr=file,
+                                       preexec_fn=end_with_parent(signal.SIGKILL))  # fmt: skip
         folder = out / settings["RUN_ID"]
         while True:
             code = process.poll()  # first: what it wrote before its end is read below

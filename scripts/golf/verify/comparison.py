@@ -136,19 +136,10 @@ def make_plan(
     if by_steps:
         env |= steps_instead(folder, entry, env)
         limit += 20 * claimed
-    return retrain.Plan(
-        entry=entry,
-        env=env,
-        arguments=arguments,
-        world=world,
-        device=device,
-        shards=train_shards(folder, data, entry),
-        stand_in=max(rules["targets"], targets_asked(env)) + 1,
-        tokenizer=tokenizer,
-        data_name=rules["data"]["name"],
-        budget=budget,
-        limit=limit,
-    )
+    return retrain.Plan(entry=entry, env=env, arguments=arguments, world=world, device=device,
+                        shards=train_shards(folder, data, entry),
+                        stand_in=max(rules["targets"], targets_asked(env)) + 1, tokenizer=tokenizer,
+                        data_name=rules["data"]["name"], budget=budget, limit=limit)  # fmt: skip
 
 
 def configuration(folder: Path, claim: dict, entry: SeedEntry) -> tuple[dict[str, str], int, list[str]]:

@@ -138,14 +138,8 @@ def run(plan: Plan, folders: tuple[Path, Path, Path], log: Path, artifact: str) 
     command = [*sandboxed(plan, folders), *python, f"{CODE}/{plan.entry.script}", *plan.arguments]
     began, written, seen = time.monotonic(), 0.0, None
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            env=settings,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = subprocess.Popen(command, env=settings, stdin=subprocess.DEVNULL, stdout=output,
+                                   stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
         try:
             while (code := process.poll()) is None:
                 now = time.monotonic() - began

@@ -106,17 +106,10 @@ class Remote:
                 filter_file.write(syscalls.program())
                 filter_file.seek(0)
                 handles.append(filter_file.fileno())
-            self.process = subprocess.Popen(
-                list(map(str, self.command(inner, *handles))),
-                env=self.environment(inner),
-                cwd=inner,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                bufsize=0,
-                pass_fds=handles,
-                start_new_session=True,
-            )
+            self.process = subprocess.Popen(list(map(str, self.command(inner, *handles))),
+                                            env=self.environment(inner), cwd=inner, stdin=subprocess.DEVNULL,
+                                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
+                                            pass_fds=handles, start_new_session=True)  # fmt: skip
         self.beside.processes.append(self.process)
         stack.enter_context(self.process.stdout)
         stack.callback(usage.end, self.process)
