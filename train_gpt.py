@@ -6,7 +6,6 @@ import ast
 import base64
 import hashlib
 import json
-import locale
 import lzma
 import math
 import os
@@ -31,15 +30,17 @@ ROOT = next((p for p in SCRIPT.parents if (p / "data").is_dir()), Path.cwd())
 CHALLENGE_DATA, CHALLENGE_TARGETS = "fineweb10B_sp1024", 4194304
 
 
-class UserError(Exception):  # what a user can put right
-    code = 1  # invalid input; 2: wrong usage
+class UserError(Exception):
+    """What a user can put right; code 1: invalid input, 2: wrong usage."""
+
+    def __init__(self, message, code=1):
+        super().__init__(message)
+        self.code = code
 
 
 def need(holds, message, code=1):
     if not holds:
-        error = UserError(message)
-        error.code = code
-        raise error
+        raise UserError(message, code)
 
 
 def explain(e, path=None):
@@ -150,8 +151,12 @@ def parse_knob(knob, raw):
     return value
 
 
+def knob_names():
+    return {n: knob for knob in fields(Knobs) for n in (knob.metadata.get("alias"), knob.name.upper()) if n}
+
+
 def read_knobs(env):
-    known = {n: knob for knob in fields(Knobs) for n in (knob.metadata.get("alias", ""), knob.name.upper())}
+    known = knob_names()
     values = {knob.name: parse_knob(knob, env[name]) for name, knob in known.items() if name in env}
     for name in set(env).difference(known):
         for near in get_close_matches(name, known, 1, 0.85):
@@ -160,7 +165,7 @@ def read_knobs(env):
 
 
 def knobs_of(k, group):
-    return {knob.name: asdict(k)[knob.name] for knob in fields(group)}
+    return {knob.name: getattr(k, knob.name) for knob in fields(group)}
 
 
 def consistent(k):
@@ -169,14 +174,14 @@ def consistent(k):
     need(k.num_heads % k.num_kv_heads == 0, f"NUM_KV_HEADS={k.num_kv_heads}: must divide NUM_HEADS", 2)
     need(k.eval_stride <= k.eval_seq_len, f"EVAL_STRIDE={k.eval_stride}: at most EVAL_SEQ_LEN", 2)
     need(Path(k.run_id).name == k.run_id != "..", f"RUN_ID={k.run_id!r}: must be a plain name", 2)
+    need(k.data_path, "DATA_PATH is empty: name a folder", 2)
     return k
 
 
 def print_knobs():
     meanings = dict(re.findall(r"(?m)^    (\w+): \w+ = .*  # (.*)$", SCRIPT.read_text(encoding="utf-8")))
-    for knob in fields(Knobs):
-        for name in filter(None, (knob.name.upper(), knob.metadata.get("alias"))):
-            say(f"{name:35} {knob.default!r:55} # {meanings.get(knob.name, '')}", sys.stdout)
+    for name, knob in knob_names().items():
+        say(f"{name:35} {knob.default!r:55} # {meanings.get(knob.name, '')}", sys.stdout)
 
 
 def on_stop(action):
@@ -186,23 +191,25 @@ def on_stop(action):
             signal.signal(number, action)
 
 
-def shout(text):  # print is not reentrant
+def shout(text, leave=False):  # print is not reentrant
     with suppress(OSError):
         os.write(2, utf8(f"{text}\n"))
+    if leave:
+        os._exit(130)
 
 
 if __name__ == "__main__":  # before imports that may fail
-    with suppress(locale.Error):
-        locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # libraries read files by it
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     if sys.argv[1:]:
         sys.exit(print_knobs())
-    on_stop(lambda *_: shout("stopped before training began") or os._exit(130))
+    on_stop(lambda *_: shout("stopped before training began", leave=True))
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep
 try:
+    import brotli
     import numpy as np
+    import sentencepiece
     import torch
     import torch.distributed as dist
     import torch.nn.functional as F
@@ -215,7 +222,8 @@ except ImportError as e:
 
 # ---- Model: pre-norm blocks, RoPE, QK-norm, grouped KV heads, ReLU^2, U-Net skips, x0 in every block
 
-CPU_BLOCK = 64  # in training 128
+CPU_BLOCK = 64  # queries; in training 128
+Linear = partial(nn.Linear, bias=False)
 torch.backends.cuda.enable_cudnn_sdp(False)  # pytorch issue 140930
 
 
@@ -239,9 +247,6 @@ def rms_norm(x):
 def project(x, weight):
     """Weights stay float32, cast where they are used."""
     return F.linear(x, weight.to(x.dtype))
-
-
-Linear = partial(nn.Linear, bias=False)
 
 
 def attend(q, k, v, span):
@@ -335,7 +340,7 @@ class GPT(nn.Module):
         super().__init__()
         self.k, self.dtype = k, dtype
         self.encoder_layers = k.num_layers // 2  # their outputs are added later
-        self.compile()
+        self.compiled = {}  # what loss calls instead of these functions
         self.tok_emb = nn.Embedding(k.vocab_size, k.model_dim)
         if k.tie_embeddings:
             nn.init.normal_(self.tok_emb.weight, std=k.tied_embed_init_std)
@@ -346,12 +351,6 @@ class GPT(nn.Module):
         for name, p in self.named_parameters():
             if name.endswith(("proj.weight", "head.weight")):
                 nn.init.zeros_(p)
-
-    def compile(self, *parts):
-        """These of the three run compiled."""
-        three = GPT.features, Block.forward, GPT.nats
-        made = [torch.compile(f, dynamic=False) if f in parts else f for f in three]
-        self.all_features, self.block_forward, self.mean_nats = made
 
     def features(self, tokens, block_forward=Block.forward, past=None):
         """int64 [batch, length] -> [batch, length, dim], before the last norm; past: see Attention."""
@@ -378,8 +377,9 @@ class GPT(nn.Module):
 
     def loss(self, tokens):
         """int64 [batch, length + 1] -> mean nats a target."""
-        x = self.all_features(self, tokens[:, :-1], self.block_forward).flatten(0, 1)
-        return self.mean_nats(self, x, tokens[:, 1:].flatten())
+        features, block, nats = (self.compiled.get(f, f) for f in (GPT.features, Block.forward, GPT.nats))
+        x = features(self, tokens[:, :-1], block).flatten(0, 1)
+        return nats(self, x, tokens[:, 1:].flatten())
 
 
 # ---- Optimizers: Muon for matrices, Adam for embeddings and vectors
@@ -420,10 +420,12 @@ class Optimizers:
     def __init__(self, model, k):
         self.k, self.dtype = k, model.dtype
         self.params = list(model.parameters())
+        self.weights = [p.detach() for p in self.params]
         self.scale, self.momentum = self.params[0].new_zeros(2)  # of all rates; Muon's
         adam, muon = split_parameters(model, k)
         groups = [dict(params=ps, lr=ps[0].new_zeros(()), base_lr=lr) for lr, ps in adam.items()]
-        self.adam = torch.optim.Adam(groups, betas=(k.beta1, k.beta2), eps=k.adam_eps, fused=True)
+        betas = k.beta1, k.beta2
+        self.adam = torch.optim.Adam(groups, betas=betas, eps=k.adam_eps, fused=True, capturable=True)
         self.matrices = list(muon.values())
         self.buffers = [torch.zeros_like(torch.stack(params)) for params in self.matrices]
 
@@ -528,7 +530,7 @@ def open_shard(path, vocab_size):
     try:
         tokens = np.memmap(path, "<u2", "c", 1024)
     except OSError as e:
-        need(0, explain(e, path))
+        raise UserError(explain(e, path))
     top = int(tokens.max())
     need(top < vocab_size, f"{path}: holds token {top}, VOCAB_SIZE={vocab_size}")
     return tokens
@@ -548,15 +550,12 @@ class TrainData:
 
     def __init__(self, k, device):
         self.k, self.device = k, device
-        shards = [open_shard(path, k.vocab_size) for path in find_shards(k.data_path, "train")]
-        self.starts = np.cumsum([0, *((len(shard) - 1) // k.train_seq_len for shard in shards)])
+        self.shards = [open_shard(path, k.vocab_size) for path in find_shards(k.data_path, "train")]
+        self.starts = np.cumsum([0, *((len(shard) - 1) // k.train_seq_len for shard in self.shards)])
         self.sequences = int(self.starts[-1])
         need(self.sequences, f"{k.data_path}: no shard holds TRAIN_SEQ_LEN={k.train_seq_len} tokens + 1")
-        parts = [struct.pack("<Q", len(s)) + s[:: 1 + len(s) // 1_000_000].tobytes() for s in shards]
-        self.facts = dict(train_files=len(shards), train_fingerprint=sha256(b"".join(parts)))
-        free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else 0
-        home = device if free > 8 * sum(shard.nbytes for shard in shards) else "cpu"
-        self.shards = [torch.from_numpy(shard.view("i2")).to(home) for shard in shards]
+        parts = [struct.pack("<Q", len(s)) + s[:: 1 + len(s) // 1_000_000].tobytes() for s in self.shards]
+        self.facts = dict(train_files=len(self.shards), train_fingerprint=sha256(b"".join(parts)))
 
     def batch(self, first, count):
         """int64 [count, length + 1]: sequences first .. first + count - 1 of the endless run."""
@@ -566,16 +565,14 @@ class TrainData:
         shard = np.searchsorted(self.starts, index, side="right") - 1
         starts = (index - self.starts[shard]) * length
         rows = [self.shards[i][start : start + length + 1] for i, start in zip(shard, starts)]
-        return torch.stack(rows).to(self.device).long() & 0xFFFF
+        return torch.from_numpy(np.stack(rows).astype(np.int64)).to(self.device)
 
 
-# uint16 [N + 1], the first is context alone; int64 [N], bytes of the rest; SHA-256 of files
+# tokens: uint16 [N + 1], the first is context alone; target_bytes: int64 [N], of the others
 Stream = namedtuple("Stream", "tokens target_bytes hashes name")
 
 
 def read_stream(k):
-    import sentencepiece
-
     folder = k.val_data_path or k.data_path
     paths = find_shards(folder, "val")
     tokens = np.concatenate([open_shard(path, k.vocab_size) for path in paths])
@@ -587,7 +584,7 @@ def read_stream(k):
     try:
         sp = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
     except RuntimeError:
-        need(0, f"{path}: not a SentencePiece model; set TOKENIZER_PATH")
+        raise UserError(f"{path}: not a SentencePiece model; set TOKENIZER_PATH")
     need(len(sp) == k.vocab_size, f"{path}: {len(sp)} pieces, VOCAB_SIZE={k.vocab_size}")
     need(sp.unk_id() not in tokens, f"{folder}: text was lost, as <unk>; export it again")
     shards = b"".join(path.read_bytes() for path in paths)
@@ -674,8 +671,6 @@ def compress(payload, coder):
     if coder == "zlib":
         packer = zlib.compressobj(memLevel=9, strategy=zlib.Z_RLE)  # other repeats would take more
         return packer.compress(payload) + packer.flush()
-    import brotli
-
     return brotli.compress(payload)
 
 
@@ -684,8 +679,6 @@ def decompress(coded, coder, limit):
     if coder == "zlib":
         decoder = zlib.decompressobj()
         return decoder.decompress(coded, limit), decoder.eof and not decoder.unused_data
-    import brotli
-
     decoder = brotli.Decompressor()
     return decoder.process(coded, output_buffer_limit=limit), decoder.is_finished()
 
@@ -735,7 +728,7 @@ def export_artifact(weights, k, code_bytes):
         return serialize(config, pack_tensors(weights, k, steps[at]), coder)
 
     at, last = 0, len(steps) - 1
-    for _ in range(3):  # zlib is fast, another coder's bytes nearly in proportion
+    for _ in range(3):  # bisects with zlib, which is fast; another coder's bytes are nearly in proportion
         room = limit * len(pack(at, "zlib")) / len(pack(at, k.compressor))
         at = bisect_left(range(last), -room, key=lambda i: -len(pack(i, "zlib")))
     while at < last and len(pack(at, k.compressor)) > limit:
@@ -801,7 +794,7 @@ def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0):
             shapes = {name: p.shape for name, p in GPT(k).named_parameters()}
         need(shapes == {name: w.shape for name, w in weights.items()}, "tensors of another model")
     except Exception as e:
-        need(0, f"{path}: damaged, or no artifact ({e})")
+        raise UserError(f"{path}: damaged, or no artifact ({e})")
     usual = pick_dtype(device) if device.type == "cuda" else torch.float32
     model = GPT(k, dtype or usual).to(device)
     model.load_state_dict(weights)
@@ -814,8 +807,9 @@ def score_stream(scorer, stream, log=None, stop=None):
     nats, began = np.empty(count), time.monotonic()
     scorer.reset()
     for at in range(0, count, chunk):
-        if log:
-            log.doing = f"scoring:{at}/{count}"
+        if log and at:
+            left = (time.monotonic() - began) * (count - at) / at
+            log.doing = f"scoring:{at}/{count} left:{left:.0f}s"
         targets = stream.tokens[at + 1 : at + chunk + 1].astype(np.int64)
         rows = scorer.log_probs(stream.tokens[at : at + len(targets)])
         nats[at : at + chunk] = -rows[np.arange(len(targets)), targets].cpu()
@@ -826,8 +820,8 @@ def score_stream(scorer, stream, log=None, stop=None):
     total, size = float(nats.sum()), int(stream.target_bytes.sum())
     need(math.isfinite(total) and size, "the score is not finite; lower the rates")
     score = dict(val_loss=total / count, val_bpb=total / math.log(2) / size, targets=count, bytes=size)
-    score |= dict(seq_len=scorer.seq_len, stride=scorer.stride, seconds=time.monotonic() - began)
-    return score | dict(segments=[[nats, int(size)] for nats, size in zip(*segments)])
+    way = dict(seq_len=scorer.seq_len, stride=scorer.stride, seconds=time.monotonic() - began)
+    return dict(**score, **way, segments=[[nats, int(size)] for nats, size in zip(*segments)])
 
 
 # ---- Harness: log, checkpoint, signals, devices
@@ -856,13 +850,15 @@ class Log:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for path in (folder / "train.log", folder / "metrics.jsonl"):
+                need(path.is_file() or not path.exists(), f"{path}: no file; remove it")
                 with open(path, "ab" if append else "xb") as file:
-                    file.write(b"\n" * (path.read_bytes()[-1:] not in (b"", b"\n")))
+                    if path.read_bytes()[-1:] not in (b"", b"\n"):
+                        file.write(b"\n")
         except OSError as e:
-            need(0, f"{e.filename}: {e.strerror}; change RUN_ID or OUT_DIR, or set RESUME=1")
+            raise UserError(f"{e.filename}: {e.strerror}; change RUN_ID or OUT_DIR, or set RESUME=1")
 
     def put(self, name, text):
-        """A whole line, or a warning, once."""
+        """A whole line or, on a full disk, a warning, once."""
         path, size = self.folder / name, None
         try:
             with open(path, "ab") as file:
@@ -903,8 +899,8 @@ def replace_file(path, write, *data):
 
 
 def save_checkpoint(run, state):
-    saved = dict(identity=run.identity, step=state.step, elapsed=state.elapsed, dtype=run.model.dtype)
-    saved |= dict(model=run.model.state_dict(), optimizers=run.opt.state())
+    saved = dict(model=run.model.state_dict(), optimizers=run.opt.state(), dtype=run.model.dtype)
+    saved.update(identity=run.identity, step=state.step, elapsed=state.elapsed)
     try:
         replace_file(run.folder / CHECKPOINT, lambda part: torch.save(saved, part))
     except OSError as e:
@@ -920,19 +916,19 @@ def read_checkpoint(run):
         saved = torch.load(path, map_location=run.device, weights_only=True)
         was = dict(saved["identity"])
     except Exception as e:
-        need(0, f"{path}: damaged ({type(e).__name__}); delete it to begin anew")
-    changed = [name for name in now | was if now.get(name) != was.get(name)]
-    changes = [f"{name.upper()} was {was.get(name)}, is {now.get(name)}" for name in changed]
-    need(not changes, f"{path}: {'; '.join(changes)}; put that back, or change RUN_ID", 2)
+        raise UserError(f"{path}: damaged ({type(e).__name__}); delete it to begin anew")
+    changed = [n for n in now | was if now.get(n) != was.get(n)]
+    changes = "; ".join(f"{n.upper()} was {was.get(n)}, is {now.get(n)}" for n in changed)
+    need(not changes, f"{path}: {changes}; put that back, or change RUN_ID", 2)
     return saved
 
 
 def restore(run):
-    try:  # in place: a graph reads there
+    try:  # in place, where a CUDA graph reads
         run.model.load_state_dict(run.checkpoint["model"])
         torch._foreach_copy_(run.opt.state(), run.checkpoint["optimizers"])
     except (KeyError, RuntimeError):
-        need(0, f"{run.folder / CHECKPOINT}: does not fit this script")
+        raise UserError(f"{run.folder / CHECKPOINT}: does not fit this script")
 
 
 class StopFlag:
@@ -943,18 +939,17 @@ class StopFlag:
     def ask(self, number, _):
         again, self.asked = self.asked, True  # first: another may come in here
         if again and number in (signal.SIGINT, signal.SIGTERM):
-            shout("stopped at once; RESUME=1 goes on from the last checkpoint")
-            os._exit(130)
+            shout("stopped at once; RESUME=1 goes on from the last checkpoint", leave=True)
         shout("stopping: what is trained is saved, packed, scored; again to stop at once")
 
 
 def pick_device(name):
-    count = torch.cuda.is_available() and torch.cuda.device_count()
-    rank = int(os.getenv("LOCAL_RANK", 0))
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    rank = os.getenv("LOCAL_RANK", "0")
     if name == "cpu" or name == "auto" and not count:
         return torch.device("cpu")
-    need(rank < count, f"DEVICE={name}: {count or 'none'} found; set DEVICE=cpu or start fewer", 2)
-    return torch.device("cuda", rank)
+    need(rank in map(str, range(count)), f"DEVICE={name}: no device {rank}; set DEVICE=cpu or start fewer", 2)
+    return torch.device("cuda", int(rank))
 
 
 def pick_dtype(device):
@@ -966,7 +961,7 @@ def pick_dtype(device):
 
 def own_sources():
     """Name -> bytes of this script and the modules beside it that it imports."""
-    finder = ModuleFinder([str(SCRIPT.parent)], excludes=os.listdir(SCRIPT.parent))
+    finder = ModuleFinder([str(SCRIPT.parent)])
     finder.run_script(str(SCRIPT))
     paths = [SCRIPT, *(SCRIPT.with_name(f"{name}.py") for name in finder.modules)]
     return {path.name: path.read_bytes() for path in paths if path.is_file()}
@@ -996,7 +991,6 @@ class Run:
         self.modules = own_sources()
         self.source = self.modules.pop(SCRIPT.name)
         self.packed = pack_script(self.source) if k.pack_script else b""
-        compress(b"", k.compressor)
         if self.cuda:
             torch.cuda.set_device(self.device)
             torch.cuda.set_stream(torch.cuda.Stream())  # capture needs one
@@ -1010,12 +1004,12 @@ class Run:
         k, dtype = self.k, [self.checkpoint["dtype"] if self.checkpoint else pick_dtype(self.device)]
         try:
             self.rank, self.world = int(os.getenv("RANK", 0)), int(os.getenv("WORLD_SIZE", 1))
-            need(self.rank in range(self.world), "no such rank")
+            need(self.rank < self.world, "no such rank")
             if self.world > 1:
                 dist.init_process_group("cpu:gloo,cuda:nccl" if self.cuda else "gloo")
                 dist.broadcast_object_list(dtype)
         except Exception as e:
-            need(0, f"WORLD_SIZE: {e!s:.99}; unset it, or start by torchrun", 2)
+            raise UserError(f"RANK, WORLD_SIZE: {e!s:.99}; unset both, or use torchrun", 2)
         unit = self.world * k.train_seq_len
         self.sequences, rest = divmod(k.train_batch_tokens, unit)  # a step and rank
         need(not rest, f"TRAIN_BATCH_TOKENS={k.train_batch_tokens}: no multiple of {unit}", 2)
@@ -1057,15 +1051,16 @@ def describe(run):
     k, config = run.k, {name.upper(): value for name, value in asdict(run.k).items()}
     run.log.open(run.folder, k.resume != "0")
     run.log.put("train.log", run.source.decode(errors="replace"))
-    facts = dict(run_id=run.folder.name, seed=k.seed, resumed=bool(run.checkpoint), script=SCRIPT.name)
-    modules = {name: sha256(blob) for name, blob in run.modules.items()}
-    facts |= dict(script_sha256=sha256(run.source), modules=modules, device=run.device.type)
     cpu = f"{os.cpu_count()}-core {os.uname().machine} CPU"
-    facts |= dict(hardware=torch.cuda.get_device_name() if run.cuda else cpu, world_size=run.world)
-    facts |= dict(dtype=str(run.model.dtype)[6:], params=sum(p.numel() for p in run.opt.params))
-    versions = dict(python=sys.version.split()[0], torch=torch.__version__, numpy=np.__version__)
-    facts |= dict(versions=versions, micro_batch_tokens=run.micro * k.train_seq_len, **run.data.facts)
-    run.log.fact("start", **facts, config=config, data=dict(name=run.stream.name, **run.stream.hashes))
+    run.log.fact(
+        "start", run_id=run.folder.name, seed=k.seed, resumed=bool(run.checkpoint), script=SCRIPT.name,
+        script_sha256=sha256(run.source), modules={name: sha256(blob) for name, blob in run.modules.items()},
+        device=run.device.type, hardware=torch.cuda.get_device_name() if run.cuda else cpu,
+        world_size=run.world, dtype=str(run.model.dtype)[6:], params=sum(p.numel() for p in run.opt.params),
+        versions=dict(python=sys.version.split()[0], torch=torch.__version__, numpy=np.__version__),
+        micro_batch_tokens=run.micro * k.train_seq_len, **run.data.facts, config=config,
+        data=dict(name=run.stream.name, **run.stream.hashes),
+    )  # fmt: skip
     files = {**run.modules, SCRIPT.name: run.source}
     files["config.json"] = utf8(json.dumps(config, ensure_ascii=False))
     if run.packed:
@@ -1093,16 +1088,17 @@ def attempt(run, name, action):
     if run.world > 1:
         dist.all_reduce(works, dist.ReduceOp.MIN)
     if not works:
-        run.fault = f"{name} failed ({fault or 'a rank'})"
-        run.log.line(f"{run.fault}: slower; COMPILE=1 tells why")
+        run.fault = f"{name} failed ({fault or 'a rank'}): slower; COMPILE=1 tells why"
+        if matches(fault, "CxxCompiler,C compiler"):
+            run.fault = "no C++ compiler: training runs uncompiled, slower; apt-get install g++"
+        run.log.line(run.fault)
     return bool(works)
 
 
 def try_graph(run, tokens):
     """`update` as a CUDA graph, if it does the same."""
     opt, update, batch = run.opt, run.update, tokens.clone()
-    params = [p.detach() for p in opt.params]
-    state = params + opt.state()
+    state = opt.weights + opt.state()
     kept = [tensor.clone() for tensor in state]
 
     def replay(tokens):
@@ -1113,11 +1109,9 @@ def try_graph(run, tokens):
     def step(update, tokens, scale=1.0):
         torch._foreach_copy_(state, kept)
         opt.schedule(0, scale)
-        return float(update(tokens)), [p - old for p, old in zip(params, kept)]
+        return float(update(tokens)), [now - old for now, old in zip(opt.weights, kept)]
 
     loss, moves = step(update, tokens)
-    for group in opt.adam.param_groups:
-        group["capturable"] = True
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
         total = update(batch)
@@ -1133,34 +1127,36 @@ def try_graph(run, tokens):
 
 def warm_up(run):
     """Compiles, runs steps on random tokens, tries a CUDA graph, restores all state."""
-    k, compiled, graph, run.fault = run.k, False, None, None
+    k, compiled = run.k, False
+    graph = run.fault = None
     tokens = torch.randint(k.vocab_size, (run.sequences, k.train_seq_len + 1), device=run.device)
-    fresh = {name: p.clone() for name, p in run.model.state_dict().items()}
+    fresh = [weight.clone() for weight in run.opt.weights]
     if k.compile != "0":
-        # as one, blocks move fewer bytes; one for all compiles sooner
-        run.model.compile(GPT.features if run.cuda else Block.forward, GPT.nats)
+        # All blocks compiled as one move fewer bytes; a CPU compiles one, for all, sooner.
+        parts = GPT.features if run.cuda else Block.forward, GPT.nats
+        run.model.compiled = {part: torch.compile(part, dynamic=False) for part in parts}
         compiled = attempt(run, "compile", lambda: run.model.loss(tokens[: run.micro]).backward())
     if not compiled:
-        run.model.compile()
+        run.model.compiled = {}
     count = k.warmup_steps or int(k.compile != "0" or run.checkpoint is not None)
     for step in range(count):
         float(train_step(run, tokens, step, 1.0))
     if run.cuda and run.world == 1 and k.compile in ("auto", "1"):
         graph = attempt(run, "CUDA graph", lambda: try_graph(run, tokens))
-    run.model.load_state_dict(fresh)
+    torch._foreach_copy_(run.opt.weights, fresh)
     torch._foreach_zero_(run.opt.state())
     if run.checkpoint:
         restore(run)
-    passed = run.fault or graph and "passed"
-    run.log.fact("warm_up", warmup_steps=count, compile=compiled, graph=graph, self_test=passed)
+    outcome = "passed" if graph else run.fault
+    run.log.fact("warm_up", warmup_steps=count, compile=compiled, graph=graph, self_test=outcome)
 
 
 def train(run, step, elapsed, clock=time.monotonic):
     """Until budget, steps or a signal end it; says which."""
     run.stop, state = StopFlag(), TrainState(run.k, step, elapsed, clock)
     on_stop(run.stop.ask)
-    params = [p.detach() for p in run.opt.params]
-    kept = [p.clone() for p in params]
+    weights = run.opt.weights
+    kept = [weight.clone() for weight in weights]
     tokens = run.batch(step)
     while True:
         decision = ["interrupted" if run.stop.asked else state.over(), state.progress()]
@@ -1171,7 +1167,7 @@ def train(run, step, elapsed, clock=time.monotonic):
             after_step(run, state, reason)
         if reason:
             break
-        torch._foreach_copy_(kept, params)  # to undo a late step
+        torch._foreach_copy_(kept, weights)  # to undo a late step
         scale = lr_scale(run.k, progress, state.step)
         loss = train_step(run, tokens, state.step, scale)
         tokens = run.batch(state.step + 1)  # while the device works
@@ -1180,7 +1176,7 @@ def train(run, step, elapsed, clock=time.monotonic):
         if state.lap(keep=run.rank > 0):
             state.loss, state.scale = loss, scale
         else:
-            torch._foreach_copy_(params, kept)
+            torch._foreach_copy_(weights, kept)
             run.log.line(f"discarded_step:{state.discarded}")
     need(state.step > state.first or reason != "interrupted", "stopped before a step was done", 130)
     facts, at, _ = state.facts()
@@ -1205,7 +1201,7 @@ def after_step(run, state, reason):
     if k.val_loss_every and (reason or step % k.val_loss_every == 0) and not run.stop.asked:
         began = state.clock()
         plain = Scorer(run.model, k.train_seq_len, k.train_seq_len, k.val_batch_size)
-        log_score(plain, run.stream, run.log, "val", at, f" {timing}", 4, run.stop, **facts)
+        log_score(plain, run.stream, run.log, "val", at, f" {timing}", digits=4, stop=run.stop, **facts)
         state.mark += state.clock() - began
 
 
@@ -1220,8 +1216,8 @@ def export(run):
     total, room = model + code, cap - model - code
     sizes = f"{total} bytes code:{code} model:{model} cap:{cap} headroom:{room}"
     facts = dict(bytes_total=total, bytes_code=code, bytes_model=model, cap=cap, headroom=room, step=step)
-    facts |= dict(artifact=path.name, artifact_sha256=sha256(blob), export_seconds=time.monotonic() - began)
-    run.log.fact("export", f"total_submission_size_quant_zlib:{sizes}", **facts)
+    packed = dict(artifact=path.name, artifact_sha256=sha256(blob), export_seconds=time.monotonic() - began)
+    run.log.fact("export", f"total_submission_size_quant_zlib:{sizes}", **facts, **packed)
     return path, room if cap else 0
 
 
@@ -1235,10 +1231,13 @@ def score_artifact(path, k, stream, log, notes):
     sliding = load_scorer(path, k.device, batch_tokens=k.val_batch_size)
     length = sliding.model.k.train_seq_len
     plain = Scorer(sliding.model, length, length, k.val_batch_size)
-    name, count = stream.name, len(stream.target_bytes)
-    notes += ["partial"] * (count < CHALLENGE_TARGETS) if name == CHALLENGE_DATA else [f"data={name}"]
-    note = f" note:{','.join(notes)}" if notes else ""
-    tail = f" seq_len:{sliding.seq_len} stride:{sliding.stride} targets:{count}{note}"
+    count = len(stream.target_bytes)
+    if stream.name != CHALLENGE_DATA:
+        notes.append(f"data={stream.name}")
+    elif count < CHALLENGE_TARGETS:
+        notes.append("partial")
+    tail = f" seq_len:{sliding.seq_len} stride:{sliding.stride} targets:{count}"
+    tail += f" note:{','.join(notes)}" if notes else ""
     log_score(plain, stream, log, "score", "final_int8_zlib_roundtrip_exact", kind="roundtrip", notes=notes)
     log_score(sliding, stream, log, "score", "final_sliding_window_exact", tail, kind="sliding", notes=notes)
 
@@ -1261,14 +1260,15 @@ def run_all(k, log):
     if run.rank:
         os._exit(0)  # slower, gloo may abort
     path, room = export(run)
-    notes = ["resumed"] * bool(run.checkpoint) + ["interrupted"] * (reason == "interrupted")
+    notes = ["resumed"] if run.checkpoint else []
+    notes += ["interrupted"] if reason == "interrupted" else []
     began, stream = time.monotonic(), run.stream
     del run  # and a CUDA graph's memory
     torch.cuda.empty_cache()
     score_artifact(path, k, stream, log, notes)
     facts = dict(setup_seconds=setup_seconds, eval_seconds=time.monotonic() - began)
-    facts |= dict(peak_memory_bytes=torch.cuda.max_memory_allocated() or None, exit_code=int(room < 0))
-    log.fact("end", **facts)
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    log.fact("end", **facts, peak_memory_bytes=peak, exit_code=int(room < 0))
     need(room >= 0, f"{-room} bytes over the cap at the coarsest step; shrink the model")
 
 
@@ -1282,8 +1282,6 @@ def main():
         message, code = e, e.code
     except OSError as e:
         message, code = explain(e), 1
-    except ImportError as e:
-        message, code = f"{e}; pip install -r requirements-cuda.txt", 1
     except (RuntimeError, MemoryError) as e:
         if not matches(repr(e), "MemoryError,out of memory,t allocate memory,enough memory,_ALLOC_FAILED"):
             raise

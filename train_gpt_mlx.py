@@ -7,7 +7,6 @@ import ast
 import base64
 import hashlib
 import json
-import locale
 import lzma
 import math
 import os
@@ -32,15 +31,17 @@ ROOT = next((p for p in SCRIPT.parents if (p / "data").is_dir()), Path.cwd())
 CHALLENGE_DATA, CHALLENGE_TARGETS = "fineweb10B_sp1024", 4194304
 
 
-class UserError(Exception):  # what a user can put right
-    code = 1  # invalid input; 2: wrong usage
+class UserError(Exception):
+    """What a user can put right; code 1: invalid input, 2: wrong usage."""
+
+    def __init__(self, message, code=1):
+        super().__init__(message)
+        self.code = code
 
 
 def need(holds, message, code=1):
     if not holds:
-        error = UserError(message)
-        error.code = code
-        raise error
+        raise UserError(message, code)
 
 
 def explain(e, path=None):
@@ -155,8 +156,12 @@ def parse_knob(knob, raw):
     return value
 
 
+def knob_names():
+    return {n: knob for knob in fields(Knobs) for n in (knob.metadata.get("alias"), knob.name.upper()) if n}
+
+
 def read_knobs(env):
-    known = {n: knob for knob in fields(Knobs) for n in (knob.metadata.get("alias", ""), knob.name.upper())}
+    known = knob_names()
     values = {knob.name: parse_knob(knob, env[name]) for name, knob in known.items() if name in env}
     for name in set(env).difference(known):
         for near in get_close_matches(name, known, 1, 0.85):
@@ -165,7 +170,7 @@ def read_knobs(env):
 
 
 def knobs_of(k, group):
-    return {knob.name: asdict(k)[knob.name] for knob in fields(group)}
+    return {knob.name: getattr(k, knob.name) for knob in fields(group)}
 
 
 def consistent(k):
@@ -174,14 +179,14 @@ def consistent(k):
     need(k.num_heads % k.num_kv_heads == 0, f"NUM_KV_HEADS={k.num_kv_heads}: must divide NUM_HEADS", 2)
     need(k.eval_stride <= k.eval_seq_len, f"EVAL_STRIDE={k.eval_stride}: at most EVAL_SEQ_LEN", 2)
     need(Path(k.run_id).name == k.run_id != "..", f"RUN_ID={k.run_id!r}: must be a plain name", 2)
+    need(k.data_path, "DATA_PATH is empty: name a folder", 2)
     return k
 
 
 def print_knobs():
     meanings = dict(re.findall(r"(?m)^    (\w+): \w+ = .*  # (.*)$", SCRIPT.read_text(encoding="utf-8")))
-    for knob in fields(Knobs):
-        for name in filter(None, (knob.name.upper(), knob.metadata.get("alias"))):
-            say(f"{name:35} {knob.default!r:55} # {meanings.get(knob.name, '')}", sys.stdout)
+    for name, knob in knob_names().items():
+        say(f"{name:35} {knob.default!r:55} # {meanings.get(knob.name, '')}", sys.stdout)
 
 
 def on_stop(action):
@@ -191,24 +196,26 @@ def on_stop(action):
             signal.signal(number, action)
 
 
-def shout(text):  # print is not reentrant
+def shout(text, leave=False):  # print is not reentrant
     with suppress(OSError):
         os.write(2, utf8(f"{text}\n"))
+    if leave:
+        os._exit(130)
 
 
 if __name__ == "__main__":  # before imports that may fail
-    with suppress(locale.Error):
-        locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # libraries read files by it
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     if sys.argv[1:]:
         sys.exit(print_knobs())
-    on_stop(lambda *_: shout("stopped before training began") or os._exit(130))
+    on_stop(lambda *_: shout("stopped before training began", leave=True))
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep
 try:
+    import brotli
     import mlx.core as mx
     import numpy as np
+    import sentencepiece
     from mlx import nn
     from mlx.utils import tree_flatten, tree_unflatten
 except ImportError as e:
@@ -220,6 +227,18 @@ except ImportError as e:
 # ---- Model: pre-norm blocks, RoPE, QK-norm, grouped KV heads, ReLU^2, U-Net skips, x0 in every block
 
 QUERY_BLOCK = 128  # queries at a time
+
+
+class Linear(nn.Module):
+    """Weights stay float32, cast where they are used."""
+
+    def __init__(self, inputs, outputs, zero=False):
+        super().__init__()
+        bound = 0 if zero else inputs**-0.5
+        self.weight = mx.random.uniform(-bound, bound, (outputs, inputs))
+
+    def __call__(self, x):
+        return project(x, self.weight.astype(x.dtype))
 
 
 def rotate(x, base, first):
@@ -241,18 +260,6 @@ def project(x, weight):
 def project_vjp(primals, grad, _):
     x, weight = primals
     return grad @ weight, grad.flatten(0, -2).T @ x.flatten(0, -2)
-
-
-class Linear(nn.Module):
-    """Weights stay float32, cast where they are used."""
-
-    def __init__(self, inputs, outputs, zero=False):
-        super().__init__()
-        bound = 0 if zero else inputs**-0.5
-        self.weight = mx.random.uniform(-bound, bound, (outputs, inputs))
-
-    def __call__(self, x):
-        return project(x, self.weight.astype(x.dtype))
 
 
 def attend(q, k, v, span):
@@ -543,7 +550,7 @@ def open_shard(path, vocab_size):
     try:
         tokens = np.memmap(path, "<u2", "c", 1024)
     except OSError as e:
-        need(0, explain(e, path))
+        raise UserError(explain(e, path))
     top = int(tokens.max())
     need(top < vocab_size, f"{path}: holds token {top}, VOCAB_SIZE={vocab_size}")
     return tokens
@@ -586,8 +593,6 @@ Stream = namedtuple("Stream", "tokens target_bytes hashes name")
 
 
 def read_stream(k):
-    import sentencepiece
-
     folder = k.val_data_path or k.data_path
     paths = find_shards(folder, "val")
     tokens = np.concatenate([open_shard(path, k.vocab_size) for path in paths])
@@ -599,7 +604,7 @@ def read_stream(k):
     try:
         sp = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
     except RuntimeError:
-        need(0, f"{path}: not a SentencePiece model; set TOKENIZER_PATH")
+        raise UserError(f"{path}: not a SentencePiece model; set TOKENIZER_PATH")
     need(len(sp) == k.vocab_size, f"{path}: {len(sp)} pieces, VOCAB_SIZE={k.vocab_size}")
     need(sp.unk_id() not in tokens, f"{folder}: text was lost, as <unk>; export it again")
     shards = b"".join(path.read_bytes() for path in paths)
@@ -686,8 +691,6 @@ def compress(payload, coder):
     if coder == "zlib":
         packer = zlib.compressobj(memLevel=9, strategy=zlib.Z_RLE)  # other repeats would take more
         return packer.compress(payload) + packer.flush()
-    import brotli
-
     return brotli.compress(payload)
 
 
@@ -696,8 +699,6 @@ def decompress(coded, coder, limit):
     if coder == "zlib":
         decoder = zlib.decompressobj()
         return decoder.decompress(coded, limit), decoder.eof and not decoder.unused_data
-    import brotli
-
     decoder = brotli.Decompressor()
     return decoder.process(coded, output_buffer_limit=limit), decoder.is_finished()
 
@@ -747,7 +748,7 @@ def export_artifact(weights, k, code_bytes):
         return serialize(config, pack_tensors(weights, k, steps[at]), coder)
 
     at, last = 0, len(steps) - 1
-    for _ in range(3):  # zlib is fast, another coder's bytes nearly in proportion
+    for _ in range(3):  # bisects with zlib, which is fast; another coder's bytes are nearly in proportion
         room = limit * len(pack(at, "zlib")) / len(pack(at, k.compressor))
         at = bisect_left(range(last), -room, key=lambda i: -len(pack(i, "zlib")))
     while at < last and len(pack(at, k.compressor)) > limit:
@@ -812,7 +813,7 @@ def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0):
         shapes = {name: p.shape for name, p in tree_flatten(model.parameters())}
         need(shapes == {name: w.shape for name, w in weights.items()}, "tensors of another model")
     except Exception as e:
-        need(0, f"{path}: damaged, or no artifact ({e})")
+        raise UserError(f"{path}: damaged, or no artifact ({e})")
     model.update(tree_unflatten([(name, mx.array(w)) for name, w in weights.items()]))
     return Scorer(model, k.eval_seq_len, k.eval_stride, batch_tokens)
 
@@ -823,8 +824,9 @@ def score_stream(scorer, stream, log=None, stop=None):
     nats, began = np.empty(count), time.monotonic()
     scorer.reset()
     for at in range(0, count, chunk):
-        if log:
-            log.doing = f"scoring:{at}/{count}"
+        if log and at:
+            left = (time.monotonic() - began) * (count - at) / at
+            log.doing = f"scoring:{at}/{count} left:{left:.0f}s"
         targets = stream.tokens[at + 1 : at + chunk + 1].astype(np.int64)
         rows = scorer.log_probs(stream.tokens[at : at + len(targets)])
         nats[at : at + chunk] = -rows[np.arange(len(targets)), targets]
@@ -835,8 +837,8 @@ def score_stream(scorer, stream, log=None, stop=None):
     total, size = float(nats.sum()), int(stream.target_bytes.sum())
     need(math.isfinite(total) and size, "the score is not finite; lower the rates")
     score = dict(val_loss=total / count, val_bpb=total / math.log(2) / size, targets=count, bytes=size)
-    score |= dict(seq_len=scorer.seq_len, stride=scorer.stride, seconds=time.monotonic() - began)
-    return score | dict(segments=[[nats, int(size)] for nats, size in zip(*segments)])
+    way = dict(seq_len=scorer.seq_len, stride=scorer.stride, seconds=time.monotonic() - began)
+    return dict(**score, **way, segments=[[nats, int(size)] for nats, size in zip(*segments)])
 
 
 # ---- Harness: log, checkpoint, signals, devices
@@ -865,13 +867,15 @@ class Log:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for path in (folder / "train.log", folder / "metrics.jsonl"):
+                need(path.is_file() or not path.exists(), f"{path}: no file; remove it")
                 with open(path, "ab" if append else "xb") as file:
-                    file.write(b"\n" * (path.read_bytes()[-1:] not in (b"", b"\n")))
+                    if path.read_bytes()[-1:] not in (b"", b"\n"):
+                        file.write(b"\n")
         except OSError as e:
-            need(0, f"{e.filename}: {e.strerror}; change RUN_ID or OUT_DIR, or set RESUME=1")
+            raise UserError(f"{e.filename}: {e.strerror}; change RUN_ID or OUT_DIR, or set RESUME=1")
 
     def put(self, name, text):
-        """A whole line, or a warning, once."""
+        """A whole line or, on a full disk, a warning, once."""
         path, size = self.folder / name, None
         try:
             with open(path, "ab") as file:
@@ -936,10 +940,10 @@ def read_checkpoint(run):
         saved = tree_unflatten(list(arrays.items())) | json.loads(facts["told"])
         was = dict(saved["identity"])
     except Exception as e:
-        need(0, f"{path}: damaged ({type(e).__name__}); delete it to begin anew")
-    changed = [name for name in now | was if now.get(name) != was.get(name)]
-    changes = [f"{n.upper()} was {was.get(n, 'unknown')}, is {now.get(n, 'unknown')}" for n in changed]
-    need(not changes, f"{path}: {'; '.join(changes)}; put that back, or change RUN_ID", 2)
+        raise UserError(f"{path}: damaged ({type(e).__name__}); delete it to begin anew")
+    changed = [n for n in now | was if now.get(n) != was.get(n)]
+    changes = "; ".join(f"{n.upper()} was {was.get(n)}, is {now.get(n)}" for n in changed)
+    need(not changes, f"{path}: {changes}; put that back, or change RUN_ID", 2)
     return saved
 
 
@@ -948,7 +952,7 @@ def restore(run):
         run.model.update(run.checkpoint["model"])
         run.opt.state.update(run.checkpoint["opt"])
     except (KeyError, ValueError, RuntimeError):
-        need(0, f"{run.folder / CHECKPOINT}: does not fit this script")
+        raise UserError(f"{run.folder / CHECKPOINT}: does not fit this script")
 
 
 class StopFlag:
@@ -959,8 +963,7 @@ class StopFlag:
     def ask(self, number, _):
         again, self.asked = self.asked, True  # first: another may come in here
         if again and number in (signal.SIGINT, signal.SIGTERM):
-            shout("stopped at once; RESUME=1 goes on from the last checkpoint")
-            os._exit(130)
+            shout("stopped at once; RESUME=1 goes on from the last checkpoint", leave=True)
         shout("stopping: what is trained is saved, packed, scored; again to stop at once")
 
 
@@ -977,7 +980,7 @@ def pick_dtype():
 
 def own_sources():
     """Name -> bytes of this script and the modules beside it that it imports."""
-    finder = ModuleFinder([str(SCRIPT.parent)], excludes=os.listdir(SCRIPT.parent))
+    finder = ModuleFinder([str(SCRIPT.parent)])
     finder.run_script(str(SCRIPT))
     paths = [SCRIPT, *(SCRIPT.with_name(f"{name}.py") for name in finder.modules)]
     return {path.name: path.read_bytes() for path in paths if path.is_file()}
@@ -1008,7 +1011,6 @@ class Run:
         self.log, self.modules = log or Log(), own_sources()
         self.source = self.modules.pop(SCRIPT.name)
         self.packed = pack_script(self.source) if k.pack_script else b""
-        compress(b"", k.compressor)
         self.sequences, rest = divmod(k.train_batch_tokens, k.train_seq_len)  # a step
         need(not rest, f"TRAIN_BATCH_TOKENS={k.train_batch_tokens}: no multiple of {k.train_seq_len}", 2)
         self.data, self.stream = TrainData(k), read_stream(k)
@@ -1081,16 +1083,17 @@ def describe(run):
     config = {name.upper(): value for name, value in asdict(k).items()}
     run.log.open(run.folder, k.resume != "0")
     run.log.put("train.log", run.source.decode(errors="replace"))
-    facts = dict(run_id=run.folder.name, seed=k.seed, resumed=bool(run.checkpoint), script=SCRIPT.name)
-    modules = {name: sha256(blob) for name, blob in run.modules.items()}
-    facts |= dict(script_sha256=sha256(run.source), modules=modules, device="cpu" if run.cpu else "gpu")
     cpu = f"{os.cpu_count()}-core {os.uname().machine} CPU"
-    facts |= dict(hardware=cpu if run.cpu else mx.device_info()["device_name"], world_size=1)
-    params = sum(p.size for _, p in tree_flatten(run.model.parameters()))
-    facts |= dict(dtype=str(run.model.dtype).removeprefix("mlx.core."), params=params)
-    versions = dict(python=sys.version.split()[0], mlx=mx.__version__, numpy=np.__version__)
-    facts |= dict(versions=versions, micro_batch_tokens=run.micro * k.train_seq_len, **run.data.facts)
-    run.log.fact("start", **facts, config=config, data=dict(name=run.stream.name, **run.stream.hashes))
+    run.log.fact(
+        "start", run_id=run.folder.name, seed=k.seed, resumed=bool(run.checkpoint), script=SCRIPT.name,
+        script_sha256=sha256(run.source), modules={name: sha256(blob) for name, blob in run.modules.items()},
+        device="cpu" if run.cpu else "gpu", hardware=cpu if run.cpu else mx.device_info()["device_name"],
+        world_size=1, dtype=str(run.model.dtype).removeprefix("mlx.core."),
+        params=sum(p.size for _, p in tree_flatten(run.model.parameters())),
+        versions=dict(python=sys.version.split()[0], mlx=mx.__version__, numpy=np.__version__),
+        micro_batch_tokens=run.micro * k.train_seq_len, **run.data.facts, config=config,
+        data=dict(name=run.stream.name, **run.stream.hashes),
+    )  # fmt: skip
     files = {**run.modules, SCRIPT.name: run.source}
     files["config.json"] = utf8(json.dumps(config, ensure_ascii=False))
     if run.packed:
@@ -1177,7 +1180,7 @@ def after_step(run, state, reason):
     if k.val_loss_every and (reason or step % k.val_loss_every == 0) and not run.stop.asked:
         began = state.clock()
         plain = Scorer(run.model, k.train_seq_len, k.train_seq_len, k.val_batch_size)
-        log_score(plain, run.stream, run.log, "val", at, f" {timing}", 4, run.stop, **facts)
+        log_score(plain, run.stream, run.log, "val", at, f" {timing}", digits=4, stop=run.stop, **facts)
         state.mark += state.clock() - began
 
 
@@ -1192,8 +1195,8 @@ def export(run):
     total, room = model + code, cap - model - code
     sizes = f"{total} bytes code:{code} model:{model} cap:{cap} headroom:{room}"
     facts = dict(bytes_total=total, bytes_code=code, bytes_model=model, cap=cap, headroom=room, step=step)
-    facts |= dict(artifact=path.name, artifact_sha256=sha256(blob), export_seconds=time.monotonic() - began)
-    run.log.fact("export", f"total_submission_size_quant_zlib:{sizes}", **facts)
+    packed = dict(artifact=path.name, artifact_sha256=sha256(blob), export_seconds=time.monotonic() - began)
+    run.log.fact("export", f"total_submission_size_quant_zlib:{sizes}", **facts, **packed)
     return path, room if cap else 0
 
 
@@ -1207,10 +1210,13 @@ def score_artifact(path, k, stream, log, notes):
     sliding = load_scorer(path, k.device, batch_tokens=k.val_batch_size)
     length = sliding.model.k.train_seq_len
     plain = Scorer(sliding.model, length, length, k.val_batch_size)
-    name, count = stream.name, len(stream.target_bytes)
-    notes += ["partial"] * (count < CHALLENGE_TARGETS) if name == CHALLENGE_DATA else [f"data={name}"]
-    note = f" note:{','.join(notes)}" if notes else ""
-    tail = f" seq_len:{sliding.seq_len} stride:{sliding.stride} targets:{count}{note}"
+    count = len(stream.target_bytes)
+    if stream.name != CHALLENGE_DATA:
+        notes.append(f"data={stream.name}")
+    elif count < CHALLENGE_TARGETS:
+        notes.append("partial")
+    tail = f" seq_len:{sliding.seq_len} stride:{sliding.stride} targets:{count}"
+    tail += f" note:{','.join(notes)}" if notes else ""
     log_score(plain, stream, log, "score", "final_int8_zlib_roundtrip_exact", kind="roundtrip", notes=notes)
     log_score(sliding, stream, log, "score", "final_sliding_window_exact", tail, kind="sliding", notes=notes)
 
@@ -1219,6 +1225,9 @@ def score_artifact(path, k, stream, log, notes):
 
 
 def run_all(k, log):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        raw = os.getenv(name, "0")
+        need(raw.isdecimal(), f"{name}={raw!r}: no number; unset it, MLX trains in one process", 2)
     if k.eval_only:
         return score_artifact(Path(k.eval_only), k, read_stream(k), log, [])
     run = Run(k, log)
@@ -1228,12 +1237,12 @@ def run_all(k, log):
     resumed = run.checkpoint or dict(step=0, elapsed=0.0)
     reason = train(run, resumed["step"], resumed["elapsed"])
     path, room = export(run)
-    notes = ["resumed"] * bool(run.checkpoint) + ["interrupted"] * (reason == "interrupted")
+    notes = ["resumed"] if run.checkpoint else []
+    notes += ["interrupted"] if reason == "interrupted" else []
     began = time.monotonic()
     score_artifact(path, k, run.stream, log, notes)
     facts = dict(setup_seconds=setup_seconds, eval_seconds=time.monotonic() - began)
-    facts |= dict(peak_memory_bytes=mx.get_peak_memory() or None, exit_code=int(room < 0))
-    log.fact("end", **facts)
+    log.fact("end", **facts, peak_memory_bytes=mx.get_peak_memory(), exit_code=int(room < 0))
     need(room >= 0, f"{-room} bytes over the cap at the coarsest step; shrink the model")
 
 
@@ -1253,8 +1262,6 @@ def main():
         message, code = e, e.code
     except OSError as e:
         message, code = explain(e), 1
-    except ImportError as e:
-        message, code = f"{e}; pip install -r requirements-mlx.txt", 1
     except (RuntimeError, MemoryError) as e:
         if WATCHDOG in str(e):
             message, code = REMEDIES, 1

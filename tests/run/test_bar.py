@@ -112,7 +112,7 @@ def test_packing_and_scoring_have_clocks_of_their_own(bar, clock):
     write(bar, {"event": "export"})
     bar.tick()
     clock.now += 30
-    bar.heard(b"scoring:16384/65536 seconds:90\n")
+    bar.heard(b"scoring:16384/65536 left:30s seconds:90\n")
     assert (bar.title(), bar.fraction(), bar.status()) == ("4/5 scoring", 0.25, "30s, 1m30s left")
     clock.now += 30  # it runs down until more is heard
     assert bar.status() == "1m00s, 1m00s left"

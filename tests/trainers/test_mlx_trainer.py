@@ -1,6 +1,7 @@
 """The MLX trainer beside its twin: the same model, training, artifacts and scores; flat memory."""
 
 import json
+import os
 import shutil
 import struct
 
@@ -278,6 +279,25 @@ def test_artifacts_that_lie_are_refused_before_anything_is_allocated(change, tmp
 
 
 # ---- Whole runs: how they go on and what they refuse ----
+
+
+@pytest.mark.parametrize("changes, words", [
+    (dict(RANK="one"), "RANK='one': no number"), (dict(LOCAL_RANK=""), "LOCAL_RANK='': no number"),
+    (dict(WORLD_SIZE="-2"), "WORLD_SIZE='-2': no number"), (dict(DATA_PATH=""), "DATA_PATH is empty"),
+])  # fmt: skip
+def test_a_variable_that_means_nothing_is_one_line(changes, words, tmp_path):
+    result = run_main(tmp_path, **changes)
+    assert result.code == 2 and result.err.count("\n") == 1
+    assert result.err.startswith(f"train_gpt_mlx.py: error: {words}")
+
+
+def test_a_log_that_is_a_pipe_is_refused(tmp_path):
+    path = tmp_path / "runs" / "run" / "train.log"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    for resume in (0, 1):
+        result = run_main(tmp_path, RESUME=resume)
+        assert (result.code, result.err) == (1, f"train_gpt_mlx.py: error: {path}: no file; remove it\n")
 
 
 def test_a_resumed_run_ends_as_the_whole_one(tmp_path):

@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 import struct
-import sys
 import tracemalloc
 import zlib
 
@@ -98,13 +97,6 @@ def test_the_coder_is_chosen_named_and_read_back(tmp_path):
     scorers = [T.load_scorer(saved(tmp_path, blob), "cpu", torch.float32) for blob in by.values()]
     rows = [scorer.log_probs(random_tokens(40)) for scorer in scorers]
     assert torch.equal(*rows)
-
-
-def test_brotli_is_imported_only_when_used_and_told_before_step_1(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "brotli", None)
-    result = kit.run_main(tmp_path, COMPRESSOR="brotli")
-    kit.assert_refused(result, "brotli", "pip install -r requirements-cuda.txt")
-    assert kit.run_main(tmp_path, ITERATIONS=1).code == 0
 
 
 def test_a_brotli_bomb_is_small_work(tmp_path):
@@ -274,7 +266,6 @@ def test_load_scorer_reads_the_artifact_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(alone)
     for name, value in dict(NUM_LAYERS=9, VOCAB_SIZE=7, EVAL_STRIDE=1, DATA_PATH="none").items():
         monkeypatch.setenv(name, str(value))
-    monkeypatch.setitem(sys.modules, "sentencepiece", None)
     opened = []
     for function in ("open_shard", "read_stream", "count_bytes"):
         monkeypatch.setattr(T, function, lambda *_: opened.append(1))

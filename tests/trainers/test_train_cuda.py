@@ -103,12 +103,15 @@ def test_each_process_has_a_device_of_its_own_or_one_line(card, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     assert T.pick_device("cpu") == torch.device("cpu")
     for name in ("auto", "cuda"):
-        with pytest.raises(T.UserError, match=f"DEVICE={name}: 2 found; .* start fewer") as refused:
+        with pytest.raises(T.UserError, match=f"DEVICE={name}: no device 2; .* start fewer") as refused:
             T.pick_device(name)
         assert refused.value.code == 2
+    monkeypatch.setenv("LOCAL_RANK", "one")
+    with pytest.raises(T.UserError, match="DEVICE=auto: no device one; "):
+        T.pick_device("auto")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert T.pick_device("auto") == torch.device("cpu")
-    with pytest.raises(T.UserError, match="DEVICE=cuda: none found"):
+    with pytest.raises(T.UserError, match="DEVICE=cuda: no device one; set DEVICE=cpu"):
         T.pick_device("cuda")
 
 
@@ -374,7 +377,8 @@ def test_what_cannot_be_compiled_trains_uncompiled(tmp_path, monkeypatch):
     assert result.artifact.read_bytes() == plain.artifact.read_bytes()
     (fact,) = result.events("warm_up")
     assert (fact["compile"], fact["graph"]) == (False, None)
-    assert "Failed to find C compiler" in fact["self_test"]
+    assert fact["self_test"] == "no C++ compiler: training runs uncompiled, slower; apt-get install g++"
+    assert fact["self_test"] in result.out.splitlines()
     with pytest.raises(RuntimeError, match="Failed to find C compiler"):
         run_main(tmp_path, RUN_ID="told", COMPILE="1")
 

@@ -11,7 +11,7 @@ TORCH, MLX = (kit.REPO / name for name in ("train_gpt.py", "train_gpt_mlx.py"))
 
 # What either has alone, and what says the same in the words of another framework; all else is identical.
 TORCH_ALONE = {
-    "CPU_BLOCK", "rope_tables", "attend_by_products", "GPT.compile", "Optimizers.state",
+    "CPU_BLOCK", "rope_tables", "attend_by_products", "Optimizers.state",
     "attempt", "try_graph",
 }  # fmt: skip
 MLX_ALONE = {

@@ -13,7 +13,7 @@ PHASES = {"setup": "set-up", "train": "training", "pack": "packing", "plain": "s
           "sliding": "scoring, sliding windows"}  # fmt: skip
 NEXT = {"step": "train", "train_end": "pack", "export": "plain", "score": "sliding"}  # after an event
 # What a trainer says after some seconds of silence; this module says it better.
-SIGN_OF_LIFE = re.compile(rb"(?:setup|after:\w+|scoring:(\d+)/(\d+)) seconds(?:_left)?:\d+\n")
+SIGN_OF_LIFE = re.compile(rb"(?:setup|after:\w+|scoring:(\d+)/(\d+)(?: left:\d+s)?) seconds:\d+\n")
 PACKING = {"zlib": 3e-7, "brotli": 5e-6}  # seconds a weight, on a 2-core x86 CPU, when it must be fitted
 GUESSED = 0.95  # of a phase other than training: no more of it is ever called done
 OF_OLD = 0.95  # of the smoothed loss, kept at every step
