@@ -30,6 +30,7 @@ fi
 # shellcheck source=scripts/packages.sh
 . "$root/scripts/packages.sh"
 cd "$root"
+[ -w . ] || venv_fail "$root cannot be written; use a clone of your own"
 venv_check_choice
 packages_ready $system
 venv_ready "$needs"
