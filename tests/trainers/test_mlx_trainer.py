@@ -129,18 +129,23 @@ def test_passes_are_as_told_and_give_the_step_of_the_whole_batch(changes, micro,
 
 
 def test_on_a_gpu_passes_are_as_large_as_memory_allows(tmp_path, monkeypatch):
-    """The backend of a CPU stands in for a GPU with little memory."""
+    """The backend of a CPU stands in for a GPU with little memory.
+
+    Its peak varies by half from pass to pass, with the order in which MLX computes: one stands for all.
+    """
     with new_run(tmp_path, TRAIN_BATCH_TOKENS=1024) as run:
         run.streams = run.streams[:1]
-        tokens, before = mx.zeros((1, 17), mx.int32), mx.get_active_memory()
-        mx.reset_peak_memory()
-        mx.eval(M.nn.value_and_grad(run.model, run.model.loss)(tokens))
-        taken = mx.get_peak_memory() - before
         monkeypatch.setattr(M.mx, "default_device", lambda: mx.gpu)
+        before, peaks = mx.get_active_memory(), []
+        monkeypatch.setattr(
+            M.mx, "get_peak_memory", lambda peak=mx.get_peak_memory: peaks.append(peak()) or 900
+        )
+        monkeypatch.setattr(M.mx, "get_active_memory", lambda: 400)
         for fits, micro in ((0.5, 1), (6, 4), (1000, 64)):
-            info = dict(max_recommended_working_set_size=int(2 * fits * taken))
+            info = dict(max_recommended_working_set_size=int(2 * fits * 500))
             monkeypatch.setattr(M.mx, "device_info", lambda info=info: info)
             assert run.pick_micro_batch() == micro
+        assert min(peaks) > before + 2**16, "a pass was made, and measured"
 
 
 def test_warm_up_leaves_no_trace(tmp_path):
