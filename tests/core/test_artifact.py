@@ -253,6 +253,10 @@ IN_TENSORS = {
     "base64": GRAINS + base64.b64encode(GRAINS), "UTF-16": CODE[:600].decode().encode("utf-16-le"),
     "an npy file": b"\x93NUMPY\1\0" + GRAINS, "an artifact": SOUND + bytes(600),
     "a shell script": b"#!/bin/sh\n" + GRAINS,
+    "a module of WebAssembly": b"\0asm\1\0\0\0" + GRAINS, "a module behind noise": GRAINS + b"\0asm\1\0\0\0",
+    "another's weights": b"GGUF\3\0\0\0" + GRAINS, "HDF5": b"\x89HDF\r\n\x1a\n" + GRAINS,
+    "a pack of git's": b"PACK\0\0\0\2" + GRAINS, "a pickle of letters": GRAINS + b"cos\nsystem\n(S'ls'\ntR.",
+    "safetensors": GRAINS + struct.pack("<Q", 60) + b'{"a":{"dtype":"F32","shape":[9]}}' + GRAINS,
 }  # fmt: skip
 
 
@@ -380,6 +384,10 @@ def floats(values, encoding="fp32"):
 @pytest.mark.parametrize(("blob", "word"), [
     (matrix(SPOKEN ^ 0x80), "repeats"), (matrix(SPOKEN.astype(int) - 64), "repeats"),
     (matrix(np.tile(GAUSS[:1], (64, 1))), "repeats"),
+    *((matrix(LETTERS), "letters") for LETTERS in (
+        SPOKEN.reshape(128, 64).T ^ 0x80, SPOKEN.astype(int)[np.random.default_rng(3).permutation(8192)] - 64,
+        np.where(np.arange(8192) % 2, GAUSS.reshape(-1), SPOKEN.astype(int) - 64))),
+    *((matrix(EVEN % 2**bits - 2 ** (bits - 1)), "even") for bits in (4, 5, 6, 7)),
     (matrix(EVEN), "even"), (matrix(np.where(GAUSS > 60, -128, GAUSS)), "beyond 127"),
     (matrix(config=dict(quant_bits=6)), "beyond 31"),
     (matrix(scales=-SCALES), "below 0"), (matrix(scales=np.full(64, 6e-8)), "next to 0"),

@@ -8,6 +8,7 @@ It holds tensors and nothing else: so no byte more than these need, a header in 
 Python's json.dumps writes, known settings with plain values, and no file or text as a tensor.
 """
 
+import itertools
 import json
 import math
 import re
@@ -53,12 +54,14 @@ STARTS = (
     b"(\xb5/\xfd", b"\x80\x02}", b"\x80\x02]", b"\x80\x02(", b"\x80\x02c", b"\x80\x03}", b"\x80\x03]",
     b"\x80\x03(", b"\x80\x03c", b"\x80\x04\x95", b"\x80\x05\x95", b"\x89PNG", b"%PDF", b"SQLite", b"PGLA",
     b"#!/", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"Rar!", b"\x93NUMPY", b"\x04\x22\x4d\x18",
+    b"\0asm", b"GGUF", b"\x89HDF", b"PACK\0\0\0", b"ARROW1", b"PAR1",
 )  # fmt: skip
 ANYWHERE = re.compile(
     rb"PK\x03\x04..[\x00-\x0f]\x00|PK\x01\x02....[\x00-\x0f]\x00|PK\x05\x06\x00\x00\x00\x00"
     rb"|\x7fELF[\x01\x02][\x01\x02]\x01|\xfd7zXZ\x00|7z\xbc\xaf\x27\x1c|BZh[1-9]1AY&SY"
     rb"|\x1f\x8b\x08[\x00-\x1f].{4}[\x00\x02\x04]|\x80[\x04\x05]\x95.{6}\x00\x00|\x89PNG\r\n"
-    rb"|\x93NUMPY|SQLite format",
+    rb"|\x93NUMPY|SQLite format|GGUF[\x01-\x03]\0\0\0|\x89HDF\r\n|\0asm\x01\0\0\0"
+    rb"|c[a-z_.]{2,}\n[A-Za-z_]{2,}\n[(\x85-\x87]|.{4}\0{4}\{\"[\w.]+\":\{\"dtype\"",
     re.DOTALL,
 )
 # Text: a run of printable bytes that holds as many blanks as text does, or that is very long.
@@ -315,6 +318,8 @@ VANISHING = 1e-6  # as a scale
 ENOUGH = 4096  # elements that say what a tensor holds
 FEW_VALUES = 256  # different ones, of ENOUGH floats: a table or text; all alike are none
 EVEN_BITS, REPEATING = 7.75, 0.9  # the starter's tensors have up to 7.3 bits a symbol; zlib needs 1.0 of that
+EVEN_GAP = 0.2  # bits a symbol less than if all that occur were alike; trained matrices have over 0.5
+JAGGED = 0.4  # how far the symbols' shares go up and down, beside one peak: trained matrices up to 0.14
 
 
 def odd_symbols(array: bytes, config: dict) -> str:
@@ -328,10 +333,14 @@ def odd_symbols(array: bytes, config: dict) -> str:
         return ""
     counts = Counter(array)
     entropy = -sum(n * math.log2(n / len(array)) for n in counts.values()) / len(array)
-    if entropy > EVEN_BITS:
+    if entropy > EVEN_BITS or len(counts) >= 16 and math.log2(len(counts)) - entropy < EVEN_GAP:
         return f"has symbols as even as compressed data, {entropy:.2f} bits each"
     packed = 8 * len(zlib.compress(array, 6)) / len(array)
-    return "repeats itself as text does, or a table" if 1 < entropy and packed < REPEATING * entropy else ""
+    if 1 < entropy and packed < REPEATING * entropy:
+        return "repeats itself as text does, or a table"
+    heights = [counts[symbol % 256] / len(array) for symbol in range(-129, 129)]
+    up_and_down = sum(abs(a - b) for a, b in itertools.pairwise(heights)) - 2 * max(heights)
+    return "has common symbols beside rare ones, as letters are" if up_and_down > JAGGED else ""
 
 
 def odd_scales(name: str, scales: bytes, symbols: bytes) -> str:
