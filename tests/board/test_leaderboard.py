@@ -374,6 +374,7 @@ def test_an_entry_has_no_rank_until_it_was_scored_whole(real, tmp_path, monkeypa
         "verdict": "PASS",
         "sandbox": "bubblewrap",
         "track": "track_tiny",
+        "submission_sha256": sha256(folder / "submission.json"),
         "rules": [{"id": "control", "passed": True, "figure": "bigram"}],
         "seeds": seeds,
     }
@@ -385,7 +386,13 @@ def test_an_entry_has_no_rank_until_it_was_scored_whole(real, tmp_path, monkeypa
         {"seeds": [{**seeds[0], "official": {**first, **odd}}, *seeds[1:]]}
         for odd in (dict(val_bpb=first["val_bpb"] - 0.1), dict(segments=other))
     )
-    wrong = ({"mode": "quick"}, {"verdict": "FAIL"}, {"sandbox": "none"}, {"track": "x"})
+    wrong = (
+        {"submission_sha256": "0" * 64},
+        {"mode": "quick"},
+        {"verdict": "FAIL"},
+        {"sandbox": "none"},
+        {"track": "x"},
+    )
     for odd in (*wrong, {"seeds": seeds[1:]}, unscored, modest, disguised):
         path.write_text(json.dumps({**report, **odd}))
         with pytest.raises(GolfError):

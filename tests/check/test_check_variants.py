@@ -262,6 +262,21 @@ def test_names_that_no_entry_may_have(folder, name):
     assert "file-name" in rules_of(folder)
 
 
+@pytest.mark.parametrize("name", [
+    "tables.PY", "tables.pyw", "tables.pyi", "kit.egg", "kit.whl", "kit.tar.gz", "pyvenv.cfg", "setup.cfg",
+    "Dockerfile", "CODEOWNERS", "w.safetensors", "w.npz", "fineweb_val_000000.bin", "Makefile", "a.desktop",
+])  # fmt: skip
+def test_a_file_for_people_is_one(folder, name):
+    write(folder, name, "x", "extra")
+    assert rules_of(folder) == {"file-role": 1}
+
+
+@pytest.mark.parametrize("name", ["plot.png", "report.html", "run.sh", "sub/notes.md", "LICENSE"])
+def test_honest_files_for_people(folder, name):
+    write(folder, name, "x", "extra")
+    assert not rules_of(folder)
+
+
 def test_long_names_hold_bytes_that_count(folder):
     """54 kB were once fitted into the names of empty files."""
     sums = []
@@ -530,7 +545,8 @@ def test_a_command_sets_what_env_does(folder, extra):
     assert {"command": 1} == rules_of(folder, NOTE)
 
 
-STARTING = ("LD_PRELOAD", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONSTARTUP", "PATH", "BASH_ENV", "GIT_SSH")
+STARTING = """CXX GCONV_PATH GLIBC_TUNABLES TRITON_PTXAS_PATH TORCHINDUCTOR_CPP_CXX LD_PRELOAD
+    DYLD_LIBRARY_PATH PYTHONPATH PYTHONSTARTUP PATH BASH_ENV GIT_SSH""".split()
 
 
 @pytest.mark.parametrize("name", STARTING)

@@ -20,7 +20,7 @@ SHOWN = 5  # remarks of one kind
 PLAIN = "100644"
 MODES = {"120000": "a link", "160000": "a submodule", "100755": "executable"}
 # What changes how git checks out other files, or what runs here; maintainers change these by hand.
-SETTINGS = (".gitattributes", ".gitmodules", ".github")
+SETTINGS = (".gitattributes", ".gitmodules", ".github", ".lfsconfig", "codeowners")
 SHORT_SETTINGS = re.compile(r"git(att|mod|hub)~\d+")  # the same by Windows' short names
 TRACKS_OWN = ("track.json", "verified.json", "readme.md")  # beside the entries
 ENTRY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -40,7 +40,10 @@ def enter(folder: Path) -> None:
     except submission.ClaimError as error:
         raise GolfError(str(error), 2) from None
     report = read_json(path)
-    if why := why_not(report, claim):
+    why = why_not(report, claim)
+    if dig(report, "submission_sha256") != sha256(folder / "submission.json"):
+        why = why or "the score of another submission.json"
+    if why:
         raise GolfError(f"{shown(path)}: {why}; run golf.sh score {shown(folder)} again")
     home = folder.parent
     if not (home / "track.json").is_file():

@@ -20,6 +20,11 @@ NATIVE_SUFFIXES = (
     ".metallib", ".c", ".cc", ".cpp", ".cxx", ".h", ".hpp", ".cu", ".cuh", ".rs", ".s", ".asm",
     ".metal",
 )  # fmt: skip
+# Files for people: nothing that a program reads as code, weights or its own settings.
+EXTRA_SUFFIXES = tuple("""
+    .md .txt .csv .json .jsonl .toml .yaml .yml .env .sh .patch .diff .ipynb .html .pdf .svg .png .jpg .jpeg
+    .gif .webp
+    """.split())  # fmt: skip
 NATIVE_MAGICS = (
     b"\x7fELF", b"MZ", b"\0asm", b"\xca\xfe\xba\xbe", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf",
     b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe", b"!<arch>",
@@ -175,10 +180,10 @@ def roles(folder: Folder) -> None:
             "log": path.endswith((".log", ".jsonl")) and b"\0" not in folder.read(path, 1 << 16),
             "artifact": path in artifacts,
             "val": path.endswith(".bin") and folder.claim.get("lane") == "non-record",
-            "extra": not path.endswith(".py"),
+            "extra": path.endswith(EXTRA_SUFFIXES) or PurePosixPath(path).name == "LICENSE",
         }.get(role, True)
         if not fits:
-            text = "code and what scoring reads: role score"
+            text = "code and what scoring reads: role score; extra: text, tables and pictures for people"
             if role in ("script", "source"):
                 text = f"role source is for what the listed script {quoted(packed_name(path))} was made from"
             folder.fail("file-role", f"{quoted(path)} is no {role}; {text}")

@@ -18,6 +18,7 @@ ACTIVE = re.compile(r"[;&|<>$`()\n\r]")  # in a shell, where no quotes stand aro
 # Variables by which a shell, Python or the loader runs or imports what they name.
 STARTING = re.compile(
     r"PYTHON(?!HASHSEED|UNBUFFERED).*|(LD|DYLD|GIT)_.*|PATH|HOME|ENV|BASH_.*|IFS|SHELL.*|PS4|PROMPT_COMMAND"
+    r"|CC|CXX|CUDA_HOME|NVCC\w*|GCONV_PATH|LOCPATH|GLIBC_TUNABLES|TRITON_(?!CACHE_DIR).*|TORCHINDUCTOR_CPP\w*"
 )
 
 

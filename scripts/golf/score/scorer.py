@@ -16,6 +16,7 @@ import numpy as np
 from golf.core import submission, track, trainers
 from golf.core.bar import Talker
 from golf.core.errors import GolfError
+from golf.core.files import sha256
 from golf.core.findings import FAIL, HUMAN, RULING, Finding, as_json, judged, verdict
 from golf.core.json_io import dig, number, objects
 from golf.core.paths import shown
@@ -536,6 +537,7 @@ def report_of(setup: Setup, folder: Path, source, claim: dict, results: list[See
         "verdict": verdict([*general, *(rule for result in results for rule in result.rules)]),
         "ruling": RULING,
         "folder": shown(folder),
+        "submission_sha256": sha256(folder / "submission.json"),
         "track": setup.rules["name"],
         "lane": setup.lane,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
