@@ -48,7 +48,9 @@ AROUND = {
         # names that stand for two things, or that somebody else binds
         "def f():\n    from math import pi as getattr\ngetattr(x, y)",
         "if 0:\n    from math import pi as open", "for n in 'a b'.split(): getattr(x, n)",
-        "[(lambda n: getattr(x, n))(y) for n in 'a b'.split()]",
+        "[(lambda n: getattr(x, n))(y) for n in 'a b'.split()]", "class K:\n    gi_frame: int",
+        "[getattr(x, f.name) for f in K]", "[getattr(x, f.type) for f in fields(K)]",
+        "from dataclasses import fields\n[getattr(x, f.name) for f in fields(K) for f in y]",
         "N = 'a b'.split()\ndef f(N): return [getattr(x, n) for n in N]",
         "N = ['a']\nN.append(y)\n[getattr(x, n) for n in N]", "N = W = ['a']\n[getattr(x, n) for n in N]",
         "N = ['a']\nN[0] = y\n[getattr(x, n) for n in N]", "N = ['a']\ndef N(): [getattr(x, n) for n in N]",
@@ -143,6 +145,7 @@ PLAIN = [
     "from types import SimpleNamespace\nx = SimpleNamespace(a=1)", "p.add_argument('--x', type=type(d))",
     "kind = type(d)\nx = kind(text)", "'a,b'.split(','), 'abc'[i], '%d/s' % n, '-' * 9",
     "hasattr(torch, 'x')\nimport torch",
+    "from dataclasses import fields\nx = {f.name: getattr(k, f.name) for f in fields(K)}",
     "N = 'a b'.split()\nx = {n: getattr(k, n) for n in N}\nlen(N), sorted(N)",
     "import numpy as np\nnp.memmap(p, np.uint16, 'r'), np.memmap(p, dtype='<u2')",
     "t = '{}'\nt = t.format(x)\ndef f(t): return t", "import os\nstack.callback(os.close, f)",

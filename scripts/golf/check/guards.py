@@ -32,8 +32,8 @@ def guard_load(walk, node: ast.Call) -> str | None:
 def guard_attribute(walk, node: ast.Call) -> str | None:
     """getattr and setattr need a name that is written out."""
     name = node.args[1] if len(node.args) > 1 and not node.keywords else None
-    if isinstance(name, ast.Name):
-        words = walk.loops.get(name.id)
+    if isinstance(name, (ast.Name, ast.Attribute)):
+        words = walk.loops.get(ast.unparse(name))
     else:
         words = [name.value] if isinstance(getattr(name, "value", None), str) else None
     if not words:

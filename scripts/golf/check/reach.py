@@ -479,6 +479,9 @@ class Walk(ast.NodeVisitor):
         for part in node.body:
             if isinstance(part, (ast.Import, ast.ImportFrom)):
                 self.report(part, INDIRECT, f"an import as an attribute of {node.name}")
+            elif isinstance(part, (ast.Assign, ast.AnnAssign)):  # a field's name may be looked up
+                for name in allowed.LEADING_OUT & set(bindings(part)):
+                    self.report(part, INDIRECT, f"{node.name}.{name}")
         self.generic_visit(node)
 
     def comprehension(self, node) -> None:
@@ -490,8 +493,12 @@ class Walk(ast.NodeVisitor):
         for part in node.generators:
             stored = set(bindings(part.target))
             words = words_of(part.iter, self.words)
+            fields = isinstance(part.iter, ast.Call) and self.called_name(part.iter) == "dataclasses.fields"
             for name in stored:
                 self.loops.pop(name, None)
+                    isinstance(part.iter, ast.Call) and self.called_name(part.iter) == "dataclasses.fields"
+                )
+                self.loops[f"{name}.name"] = ["name"] if fields else []  # they stand in a class
             if isinstance(part.target, ast.Name) and words:
                 self.loops[part.target.id] = words
             names |= stored
