@@ -55,6 +55,17 @@ def edit(folder, change) -> None:
     path.write_text(json.dumps(value))
 
 
+def relist(folder) -> None:
+    """Lists all files anew, by their sizes and hashes."""
+
+    def change(value):
+        for file in value["files"]:
+            path = folder / file["path"]
+            file.update(bytes=path.stat().st_size, sha256=sha256(path))
+
+    edit(folder, change)
+
+
 def edit_track(folder, change) -> None:
     path = folder.parent / "track.json"
     rules = json.loads(path.read_text())

@@ -9,21 +9,10 @@ import zlib
 from dataclasses import replace
 from types import SimpleNamespace
 
+import audit_kit as kit
 import numpy as np
 import pytest
-from audit_kit import (
-    ARTIFACT,
-    EXAMPLES,
-    REPO,
-    TRACK,
-    Local,
-    audit_rules,
-    audited,
-    control,
-    first_pass,
-    source,
-    text_of,
-)
+from audit_kit import ARTIFACT, EXAMPLES, REPO, TRACK, Local, control, source
 from conftest import load_script
 from golf.core.files import sha256
 from golf.score.audit import rules as audits
@@ -55,7 +44,7 @@ def normal(rows):
 
 @pytest.fixture(scope="module")
 def text(source):
-    return text_of(source, TARGETS, TARGETS)
+    return kit.text_of(source, TARGETS, TARGETS)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +88,7 @@ def test_time_is_that_of_the_stream_with_loading(source):
             self.seconds += len(tokens)
             return np.full((len(tokens), 1024), -math.log(1024), np.float32)
 
-    text = text_of(source, 300, 200)
+    text = kit.text_of(source, 300, 200)
     assert feed(Slow(BIGRAM), text, [5]).seconds == 310
 
 
@@ -172,7 +161,7 @@ def test_noise_in_a_few_rows_allows_none_in_others(share):
 def test_a_noisy_model_passes_a_whole_audit(text):
     rng = np.random.default_rng(0)
     noisy = Bent(BIGRAM, lambda rows, _: normal(rows + rng.normal(0, 5e-3, rows.shape).astype(np.float32)))
-    rules = audited(noisy, text)
+    rules = kit.audited(noisy, text)
     assert [rule.figure for rule in rules.values() if rule.passed is not True] == []
     assert "rms 0.0" not in rules["deterministic"].figure
 
@@ -185,7 +174,7 @@ def test_a_process_may_choose_other_arithmetic(noisy, text):
         return normal(rows)
 
     choosy = Bent(BIGRAM, bend)
-    rules = audited(choosy, text)
+    rules = kit.audited(choosy, text)
     assert [rule.figure for rule in rules.values() if rule.passed is not True] == []
 
 
@@ -196,7 +185,7 @@ def test_rows_that_depend_on_the_cuts_are_refused(text):
             self.scorer.reset()  # each call begins anew
             return super().log_probs(tokens)
 
-    assert audited(Forgetful(LEARNING), text)["deterministic"].passed is False
+    assert kit.audited(Forgetful(LEARNING), text)["deterministic"].passed is False
 
 
 # ---- Where cuts are drawn, and what they find
@@ -256,7 +245,7 @@ def test_cuts_grow_with_the_text():
 
 def test_both_passes_are_cut_as_often_over_all_that_is_fed(text):
     feeder = Local(BIGRAM)
-    audited(feeder, text)
+    kit.audited(feeder, text)
     first, second = feeder.calls
     assert sum(first) == sum(second) == len(text) == 2 * TARGETS
     assert abs(len(first) - len(second)) < 5 and min(len(first), len(second)) > 200
@@ -361,7 +350,7 @@ def test_a_reference_narrows_the_gap_or_changes_nothing():
 
 def test_few_documents_accuse_only_whom_they_must(source):
     """A dozen documents a side; the model is better by so many times the difference that is allowed."""
-    text = text_of(source, TARGETS, TARGETS)
+    text = kit.text_of(source, TARGETS, TARGETS)
     rng, verdicts = np.random.default_rng(0), []
     noise, reference = rng.normal(-3, 1, len(text)), rng.normal(-3, 0.01, len(text))
     for gain in (0, 0.12, 3):
@@ -371,9 +360,12 @@ def test_few_documents_accuse_only_whom_they_must(source):
 
 
 def test_too_few_documents_are_not_judged(source):
-    rules = audited(Local(BIGRAM), text_of(source, 600, 600), cuts=50)
+    rules = kit.audited(Local(BIGRAM), kit.text_of(source, 600, 600), cuts=50)
     assert rules["held-out"].passed is None and rules["tails"].passed is None
-    assert audited(Local(BIGRAM), text_of(source, 600), cuts=50)["held-out"].figure == "too few documents"
+    assert (
+        kit.audited(Local(BIGRAM), kit.text_of(source, 600), cuts=50)["held-out"].figure
+        == "too few documents"
+    )
 
 
 def with_leads(rng, documents, size, leads):
@@ -410,7 +402,7 @@ def test_tails_rarely_accuse_the_honest():
 @pytest.mark.parametrize("size", [audits.QUICK, pytest.param(audits.FULL, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("script", [BIGRAM, LEARNING])
 def test_the_control_itself_passes(script, size, text):
-    rules = audited(Local(script), text, reference=control(Local(script)), size=size)
+    rules = kit.audited(Local(script), text, reference=control(Local(script)), size=size)
     assert [rule for rule in rules.values() if rule.passed is not True] == []
     assert "0.0000 nats better on the stream, error 0.0000" in rules["held-out"].figure
 
@@ -442,13 +434,13 @@ def test_bigram_reference_leaves_each_target_out():
 
 @pytest.fixture(scope="module")
 def short(source):
-    text = text_of(source, 1000)
-    return text, first_pass(Local(BIGRAM), text, cuts=50)
+    text = kit.text_of(source, 1000)
+    return text, kit.first_pass(Local(BIGRAM), text, cuts=50)
 
 
 def test_a_target_left_out_is_found(short):
     text, first = short
-    assert audit_rules(Local(BIGRAM), text, first)["complete"].passed is True
+    assert kit.audit_rules(Local(BIGRAM), text, first)["complete"].passed is True
     missing = first.log_probs.copy()
     missing[7] = np.nan
     assert audits.complete(text, replace(first, log_probs=missing)).passed is False
@@ -466,7 +458,7 @@ def test_rows_that_sum_to_one_in_the_first_pass_alone_are_found(short):
     text, first = short
 
     later = Bent(BIGRAM, lambda rows, _: rows + np.float32(2e-3 if later.calls[-1][1:] else 0))
-    rules = audit_rules(later, text, first)
+    rules = kit.audit_rules(later, text, first)
     assert rules["normalised"].passed is False and "sums to 1.002" in rules["normalised"].message
     assert "causal" not in rules
 
@@ -477,7 +469,7 @@ def test_misbehaviour_during_the_audit_is_a_finding(short):
     def ends(*_):
         raise Fault("died", "the process ended")
 
-    assert audit_rules(Bent(BIGRAM, ends), text, first)["died"].passed is False
+    assert kit.audit_rules(Bent(BIGRAM, ends), text, first)["died"].passed is False
 
 
 def test_what_a_row_lacks_to_one_gains_nothing(short):
@@ -485,7 +477,7 @@ def test_what_a_row_lacks_to_one_gains_nothing(short):
     text, first = short
 
     fat = Bent(BIGRAM, lambda rows, _: rows + np.float32(9e-4))
-    assert first_pass(fat, text, cuts=50).log_probs == pytest.approx(first.log_probs, abs=1e-6)
+    assert kit.first_pass(fat, text, cuts=50).log_probs == pytest.approx(first.log_probs, abs=1e-6)
 
 
 def test_rows_without_probability_or_with_all_of_it(short):
@@ -496,7 +488,7 @@ def test_rows_without_probability_or_with_all_of_it(short):
         rows[:, 0] = -np.inf  # the padding piece
         return normal(rows)
 
-    rules = audited(Bent(BIGRAM, bend), text, cuts=50)
+    rules = kit.audited(Bent(BIGRAM, bend), text, cuts=50)
     assert [r.rule for r in rules.values() if r.passed is False] == []
 
 
@@ -540,7 +532,7 @@ def test_the_documentation_shows_the_examples_that_are_tested():
 def test_every_rule_is_documented(short):
     text, first = short
     shown = (REPO / "docs" / "submission_interface.md").read_text()
-    for rule in ["in-time", *audit_rules(Local(BIGRAM), text, first)]:
+    for rule in ["in-time", *kit.audit_rules(Local(BIGRAM), text, first)]:
         assert f"`{rule}`" in shown
 
 
@@ -549,8 +541,8 @@ def test_examples_claim_what_they_score(script, source):
     claim = json.loads((script.parent / "submission.json").read_text())
     for file in claim["files"]:  # make.py writes them again
         assert sha256(script.parent / file["path"]) == file["sha256"], file["path"]
-    text = text_of(source, TRACK["targets"])
-    first = first_pass(Local(script, script.parent / ARTIFACT.name), text)
+    text = kit.text_of(source, TRACK["targets"])
+    first = kit.first_pass(Local(script, script.parent / ARTIFACT.name), text)
     assert -first.log_probs.mean() == pytest.approx(claim["val_loss"], abs=1e-6)
     bits = -first.log_probs.sum() / math.log(2)
     assert bits / text.parts[0].target_bytes.sum() == pytest.approx(claim["val_bpb"], abs=1e-6)

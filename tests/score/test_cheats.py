@@ -7,22 +7,11 @@ import subprocess
 import sys
 import tempfile
 
+import audit_kit as kit
 import pytest
-from audit_kit import (
-    CHEATS,
-    EXAMPLES,
-    REPO,
-    TRACK,
-    Local,
-    audited,
-    bigram,
-    control,
-    repacked,
-    source,
-    text_of,
-)
+from audit_kit import CHEATS, EXAMPLES, REPO, TRACK, Local, source
+from check_kit import edit, relist
 from conftest import load_script, write_shard
-from golf.core.files import sha256
 from golf.score.feeder import Fault
 from golf.score.sandbox import bwrap as sandbox
 from score_kit import failed
@@ -44,7 +33,7 @@ def test_there_are_cheats_of_many_kinds():
 @pytest.fixture(scope="module")
 def honest():
     """The cheats' model as it stands, of the same text: a track's reference of their kind."""
-    return control(Local(cheats.Honest))
+    return kit.control(Local(cheats.Honest))
 
 
 @pytest.fixture
@@ -60,11 +49,11 @@ def places(tmp_path, monkeypatch):
 ])  # fmt: skip
 def test_cheat_is_caught_by_the_rule_that_claims_it(cheat, source, honest, places, tmp_path):
     wide = cheat in (cheats.HoldsHardTargets, cheats.HoldsSomeDocuments)  # what few documents cannot show
-    text = text_of(source, 3 * TARGETS if wide else TARGETS, 3 * TARGETS if wide else TARGETS)
+    text = kit.text_of(source, 3 * TARGETS if wide else TARGETS, 3 * TARGETS if wide else TARGETS)
     budget = 0.4 if "in-time" in cheat.caught_by else None
     feeder = Local(cheat, holding(text, tmp_path))
     try:
-        rules = audited(feeder, text, reference=honest, budget=budget, cuts=20 if budget else 200)
+        rules = kit.audited(feeder, text, reference=honest, budget=budget, cuts=20 if budget else 200)
         failed = {rule for rule, found in rules.items() if found.passed is False}
     except Fault as fault:  # in the first pass
         failed = {fault.rule}
@@ -77,7 +66,7 @@ def test_cheat_is_caught_by_the_rule_that_claims_it(cheat, source, honest, place
 def holding(text, folder):
     """The examples' artifact with the stream at its end."""
     path = folder / "artifact"
-    path.write_bytes(repacked(text.parts[0].tokens.tobytes()))
+    path.write_bytes(kit.repacked(text.parts[0].tokens.tobytes()))
     return path
 
 
@@ -85,10 +74,10 @@ def holding(text, folder):
 def test_only_a_control_of_its_kind_sees_what_is_little(source, honest, tmp_path):
     """What a track's reference is for: a model as good as most submissions explains how hard each
     document is, so little is enough to be told from chance."""
-    text = text_of(source, TARGETS, TARGETS)
+    text = kit.text_of(source, TARGETS, TARGETS)
     cheat, found = Local(cheats.HoldsALittle, holding(text, tmp_path)), {}
-    for reference in (bigram, honest):
-        found[reference] = audited(cheat, text, reference=reference)["held-out"].passed
+    for reference in (kit.bigram, honest):
+        found[reference] = kit.audited(cheat, text, reference=reference)["held-out"].passed
     assert list(found.values()) == [True, False]
 
 
@@ -98,8 +87,8 @@ def test_only_a_control_of_its_kind_sees_what_is_little(source, honest, tmp_path
 )
 @pytest.mark.parametrize("reference", ["bigram", "honest"])
 def test_what_is_honest_passes_every_rule(script, reference, source, honest):
-    reference = dict(bigram=bigram, honest=honest)[reference]
-    rules = audited(Local(script), text_of(source, TARGETS, TARGETS), budget=600, reference=reference)
+    reference = dict(bigram=kit.bigram, honest=honest)[reference]
+    rules = kit.audited(Local(script), kit.text_of(source, TARGETS, TARGETS), budget=600, reference=reference)
     assert set().union(*(c.caught_by for c in EVERY.values() if c is not BY_CLAIM)) <= set(rules)
     assert not [found for found in rules.values() if found.passed is not True]
 
@@ -109,11 +98,8 @@ def entry(cheat, folder):
     shutil.copytree(EXAMPLES / "bigram", folder)
     (folder / "train_gpt.py").write_text(f"from cheats import {cheat.__name__} as load_scorer\n")
     shutil.copy(CHEATS, folder)
-    claim = json.loads((folder / "submission.json").read_text())
-    claim["files"].append(dict(path="cheats.py", role="score"))
-    for file in claim["files"]:
-        file["sha256"] = sha256(folder / file["path"])
-    (folder / "submission.json").write_text(json.dumps(claim))
+    edit(folder, lambda v: v["files"].append(dict(path="cheats.py", role="score")))
+    relist(folder)
     return folder
 
 

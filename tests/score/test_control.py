@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from check_kit import relist
 from golf.core import track as tracks
 from golf.core.errors import GolfError
 from golf.core.submission import read_claim
 from golf.score import claims as entry
 from golf.score import scorer as official
 from golf.score.audit.reference import bigram_log_probs
-from score_kit import ECHO, echo_log_probs, hostile, make_submission, make_track, needs_sandbox, sha256
+from score_kit import ECHO, echo_log_probs, hostile, make_submission, make_track, needs_sandbox
 
 BIGRAM = "a bigram model, counted over the audited text"
 
@@ -66,10 +67,7 @@ def replaced(name):
 
     def spoil(folder):
         (folder / "train_gpt.py").write_text(hostile(name))
-        claim = json.loads((folder / "submission.json").read_text())
-        for file in claim["files"]:
-            file["sha256"] = sha256(folder / file["path"])
-        (folder / "submission.json").write_text(json.dumps(claim))
+        relist(folder)
 
     return spoil
 
@@ -119,10 +117,7 @@ def test_what_has_the_references_files_is_its_own_control(track, echo, asked, ca
     ((inputs, targets, answer),) = asked
     np.testing.assert_allclose(answer, echo_log_probs(inputs, targets), atol=1e-5)
     (echo / "final_model_seed4.bin").write_bytes(b"other")
-    claim = json.loads((echo / "submission.json").read_text())
-    for file in claim["files"]:
-        file["sha256"] = sha256(echo / file["path"])
-    (echo / "submission.json").write_text(json.dumps(claim))
+    relist(echo)
     run(track, echo, seed=4)
     assert "by the control, echo" in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from check_kit import edit
 from conftest import REPO, run_golf, write_shard
 from golf.cli import main
 from golf.core import track
@@ -168,8 +169,7 @@ def score(tmp_path, lane="open-hardware", **options) -> dict:
     """The general rules of the echo's score on a small track whose data lie in tmp_path/data."""
     (tmp_path / "echo.py").write_text(ECHO)
     folder = make_submission(tmp_path / "entry", tmp_path / "echo.py")
-    told = json.loads((folder / "submission.json").read_text()) | {"lane": lane}
-    (folder / "submission.json").write_text(json.dumps(told))
+    edit(folder, lambda v: v.update(lane=lane))
     options = dict(track_name=str(tmp_path / "track.json"), data=tmp_path / "data", **options)
     report = official.score(folder, **options)
     return {rule["id"]: rule["passed"] for rule in report["rules"]}
@@ -202,14 +202,20 @@ def test_a_record_needs_a_kernel_that_forgets_names(lane, forgets, tmp_path, fed
     assert found.get("names-kept") is None  # for a person to judge
 
 
-@pytest.mark.slow
-@needs_sandbox
-def test_private_shards_are_no_public_text(tmp_path, fed):
+@pytest.fixture
+def private(tmp_path):
+    """Private shards beside a small track."""
     make_track(tmp_path)
     (tmp_path / "t.txt").write_text("\n\n".join(prose(np.random.default_rng(i)) for i in range(50)))
     assert main(["holdout", str(tmp_path / "t.txt"), "--out", str(tmp_path / "private")]) == 0
-    assert "holdout-public" not in score(tmp_path, "record", holdout=tmp_path / "private")
-    shard = (tmp_path / "private" / holdout.SHARD).read_bytes()[1024:]
+    return tmp_path / "private"
+
+
+@pytest.mark.slow
+@needs_sandbox
+def test_private_shards_are_no_public_text(private, tmp_path, fed):
+    assert "holdout-public" not in score(tmp_path, "record", holdout=private)
+    shard = (private / holdout.SHARD).read_bytes()[1024:]
     assert len(fed[0]) == min(TARGETS + 1, len(shard) // 2) and shard.startswith(fed[0].tobytes())
 
 
@@ -228,13 +234,10 @@ def test_private_text_of_another_kind_accuses_nobody_who_is_merely_better(kin, v
 
 @pytest.mark.slow
 @needs_sandbox
-def test_the_audit_is_told_that_private_text_may_be_of_another_kind(tmp_path, monkeypatch):
-    make_track(tmp_path)
-    (tmp_path / "t.txt").write_text("\n\n".join(prose(np.random.default_rng(i)) for i in range(50)))
-    assert main(["holdout", str(tmp_path / "t.txt"), "--out", str(tmp_path / "private")]) == 0
+def test_the_audit_is_told_that_private_text_may_be_of_another_kind(private, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(official, "audit", lambda _, text, *__, **___: told.append(text.kin) or [])
-    for options in ({"holdout": tmp_path / "private"}, {}):
+    for options in ({"holdout": private}, {}):
         score(tmp_path, **options)
         shutil.rmtree(tmp_path / "entry")
     assert told == [False, True]

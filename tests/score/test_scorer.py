@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from check_kit import edit
 from conftest import REPO, passed, refused, run_golf, run_script, write_shard
 from golf.core import track as tracks
 from golf.core.errors import GolfError
@@ -178,9 +179,7 @@ def test_segments_that_are_none(track, echo, tmp_path, no_audit, segments):
 def test_mean_of_seeds_and_over_the_cap(track, echo, tmp_path, no_audit):
     claim = echo_score(track)
     folder = make_submission(tmp_path / "entry", echo, artifact=bytes(2_000_000), seeds=(1, 2), **claim)
-    value = json.loads((folder / "submission.json").read_text())
-    value["val_bpb"] -= 0.01
-    (folder / "submission.json").write_text(json.dumps(value))
+    edit(folder, lambda v: v.update(val_bpb=v["val_bpb"] - 0.01))
     report = run(track, folder)
     assert failed(report).keys() == {"bytes"}
     assert [r["passed"] for r in report["rules"] if r["id"] == "claim-mean"] == [False]
@@ -270,18 +269,14 @@ def test_seeds_that_cannot_be_scored_are_told(track, echo, tmp_path, no_audit):
     """One real seed and two invented ones."""
     claim = echo_score(track)
     folder = make_submission(tmp_path / "entry", echo, **claim)
-    value = json.loads((folder / "submission.json").read_text())
-    value["seeds"] += [dict(seed=s, val_loss=0.5, val_bpb=0.3, artifact=None) for s in (8, 9)]
-    value["val_bpb"] = (claim["val_bpb"] + 0.6) / 3
-    (folder / "submission.json").write_text(json.dumps(value))
+    invented = [dict(seed=s, val_loss=0.5, val_bpb=0.3, artifact=None) for s in (8, 9)]
+    edit(folder, lambda v: v.update(seeds=v["seeds"] + invented, val_bpb=(claim["val_bpb"] + 0.6) / 3))
     rules = rules_of(run(track, folder))
     assert rules["seeds"]["passed"] is None and "2 ship no artifact" in rules["seeds"]["sentence"]
     assert rules["claim-mean"]["passed"] is True, "of what is claimed"
-    value["val_bpb"] -= 0.001
-    (folder / "submission.json").write_text(json.dumps(value))
+    edit(folder, lambda v: v.update(val_bpb=v["val_bpb"] - 0.001))
     assert rules_of(run(track, folder))["claim-mean"]["passed"] is False
-    value["seeds"][1]["val_bpb"] = None
-    (folder / "submission.json").write_text(json.dumps(value))
+    edit(folder, lambda v: v["seeds"][1].update(val_bpb=None))
     assert rules_of(run(track, folder))["claim-mean"]["passed"] is None
 
 
@@ -370,7 +365,7 @@ def test_seeds_go_in_step(track, echo, tmp_path, calls):
 @pytest.mark.slow
 def test_seeds_of_a_record_take_turns(track, echo, tmp_path, calls, no_audit):
     folder = make_submission(tmp_path / "entry", echo, seeds=(1, 2))
-    edit(lambda value, _: value.update(lane="record"))(folder)
+    edit(folder, lambda v: v.update(lane="record"))
     run(track, folder)
     order = [artifact for artifact, *_ in calls]
     assert order == sorted(order) and len(set(order)) == 2
@@ -409,13 +404,8 @@ def link_out(folder, name):
     (folder / name).symlink_to(folder.parent / "x")
 
 
-def edit(change):
-    def apply(folder):
-        value = json.loads((folder / "submission.json").read_text())
-        change(value, folder)
-        (folder / "submission.json").write_text(json.dumps(value))
-
-    return apply
+def edited(change):
+    return lambda folder: edit(folder, lambda value: change(value, folder))
 
 
 @pytest.mark.parametrize("spoil, words", [
@@ -423,18 +413,18 @@ def edit(change):
     (lambda f: (f / "submission.json").write_text("[1]"), "is not an object"),
     (lambda f: (f / "train_gpt.py").write_text("changed"), "not the file whose sha256"),
     (lambda f: (f / "hostile.py").unlink(), "no file of this folder"),
-    (edit(lambda v, f: v["files"].append(dict(path="../x", role="score"))), "no file of this folder"),
-    (edit(lambda v, f: v["files"].append(dict(path=[1], role="score"))), "no file of this folder"),
-    (edit(lambda v, f: v["files"].append(dict(path="x\0", role="score"))), "which no one sees"),
-    (edit(lambda v, f: v["files"].append(dict(path=f"{f}/hostile.py", role="score"))), "no file of this"),
-    (edit(lambda v, f: v["files"].append(dict(path="hostile.py", role="val"))), "scored by reviewers"),
+    (edited(lambda v, f: v["files"].append(dict(path="../x", role="score"))), "no file of this folder"),
+    (edited(lambda v, f: v["files"].append(dict(path=[1], role="score"))), "no file of this folder"),
+    (edited(lambda v, f: v["files"].append(dict(path="x\0", role="score"))), "which no one sees"),
+    (edited(lambda v, f: v["files"].append(dict(path=f"{f}/hostile.py", role="score"))), "no file of this"),
+    (edited(lambda v, f: v["files"].append(dict(path="hostile.py", role="val"))), "scored by reviewers"),
     (lambda f: link_out(f, "hostile.py"), "no file of this folder"),
-    (edit(lambda v, f: v["files"].pop(0)), "lists no train_gpt.py"),
-    (edit(lambda v, f: v.update(files=7)), "lists no train_gpt.py"),
-    (edit(lambda v, f: v["seeds"][0].update(artifact="hostile.py")), "no listed artifact"),
-    (edit(lambda v, f: v["seeds"][0].update(artifact=["x"])), "no listed artifact"),
-    (edit(lambda v, f: v["seeds"][0].update(artifact=None)), "no seed ships an artifact"),
-    (edit(lambda v, f: v.update(seeds=[3, None])), "no seed ships an artifact"),
+    (edited(lambda v, f: v["files"].pop(0)), "lists no train_gpt.py"),
+    (edited(lambda v, f: v.update(files=7)), "lists no train_gpt.py"),
+    (edited(lambda v, f: v["seeds"][0].update(artifact="hostile.py")), "no listed artifact"),
+    (edited(lambda v, f: v["seeds"][0].update(artifact=["x"])), "no listed artifact"),
+    (edited(lambda v, f: v["seeds"][0].update(artifact=None)), "no seed ships an artifact"),
+    (edited(lambda v, f: v.update(seeds=[3, None])), "no seed ships an artifact"),
 ])  # fmt: skip
 def test_folders_that_cannot_be_scored(track, tmp_path, spoil, words):
     folder = make_submission(tmp_path / "entry", "Plain")

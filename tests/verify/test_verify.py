@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from check_kit import relist
 from conftest import REPO, load_script, run_script, write_shard
 from golf.core import submission, track
 from golf.core.errors import GolfError
-from golf.core.files import sha256
 from golf.score.claims import SeedEntry
 from golf.verify import command, retrain
 from golf.verify import comparison as verify
@@ -403,11 +403,7 @@ def test_a_small_run_of_the_starter_comes_to_its_claim_again(clone, monkeypatch,
     assert folder.is_dir(), done.stdout + done.stderr
     readme = (folder / "README.md").read_text().replace(submission.IDEA, "Small, so that a test is short.")
     (folder / "README.md").write_text(readme)
-    told = json.loads((folder / "submission.json").read_text())
-    for file in told["files"]:
-        path = folder / file["path"]
-        file |= dict(bytes=path.stat().st_size, sha256=sha256(path))
-    (folder / "submission.json").write_text(json.dumps(told))
+    relist(folder)
     monkeypatch.setattr(command, "REPO", tmp_path)
     args = Namespace(folder=folder, seed=None, device="auto", data=knobs["DATA_PATH"], steps=True)
     assert command.main(args) == 0

@@ -12,19 +12,10 @@ import statistics
 from dataclasses import asdict
 from pathlib import Path
 
-from golf.core import track
+from golf.core import record_rule, track
 from golf.core.errors import GolfError
 from golf.core.json_io import dig
 from golf.core.paths import shown
-from golf.core.record_rule import (
-    Side,
-    compare,
-    make_side,
-    refuse_incomparable,
-    result_lines,
-    seed_table,
-    side_of_submission,
-)
 from golf.core.runlog import read_run, run_folders
 
 
@@ -43,21 +34,21 @@ def main(args) -> int:
     if args.more:
         return show_table(sides, args.json)
     a, b = sides
-    refuse_incomparable(a, b)
+    record_rule.refuse_incomparable(a, b)
     rules = find_rules(args.track, a, b)
-    found = compare(a.losses, b.losses, rules["record_rule"] if rules else None)
+    found = record_rule.compare(a.losses, b.losses, rules["record_rule"] if rules else None)
     if args.json:
         named = {"track": rules and rules["name"], "rule": rules and rules["record_rule"]}
         print(json.dumps({"a": asdict(a), "b": asdict(b), **named, **asdict(found)}, indent=1))
     else:
-        print("\n".join([*seed_table(a, b), *result_lines(found, rules)]))
+        print("\n".join([*record_rule.seed_table(a, b), *record_rule.result_lines(found, rules)]))
     return int(rules is not None and not found.record)
 
 
-def read_side(place: str) -> Side:
+def read_side(place: str) -> record_rule.Side:
     """Reads the entry at `place` (see above). Raises GolfError (code 2) if there is none."""
     if (Path(place) / "submission.json").is_file():
-        return side_of_submission(Path(place))
+        return record_rule.side_of_submission(Path(place))
     folders = run_folders(Path(place))
     if folders == [Path(place)] and not Path(place).is_dir():
         raise GolfError(f"{place}: no submission, no run and no runs of SEEDS=... there", 2)
@@ -72,10 +63,10 @@ def read_side(place: str) -> Side:
         (dig(r, "start", "seed"), dig(r, "sliding", "val_loss"), dig(r, "sliding", "val_bpb"))
         for _, r in runs
     ]
-    return make_side(place, seeds, *measured[0])
+    return record_rule.make_side(place, seeds, *measured[0])
 
 
-def find_rules(name: str | None, a: Side, b: Side) -> dict | None:
+def find_rules(name: str | None, a: record_rule.Side, b: record_rule.Side) -> dict | None:
     """The named track, the sides' own, or that of such data and targets; None where there is none."""
     name = name or a.track or b.track
     if name:
@@ -88,10 +79,10 @@ def find_rules(name: str | None, a: Side, b: Side) -> dict | None:
         raise
 
 
-def show_table(sides: list[Side], as_json: bool) -> int:
+def show_table(sides: list[record_rule.Side], as_json: bool) -> int:
     """Prints all sides, best first, with how far each is behind the best."""
     for other in sides[1:]:
-        refuse_incomparable(sides[0], other, f"{sides[0].name} and {other.name}")
+        record_rule.refuse_incomparable(sides[0], other, f"{sides[0].name} and {other.name}")
     sides = sorted(sides, key=lambda side: side.mean)
     if as_json:
         print(json.dumps([{**asdict(side), "mean": side.mean} for side in sides], indent=1))

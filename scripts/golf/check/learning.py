@@ -4,16 +4,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 
-from golf.check.syntax import (
-    FUNCTIONS,
-    assignments,
-    called,
-    constants,
-    every_node,
-    locals_of,
-    name_of,
-    outside_functions,
-)
+from golf.check import syntax
 
 SCORER = "log_probs"  # the method of a submission that is given the stream
 # Texts: a shard's name, a pattern that takes in validation shards, a knob.
@@ -39,19 +30,19 @@ def validation_gradients(tree: ast.Module) -> list[int]:
     Followed are assignments within a function, attributes, names of the module, and functions that return
     such a thing; what takes gradients teaches, and so does what calls it, by name.
     """
-    functions = [n for n in every_node(tree) if isinstance(n, FUNCTIONS)]
-    calls = {f: [n for n in every_node(f) if isinstance(n, ast.Call)] for f in functions}
-    makers = {t.id for t, v in assignments(tree) if called(v) in MAKERS}
+    functions = [n for n in syntax.every_node(tree) if isinstance(n, syntax.FUNCTIONS)]
+    calls = {f: [n for n in syntax.every_node(f) if isinstance(n, ast.Call)] for f in functions}
+    makers = {t.id for t, v in syntax.assignments(tree) if syntax.called(v) in MAKERS}
     teachers = {f.name for f in functions if any(teaches(n, makers) for n in calls[f])}
     scoring = {SCORER}
     for _ in range(HAND_OVERS):
-        teachers |= {f.name for f in functions if any(called(n) in teachers for n in calls[f])}
-        scoring |= {called(n) for f in functions if f.name in scoring for n in calls[f]}
+        teachers |= {f.name for f in functions if any(syntax.called(n) in teachers for n in calls[f])}
+        scoring |= {syntax.called(n) for f in functions if f.name in scoring for n in calls[f]}
     shared: set[str] = (
         set()
     )  # attributes, names of the module, and functions that return, what val shards hold
-    scopes = [("", set(), in_order(outside_functions(tree)))]
-    scopes += [(f.name, locals_of(f)[0], in_order(every_node(f))) for f in functions]
+    scopes = [("", set(), in_order(syntax.outside_functions(tree)))]
+    scopes += [(f.name, syntax.locals_of(f)[0], in_order(syntax.every_node(f))) for f in functions]
     for _ in range(HAND_OVERS):
         lines = {line for scope in scopes for line in follow(*scope, shared, teachers, makers)}
     learns = [n for f in functions if f.name in scoring for n in calls[f] if teaches(n, makers)]
@@ -73,11 +64,11 @@ def follow(
     held: set[str] = set()  # names, from the assignment of such a value to that of another
 
     def tainted(node: ast.AST) -> bool:
-        for part in every_node(node):
+        for part in syntax.every_node(node):
             if isinstance(part, ast.Constant) and isinstance(part.value, str) and len(part.value) < 80:
                 if VAL_TEXT.fullmatch(part.value) and len(part.value.split()) == 1:
                     return True
-            elif name := name_of(part):
+            elif name := syntax.name_of(part):
                 elsewhere = name in shared and not (isinstance(part, ast.Name) and name in variables)
                 if name in held or elsewhere or VAL_NAME.fullmatch(name):
                     return True
@@ -88,21 +79,21 @@ def follow(
         if order == CALL:
             direct = teaches(node, makers)
             given = [*node.args, *(k.value for k in node.keywords)] + [node.func] * direct
-            if (direct or called(node) in teachers) and any(map(tainted, given)):
+            if (direct or syntax.called(node) in teachers) and any(map(tainted, given)):
                 lines.add(node.lineno)
         elif order == RETURN:
             shared |= {function} - teachers if tainted(node) else set()
         else:
-            names = {name_of(inner(part)) for part in getattr(target, "elts", [target])}
+            names = {syntax.name_of(inner(part)) for part in getattr(target, "elts", [target])}
             held = held | names if tainted(node) else held - names
-            read_here = not function and not constants(node)  # not a list of knobs' names
+            read_here = not function and not syntax.constants(node)  # not a list of knobs' names
             if tainted(node) and (isinstance(target, ast.Attribute) or read_here):
-                shared |= {name_of(inner(target))} - {""}
+                shared |= {syntax.name_of(inner(target))} - {""}
     return lines
 
 
 def teaches(node: ast.Call, makers: set[str]) -> bool:
-    return called(node) in GRADIENTS | makers or called(node.func) in MAKERS
+    return syntax.called(node) in GRADIENTS | makers or syntax.called(node.func) in MAKERS
 
 
 def inner(target: ast.expr) -> ast.expr:
@@ -131,7 +122,7 @@ def steps_of(node: ast.AST) -> Iterator[tuple[int, int, ast.expr | None, ast.AST
         yield node.optional_vars.lineno, LOOP, node.optional_vars, node.context_expr
     elif isinstance(node, (ast.For, ast.comprehension)):
         yield node.target.lineno, LOOP, node.target, node.iter
-    elif called(node) in FILLERS and isinstance(node.func, ast.Attribute):
+    elif syntax.called(node) in FILLERS and isinstance(node.func, ast.Attribute):
         given = [*node.args, *(word.value for word in node.keywords)]
         yield node.lineno, ASSIGN, node.func.value, ast.List([node.func.value, *given])
     elif isinstance(node, ast.Call):

@@ -12,17 +12,7 @@ import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from golf.check import allowed
-from golf.check.guards import (
-    GUARDS,
-    IN_SIGHT,
-    ODD_KEYWORDS,
-    calls_chr,
-    guard_compile,
-    makes_class,
-    makes_text,
-    sound_options,
-)
+from golf.check import allowed, guards
 from golf.check.modules import Modules, aliases, is_module, module_aliases
 from golf.check.syntax import (
     FUNCTIONS,
@@ -157,7 +147,7 @@ class Walk(ast.NodeVisitor):
     def bound_name(self, node: ast.AST, name: str) -> None:
         """A name that code gives to something: no dunder, no builtin that others rely on."""
         imported = isinstance(node, (ast.Import, ast.ImportFrom))
-        if DUNDER.fullmatch(name) and name not in allowed.DUNDERS or imported and name in GUARDS:
+        if DUNDER.fullmatch(name) and name not in allowed.DUNDERS or imported and name in guards.GUARDS:
             self.report(node, INDIRECT, name)
 
     # ---- Names and attributes
@@ -207,7 +197,7 @@ class Walk(ast.NodeVisitor):
             full = ".".join(chain)
             if is_module(full) and id(node) not in self.renamed:
                 self.report(node, INDIRECT, f"{full}, a module, as a value")
-            elif full in GUARDS and (full in IN_SIGHT or id(node) in self.renaming):
+            elif full in guards.GUARDS and (full in guards.IN_SIGHT or id(node) in self.renaming):
                 self.report(node, INDIRECT, f"{full} as a value")
         if self.modules.own(".".join(parts)):
             self.report(node, INDIRECT, f"{'.'.join(parts)}, a module, as a value")
@@ -311,9 +301,9 @@ class Walk(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         name = self.called_name(node)
-        guard = GUARDS.get(name) or (guard_compile if name.endswith(".compile") else None)
+        guard = guards.GUARDS.get(name) or (guards.guard_compile if name.endswith(".compile") else None)
         self.plain_parts(node, name)
-        if makes_text(node) or makes_class(node):
+        if guards.makes_text(node) or guards.makes_class(node):
             self.report(node, INDIRECT, "a text or a class that is not in sight")
         for word in node.keywords:
             if word.arg:
@@ -322,9 +312,9 @@ class Walk(ast.NodeVisitor):
                 self.report(node, PICKLE, "allow_pickle")
             if word.arg == "type":  # of argparse
                 self.harmless.add(id(word.value))
-            if word.arg in ODD_KEYWORDS:
+            if word.arg in guards.ODD_KEYWORDS:
                 self.report(node, INDIRECT, f"{word.arg}=")
-            if word.arg == "options" and not sound_options(word.value):
+            if word.arg == "options" and not guards.sound_options(word.value):
                 self.report(node, INDIRECT, "options of torch.compile")
         if guard:
             what = guard(self, node)
@@ -386,7 +376,7 @@ class Walk(ast.NodeVisitor):
             and getattr(cut, "attr", "") == "parts"
         ):
             self.report(node, OUTSIDE, "a path from the root")
-        if makes_text(node):
+        if guards.makes_text(node):
             self.report(node, INDIRECT, "a text that is not in sight")
         self.harmless.add(id(node.slice))  # table[type(x)]
         self.generic_visit(node)
@@ -399,7 +389,7 @@ class Walk(ast.NodeVisitor):
         if isinstance(node.op, ast.Add):
             self.harmless.add(id(node.right))  # a + "/" is no root
         joined = text_of(node)
-        if makes_text(node):
+        if guards.makes_text(node):
             self.report(node, INDIRECT, "a text that is not in sight")
         if joined is not None:
             self.text(node, joined)
@@ -474,7 +464,7 @@ class Walk(ast.NodeVisitor):
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.bound_name(node, node.name)
         for word in node.keywords:
-            if word.arg in (None, *ODD_KEYWORDS):
+            if word.arg in (None, *guards.ODD_KEYWORDS):
                 self.report(node, INDIRECT, f"class {node.name}({word.arg or '**'}=")
         for part in node.body:
             if isinstance(part, (ast.Import, ast.ImportFrom)):
@@ -487,7 +477,7 @@ class Walk(ast.NodeVisitor):
     def comprehension(self, node) -> None:
         """Its variables are its own; they may run through words that are in sight."""
         before, names = dict(self.loops), set()
-        if all(constants(part.iter) for part in node.generators) and calls_chr(node):
+        if all(constants(part.iter) for part in node.generators) and guards.calls_chr(node):
             self.report(node, INDIRECT, "a text that is not in sight")
         self.visit(node.generators[0].iter)
         for part in node.generators:

@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from golf.check import command as check
-from golf.core import track
+from golf.core import submission, track
 from golf.core.errors import GolfError
 from golf.core.files import sha256
 from golf.core.findings import FAIL
@@ -28,16 +28,6 @@ from golf.core.json_io import dig, number, read_json
 from golf.core.packed import fault, packed_name
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.runlog import read_run, run_folders
-from golf.core.submission import (
-    IDEA,
-    MAY_DIFFER,
-    NOT_REPEATED,
-    PLACEHOLDERS,
-    SCHEMA_VERSION,
-    Count,
-    command_line,
-    count_bytes,
-)
 from golf.core.text import printable
 
 REPORT = "report.html"  # for people, of the first run
@@ -120,10 +110,10 @@ def main(args) -> int:
     if os.path.lexists(out):
         refuse_other_script(out, runs[0])
     words = {
-        "author": args.author or git_config("user.name") or PLACEHOLDERS["author"],
-        "github_id": args.github_id or git_config("github.user") or PLACEHOLDERS["github_id"],
+        "author": args.author or git_config("user.name") or submission.PLACEHOLDERS["author"],
+        "github_id": args.github_id or git_config("github.user") or submission.PLACEHOLDERS["github_id"],
         "name": name,
-        "blurb": args.blurb or PLACEHOLDERS["blurb"],
+        "blurb": args.blurb or submission.PLACEHOLDERS["blurb"],
         "date": date,
         "track": rules["name"],
         "lane": lane,
@@ -258,7 +248,7 @@ def refuse_mixed(runs: list[Run]) -> None:
             if run.facts["start"].get(what) != first.facts["start"].get(what):
                 raise GolfError(f"{shown(run.folder)} and {shown(first.folder)} differ in {what}")
         other = run.config
-        for name in sorted({*config, *other} - {*MAY_DIFFER}):
+        for name in sorted({*config, *other} - {*submission.MAY_DIFFER}):
             if config.get(name) != other.get(name):
                 raise GolfError(
                     f"{shown(run.folder)} and {shown(first.folder)} differ in {name}: "
@@ -343,13 +333,13 @@ def claim(folder: Path, out: Path, runs: list[Run], roles: dict[str, str], words
     """The object of submission.json, without `files`."""
     first = runs[0]
     listed = [{"path": path, "role": role} for path, role in roles.items()]
-    counts = [count_bytes(folder, listed, run.packed_name) for run in runs]
+    counts = [submission.count_bytes(folder, listed, run.packed_name) for run in runs]
     seeds = [describe_seed(run, count) for run, count in zip(runs, counts)]
     largest = max(counts, key=lambda count: count.total)
     start, data = first.facts["start"], first.facts["start"].get("data") or {}
     env = repeat_env(first)
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": submission.SCHEMA_VERSION,
         **words,
         "hardware": start.get("hardware"),
         "command": repeat_command(first, home(out, words["track"]), env),
@@ -373,7 +363,7 @@ def copy(source: Path, target: Path, role: str) -> None:
     target.write_bytes(content.replace(os.fsencode(f"{REPO}/"), b"") if role == "log" else content)
 
 
-def describe_seed(run: Run, count: Count) -> dict:
+def describe_seed(run: Run, count: submission.Count) -> dict:
     score, facts = run.facts["sliding"], run.facts
     figures = {
         "val_loss": score.get("val_loss"),
@@ -400,7 +390,7 @@ def repeat_env(run: Run) -> dict[str, str]:
     values = given if isinstance(given, dict) else run.config
     env = {}
     for name, value in sorted(values.items()):
-        private = name in NOT_REPEATED or name.startswith("HF_")  # HF_TOKEN
+        private = name in submission.NOT_REPEATED or name.startswith("HF_")  # HF_TOKEN
         if not private and value not in (None, ""):
             text = str(int(value)) if isinstance(value, bool) else str(value)
             env[name] = text.removeprefix(f"{REPO}/")
@@ -420,7 +410,7 @@ def repeat_command(run: Run, folder: Path, env: dict[str, str]) -> str:
     starter = ["python3"]
     if isinstance(world, int) and world > 1:
         starter = ["torchrun", "--standalone", f"--nproc_per_node={world}"]
-    return command_line({**env, "SEED": str(run.seed)}, [*starter, str(folder / run.script)])
+    return submission.command_line({**env, "SEED": str(run.seed)}, [*starter, str(folder / run.script)])
 
 
 def dump(value: dict) -> str:
@@ -463,7 +453,7 @@ def readme(value: dict, start: dict) -> str:
 
 ## The idea
 
-{IDEA}
+{submission.IDEA}
 
 ## Reproduce
 
