@@ -486,8 +486,6 @@ class Walk(ast.NodeVisitor):
             fields = isinstance(part.iter, ast.Call) and self.called_name(part.iter) == "dataclasses.fields"
             for name in stored:
                 self.loops.pop(name, None)
-                    isinstance(part.iter, ast.Call) and self.called_name(part.iter) == "dataclasses.fields"
-                )
                 self.loops[f"{name}.name"] = ["name"] if fields else []  # they stand in a class
             if isinstance(part.target, ast.Name) and words:
                 self.loops[part.target.id] = words
