@@ -49,7 +49,7 @@ def over_date(board: Board, entries: list[tuple], axes) -> None:
 
 def references(axes, board: Board) -> None:
     """Reference scores as lines."""
-    axes.margins(y=0.12)
+    axes.margins(y=0.16)
     for line in board.chart_scores:
         axes.axhline(line["val_bpb"], color=INK, linewidth=1, linestyle=(0, (1, 2)))
 

@@ -50,6 +50,12 @@ def dig(value, *keys):
     return value
 
 
+def mapping(value, *keys) -> dict:
+    """The object at value[k1][k2]...; empty where there is none."""
+    found = dig(value, *keys)
+    return found if isinstance(found, dict) else {}
+
+
 def objects(value, name: str) -> list[dict]:
     """The objects in the list value[name]; empty where it is no list."""
     listed = dig(value, name)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from golf.core.errors import GolfError
-from golf.core.json_io import dig, number, parse_json, read_json
+from golf.core.json_io import dig, mapping, number, parse_json, read_json
 from golf.core.lock import HELD
 from golf.core.paths import REPO, shown
 from golf.core.runlog import final_lines, lines
@@ -46,14 +46,12 @@ class History:
     @property
     def origin(self) -> dict:
         """What the run's supervisor wrote of its config, trainer and settings; empty without one."""
-        found = read_json(self.place / "supervisor.json")
-        return found if isinstance(found, dict) else {}
+        return mapping(read_json(self.place / "supervisor.json"))
 
     @property
     def config(self) -> dict:
         """The knobs by name, as the trainer read them; empty for a log of another trainer."""
-        value = dig(self.facts, "start", "config")
-        return value if isinstance(value, dict) else {}
+        return mapping(self.facts, "start", "config")
 
     @property
     def val_bpb(self) -> float | None:
@@ -65,10 +63,7 @@ class History:
 
     def last(self, name: str) -> float | None:
         """`step`, `train_seconds` or `tokens` at the last point."""
-        for event in (
-            self.facts.get("train_end"),
-            *(points[-1] for points in (self.steps, self.vals) if points),
-        ):
+        for event in (self.facts.get("train_end"), *self.steps[-1:], *self.vals[-1:]):
             if (value := number(dig(event, name))) is not None:
                 return value
         return None

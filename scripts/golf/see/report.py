@@ -13,7 +13,7 @@ from pathlib import Path
 from golf.core.bar import Talker
 from golf.core.errors import GolfError
 from golf.core.files import replace_file
-from golf.core.json_io import dig, number
+from golf.core.json_io import dig, mapping, number
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.picture import drawn
 from golf.run.summary import summary
@@ -148,14 +148,15 @@ def command(h: History) -> str:
 
 
 def hashes(h: History) -> str:
-    start = h.facts.get("start", {})
-    versions = dig(start, "versions") or {}
-    rows = [["hardware", str(start.get("hardware"))], ["device", str(start.get("device"))]]
-    rows += [[f"{name}", str(value)] for name, value in versions.items()]
-    rows.append([str(start.get("script")), f"sha256 {start.get('script_sha256')}"])
-    rows.append(["artifact", f"sha256 {dig(h.facts, 'export', 'artifact_sha256')}"])
-    rows += [[name.removesuffix("_sha256"), f"sha256 {value}" if "sha" in name else str(value)]
-             for name, value in (dig(start, "data") or {}).items()]  # fmt: skip
+    """Hardware, versions, and the SHA-256 of script, artifact and data."""
+    start, names = h.facts.get("start", {}), {"name": "data", "val_sha256": "validation data"}
+    rows = [("hardware", start.get("hardware")), ("device", start.get("device"))]
+    rows += mapping(start, "versions").items()
+    rows.append((start.get("script"), f"sha256 {start.get('script_sha256')}"))
+    rows.append(("artifact", f"sha256 {dig(h.facts, 'export', 'artifact_sha256')}"))
+    for name, value in mapping(start, "data").items():
+        label = names.get(name, name.removesuffix("_sha256"))
+        rows.append((label, f"sha256 {value}" if name.endswith("_sha256") else value))
     if (began := number(dig(start, "time"))) is not None:
-        rows.append(["began", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(began))])
-    return page.table(["", ""], rows, head_row=False)
+        rows.append(("began", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(began))))
+    return page.table(["", ""], [[*map(str, row)] for row in rows], head_row=False)

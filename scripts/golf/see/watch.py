@@ -105,19 +105,19 @@ def phase(h: History) -> str:
 
 def curve(points: list[tuple[float, float]], width: int, height: int = HEIGHT) -> list[str]:
     """(step, value) as dots from left to right, with the largest and smallest value at the side."""
-    if len(points) < 2 or points[0][0] >= points[-1][0]:
+    import numpy as np
+
+    points = sorted(points)  # a run that went on from a checkpoint told some steps twice
+    if len(points) < 2 or points[0][0] == points[-1][0]:
         return ["(no steps yet)"]
-    first, span, spots, at = points[0][0], points[-1][0] - points[0][0], [], 0
-    for x in range(width):
-        while points[at + 1][0] < first + span * x / (width - 1):
-            at += 1
-        (left, a), (right, b) = points[at], points[at + 1]
-        spots.append(a + (b - a) * (first + span * x / (width - 1) - left) / max(right - left, 1e-9))
-    ordered = sorted(spots)
-    low, high = ordered[0], max(ordered[int(0.95 * (width - 1))], ordered[0] + 1e-9)
+    steps, values = zip(*points)
+    spots = np.interp(np.linspace(steps[0], steps[-1], width), steps, values)
+    low = spots.min()
+    high = max(np.quantile(spots, 0.95), low + 1e-9)  # the first steps may lie above: they stay at the top
+    levels = np.minimum((spots - low) / (high - low), 1) * (len(DOTS) * height - 1)
     rows = [[" "] * width for _ in range(height)]
-    for x, value in enumerate(spots):  # the first steps may lie above: they stay at the top
-        y = min(4 * height - 1, int((value - low) / (high - low) * (4 * height - 1)))
-        rows[height - 1 - y // 4][x] = DOTS[y % 4]
+    for x, level in enumerate(levels.astype(int)):
+        row, dot = divmod(level, len(DOTS))
+        rows[height - 1 - row][x] = DOTS[dot]
     labels = {0: f"{high:.3f}", height - 1: f"{low:.3f}"}
     return [f"{labels.get(i, ''):>8} {''.join(row)}".rstrip() for i, row in enumerate(rows)]
