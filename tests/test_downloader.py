@@ -410,25 +410,22 @@ def made(name, base=Exception, **members):
     return type(name, (base,), members)
 
 
-@pytest.mark.parametrize(
-    ("error", "words", "passes"),
-    [
-        (ImportError("Using SOCKS proxy, but the 'socksio' package is not installed."), "socksio", False),
-        (ValueError("Unknown scheme for proxy URL 'ftp://x'"), "is HTTPS_PROXY, ALL_PROXY right?", False),
-        (made("ProxyError", made("TransportError"))("403 Forbidden by the proxy"), "HTTPS_PROXY", False),
-        (made("ReadTimeout", made("TimeoutException"))("timed out"), "timed out", True),
-        (chained(OSError(111, "Connection refused"), made("ConnectionError", OSError)("x")), "refused", True),
-        (ConnectionResetError(104, "Connection reset by peer"), "reset by peer", True),
-        (made("ConnectError")("[SSL: CERTIFICATE_VERIFY_FAILED] no"), "set SSL_CERT_FILE", False),
-        (OSError("Consistency check failed: file should be of size 3"), "Consistency", True),
-        (KeyError("siblings"), "KeyError: 'siblings'", False),
-        (ValueError("not a valid header"), "ValueError: not a valid header", False),
-        (PermissionError(13, "Permission denied", "/data/x"), "/data/x: Permission denied", False),
-        (RuntimeError("Data processing error: No space left on device (os error 28)"), "No space", False),
-        (OSError(errno.ENOLCK, "No locks available"), "No locks available; use another disk", False),
-        (UnicodeEncodeError("ascii", "\u00e9", 0, 1, "no"), "UnicodeEncodeError", False),
-    ],
-)
+@pytest.mark.parametrize(("error", "words", "passes"), [
+    (ImportError("Using SOCKS proxy, but the 'socksio' package is not installed."), "socksio", False),
+    (ValueError("Unknown scheme for proxy URL 'ftp://x'"), "is HTTPS_PROXY, ALL_PROXY right?", False),
+    (made("ProxyError", made("TransportError"))("403 Forbidden by the proxy"), "HTTPS_PROXY", False),
+    (made("ReadTimeout", made("TimeoutException"))("timed out"), "timed out", True),
+    (chained(OSError(111, "Connection refused"), made("ConnectionError", OSError)("x")), "refused", True),
+    (ConnectionResetError(104, "Connection reset by peer"), "reset by peer", True),
+    (made("ConnectError")("[SSL: CERTIFICATE_VERIFY_FAILED] no"), "set SSL_CERT_FILE", False),
+    (OSError("Consistency check failed: file should be of size 3"), "Consistency", True),
+    (KeyError("siblings"), "KeyError: 'siblings'", False),
+    (ValueError("not a valid header"), "ValueError: not a valid header", False),
+    (PermissionError(13, "Permission denied", "/data/x"), "/data/x: Permission denied", False),
+    (RuntimeError("Data processing error: No space left on device (os error 28)"), "No space", False),
+    (OSError(errno.ENOLCK, "No locks available"), "No locks available; use another disk", False),
+    (UnicodeEncodeError("ascii", "\u00e9", 0, 1, "no"), "UnicodeEncodeError", False),
+])  # fmt: skip
 def test_only_what_may_pass_is_tried_again(fetch, monkeypatch, error, words, passes):
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
@@ -487,18 +484,10 @@ def test_too_many_shards_says_how_many_there_are(fetch, data):
     assert here(data) == {"manifest.json"}
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["-1"],
-        ["--train-shards", "-1"],
-        ["x"],
-        ["1", "--train-shards", "1"],
-        ["--variant", "../up"],
-        ["--variant", "sp"],
-        ["--nonsense"],
-    ],
-)
+@pytest.mark.parametrize("argv", [
+    ["-1"], ["--train-shards", "-1"], ["x"], ["1", "--train-shards", "1"], ["--variant", "../up"],
+    ["--variant", "sp"], ["--nonsense"],
+])  # fmt: skip
 def test_wrong_arguments_exit_2(fetch, hub, argv):
     with pytest.raises(SystemExit) as stop:
         fetch(*argv)

@@ -192,10 +192,15 @@ def assert_one_line(err: str, *words: str):
         assert str(word) in err, err
 
 
-def assert_refused(result: Result, *words: str, code: int = 1):
-    """It failed before training: that exit code, one line, and no run folder was left behind."""
+def assert_told(result: Result, code: int, *words: str):
+    """It ended with that exit code and one line."""
     assert result.code == code, result.out + result.err
     assert_one_line(result.err, *words)
+
+
+def assert_refused(result: Result, *words: str, code: int = 1):
+    """It failed before training: that exit code, one line, and no run folder was left behind."""
+    assert_told(result, code, *words)
     assert not (result.folder / "train.log").exists()
 
 

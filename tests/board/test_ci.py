@@ -1,6 +1,5 @@
 """golf ci on real git repositories, and what the workflows may and may not do."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -10,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from check_kit import edit, made  # noqa: F401  (a fixture)
-from conftest import REPO, run_script
+from check_kit import edit, made, relist  # noqa: F401  (a fixture)
+from conftest import REPO, passed, run_script
 from golf.board import ci, ci_summary
 from golf.check import code as check_code
 from golf.core import track
@@ -23,8 +22,7 @@ WORKFLOWS = sorted((REPO / ".github/workflows").glob("*.yml"))
 
 def git(repo, *args):
     words = ["git", "-C", str(repo), "-c", "user.name=a", "-c", "user.email=a@example.org", *args]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = passed(subprocess.run(words, capture_output=True, text=True))
     return done.stdout.strip()
 
 
@@ -105,8 +103,7 @@ def test_two_submissions_fail_and_both_are_checked(pull):
 
 def test_a_failing_folder_fails(pull):
     folder = pull.add("x")
-    value = json.loads((folder / "submission.json").read_text())
-    (folder / "submission.json").write_text(json.dumps({**value, "val_bpb": 0.5}))
+    edit(folder, lambda v: v.update(val_bpb=0.5))
     done = pull.check()
     assert done.returncode == 1 and pull.outputs.read_text() == ""
     assert remarks(done) == {("mean", "records/track_tiny/x/submission.json")}
@@ -289,12 +286,9 @@ def first_entry(pull):
     for path in folder.iterdir():
         if path.suffix in (".log", ".jsonl", ".zlib"):
             path.write_bytes(path.read_bytes() + b"\n")
-    value = json.loads((folder / "submission.json").read_text())
-    for seed in value["seeds"]:
-        seed["segments"] = [[1.1 * nats, size] for nats, size in seed["segments"]]
-    for file in value["files"]:
-        file["sha256"] = hashlib.sha256((folder / file["path"]).read_bytes()).hexdigest()
-    (folder / "submission.json").write_text(json.dumps(value))
+    edit(folder, lambda v: [seed.update(segments=[[1.1 * n, size] for n, size in seed["segments"]])
+                            for seed in v["seeds"]])  # fmt: skip
+    relist(folder)
     commit(pull.root)
 
 

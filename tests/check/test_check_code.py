@@ -433,15 +433,11 @@ def test_learning_from_validation_tokens_is_seen(source):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "lines",
-    [
-        "def warm(run):\n    train_step(run, run.stream.tokens[:99], 0, 1.0)\n",
-        "def adapt(k, model):\n    for part in read_stream(k).tokens.split(9):\n"
-        "        model.loss(part).backward()\n",
-    ],
-    ids=["warm-up on validation tokens", "learning while scoring"],
-)
+@pytest.mark.parametrize("lines", [
+    "def warm(run):\n    train_step(run, run.stream.tokens[:99], 0, 1.0)\n",
+    "def adapt(k, model):\n    for part in read_stream(k).tokens.split(9):\n"
+    "        model.loss(part).backward()\n",
+], ids=["warm-up on validation tokens", "learning while scoring"])  # fmt: skip
 def test_the_starter_with_some_lines_more_is_seen(tmp_path, lines):
     assert list(raised(tmp_path, f"{STARTER}\n\n{lines}")) == ["code-val"]
 
@@ -521,10 +517,7 @@ def test_a_stub_counts_with_what_it_executes(folder):
     body = (folder / "train_gpt.py").read_text()
     for name, stub in (
         ("body.log", "exec(open('body.log').read())\n"),
-        (
-            "README.md",
-            "from pathlib import Path\nexec((Path(__file__).parent / 'README.md').read_text())\n",
-        ),
+        ("README.md", "from pathlib import Path\nexec((Path(__file__).parent / 'README.md').read_text())\n"),
         ("body.txt", "import runpy\nrunpy.run_path('./body.txt')\n"),
     ):
         role = {"log": "log", "md": "readme", "txt": "extra"}[name.rsplit(".", 1)[1]]

@@ -132,8 +132,7 @@ def test_old_python_and_missing_venv(tiny_repo, bin_path):
     assert done.returncode == 1
     assert "no Python 3.10 or newer found (python3 is Python 3.8.1)" in done.stderr
     wrapper(
-        bin_path / "python3",
-        f'case "$*" in *ensurepip*) exit 1;; *) exec "{sys.executable}" "$@";; esac',
+        bin_path / "python3", f'case "$*" in *ensurepip*) exit 1;; *) exec "{sys.executable}" "$@";; esac'
     )
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     version = f"python3.{sys.version_info[1]}"
@@ -167,13 +166,7 @@ def installs(repo: Path) -> list[str]:
 
 def test_quickstart_twice(quick_repo, tmp_path):
     done = passed(run_script("quickstart.sh", cwd=tmp_path, repo=quick_repo))
-    for words in (
-        "expect 1.2 to 1.5",
-        "-submission on track_tiny, ",
-        " to spare",
-        "-submission/",
-        "next ",
-    ):
+    for words in ("expect 1.2 to 1.5", "-submission on track_tiny, ", " to spare", "-submission/", "next "):
         assert words in done.stdout
     came_out = done.stdout[done.stdout.index("\nDone: ") :]
     for word in ("score ", "bytes ", "seconds ", "files ", "entry ", "next "):  # each thing once

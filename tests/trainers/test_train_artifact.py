@@ -440,8 +440,7 @@ def test_eval_only_of_what_is_no_artifact(content, tmp_path):
     if content is not None:
         path.write_bytes(content)
     result = kit.run_main(tmp_path, EVAL_ONLY=path)
-    assert result.code == 1
-    kit.assert_one_line(result.err, path)
+    kit.assert_told(result, 1, path)
 
 
 @pytest.mark.parametrize("path", ["pipe", "/dev/zero"])

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 import trainer_kit as kit
-from conftest import load_script
+from conftest import load_script, passed
 from golf.core import packed
 from trainer_kit import TWO_RANKS, Clock, make_data, run_main, start
 
@@ -492,8 +492,7 @@ def test_resuming_with_other_knobs_is_refused_and_changes_nothing(changes, tmp_p
     before = contents(stopped.folder)
     (name,) = changes
     result = run_main(tmp_path, RESUME=1, **changes)
-    assert result.code == 2
-    kit.assert_one_line(result.err, name)
+    kit.assert_told(result, 2, name)
     assert contents(stopped.folder) == before
     assert run_main(tmp_path, RESUME=1).code == 0
 
@@ -529,8 +528,7 @@ def test_a_damaged_checkpoint_is_one_line(size, tmp_path):
     os.truncate(path, size)
     before = contents(stopped.folder)
     result = run_main(tmp_path, RESUME=1)
-    assert result.code == 1
-    kit.assert_one_line(result.err, path)
+    kit.assert_told(result, 1, path)
     assert contents(stopped.folder) == before
 
 
@@ -605,8 +603,7 @@ def test_a_run_does_not_go_on_with_other_data(change, words, tmp_path):
     before = contents(stopped.folder)
     change(tmp_path / "data")
     result = run_main(tmp_path, RESUME=1)
-    assert result.code == 2
-    kit.assert_one_line(result.err, words, "put that back", "RUN_ID")
+    kit.assert_told(result, 2, words, "put that back", "RUN_ID")
     assert contents(stopped.folder) == before
 
 
@@ -660,8 +657,7 @@ def test_the_same_run_id_twice_is_refused_and_loses_nothing(tmp_path):
     first = run_main(tmp_path, ITERATIONS=1)
     before = {p.name: p.read_bytes() for p in first.folder.iterdir()}
     again = run_main(tmp_path, ITERATIONS=1)
-    assert again.code == 1
-    kit.assert_one_line(again.err, first.folder, "RUN_ID")
+    kit.assert_told(again, 1, first.folder, "RUN_ID")
     assert {p.name: p.read_bytes() for p in first.folder.iterdir()} == before
 
 
@@ -671,16 +667,14 @@ def test_a_folder_that_cannot_be_written_is_refused(at, tmp_path):
     file.write_text("precious")
     out = {"OUT_DIR": file, "its parent": file / "runs", "the run": tmp_path}[at]
     result = run_main(tmp_path, OUT_DIR=out, RUN_ID="file" if at == "the run" else "run")
-    assert result.code == 1
-    kit.assert_one_line(result.err, file, "OUT_DIR")
+    kit.assert_told(result, 1, file, "OUT_DIR")
     assert file.read_text() == "precious"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
     rates = dict(MATRIX_LR=1e18, SCALAR_LR=1e18, TIED_EMBED_LR=1e18)
     result = run_main(tmp_path, CHECKPOINT_EVERY_SECONDS=1e-9, ITERATIONS=20, **rates)
-    assert result.code == 1
-    kit.assert_one_line(result.err, "the loss is nan")
+    kit.assert_told(result, 1, "the loss is nan")
     (step,) = re.findall(r"step (\d+)", result.err)
     assert result.checkpoint["step"] == int(step) - 1 == result.events("step")[-1]["step"] > 0
     assert not result.events("train_end") and not list(result.folder.glob("final_model*"))
@@ -692,8 +686,7 @@ def test_a_loss_of_nan_stops_the_run_and_says_the_step(tmp_path):
             run.model.tok_emb.weight[5:] = math.nan
 
     result = run_main(tmp_path, {"train_step": kit.before_step(poison, 3)}, CHECKPOINT_EVERY_SECONDS=1e-9)
-    assert result.code == 1
-    kit.assert_one_line(result.err, "step 4", "nan")
+    kit.assert_told(result, 1, "step 4", "nan")
     assert result.checkpoint["step"] == 3
     assert all(torch.isfinite(value).all() for value in result.checkpoint["model"].values())
     assert not list(result.folder.glob("final_model*")) and result.events("step")[-1]["step"] == 3
@@ -702,8 +695,7 @@ def test_a_loss_of_nan_stops_the_run_and_says_the_step(tmp_path):
 
 def test_weights_that_overflow_at_the_last_step_are_one_line(tmp_path):
     result = run_main(tmp_path, ITERATIONS=1, MATRIX_LR=1e12)
-    assert result.code == 1
-    kit.assert_one_line(result.err, "proj.weight")
+    kit.assert_told(result, 1, "proj.weight")
     assert not list(result.folder.glob("final_model*"))
 
 
@@ -718,8 +710,7 @@ def out_of_gpu():
 )
 def test_out_of_memory_has_its_own_exit_code(exhaust, tmp_path):
     result = run_main(tmp_path, {"train_step": kit.before_step(lambda run: exhaust(), 1)})
-    assert result.code == 3
-    kit.assert_one_line(result.err, "memory", "MICRO_BATCH_TOKENS", "VAL_BATCH_SIZE")
+    kit.assert_told(result, 3, "memory", "MICRO_BATCH_TOKENS", "VAL_BATCH_SIZE")
 
 
 @pytest.mark.parametrize("said", ["CUDA error: an illegal memory access", "channels_last memory format"])
@@ -825,8 +816,7 @@ def test_whatever_else_cannot_be_read_or_written_is_one_line(tmp_path):
         raise OSError(errno.EIO, "Input/output error", "/mnt/disk/x")
 
     result = run_main(tmp_path, {"train_step": kit.before_step(fail, 1)})
-    assert result.code == 1
-    kit.assert_one_line(result.err, "/mnt/disk/x: Input/output error")
+    kit.assert_told(result, 1, "/mnt/disk/x: Input/output error")
 
 
 def trainer(folder, *python, **changes):
@@ -856,8 +846,7 @@ def test_in_any_locale_and_without_docstrings_files_are_utf8(tmp_path):
     folder.mkdir()
     command, env = trainer(folder, "-OO", RUN_ID="größe")
     env |= dict(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
-    done = subprocess.run(command, env=env, capture_output=True)
-    assert done.returncode == 0, done.stderr
+    done = passed(subprocess.run(command, env=env, capture_output=True))
     assert "run_id:größe\n".encode() in done.stdout
     run = folder / "runs" / "größe"
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
@@ -1037,8 +1026,7 @@ def test_two_ranks_agree_with_one_process(layers, tmp_path):
     changes = dict(ITERATIONS=5, VAL_LOSS_EVERY=2, NUM_LAYERS=layers)
     for name, command in (("one", [sys.executable]), ("two", TWO_RANKS)):
         env = kit.settings(DATA_PATH=tmp_path / "data", OUT_DIR=tmp_path / "runs", RUN_ID=name, **changes)
-        done = start([*command, script], env)
-        assert done.returncode == 0, done.stderr
+        passed(start([*command, script], env))
     one, two = (kit.Result(0, "", "", tmp_path / "runs" / name) for name in ("one", "two"))
     assert two.events("start")[0]["world_size"] == 2 and len(two.events("start")) == 1
     for a, b in zip(one.events("step"), two.events("step"), strict=True):
@@ -1056,8 +1044,7 @@ def test_no_compiler_falls_back_with_one_line(tmp_path):
     make_data(tmp_path / "data")
     env = kit.settings(DATA_PATH=tmp_path / "data", OUT_DIR=tmp_path / "runs", COMPILE="auto", ITERATIONS=2)
     no_compiler = dict(PATH=str(tmp_path), TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
-    done = start([sys.executable, kit.REPO / "train_gpt.py"], {**env, **no_compiler})
-    assert done.returncode == 0, done.stderr
+    done = passed(start([sys.executable, kit.REPO / "train_gpt.py"], {**env, **no_compiler}))
     plain = "no C++ compiler: training runs uncompiled, slower; apt-get install g++"
     assert plain in done.stdout.splitlines() and "Exception" not in done.stdout + done.stderr
     facts = [json.loads(x) for x in (tmp_path / "runs" / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -1105,8 +1092,7 @@ def test_a_log_that_is_no_file_is_refused(name, make, tmp_path):
     make(path)
     for resume in (0, 1):
         result = run_main(tmp_path, RESUME=resume, ITERATIONS=1)
-        assert result.code == 1
-        kit.assert_one_line(result.err, path, "no file; remove it")
+        kit.assert_told(result, 1, path, "no file; remove it")
 
 
 def test_an_empty_data_path_is_named(tmp_path):

@@ -173,21 +173,11 @@ def score_folder(
         paths = entry.files, entry.script, entry.artifact
         return Remote(*paths, device, vocab, limits, sandboxed, beside)
 
-    setup = Setup(
-        rules=rules,
-        stream=stream,
-        holdout=held_out,
-        kind=kind,
-        device=device,
-        lane=claim.get("lane") if isinstance(claim.get("lane"), str) else None,
-        quick=quick,
-        start=start,
-        beside=beside,
-        sandboxed=sandboxed,
-        control=Control(rules, folder, device, vocab, start, talker),
-        talker=talker,
-        rng=rng,
-    )
+    setup = Setup(rules=rules, stream=stream, holdout=held_out, kind=kind, device=device,
+                  lane=claim.get("lane") if isinstance(claim.get("lane"), str) else None, quick=quick,
+                  start=start, beside=beside, sandboxed=sandboxed,
+                  control=Control(rules, folder, device, vocab, start, talker), talker=talker,
+                  rng=rng)  # fmt: skip
     size = seeds_at_once(setup, len(entries))
     groups = [entries[at : at + size] for at in range(0, len(entries), size)]
     results = [result for group in groups for result in score_group(setup, group)]
