@@ -5,11 +5,9 @@ A guard takes the Walk (reach.py) and the call; it returns what is wrong with th
 
 import ast
 import builtins
-import codecs
 import re
-import string
 
-from golf.check import allowed
+from golf.check import allowed, texts
 from golf.check.syntax import assignments, called, constants, every_node, text_of
 
 # Arguments of any call that read files, or take attributes by a text.
@@ -19,8 +17,6 @@ ODD_KEYWORDS = ("fromfile_prefix_chars", "style", "opener", "closefd", "namespac
 DESCRIPTORS = (
     """open os.open os.close os.fsync os.stat os.listdir os.truncate numpy.fromfile io.open""".split()
 )
-
-PLAIN_CODECS = ("utf-8", "utf-8-sig", "ascii", "iso8859-1", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
 
 
 def guard_load(walk, node: ast.Call) -> str | None:
@@ -108,10 +104,6 @@ def guard_memory(walk, node: ast.Call) -> str | None:
     return guard_open(walk, node)
 
 
-def guard_ndarray(walk, node: ast.Call) -> str | None:
-    return "numpy.ndarray of memory"
-
-
 def guard_write(walk, node: ast.Call) -> str | None:
     return None if getattr(node.args[0] if node.args else None, "value", 0) in (1, 2) else "os.write"
 
@@ -138,22 +130,10 @@ def guard_wraps(walk, node: ast.Call) -> str | None:
 def guard_format(walk, node: ast.Call) -> str | None:
     """str.format takes attributes: its text must be in sight and take none."""
     source = node.func.value
-    text = walk.texts.get(source.id) if isinstance(source, ast.Name) else text_of(source)
+    text = walk.templates.get(source.id) if isinstance(source, ast.Name) else text_of(source)
     if text is None:
         return "format of a text that is not in sight"
-    return None if plain_fields(text) else "format that takes attributes"
-
-
-def plain_fields(text: str) -> bool:
-    """Whether the fields take no attribute or element, and make no letters of numbers."""
-    try:
-        fields = [(name or "", spec or "") for _, name, spec, _ in string.Formatter().parse(text)]
-    except ValueError:
-        return True  # raises when it runs
-    return all(
-        not {".", "["} & {*name} and not spec.endswith("c") and ("{" not in spec or plain_fields(spec))
-        for name, spec in fields
-    )
+    return None if texts.plain_fields(text) else "format that takes attributes"
 
 
 def sound_options(node: ast.expr) -> bool:
@@ -162,58 +142,6 @@ def sound_options(node: ast.expr) -> bool:
         return isinstance(node, ast.Constant)
     keys = [getattr(key, "value", None) for key in node.keys]
     return all(key in allowed.COMPILE_OPTIONS for key in keys)
-
-
-def makes_text(node: ast.expr) -> bool:
-    """Whether a text is made of literals so that nobody sees it: "abc"[1:], "%s" % "a", chr(47)."""
-    if isinstance(node, ast.Subscript):
-        stepped = isinstance(node.slice, ast.Slice) and node.slice.step is not None
-        return text_of(node.value) is not None and (stepped or constants(node.slice))
-    if isinstance(node, ast.BinOp):
-        text = text_of(node.left) if isinstance(node.op, ast.Mod) else None
-        return text is not None and ("%c" in text or constants(node.right))
-    return method_makes_text(node) or builtin_makes_text(node)
-
-
-def method_makes_text(node: ast.Call) -> bool:
-    method, text = getattr(node.func, "attr", ""), text_of(getattr(node.func, "value", None))
-    given = [*node.args, *(word.value for word in node.keywords)]
-    if text is None:
-        return method == "to_bytes" and constants(node.func.value)
-    if method in ("replace", "translate"):
-        return True
-    if method == "split" and not {"/", "~"} & {*text} or method in ("encode", "decode"):
-        return False  # words, each of them in sight
-    return all(map(constants, given))
-
-
-def builtin_makes_text(node: ast.Call) -> bool:
-    name, given = called(node), node.args
-    words = {word.arg: word.value for word in node.keywords}
-    if name in ("decode", "encode", "str", "bytes", "bytearray", "open", "read_text", "write_text"):
-        codec = given[name not in ("decode", "encode") :][:1]
-        if any(map(odd_codec, [*codec, *(words[w] for w in ("encoding", "errors") if w in words)])):
-            return True
-    if name == "fromhex" or name == "map" and len(given) == 2 and calls_chr(node):
-        return constants(given[-1]) if given else False
-    one = given[0] if len(given) == 1 and constants(given[0]) else None
-    if name in ("bytes", "bytearray"):
-        return isinstance(one, (ast.List, ast.Tuple)) and len(one.elts) > 1
-    letter = getattr(one, "value", 47)  # else an operation
-    return name == "chr" and one is not None and type(letter) is int and 32 <= letter < 127
-
-
-def odd_codec(node: ast.expr) -> bool:
-    """Whether a codec is named that does more than write letters as bytes: rot13, unicode_escape, idna."""
-    name = getattr(node, "value", None)
-    try:
-        return isinstance(name, str) and codecs.lookup(name).name not in PLAIN_CODECS
-    except (LookupError, ValueError):
-        return False  # a text, for a tokenizer
-
-
-def calls_chr(node: ast.AST) -> bool:
-    return any(getattr(part, "id", "") == "chr" for part in every_node(node))
 
 
 def makes_class(node: ast.Call) -> bool:
@@ -225,10 +153,6 @@ def makes_class(node: ast.Call) -> bool:
 def guard_namespace(walk, node: ast.Call) -> str | None:
     """Attributes of any name: what NumPy would take for foreign memory, for one."""
     return "attributes of computed names" if None in [word.arg for word in node.keywords] else None
-
-
-def guard_enumeration(walk, node: ast.Call) -> str | None:
-    return "an enumeration that is not in sight"
 
 
 # By any other name nobody sees what they are given.
@@ -247,9 +171,12 @@ GUARDS = {
     "type": guard_type,
     "vars": guard_vars,
     **dict.fromkeys(("types.SimpleNamespace", "argparse.Namespace"), guard_namespace),
-    **dict.fromkeys(("enum.Enum", "enum.IntEnum", "enum.Flag", "enum.IntFlag"), guard_enumeration),
+    **{
+        f"enum.{name}": lambda walk, node: "an enumeration that is not in sight"
+        for name in ("Enum", "IntEnum", "Flag", "IntFlag")
+    },
     **dict.fromkeys(DESCRIPTORS, guard_open),
     "numpy.memmap": guard_memory,
-    "numpy.ndarray": guard_ndarray,
+    "numpy.ndarray": lambda walk, node: "numpy.ndarray of memory",
     ".format": guard_format,
 }

@@ -8,11 +8,10 @@ are given are called in plain sight: so these are reported too, whatever they ar
 
 import ast
 import builtins
-import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from golf.check import allowed, guards
+from golf.check import allowed, guards, texts
 from golf.check.modules import Modules, aliases, is_module, module_aliases
 from golf.check.syntax import (
     FUNCTIONS,
@@ -54,31 +53,6 @@ EXCEPTIONS = frozenset(
     name for name, value in vars(builtins).items()
     if isinstance(value, type) and issubclass(value, BaseException)
 )  # fmt: skip
-DUNDER = re.compile(r"__\w+__")
-DUNDER_PART = re.compile(r"(?<!\w)__\w+|\w+__(?!\w)")  # of a name that is put together, perhaps
-
-# A text that names a place outside the run, or a secret of the machine that it runs on.
-PLACES = """proc sys dev etc home root usr var tmp opt mnt media srv bin sbin lib boot run nix snap Users
-    Library System Volumes Applications private workspace content kaggle""".split()
-ROOTS = re.compile(
-    rf"/({'|'.join(PLACES)}|lib\w*)(/|$)"
-    r"|~\w*/|~\w+$|[A-Za-z]:[\\/]|(.*/)?\.\./|.*/\.\.$|(file|tcp|https?|ftps?|ssh|s3|gs|hf)://"
-    r"|(?!127\.|0\.0\.0\.0)\d{1,3}(\.\d{1,3}){3}(:|$)"
-)
-# What a path begins with, once it stands alone; methods of texts that cut and join are given it too.
-BARE_ROOTS = ("/", "~", "..", *(f"/{place[:n]}" for place in PLACES for n in range(1, len(place))))
-BEGUN = re.compile(r"(/|~|\.\.)[%{]\S*")  # '/%s', '/{}'
-CUTTERS = frozenset("""
-    join split rsplit replace strip lstrip rstrip startswith endswith partition rpartition find rfind index
-    rindex count removesuffix removeprefix
-    """.split())  # fmt: skip
-CODE_FILE = re.compile(r"(?:.*/)?([\w-]+)\.(?:(py)|py[cdiwz]|pth|so|dll|dylib|zip|whl|egg)")
-ESCAPED = re.compile(r"\\u00[2-7][0-9a-fA-F]|\\N\{")  # letters that another reader would make of it
-SECRETS = re.compile(
-    r"CI|(GITHUB|GITLAB|ACTIONS|RUNNER|AWS|SSH|AZURE|GOOGLE|KAGGLE|LD|DYLD)_\w+|PYTHON(?!HASHSEED)[A-Z]+|HOME|USER"
-    r"|PATH|CC|CXX|VIRTUAL_ENV|CONDA_\w+|(OLD)?PWD|XDG_\w+"
-    r"|(HF|GH|WANDB|HUGGINGFACE|HUGGING_FACE_HUB|OPENAI|ANTHROPIC)_(TOKEN|API_KEY)"
-)
 PATH_TAKERS = (
     "os.", "pathlib.", "glob.", "shutil.", "io.", "numpy.fromfile", "numpy.memmap", "torch.from_file",
 )  # fmt: skip
@@ -105,7 +79,7 @@ class Walk(ast.NodeVisitor):
         self.loops: dict[str, list[str]] = {}  # comprehension variable -> the words that it takes
         self.documented = docstrings(tree)
         self.times, self.words = bindings(tree), constant_words(tree)
-        self.texts = format_texts(ast.Module([s for s in tree.body if not isinstance(s, FUNCTIONS)], []))
+        self.templates = format_texts(ast.Module([s for s in tree.body if not isinstance(s, FUNCTIONS)], []))
         self.kinds = {t.id for t, v in assignments(tree) if "type" in map(called, every_node(v))}
         self.numbers = set(number_names(tree))
         self.own = {n.attr for n in every_node(tree) if isinstance(n, ast.Attribute) and stored(n)}
@@ -147,7 +121,7 @@ class Walk(ast.NodeVisitor):
     def bound_name(self, node: ast.AST, name: str) -> None:
         """A name that code gives to something: no dunder, no builtin that others rely on."""
         imported = isinstance(node, (ast.Import, ast.ImportFrom))
-        if DUNDER.fullmatch(name) and name not in allowed.DUNDERS or imported and name in guards.GUARDS:
+        if texts.DUNDER.fullmatch(name) and name not in allowed.DUNDERS or imported and name in guards.GUARDS:
             self.report(node, INDIRECT, name)
 
     # ---- Names and attributes
@@ -183,7 +157,7 @@ class Walk(ast.NodeVisitor):
             return
         if name in allowed.NAMED_BUILTINS:
             self.report(node, "code-exec", name)
-        elif DUNDER.fullmatch(name) and name not in allowed.BUILTINS | allowed.DUNDERS:
+        elif texts.DUNDER.fullmatch(name) and name not in allowed.BUILTINS | allowed.DUNDERS:
             self.report(node, INDIRECT, name)
         elif name in allowed.GUARDED_BUILTINS and not called:
             self.report(node, INDIRECT, f"{name} as a value")
@@ -245,12 +219,12 @@ class Walk(ast.NodeVisitor):
 
     def odd(self, node: ast.AST, name: str) -> None:
         """Reports names of attributes that lead out of an object."""
-        if name in allowed.LEADING_OUT or DUNDER.fullmatch(name) and name not in allowed.DUNDERS:
+        if name in allowed.LEADING_OUT or texts.DUNDER.fullmatch(name) and name not in allowed.DUNDERS:
             self.report(node, INDIRECT, f".{name}")
 
     def private(self, node: ast.AST, name: str) -> None:
         """Reports what only others may name: an attribute that a package keeps to itself."""
-        if name.startswith("_") and not DUNDER.fullmatch(name):
+        if name.startswith("_") and not texts.DUNDER.fullmatch(name):
             if name not in allowed.PRIVATE | self.modules.private | allowed.LEADING_OUT:
                 self.report(node, INDIRECT, f".{name}, which is another's")
 
@@ -303,7 +277,7 @@ class Walk(ast.NodeVisitor):
         name = self.called_name(node)
         guard = guards.GUARDS.get(name) or (guards.guard_compile if name.endswith(".compile") else None)
         self.plain_parts(node, name)
-        if guards.makes_text(node) or guards.makes_class(node):
+        if texts.makes_text(node) or guards.makes_class(node):
             self.report(node, INDIRECT, "a text or a class that is not in sight")
         for word in node.keywords:
             if word.arg:
@@ -339,10 +313,10 @@ class Walk(ast.NodeVisitor):
         words = ("description", "epilog", "usage") if parser else ("sep",)
         shown += [word.value for word in node.keywords if word.arg in words]
         self.harmless |= {id(part) for argument in shown for part in bare(argument)} | {id(node.func)}
-        if isinstance(node.func, ast.Attribute) and node.func.attr in CUTTERS and name != "os.path.join":
-            for argument in [node.func.value, *node.args]:
-                self.harmless |= {id(argument)}
-            parts = node.func.attr == "join" and node.args and getattr(node.args[0], "elts", None)
+        method = getattr(node.func, "attr", "")
+        if method in texts.CUTTERS and name != "os.path.join":
+            self.harmless |= {id(argument) for argument in [node.func.value, *node.args]}
+            parts = method == "join" and node.args and getattr(node.args[0], "elts", None)
             if parts and text_of(node.func.value) == "/" and text_of(parts[0]) == "":
                 self.report(node, OUTSIDE, "a path from the root")
 
@@ -376,7 +350,7 @@ class Walk(ast.NodeVisitor):
             and getattr(cut, "attr", "") == "parts"
         ):
             self.report(node, OUTSIDE, "a path from the root")
-        if guards.makes_text(node):
+        if texts.makes_text(node):
             self.report(node, INDIRECT, "a text that is not in sight")
         self.harmless.add(id(node.slice))  # table[type(x)]
         self.generic_visit(node)
@@ -389,7 +363,7 @@ class Walk(ast.NodeVisitor):
         if isinstance(node.op, ast.Add):
             self.harmless.add(id(node.right))  # a + "/" is no root
         joined = text_of(node)
-        if guards.makes_text(node):
+        if texts.makes_text(node):
             self.report(node, INDIRECT, "a text that is not in sight")
         if joined is not None:
             self.text(node, joined)
@@ -410,18 +384,17 @@ class Walk(ast.NodeVisitor):
 
     def text(self, node: ast.AST, text: str) -> None:
         self.names_in(node, text)
-        begun = id(node) not in self.harmless and (text in BARE_ROOTS or BEGUN.fullmatch(text))
-        if begun or ROOTS.match(text) and len(text.split()) == 1 or SECRETS.fullmatch(text):
+        if texts.names_place(text) or id(node) not in self.harmless and texts.begins_place(text):
             self.report(node, OUTSIDE, ascii(text))
 
     def names_in(self, node: ast.AST, text: str) -> None:
-        file = CODE_FILE.fullmatch(text)
+        file = texts.CODE_FILE.fullmatch(text)
         known = file and (file[1].endswith("customize") or self.modules.importable(file[1]))
         if file and (not file[2] or known and file[1] != self.module):
             self.report(node, INDIRECT, ascii(text))  # an import could find it
-        if ESCAPED.search(text):
+        if texts.ESCAPED.search(text):
             self.report(node, INDIRECT, ascii(text))
-        for name in DUNDER_PART.findall(text):
+        for name in texts.DUNDER_PART.findall(text):
             if name not in allowed.DUNDERS | {"__file__"}:
                 self.report(node, INDIRECT, ascii(name))
 
@@ -434,7 +407,7 @@ class Walk(ast.NodeVisitor):
     # ---- Scopes and patterns
 
     def visit_FunctionDef(self, node) -> None:
-        if DUNDER.fullmatch(node.name) and node.name not in allowed.DUNDER_METHODS:
+        if texts.DUNDER.fullmatch(node.name) and node.name not in allowed.DUNDER_METHODS:
             self.report(node, INDIRECT, f"def {node.name}")
         decorators = [n for n in node.decorator_list if self.called_name(ast.Call(n)) != "torch.compile"]
         outside = [*decorators, *defaults(node.args), *annotations(node)]
@@ -454,12 +427,13 @@ class Walk(ast.NodeVisitor):
             self.bound_name(argument, argument.arg)
         self.scopes.append(locals_of(node))
         loops, self.loops = self.loops, {}
-        texts, own = self.texts, set(bindings(node))
-        self.texts = {name: text for name, text in texts.items() if name not in own} | format_texts(node)
+        templates, own = self.templates, set(bindings(node))
+        kept = {name: text for name, text in templates.items() if name not in own}
+        self.templates = kept | format_texts(node)
         for part in body:
             self.visit(part)
         self.scopes.pop()
-        self.loops, self.texts = loops, texts
+        self.loops, self.templates = loops, templates
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.bound_name(node, node.name)
@@ -477,7 +451,7 @@ class Walk(ast.NodeVisitor):
     def comprehension(self, node) -> None:
         """Its variables are its own; they may run through words that are in sight."""
         before, names = dict(self.loops), set()
-        if all(constants(part.iter) for part in node.generators) and guards.calls_chr(node):
+        if all(constants(part.iter) for part in node.generators) and texts.calls_chr(node):
             self.report(node, INDIRECT, "a text that is not in sight")
         self.visit(node.generators[0].iter)
         for part in node.generators:

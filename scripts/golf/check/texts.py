@@ -1,0 +1,113 @@
+"""Which texts a reviewer must see: names of places, files that an import finds, letters put together."""
+
+import ast
+import codecs
+import re
+import string
+
+from golf.check.syntax import called, constants, every_node, text_of
+
+DUNDER = re.compile(r"__\w+__")
+DUNDER_PART = re.compile(r"(?<!\w)__\w+|\w+__(?!\w)")  # of a name that is put together, perhaps
+
+# A text that names a place outside the run, or a secret of the machine that it runs on.
+PLACES = """proc sys dev etc home root usr var tmp opt mnt media srv bin sbin lib boot run nix snap Users
+    Library System Volumes Applications private workspace content kaggle""".split()
+ROOTS = re.compile(
+    rf"/({'|'.join(PLACES)}|lib\w*)(/|$)"
+    r"|~\w*/|~\w+$|[A-Za-z]:[\\/]|(.*/)?\.\./|.*/\.\.$|(file|tcp|https?|ftps?|ssh|s3|gs|hf)://"
+    r"|(?!127\.|0\.0\.0\.0)\d{1,3}(\.\d{1,3}){3}(:|$)"
+)
+# What a path begins with, once it stands alone; methods of texts that cut and join are given it too.
+BARE_ROOTS = ("/", "~", "..", *(f"/{place[:n]}" for place in PLACES for n in range(1, len(place))))
+BEGUN = re.compile(r"(/|~|\.\.)[%{]\S*")  # '/%s', '/{}'
+CUTTERS = frozenset("""
+    join split rsplit replace strip lstrip rstrip startswith endswith partition rpartition find rfind index
+    rindex count removesuffix removeprefix
+    """.split())  # fmt: skip
+CODE_FILE = re.compile(r"(?:.*/)?([\w-]+)\.(?:(py)|py[cdiwz]|pth|so|dll|dylib|zip|whl|egg)")
+ESCAPED = re.compile(r"\\u00[2-7][0-9a-fA-F]|\\N\{")  # letters that another reader would make of it
+SECRETS = re.compile(
+    r"CI|(GITHUB|GITLAB|ACTIONS|RUNNER|AWS|SSH|AZURE|GOOGLE|KAGGLE|LD|DYLD)_\w+|PYTHON(?!HASHSEED)[A-Z]+|HOME|USER"
+    r"|PATH|CC|CXX|VIRTUAL_ENV|CONDA_\w+|(OLD)?PWD|XDG_\w+"
+    r"|(HF|GH|WANDB|HUGGINGFACE|HUGGING_FACE_HUB|OPENAI|ANTHROPIC)_(TOKEN|API_KEY)"
+)
+
+
+def names_place(text: str) -> bool:
+    """Whether a text names a place outside the run, or a secret."""
+    return bool(ROOTS.match(text) and len(text.split()) == 1 or SECRETS.fullmatch(text))
+
+
+def begins_place(text: str) -> bool:
+    """Whether such a place may begin with it."""
+    return text in BARE_ROOTS or bool(BEGUN.fullmatch(text))
+
+
+# ---- Texts that are not written out
+
+PLAIN_CODECS = ("utf-8", "utf-8-sig", "ascii", "iso8859-1", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
+
+
+def makes_text(node: ast.expr) -> bool:
+    """Whether a text is made of literals so that nobody sees it: "abc"[1:], "%s" % "a", chr(47)."""
+    if isinstance(node, ast.Subscript):
+        stepped = isinstance(node.slice, ast.Slice) and node.slice.step is not None
+        return text_of(node.value) is not None and (stepped or constants(node.slice))
+    if isinstance(node, ast.BinOp):
+        text = text_of(node.left) if isinstance(node.op, ast.Mod) else None
+        return text is not None and ("%c" in text or constants(node.right))
+    return method_makes_text(node) or builtin_makes_text(node)
+
+
+def method_makes_text(node: ast.Call) -> bool:
+    method, text = getattr(node.func, "attr", ""), text_of(getattr(node.func, "value", None))
+    given = [*node.args, *(word.value for word in node.keywords)]
+    if text is None:
+        return method == "to_bytes" and constants(node.func.value)
+    if method in ("replace", "translate"):
+        return True
+    if method == "split" and not {"/", "~"} & {*text} or method in ("encode", "decode"):
+        return False  # words, each of them in sight
+    return all(map(constants, given))
+
+
+def builtin_makes_text(node: ast.Call) -> bool:
+    name, given = called(node), node.args
+    words = {word.arg: word.value for word in node.keywords}
+    if name in ("decode", "encode", "str", "bytes", "bytearray", "open", "read_text", "write_text"):
+        codec = given[name not in ("decode", "encode") :][:1]
+        if any(map(odd_codec, [*codec, *(words[w] for w in ("encoding", "errors") if w in words)])):
+            return True
+    if name == "fromhex" or name == "map" and len(given) == 2 and calls_chr(node):
+        return constants(given[-1]) if given else False
+    one = given[0] if len(given) == 1 and constants(given[0]) else None
+    if name in ("bytes", "bytearray"):
+        return isinstance(one, (ast.List, ast.Tuple)) and len(one.elts) > 1
+    letter = getattr(one, "value", 47)  # else an operation
+    return name == "chr" and one is not None and type(letter) is int and 32 <= letter < 127
+
+
+def odd_codec(node: ast.expr) -> bool:
+    """Whether a codec is named that does more than write letters as bytes: rot13, unicode_escape, idna."""
+    name = getattr(node, "value", None)
+    try:
+        return isinstance(name, str) and codecs.lookup(name).name not in PLAIN_CODECS
+    except (LookupError, ValueError):
+        return False  # a text, for a tokenizer
+
+
+def calls_chr(node: ast.AST) -> bool:
+    return any(getattr(part, "id", "") == "chr" for part in every_node(node))
+
+
+def plain_fields(text: str) -> bool:
+    """Whether the fields take no attribute or element, and make no letters of numbers."""
+    try:
+        fields = [(name or "", spec or "") for _, name, spec, _ in string.Formatter().parse(text)]
+    except ValueError:
+        return True  # raises when it runs
+    return all(
+        not {".", "["} & {*name} and not spec.endswith("c") and ("{" not in spec or plain_fields(spec))
+        for name, spec in fields
+    )
