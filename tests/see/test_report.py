@@ -33,7 +33,8 @@ def test_what_is_foreign_is_escaped_and_no_home_is_named(torch_run, tmp_path):
     metrics = (run / "metrics.jsonl").read_text()
     evil = "<script>alert(1)</script>"
     metrics = metrics.replace('"run_id": "tiny"', f'"run_id": "{evil}"').replace("CPU", evil)
-    metrics = metrics.replace('"versions": {', '"versions": 5, "a": {').replace('"data": {', '"data": [1], "b": {')
+    metrics = metrics.replace('"versions": {', '"versions": 5, "a": {')
+    metrics = metrics.replace('"data": {', '"data": [1], "b": {')
     (run / "metrics.jsonl").write_text(metrics)
     text = report.build(run)
     assert "<script" not in text and html.escape(evil) in text
