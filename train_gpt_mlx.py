@@ -544,10 +544,10 @@ def find_shards(folder, split):
 
 def open_shard(path, vocab_size):
     """Mapped uint16 tokens, behind 256 int32 (magic, 1, number of tokens); little-endian."""
-    header, size = np.fromfile(path, "<i4", 256).tolist(), path.stat().st_size
-    whole = len(header) == 256 and header[:2] == [20240520, 1] and size == 1024 + 2 * header[2] > 1024
-    need(whole, f"{path}: not a whole token shard; fetch it again")
     try:
+        header, size = np.fromfile(path, "<i4", 256).tolist(), path.stat().st_size
+        whole = len(header) == 256 and header[:2] == [20240520, 1] and size == 1024 + 2 * header[2] > 1024
+        need(whole, f"{path}: not a whole token shard; fetch it again")
         tokens = np.memmap(path, "<u2", "c", 1024)
     except OSError as e:
         raise UserError(explain(e, path))

@@ -304,10 +304,13 @@ def short_shards(data):
 
 
 def numpys(name, number):
-    """As a disk that cannot map files, too many of them, or another user's: root reads that all the same."""
+    """As a disk that cannot map files, too many of them, or another user's: root reads that all the same.
 
-    def fail(path, *_):
-        raise OSError(number, os.strerror(number), str(path))
+    NumPy copies a file's number: that error names no file.
+    """
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
 
     return lambda data: {"np": SimpleNamespace(**{**vars(np), name: fail})}
 
@@ -324,7 +327,7 @@ BAD_DATA = {
     ),
     "mapped badly": (numpys("memmap", errno.ENODEV), (FIRST, "No such device")),
     "unreadable": (numpys("fromfile", errno.EACCES), (FIRST, "Permission denied", "its permissions")),
-    "too many": (numpys("memmap", errno.EMFILE), (FIRST, "Too many open files")),
+    "too many": (numpys("fromfile", errno.EMFILE), (FIRST, "Too many open files")),
     "no shards": (emptied("*"), ("data", "fineweb_train_*.bin", "DATA_PATH", "data/README.md")),
     "no validation": (emptied("val"), ("data", "fineweb_val_*.bin")),
     "truncated": (cut("train_000001", lambda blob: blob[:-2]), ("train_000001", NOT_WHOLE)),
