@@ -20,19 +20,6 @@ TRAINERS = [REPO / "train_gpt.py", REPO / "train_gpt_mlx.py", REPO / "tests/fake
 STARTER = TRAINERS[0].read_text()
 
 
-def raised(tmp_path, source, name="train_gpt.py") -> dict[str, str]:
-    """Rule -> message of the code rules on one file."""
-    (tmp_path / name).write_bytes(source if isinstance(source, bytes) else source.encode())
-    one = Folder(tmp_path, files={name: (tmp_path / name).stat().st_size})
-    check_code.code(one)
-    return {finding.rule: finding.message for finding in one.findings}
-
-
-@pytest.mark.parametrize("path", [p for p in TRAINERS if p.exists()], ids=lambda p: p.name)
-def test_the_trainers_raise_nothing(tmp_path, path):
-    assert raised(tmp_path, path.read_text()) == {}
-
-
 def findings(tmp_path, **sources) -> dict[str, Finding]:
     """Rule -> finding of the code rules on files that lie together."""
     for name, source in sources.items():
@@ -41,6 +28,11 @@ def findings(tmp_path, **sources) -> dict[str, Finding]:
     one = Folder(tmp_path, files=files)
     check_code.code(one)
     return {finding.rule: finding for finding in one.findings}
+
+
+@pytest.mark.parametrize("path", [p for p in TRAINERS if p.exists()], ids=lambda p: p.name)
+def test_the_trainers_raise_nothing(tmp_path, path):
+    assert findings(tmp_path, train_gpt=path.read_text()) == {}
 
 
 # Rule -> code that it stops, each of a kind of its own.
@@ -215,7 +207,7 @@ HARMLESS = [
 
 @pytest.mark.parametrize("source", HARMLESS, ids=lambda s: ascii(s)[:50])
 def test_what_goes_to_nobody(tmp_path, source):
-    assert raised(tmp_path, source) == {}
+    assert findings(tmp_path, train_gpt=source) == {}
 
 
 # ---- Data in the guise of code
@@ -274,7 +266,7 @@ HOARDS = {
 
 @pytest.mark.parametrize("source", HOARDS.values(), ids=HOARDS)
 def test_data_is_seen_whatever_it_looks_like(tmp_path, source):
-    found_ = raised(tmp_path, source)
+    found_ = findings(tmp_path, train_gpt=source)
     assert "code-opaque" in found_ and "code-text" not in found_, found_
 
 
@@ -439,7 +431,7 @@ def test_learning_from_validation_tokens_is_seen(source):
     "        model.loss(part).backward()\n",
 ], ids=["warm-up on validation tokens", "learning while scoring"])  # fmt: skip
 def test_the_starter_with_some_lines_more_is_seen(tmp_path, lines):
-    assert list(raised(tmp_path, f"{STARTER}\n\n{lines}")) == ["code-val"]
+    assert list(findings(tmp_path, train_gpt=f"{STARTER}\n\n{lines}")) == ["code-val"]
 
 
 HOLDS = {
