@@ -1,7 +1,5 @@
 """golf.sh COMMAND: finds the command's module and turns its errors into one line."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 import difflib

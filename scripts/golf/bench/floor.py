@@ -22,8 +22,6 @@ Operations are those of matrix products, two a multiply-add. `k` is the trainer'
 anything with its names; nothing here imports torch.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -44,7 +42,7 @@ class Product:
     def operations(self) -> int:
         return 2 * self.batch * self.m * self.n * self.k
 
-    def clipped(self, limit: int) -> Product:
+    def clipped(self, limit: int) -> "Product":
         """The product with no side over `limit`: beyond it the rate is the same and measuring is slow."""
         return Product(*(min(side, limit) for side in (self.m, self.n, self.k)), self.batch)
 

@@ -4,8 +4,6 @@ Data can hide in strings, numbers, names, comments or blanks, in one piece or in
 are on sums over all files of an entry, and come from what plain trainers hold.
 """
 
-from __future__ import annotations
-
 import ast
 import io
 import itertools
@@ -100,7 +98,7 @@ class Totals:
     names: int = 0  # characters of different names, each once
     once: int = 0  # characters of names that a file has in one place alone
 
-    def add(self, other: Totals) -> None:
+    def add(self, other: "Totals") -> None:
         for one in fields(self):
             setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 

@@ -1,7 +1,5 @@
 """How far something is: a bar on a terminal, or a line where nothing was said for a while."""
 
-from __future__ import annotations
-
 import sys
 import threading
 import time
@@ -63,7 +61,7 @@ class Talker:
         self.began = self.told = clock()  # of the phase, the last part
         self.lock, self.over = threading.Lock(), threading.Event()
 
-    def __enter__(self) -> Talker:
+    def __enter__(self) -> "Talker":
         threading.Thread(target=self.keep_on, daemon=True).start()
         return self
 

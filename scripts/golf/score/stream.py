@@ -4,8 +4,6 @@ Written apart from the trainer and without PyTorch: a submission's own reading o
 wrong, has no part in its official score. docs/track_spec.md 3 has the rules.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass
@@ -55,7 +53,7 @@ class Stream:
         v, before, target = self.vocabulary, self.tokens[:-1], self.tokens[1:]
         return v.size[target] + (v.space[target] & ~v.special[before])
 
-    def part(self, start: int, stop: int) -> Stream:
+    def part(self, start: int, stop: int) -> "Stream":
         """The targets start .. stop - 1 as a stream of their own."""
         return Stream(self.tokens[start : stop + 1], self.vocabulary)
 

@@ -1,7 +1,5 @@
 """The scorer's side of a sandboxed submission: sends requests, takes rows, trusts nothing."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os
@@ -153,7 +151,7 @@ class Remote:
         """The most that any of its processes was seen to use."""
         return max(self.peak_of_earlier, self.watch.peak_memory_bytes)
 
-    def __enter__(self) -> Remote:
+    def __enter__(self) -> "Remote":
         return self
 
     def __exit__(self, *_) -> None:
