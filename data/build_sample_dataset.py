@@ -50,8 +50,11 @@ def sha256(content: bytes) -> str:
 def read_documents(path: Path) -> list[str]:
     """The texts, each once, in the order of their hashes: where a text stands, and so the split,
     depends on the text alone."""
-    lines = lzma.decompress(path.read_bytes()).decode().rstrip("\n").split("\n")
-    return sorted({json.loads(line)["text"] for line in lines}, key=lambda t: sha256(t.encode()))
+    try:
+        lines = lzma.decompress(path.read_bytes()).decode().rstrip("\n").split("\n")
+        return sorted({json.loads(line)["text"] for line in lines}, key=lambda t: sha256(t.encode()))
+    except (ValueError, LookupError, TypeError, AttributeError, lzma.LZMAError) as error:
+        raise ValueError(f"{path} is damaged ({error!r:.99}); restore it: git checkout -- data") from error
 
 
 def train_tokenizer(documents: list[str]) -> bytes:
@@ -158,7 +161,10 @@ def write(path: Path, content: bytes) -> bool:
 def make(out: Path, retrain: bool) -> list[str]:
     """Build below out; returns the paths that were written (none: all was right already)."""
     documents = read_documents(TEXT)
-    track = json.loads(TRACK.read_text(encoding="utf-8"))
+    try:
+        track = json.loads(TRACK.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{TRACK}: {error}; restore it: git checkout -- records") from error
     if retrain:
         write(out / TOKENIZER, train_tokenizer(documents))
     model = ((out if retrain else HERE) / TOKENIZER).read_bytes()
@@ -176,11 +182,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         written = make(args.out, args.train_tokenizer)
-    except (OSError, RuntimeError, ValueError, lzma.LZMAError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         print(f"build_sample_dataset.py: error: {error}", file=sys.stderr)
         return 1
     state = f"wrote {len(written)} files" if written else "already there, nothing to do"
-    print(f"sample_sp1024 in {args.out}: {state}")
+    try:
+        print(f"sample_sp1024 in {args.out}: {state}", flush=True)
+    except OSError:  # nobody reads, or a full disk: the data is there all the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

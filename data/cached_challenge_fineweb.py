@@ -79,13 +79,20 @@ def inspect(path: Path, want: dict | None) -> str | None:
     return None if digest.hexdigest() == want["hash"] else f"its hash is not {want['hash'][:12]}…"
 
 
+def read(path: Path) -> bytes:
+    """The file's bytes; a pipe, which may never end, is none."""
+    if path.exists() and not path.is_file():
+        raise ValueError("no regular file")
+    return path.read_bytes()
+
+
 def read_record() -> dict[str, dict]:
     """checksums.json: bytes, hash and source of each file that was once fetched."""
     path = ROOT / CHECKSUMS
     if not path.exists():
         return {}
     try:
-        files = json.loads(path.read_bytes())["files"]
+        files = json.loads(read(path))["files"]
         return {name: {key: e[key] for key in ("bytes", "hash", "source")} for name, e in files.items()}
     except FOREIGN as error:
         raise Fail(f"{path} is damaged: delete it and fetch again online") from error
@@ -269,7 +276,7 @@ def ready_manifest(skip: bool, hub: Hub, record: dict) -> dict:
             hub.fetch(MANIFEST, want)
         note(MANIFEST, want)
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(read(path))
         [entry["name"] for entry in [*manifest["datasets"], *manifest["tokenizers"]]]
     except FOREIGN as error:
         if not skip:

@@ -587,6 +587,12 @@ def test_damaged_checksums_are_named(fetch, data):
     (data / "checksums.json").write_text('{"files": {"a": 1}}')
     code, _, err = fetch("--verify")
     assert code == 1 and "checksums.json" in error_line(err)
+    for name, words in (("checksums.json", ["--verify"]), ("manifest.json", ["--skip-manifest"])):
+        (data / name).unlink(missing_ok=True)
+        os.mkfifo(data / name)  # nobody writes to it
+        code, _, err = fetch(*words)
+        assert code == 1 and name in error_line(err)
+        (data / name).unlink()
 
 
 def test_too_little_space_is_seen_before_fetching(fetch, hub, data, monkeypatch):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import lzma
 import shutil
 import subprocess
 import sys
@@ -128,11 +129,13 @@ def test_a_hash_that_is_not_pinned_is_one_line_and_writes_nothing(tmp_path, caps
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "tokenizer"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "no text", "no UTF-8", "tokenizer"])
 def test_damaged_sources_are_one_line(damage, tmp_path, capsys, monkeypatch):
     text = tmp_path / "sample_text.jsonl.xz"
     if damage == "truncated":
         text.write_bytes(sample.TEXT.read_bytes()[:5000])
+    if damage.startswith("no "):
+        text.write_bytes(lzma.compress(b"{}\n" if damage == "no text" else b"\xff\n"))
     if damage == "tokenizer":
         (tmp_path / sample.TOKENIZER).write_bytes(b"junk")
         monkeypatch.setattr(sample, "HERE", tmp_path)
@@ -141,6 +144,7 @@ def test_damaged_sources_are_one_line(damage, tmp_path, capsys, monkeypatch):
     assert sample.main(["--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith("build_sample_dataset.py: error: ")
+    assert damage == "tokenizer" or str(text) in error[0]
     assert not (tmp_path / "out").exists()
 
 
@@ -186,3 +190,11 @@ def test_the_three_tracks():
         "track_non_record_2mb_local": (2_000_000, None, None, 4_194_304, ["non-record"]),
     }
     assert all(pinned()[key] for key in ("val_sha256", "tokenizer_sha256"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_an_output_that_cannot_be_written_ends_no_build(tmp_path):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, sample.__file__, "--out", str(tmp_path)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"") and files_below(tmp_path)
