@@ -131,6 +131,7 @@ def test_a_module_of_the_folder_is_not_written_anew(tmp_path):
 
 
 PLAIN = [
+    "class A:\n def f(self):\n  try: g()\n  except: pass\n  match x:\n   case _: g()",
     "def unwrap(model): return getattr(model, '_orig_mod', model)",
     "import torch\ntorch._foreach_add_(a, b)", "class A:\n    def _run(self): return self._run()",
     "m._is_residual = True\nif m._is_residual: f()", "self.register_buffer('_mask', x)\nself._mask",

@@ -63,7 +63,7 @@ def absolute(node: ast.ImportFrom, module: str) -> str:
 
 def bindings(tree: ast.AST) -> Counter[str]:
     """How many places of a file bind each name: assignments, arguments, imports, patterns, …"""
-    found: Counter[str] = Counter()
+    found: Counter = Counter()
     for node in every_node(tree):
         if isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
             found[node.name] += 1
@@ -75,6 +75,7 @@ def bindings(tree: ast.AST) -> Counter[str]:
             found[node.arg] += 1
         elif isinstance(node, ast.MatchMapping):
             found[node.rest] += 1
+    found.pop(None, None)  # except: and case _:
     return found
 
 
