@@ -32,7 +32,7 @@ KINDS = ("embedding", "attention", "MLP", "head", "other matrices", "vectors", "
 HEAD = ["", "weights", "bytes", "share", "raw", "entropy", "coded"]
 COLUMNS = 32
 TOP = 128  # a symbol is an int8
-RARE = 0.05  # % of the symbols: those that come less often do not widen the picture
+RARE = 0.02  # % of the symbols: those that come less often do not widen the picture
 
 
 @dataclass(frozen=True)
