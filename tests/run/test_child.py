@@ -18,6 +18,7 @@ import pytest
 from conftest import HANG_SECONDS, REPO, passed
 from golf.core import runlog
 from golf.core.processes import descendants
+from golf.run import child
 from golf.run import command as run
 
 from run.conftest import golf, one_line
@@ -51,6 +52,29 @@ def gone(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_what_is_written_while_the_trainer_ends_is_passed_on(tmp_path, capfd):
+    """The pipe stays open, as a grandchild would hold it; the trainer ends between two looks."""
+    (out, speaks), (err, silent) = os.pipe(), os.pipe()
+    words = [b"last words\n"]
+
+    class Process:
+        stdout, stderr = os.fdopen(out, "rb", 0), os.fdopen(err, "rb", 0)
+
+        def poll(self):
+            while words:
+                os.write(speaks, words.pop())
+            return 0
+
+    supervisor = child.Supervisor.__new__(child.Supervisor)  # which would take this process's signals
+    supervisor.process, supervisor.progress = Process(), child.Progress(tmp_path / "metrics.jsonl")
+    assert supervisor.pump((b"", b"")) == []
+    assert capfd.readouterr().out == "last words\n"
+    for pipe in (Process.stdout, Process.stderr):
+        pipe.close()
+    os.close(speaks)
+    os.close(silent)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])

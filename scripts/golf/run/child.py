@@ -115,8 +115,9 @@ class Supervisor:
             for pipe in streams:
                 selector.register(pipe, selectors.EVENT_READ)
             while selector.get_map():
-                ready = selector.select(TICK_SECONDS)
-                if not ready and self.process.poll() is not None:
+                ended = self.process.poll() is not None  # asked first: its last words are there by then
+                ready = selector.select(0 if ended else TICK_SECONDS)
+                if ended and not ready:
                     break  # a grandchild may hold the pipe; what was written is read
                 for key, _ in ready:
                     pipe = key.fileobj
