@@ -62,6 +62,7 @@ def write(boards: list[Board], out: Path) -> int:
 
 
 def entries_of(board: Board) -> list[Entry]:
+    """The ranked ones by score, then those without a rank."""
     return [*(entry for entries in board.lanes.values() for entry in entries), *board.unranked]
 
 
@@ -88,7 +89,7 @@ def whole(title: str, body: str, up: str = "", script: str = "") -> str:
 
 def index(boards: list[Board]) -> str:
     shown_boards = [board for board in boards if entries_of(board)]
-    rows = [row for board in shown_boards for row in board_rows(board)]
+    rows = [board_row(board, entry) for board in shown_boards for entry in entries_of(board)]
     lines = ["<h1>Parameter Golf Local</h1>"]
     lines.append(f"<p>{ABOUT}</p>")
     lines += [filters(boards), entry_table(rows)]
@@ -133,35 +134,24 @@ def classes(number: bool, less: bool) -> str:
     return f' class="{names}"' if names else ""
 
 
-def board_rows(board: Board) -> list[str]:
-    """One table row for each entry: the ranked ones by score, then those without a rank."""
-    rows = []
-    for entry in entries_of(board):
-        claim, ranked = entry.claim, not entry.unranked
-        score = claim["val_bpb"] if ranked else None
-        star = ' <span class="star" title="set a record">record</span>' if entry.record else ""
-        link = f'<a href="{quote(place_of(board, entry))}">{escape(entry.title)}</a>{star}'
-        said = [entry.text("blurb", 240), *(entry.notes if ranked else [f"not ranked: {entry.unranked}"])]
-        cells = [
-            (f"{score:.4f}" if ranked else "-", score if ranked else "NaN"),
-            (f'{link}<span class="blurb">{escape("; ".join(filter(None, said)))}</span>', None),
-            (escape(entry.text("author", 40)), None),
-            (f"{claim['bytes_total']:,}" if ranked else "-", claim["bytes_total"] if ranked else "NaN"),
-            (
-                f"{claim['train_seconds']:,.0f} s" if ranked else "-",
-                claim["train_seconds"] if ranked else "NaN",
-            ),
-            (escape(board.rules["name"]), None),
-            (escape(entry.text("lane", 30)), None),
-            (escape(entry.text("date", 20)), None),
-        ]
-        text = ""
-        for (_, number, less), (markup, value) in zip(COLUMNS, cells):
-            data = "" if value is None else f' data-value="{value}"'
-            text += f"<td{classes(number, less)}{data}>{markup}</td>"
-        lane, name = escape(entry.text("lane", 30)), escape(board.rules["name"])
-        rows.append(f'<tr data-track="{name}" data-lane="{lane}">{text}</tr>')
-    return rows
+def board_row(board: Board, entry: Entry) -> str:
+    claim, ranked = entry.claim, not entry.unranked
+    star = ' <span class="star" title="set a record">record</span>' if entry.record else ""
+    link = f'<a href="{quote(place_of(board, entry))}">{escape(entry.title)}</a>{star}'
+    said = [entry.text("blurb", 240), *(entry.notes if ranked else [f"not ranked: {entry.unranked}"])]
+    track, lane = escape(board.rules["name"]), escape(entry.text("lane", 30))
+    score = size = seconds = ("-", "NaN")
+    if ranked:
+        score = f"{claim['val_bpb']:.4f}", claim["val_bpb"]
+        size = f"{claim['bytes_total']:,}", claim["bytes_total"]
+        seconds = f"{claim['train_seconds']:,.0f} s", claim["train_seconds"]
+    what = f'{link}<span class="blurb">{escape("; ".join(filter(None, said)))}</span>'
+    author, date = (escape(entry.text(name, 40)) for name in ("author", "date"))
+    text = ""
+    for (_, number, less), cell in zip(COLUMNS, (score, what, author, size, seconds, track, lane, date)):
+        markup, data = (cell[0], f' data-value="{cell[1]}"') if number else (cell, "")
+        text += f"<td{classes(number, less)}{data}>{markup}</td>"
+    return f'<tr data-track="{track}" data-lane="{lane}">{text}</tr>'
 
 
 def references(boards: list[Board]) -> list[str]:
@@ -197,18 +187,15 @@ def rules_page(boards: list[Board]) -> str:
 def entry_page(board: Board, entry: Entry) -> str:
     """README, curves, bytes, samples, and the code against what it builds on."""
     claim, folder = entry.claim, entry.folder
-    facts = [
-        ["track", board.rules["name"]],
-        ["lane", entry.text("lane", 30)],
-        ["by", entry.text("author", 40)],
-    ]
-    facts += [["date", entry.text("date", 20)], ["hardware", entry.text("hardware", 80)]]
+    facts = [["track", board.rules["name"]]]
+    facts += [[name, entry.text(key, 80)] for name, key in
+              (("lane", "lane"), ("by", "author"), ("date", "date"), ("hardware", "hardware"))]  # fmt: skip
     if entry.unranked:
         facts.append(["not ranked", entry.unranked])
     else:
-        facts.append(["score", f"{claim['val_bpb']:.6f}, the mean of {len(entry.scores)} seeds"])
-        facts += [["bytes", f"{claim['bytes_code']:,} code + {claim['bytes_model']:,} model"]]
         facts += [
+            ["score", f"{claim['val_bpb']:.6f}, the mean of {len(entry.scores)} seeds"],
+            ["bytes", f"{claim['bytes_code']:,} code + {claim['bytes_model']:,} model"],
             ["training", f"{claim['train_seconds']:,.1f} s"],
             ["scoring", f"{claim['eval_seconds']:,.1f} s"],
         ]
