@@ -355,7 +355,7 @@ class GPT(nn.Module):
     def features(self, tokens, block_forward=Block.forward, past=None):
         """int64 [batch, length] -> [batch, length, dim], before the last norm; past: see Attention."""
         x = rms_norm(self.tok_emb(tokens).to(self.dtype))
-        x0, skips = x.clone(), []  # were it x, block 0 would compile apart
+        x0, skips = x.clone(), []  # as x, block 0 would compile apart
         for i, block in enumerate(self.blocks):
             if i >= self.encoder_layers and skips:
                 x = x + self.skip_weights[i - self.encoder_layers].to(x.dtype) * skips.pop()
