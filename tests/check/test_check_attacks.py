@@ -149,6 +149,7 @@ PLAIN = [
     "from dataclasses import fields\nx = {f.name: getattr(k, f.name) for f in fields(K)}",
     "N = 'a b'.split()\nx = {n: getattr(k, n) for n in N}\nlen(N), sorted(N)",
     "import numpy as np\nnp.memmap(p, np.uint16, 'r'), np.memmap(p, dtype='<u2')",
+    "import numpy as np\nK = '<u2'\ndef f(p): return np.memmap(p, dtype=K)",
     "t = '{}'\nt = t.format(x)\ndef f(t): return t", "import os\nstack.callback(os.close, f)",
     "x = type(f.default)(text)", "here.parent.parent, here.parents[2]", "self.root = x\nself.root",
     "for n in range(9):\n    open(paths[n])", "try: f()\nexcept OSError as error: print(error)",
@@ -217,11 +218,12 @@ def test_what_else_may_steer_scores_is_seen(tmp_path, source):
 @pytest.mark.parametrize("source", [
     scorer("return np.random.default_rng(1).random()"),
     scorer("return random.Random(7).random()"),
+    scorer("return self.dim, DIM", "class K:\n    dim = os.environ.get('DIM')\nDIM = os.getenv('DIM')"),
     scorer("return self.model(tokens)", "print(time.time())\nC = open(__file__).read()\nprint(C)"),
     "import time\ndef train(scorer):\n    scorer.log_probs(x)\n    return time.time()",
     "import brotli\ndef load_scorer(path):\n    return brotli.Decompressor().process(path)",
     "from pathlib import Path\ndef load_scorer(path):\n    return Path(path).read_bytes()",
-], ids=range(6))  # fmt: skip
+], ids=range(7))  # fmt: skip
 def test_what_scores_alike_is_not(tmp_path, source):
     assert findings(tmp_path, train_gpt=source) == {}
 

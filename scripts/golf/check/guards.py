@@ -98,7 +98,11 @@ def guard_memory(walk, node: ast.Call) -> str | None:
     """numpy.memmap of numbers: of `object` it would take what a file holds for addresses."""
     words = {word.arg: word.value for word in node.keywords}
     kind = words.get("dtype", node.args[1] if len(node.args) > 1 else ast.Constant("u1"))
-    name = text_of(kind) or next((chain[-1] for chain in walk.full_names(kind) if chain[0] == "numpy"), "")
+    name = (
+        text_of(kind)
+        or walk.templates.get(getattr(kind, "id", ""))
+        or next((chain[-1] for chain in walk.full_names(kind) if chain[0] == "numpy"), "")
+    )
     if None in words or not re.fullmatch(r"[<>=|]?[bui?f]\d*|(u?int|float)\d+", name):
         return "numpy.memmap of what is not in sight"
     return guard_open(walk, node)

@@ -394,7 +394,7 @@ class Walk(ast.NodeVisitor):
             self.report(node, INDIRECT, ascii(text))  # an import could find it
         if texts.ESCAPED.search(text):
             self.report(node, INDIRECT, ascii(text))
-        for name in texts.DUNDER_PART.findall(text):
+        for name in texts.DUNDER_PART.findall(text) if len(text) < 100 else texts.DUNDER.findall(text):
             if name not in allowed.DUNDERS | {"__file__"}:
                 self.report(node, INDIRECT, ascii(name))
 

@@ -116,9 +116,12 @@ def reach(tree: ast.Module, names: set[str]) -> list[ast.AST]:
 
 
 def outer_values(scope: ast.AST) -> Iterator[tuple[str, ast.expr]]:
-    """Names that a module or a class gives to functions and to what they return."""
+    """Names that a module or a class gives to functions, and a module to what varies from run to run. Knobs
+    are read from the environment, which the scorer sets: they are none."""
     for target, value in assignments(ast.Module([s for s in scope.body if isinstance(s, ast.Assign)], [])):
-        if isinstance(value, (ast.Lambda, ast.Call)):
+        called_once = isinstance(scope, ast.Module) and isinstance(value, ast.Call)
+        knob = {"environ", "getenv"} & set(map(name_of, every_node(value)))
+        if isinstance(value, ast.Lambda) or called_once and not knob:
             yield target.id, value
 
 
