@@ -88,6 +88,8 @@ def test_a_name_that_the_trainer_does_not_know_ends_it_at_once(tiny_repo):
     (FILE.replace("[1, 2]", "[1, 1]"), "different whole numbers"),
     (FILE.replace("256", "[256]"), "no number and no text"),
     (FILE.replace("tiny.env", "absent.env"), "no such file"),
+    (FILE.replace("configs/tiny.env", "train_gpt.py"), "not NAME=value"),
+    (FILE.replace("MODEL_DIM", "MODEL_DIMM"), "row wide: unknown name MODEL_DIMM; did you mean MODEL_DIM"),
     ("config =", "tiny.toml: "),
 ])  # fmt: skip
 def test_a_file_that_says_something_wrong_is_refused_in_a_line(tiny_repo, text, told):

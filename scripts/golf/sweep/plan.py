@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from golf.core import envfile, trainers
 from golf.core.errors import GolfError
 from golf.core.files import read_text
 from golf.core.paths import REPO, shown
@@ -128,13 +129,18 @@ def place(name: str) -> Path:
 
 
 def finish(sweep: Sweep) -> Sweep:
-    """GolfError where two rows have one name, or a file is not there."""
+    """GolfError where two rows have one name, a file is not there, or a variable is nobody's."""
     names = [row.name for row in sweep.rows]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise GolfError(f"two rows are named alike: {', '.join(twice)}", 2)
     for path in (sweep.config, sweep.trainer):
         if not path.is_file():
             raise GolfError(f"{shown(path)}: no such file", 2)
+    knobs = trainers.read_knobs(sweep.trainer, trainers.child_env({}))
+    envfile.refuse_unknown(sweep.config, envfile.parse(sweep.config), knobs)
+    for row in sweep.rows:
+        for setting in row.settings:
+            envfile.require_known(setting, knobs, f"row {row.name}")
     return sweep
 
 
