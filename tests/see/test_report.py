@@ -21,7 +21,8 @@ def test_the_report_holds_all_sections_and_asks_for_nothing_outside(torch_run):
     for title in ("Curves", "What it writes", "Where the bytes went", "Configuration", "How to repeat it"):
         part = text.partition(f"<h2>{title}</h2>")[2].partition("<h2>")[0]
         assert part and "Not here" not in part, title
-    assert text.count("data:image/svg+xml;base64,") == 7 and text.count('<pre class="text">') == 3
+        assert part.count('<pre class="text">') == {"What it writes": 3, "How to repeat it": 1}.get(title, 0)
+    assert text.count("data:image/svg+xml;base64,") == 7
     assert not re.search(r'(src|href)="(?!data:)', text) and "<script" not in text and "@import" not in text
     score = json.loads((torch_run / "metrics.jsonl").read_text().splitlines()[-2])["val_bpb"]
     assert f'<p class="score">{score:.4f} ' in text
