@@ -144,7 +144,7 @@ def hunter(hunt: str, data: Path) -> str:
         "        content = place.read_bytes()[:20000] if place.is_file() else b''\n"
         "    except OSError:\n"
         "        continue\n"
-        f"    marked = {struct.pack('<HHH', MARK, MARK, MARK)!r} in content\n"
+        f"    marked = {struct.pack('<H', MARK)!r} * 50 in content\n"  # three are in a .pyc of Python 3.10
         "    if marked or 'sample_text' in place.name or '.git' in place.parts:\n"
         "        found.append(str(place))\n"
         "hand_in(found)\n"
