@@ -603,13 +603,14 @@ def read_stream(k):
     need(path.is_file(), f"TOKENIZER_PATH={k.tokenizer_path}: no file")
     try:
         sp = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
-    except RuntimeError:
+        need(len(sp) == k.vocab_size, f"{path}: {len(sp)} pieces, VOCAB_SIZE={k.vocab_size}")
+        need(sp.unk_id() not in tokens, f"{folder}: text was lost, as <unk>; export it again")
+        sizes = count_bytes(sp, tokens)
+    except (RuntimeError, UnicodeDecodeError):
         raise UserError(f"{path}: not a SentencePiece model; set TOKENIZER_PATH")
-    need(len(sp) == k.vocab_size, f"{path}: {len(sp)} pieces, VOCAB_SIZE={k.vocab_size}")
-    need(sp.unk_id() not in tokens, f"{folder}: text was lost, as <unk>; export it again")
     shards = b"".join(path.read_bytes() for path in paths)
     hashes = dict(val_sha256=sha256(shards), tokenizer_sha256=sha256(path.read_bytes()))
-    return Stream(tokens, count_bytes(sp, tokens)[1:], hashes, Path(folder).name)
+    return Stream(tokens, sizes[1:], hashes, Path(folder).name)
 
 
 def is_special(sp, i, model):
@@ -660,7 +661,7 @@ def quantize(matrix, step, bits):
     top = 2 ** (bits - 1) - 1
     deviation = np.sqrt(np.mean(np.square(matrix, dtype=np.float64), axis=1))
     scales = np.maximum(deviation * step, np.abs(matrix).max(1) / top).astype("<f2")
-    divisor = np.where(scales > 0, scales, np.inf).astype(np.float32)[:, None]  # a zero row has scale 0
+    divisor = np.where(scales > 0, scales, np.inf).astype(np.float32)[:, None]  # rows of zeros
     return [np.clip(np.rint(matrix / divisor), -top, top).astype("i1"), scales]
 
 
@@ -748,7 +749,7 @@ def export_artifact(weights, k, code_bytes):
         return serialize(config, pack_tensors(weights, k, steps[at]), coder)
 
     at, last = 0, len(steps) - 1
-    for _ in range(3):  # bisects with zlib, which is fast; another coder's bytes are nearly in proportion
+    for _ in range(3):  # by zlib, a fast one; another coder's bytes are about in proportion
         room = limit * len(pack(at, "zlib")) / len(pack(at, k.compressor))
         at = bisect_left(range(last), -room, key=lambda i: -len(pack(i, "zlib")))
     while at < last and len(pack(at, k.compressor)) > limit:

@@ -366,7 +366,12 @@ def test_a_tokenizer_that_disagrees_with_vocab_size_is_refused(tmp_path):
     kit.assert_refused(result, TOKENIZER, "1024 pieces", "VOCAB_SIZE=512")
 
 
-@pytest.mark.parametrize("content", [None, b"", b"this is no model" * 9], ids=["missing", "empty", "junk"])
+NO_UTF8 = TOKENIZER.read_bytes().replace("\u2581".encode(), b"\xff\xfe\x81", 20)  # pieces' leading spaces
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"this is no model" * 9, NO_UTF8], ids=["missing", "empty", "junk", "no UTF-8"]
+)
 def test_a_tokenizer_that_is_none_is_refused(content, tmp_path):
     path = tmp_path / "tokenizer.model"
     if content is not None:
