@@ -37,6 +37,21 @@ def start(repo, **env):
     return process
 
 
+def wait_for_ranks(process, count) -> None:
+    """Until torchrun and so many trainers handle SIGTERM: the fake ones, unlike real ranks, do not wait
+    for each other, and one that only begins would be killed by it."""
+    handled, until = 0, time.monotonic() + HANG_SECONDS
+    while handled <= count:
+        assert process.poll() is None and time.monotonic() < until
+        handled = 0
+        for pid in descendants(process.pid):
+            with contextlib.suppress(OSError):
+                ours = b"train_gpt.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+                caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
+                handled += ours and int(caught, 16) >> (signal.SIGTERM - 1) & 1
+        time.sleep(0.05)
+
+
 def child_of(process) -> int:
     """The trainer's process id."""
     return next(iter(descendants(process.pid, levels=1)))
@@ -222,6 +237,7 @@ def test_out_of_memory_and_a_signal_under_torchrun(tiny_repo):
     done = golf(tiny_repo, RUN_ID="two", NPROC_PER_NODE="2", FAKE_OOM_ABOVE="2048")
     assert done.returncode == 0 and "starting again with 2048" in done.stderr
     process = start(tiny_repo, NPROC_PER_NODE="2")
+    wait_for_ranks(process, 2)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0 and b"noted    training was stopped early" in output
