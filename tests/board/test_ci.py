@@ -229,6 +229,7 @@ SCENARIOS = {
     "who reviews": ("settings", False, lambda p: index(p, "CODEOWNERS")),
     "who reviews, in docs": ("settings", False, lambda p: index(p, "docs/CodeOwners")),
     "where large files come from": ("settings", False, lambda p: index(p, ".lfsconfig")),
+    "who is called what": ("settings", False, lambda p: index(p, ".mailmap")),
     "a workflow": ("settings", False, lambda p: index(p, ".github/workflows/submission.yml")),
     "a workflow beside": ("settings", True, lambda p: index(p, ".GITHUB/workflows/x.yml")),
     "an entry renamed": ("removed", False, lambda p: (p.track / "first").rename(p.track / "x")),
@@ -350,13 +351,14 @@ def test_a_commit_is_what_it_is_whatever_replaces_it(pull, inside, capsys):
     assert ("outside", "train_gpt.py") in remarks(capsys.readouterr().out)
 
 
-def test_a_file_that_the_checkout_lacks(pull, inside, capsys):
+@pytest.mark.parametrize("name", ["more.py", "n" * 300], ids=["removed", "too long for a disk"])
+def test_a_file_that_the_checkout_lacks(pull, inside, capsys, name):
     pull.add("x")
     inside()
-    git(pull.root, "update-index", "--add", "--cacheinfo", f"100644,{blob(pull)},{X}/more.py")
+    git(pull.root, "update-index", "--add", "--cacheinfo", f"100644,{blob(pull)},{X}/{name}")
     git(pull.root, "commit", "--quiet", "-m", "x")
     assert ci.check_change("main", pull.root) == 1
-    assert ("checkout", f"{X}/more.py") in remarks(capsys.readouterr().out)
+    assert ("checkout", f"{X}/{name}") in remarks(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("count", [600, pytest.param(3000, marks=pytest.mark.slow)])
@@ -435,6 +437,9 @@ def test_used_wrongly_is_one_line(pull, tmp_path):
         ci.check_change("main", pull.root)
     with pytest.raises(GolfError, match="rev-parse"):
         ci.check_change("main", tmp_path)
+    git(tmp_path, "clone", "--quiet", "--depth=1", "--branch=main", f"file://{pull.root}", "cut")
+    with pytest.raises(GolfError, match="cut off"):
+        ci.check_change("HEAD", tmp_path / "cut")
     with pytest.raises(GolfError, match="is missing"):
         ci.score(tmp_path)
 
@@ -559,6 +564,15 @@ def test_the_page_shows_score_verdict_record_rule_and_what_is_new(scored, page, 
     head, diff = text.split("<pre>")
     assert diff.count("</pre>") == 1 and "<" not in head and "javascript:" not in head
     assert not re.search(r"<(?!/pre>)", diff) and "@someone" not in head
+
+
+def test_what_the_page_leaves_out_it_says():
+    """GitHub shows nothing of a page beyond 1 MiB."""
+    text = ci_summary.as_html(["+" + "'" * 299 + "hidden()"] * 900)
+    assert len(text.encode()) < 1 << 20 and "hidden" not in text
+    assert text.split("\n")[0].endswith("... and 8 characters more")
+    assert text.endswith(f"\n... and {900 - text.count(chr(10)):,} lines more")
+    assert ci_summary.as_html(["+a", "-<b"]) == "+a\n-&lt;b"
 
 
 def test_the_page_says_that_nothing_was_scored(scored, page):

@@ -261,6 +261,22 @@ def test_a_merge_counts_when_it_came_not_when_its_commit_was_made(real, tmp_path
     assert [*ranking.merge_order(real.home)] == ["first", "main", "side"]
 
 
+def test_what_is_removed_and_comes_back_keeps_its_place(real, tmp_path):
+    """As the commits of a pull request may do it to another's entry, when they are rebased onto main."""
+    real("second")
+    for text in ("{}", (real.home / "first/submission.json").read_text()):
+        shutil.move(real.home / "first", tmp_path / "away")
+        commit(tmp_path)
+        shutil.move(tmp_path / "away", real.home / "first")
+        (real.home / "first/submission.json").write_text(text)
+        commit(tmp_path)
+    order = ranking.merge_order(real.home)
+    assert order["first"] < order["second"]
+    shutil.move(real.home / "first", real.home / "third")
+    commit(tmp_path)
+    assert ranking.merge_order(real.home)["third"] > order["second"]
+
+
 def test_a_copy_of_an_entry_has_no_rank(real):
     folder = shutil.copytree(real.home / "first", real.home / "a_copy")
     edit(folder, lambda v: v.update(author="M", github_id="m", date="2026-01-01"))

@@ -354,7 +354,7 @@ def test_what_the_filter_refuses(tmp_path):
     calls = {name: [n[column]] + [0] * 6 for name, n in syscalls.REFUSED.items()}
     calls = {name: call for name, call in calls.items() if call[0] is not None}
     number = dict(keyctl=(250, 219), socket=(41, 198), pair=(53, 199), clone=(56, 220), preadv2=(327, 286))
-    number |= dict(fcntl=(72, 25))
+    number |= dict(fcntl=(72, 25), getsockopt=(55, 209))
     number = {name: numbers[column] for name, numbers in number.items()}
     families = 0, 2, 10, 16, 17, 38, 40, 45  # of the internet, netlink, packets, AF_ALG, AF_VSOCK
     calls |= {f"socket{family}": [number["socket"], family, 1, 0] for family in families}
@@ -367,6 +367,7 @@ def test_what_the_filter_refuses(tmp_path):
         "preadv2 that does not wait": [number["preadv2"], 0, 0, 0, 0, 0, 8],
         "clone3": [435, 0, 0],
         **{f"fcntl lock {what}": [number["fcntl"], 0, what, 0] for what in (5, 6, 7, 36, 37, 38)},
+        "getsockopt SO_COOKIE": [number["getsockopt"], 0, 1, 57, 0, 0],
         "a call of tomorrow": [600, 0],
     }
     with connect("AsksKernel", tmp_path, json.dumps(calls).encode()) as feeder:
@@ -498,7 +499,7 @@ def test_a_sandbox_that_does_not_start_is_no_fault_of_the_submission(tmp_path, m
 
 
 @needs_sandbox
-@pytest.mark.parametrize("way", ["memfd", "file", "deleted", "mapped"])
+@pytest.mark.parametrize("way", ["memfd", "file", "deleted", "mapped", "tables"])
 def test_memory_in_files_counts(tmp_path, way, memory_alone):
     limits = dataclasses.replace(LIMITS, memory_bytes=1 << 28)
     with connect("Hoards", tmp_path, way.encode(), limits=limits) as feeder:

@@ -4,6 +4,7 @@ Names are compared as the laxest file system would: `Records/`, `RECORDS.` and `
 the records' folder of somebody.
 """
 
+import os
 import re
 import subprocess
 import unicodedata
@@ -19,8 +20,10 @@ from golf.core.paths import shown
 SHOWN = 5  # remarks of one kind
 PLAIN = "100644"
 MODES = {"120000": "a link", "160000": "a submodule", "100755": "executable"}
-# What changes how git checks out other files, or what runs here; maintainers change these by hand.
-SETTINGS = (".gitattributes", ".gitmodules", ".github", ".lfsconfig", "codeowners")
+# What changes how git checks out other files or whom it names, or what runs here; maintainers change these
+# by hand.
+GITS_OWN = (".gitattributes", ".gitmodules", ".lfsconfig", ".mailmap", ".git-blame-ignore-revs")
+SETTINGS = (*GITS_OWN, ".github", "codeowners")
 SHORT_SETTINGS = re.compile(r"git(att|mod|hub)~\d+")  # the same by Windows' short names
 TRACKS_OWN = ("track.json", "verified.json", "readme.md")  # beside the entries
 ENTRY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -55,8 +58,10 @@ def read_changes(root: Path, base: str) -> list[Change]:
     """Every path that HEAD adds, changes or removes since it parted from `base`.
 
     GolfError where they parted more than once: a merge then goes by a mixture of all these commits, and can
-    undo what differs between them, which no single comparison shows.
+    undo what differs between them, which no single comparison shows. A history that is cut off may hide that.
     """
+    if git(root, "rev-parse", "--is-shallow-repository").strip() != "false":
+        raise GolfError(f"{shown(root)}: its history is cut off; fetch all of it (fetch-depth: 0)", 2)
     fork, *more = git(root, "merge-base", "--all", base, "HEAD").split()
     if more:
         raise GolfError(
@@ -176,7 +181,8 @@ def not_added(changes: list[Change], entry: str) -> Iterable[Finding]:
 def unlike_checkout(root: Path, changes: list[Change], entry: str) -> Iterable[Finding]:
     """The checked files equal the commit's: no attribute or filter has changed them."""
     mine = [c for c in changes if entry_of(c.path) == entry and c.mode in (PLAIN, "100755")]
-    here = [c for c in mine if (root / c.path).is_file() and not (root / c.path).is_symlink()]
+    # os.path, which takes a name that is too long for a file system as that of no file
+    here = [c for c in mine if os.path.isfile(root / c.path) and not os.path.islink(root / c.path)]
     for change in [c for c in mine if c not in here][:SHOWN]:
         yield fail("checkout", "is in the commit and not in its checkout; leave it out", change.path)
     if any("\n" in c.path for c in here):  # which file-name refuses

@@ -18,6 +18,7 @@ from golf.core.text import plain, printable
 
 SCRIPT_LIMIT = 1 << 20  # bytes of a script that is compared
 DIFF_LINES = 800
+DIFF_BYTES = 700_000  # of a page's 1 MiB, beyond which GitHub shows none of it
 LINE_LIMIT = 300  # characters
 
 
@@ -75,15 +76,20 @@ def against_nearest(folder: Path) -> list[str]:
     lines = difference(nearest, mine)
     name = nearest.relative_to(REPO).as_posix() if nearest.is_relative_to(REPO) else nearest.name
     head = f"The script against {text(name, 120)}, of all published ones the nearest:"
-    more = [f"... and {len(lines) - DIFF_LINES:,} lines more"] if len(lines) > DIFF_LINES else []
-    shown = [line[:LINE_LIMIT] for line in lines[:DIFF_LINES]] + more
-    return (
-        [head, "", f"<pre>{html.escape(plain_lines(shown))}</pre>"] if lines else [f"{head} no difference."]
-    )
+    return [head, "", f"<pre>{as_html(lines)}</pre>"] if lines else [f"{head} no difference."]
 
 
-def plain_lines(lines: list[str]) -> str:
-    return "\n".join(printable(line, keep="\t") for line in lines)
+def as_html(lines: list[str]) -> str:
+    """The first lines, as many as a page takes; what is left out is said."""
+    text = "\n".join(html.escape(printable(beginning(line), keep="\t")) for line in lines[:DIFF_LINES])
+    shown = text.encode()[:DIFF_BYTES].decode(errors="ignore").split("\n")
+    left = len(lines) - len(shown)
+    return "\n".join([*shown, *[f"... and {left:,} lines more"] * (left > 0)])
+
+
+def beginning(line: str) -> str:
+    more = len(line) - LINE_LIMIT
+    return line if more <= 0 else f"{line[:LINE_LIMIT]}... and {more:,} characters more"
 
 
 def is_script(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Ranks the entries of a track by lane: those without a FAIL, with copies and records marked."""
 
 import itertools
+import re
 import statistics
 import subprocess
 import sys
@@ -125,18 +126,23 @@ def read_entry(folder: Path, rules: dict) -> Entry:
 def merge_order(home: Path) -> dict[str, int]:
     """Folder -> when it was merged: the index in main's history of the last commit that added its claim.
 
-    By first-parent history, not by date: an author can write any date into a commit. Empty outside git.
+    By first-parent history, not by date: an author can write any date into a commit. A claim that was removed
+    and comes back as it was keeps its place: the commits of a pull request that is rebased onto main could do
+    that to another's entry. Empty outside git.
     """
-    words = ["git", "-C", str(home), "log", "--first-parent", "-m", "--reverse", "--diff-filter=A"]
-    words += ["--no-renames", "--relative", "--name-only", "--format=%x01", "-z", "--"]
+    words = ["git", "-C", str(home), "log", "--first-parent", "-m", "--reverse", "--diff-filter=AM"]
+    words += ["--no-renames", "--relative", "--raw", "--no-abbrev", "--format=%x01", "-z", "--"]
     words.append(":(glob)*/submission.json")
     try:
         done = subprocess.run(words, capture_output=True, encoding="utf-8", errors="surrogateescape")
     except OSError:
         return {}
     commits = done.stdout.split("\x01") if done.returncode == 0 else []
-    names = ((i, path.strip("\n")) for i, commit in enumerate(commits) for path in commit.split("\0"))
-    return {path.split("/")[0]: i for i, path in names if path.endswith("/submission.json")}
+    order, places = {}, {}  # of each folder; of each claim that it ever had
+    for i, commit in enumerate(commits):
+        for blob, status, name in re.findall(r":\S+ \S+ \S+ (\S+) ([AM])\0([^\0/]+)/", commit):
+            order[name] = places.setdefault((name, blob), i if status == "A" else order.get(name, i))
+    return order
 
 
 def mark_copies(entries: list[Entry]) -> None:

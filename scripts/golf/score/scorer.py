@@ -337,6 +337,8 @@ def score_stream(setup: Setup, entry: SeedEntry, remote: Remote, result: SeedSco
     result.rules.append(in_time(first.seconds, budget, setup.lane == "record" and setup.device == "cuda"))
     setup.control.recall(entry, text, first)
     step.meet()  # one may have been the control
+    if setup.control.due(text):
+        setup.talker.begin("3/3 audit: waiting for the control")
     options = dict(reference=setup.control, size=setup.size, log=say)
     options |= dict(progress=lambda: progress(setup, "3/3 audit", step))
 

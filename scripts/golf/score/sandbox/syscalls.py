@@ -73,6 +73,7 @@ CONDITIONS = (
     ((28, 233), 2, LOW, IS, 21, errno.EINVAL),
     ((327, 286), 5, LOW, IS_NOT, 0, errno.EOPNOTSUPP),  # preadv2, pwritev2: RWF_NOWAIT and others
     ((328, 287), 5, LOW, IS_NOT, 0, errno.EOPNOTSUPP),
+    ((55, 209), 2, LOW, IS, 57, errno.EPERM),  # getsockopt: SO_COOKIE, a number that the machine counts up
     ((16, 29), 1, LOW, IS, 0x5412, errno.EPERM),  # ioctl: TIOCSTI, TIOCLINUX, TIOCSETD
     ((16, 29), 1, LOW, IS, 0x541C, errno.EPERM),
     ((16, 29), 1, LOW, IS, 0x5423, errno.EPERM),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from golf.core.processes import THREADS, TICKS, descendants, kill, stat
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+# Of /proc/meminfo. The kernel's own: what waits in sockets, empty files' names, tables of empty pages.
+SHARED = ("Shmem", "SUnreclaim", "PageTables", "KernelStack")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def sizes_in(path: str) -> defaultdict[str, int]:
 class MachineMemory:
     """Memory of the whole machine."""
 
-    shared_bytes: int  # files in memory, shared memory: of all processes, and of none
+    shared_bytes: int  # files in memory, shared memory, and the kernel's: of all processes, and of none
     available_bytes: int
     left: float  # the part that is still available, 0 to 1
 
@@ -69,7 +71,7 @@ class MachineMemory:
 def machine_memory() -> MachineMemory:
     sizes = sizes_in("/proc/meminfo")
     left = sizes["MemAvailable"] / sizes["MemTotal"] if sizes["MemTotal"] else 1.0
-    return MachineMemory(sizes["Shmem"], sizes["MemAvailable"], left)
+    return MachineMemory(sum(sizes[name] for name in SHARED), sizes["MemAvailable"], left)
 
 
 def end(process: subprocess.Popen) -> None:

@@ -40,8 +40,8 @@ class LimitWatch(threading.Thread):
     def look(self) -> tuple[str, str] | None:
         """The rule that is broken, with a sentence about it; None if none is.
 
-        Memory: what is resident, and by how much the machine's shared memory has grown, since files
-        in memory need belong to no process.
+        Memory: what is resident, and by how much the machine's shared memory and the kernel's have grown,
+        since files in memory need belong to no process, and no process shows what the kernel holds for it.
         """
         used, self.pids = usage.usage(self.process.pid)
         machine, most, during = usage.machine_memory(), self.limits, self.during
