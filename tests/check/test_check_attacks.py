@@ -85,6 +85,13 @@ AROUND = {
         "eval = 1\ntry: f()\nexcept ValueError as eval: pass", "for n in range(9):\n    open(n)",
         "fd = 3\nopen(fd)", "open(1 + 2)", "from pathlib import Path\nPath('numpy.py').write_text(x)",
         "from pathlib import Path\nPath('x.pth').write_text(x)", "Path('sitecustomize.py')",
+        # numbers of files, in whatever form; what takes attributes or modules of any name
+        "open(file=3)", "open(len('abc'))", "open(*x)", "list(map(open, [3]))", "for n in (3, 4): open(n)",
+        "def f(n=3): return open(n)", "open(3 if x else p)", "import os\nos.open(x, 0, dir_fd=3)",
+        "p.parse_args(t, C)", "import argparse\nargparse.ArgumentParser(**{'fromfile_prefix_chars': '@'})",
+        "p.fromfile_prefix_chars = '@'", "from modulefinder import ModuleFinder\nModuleFinder()",
+        "m.bltns.exec('x')", "f.co_filename", "log.findCaller()", "log.error('x', stack_info=True)",
+        "kernel.asm['cubin'] = b", "self.popen('x')", "t.collect_callgrind()",
         # its own text as data
         "x = __doc__", "f(description=__doc__)",
     ],
@@ -111,7 +118,12 @@ AROUND = {
         "import os\nos.getcwd()[0]", "import os\nos.path.abspath('x')[:1]", "Path.cwd().parts[0]",
         "import os\nos.path.join(x, '..')", "import os\nos.path.join('/', x)", "import os\nos.environ.keys()",
         "import os\nos.environ.values()", "import os\nos.environ['VIRTUAL_ENV']", "x = '203.0.113.9'",
-        "s = t.untyped_storage()\ns.from_file(p, False, 9)",
+        "s = t.untyped_storage()\ns.from_file(p, False, 9)", "x = __file__[0]", "x = str(Path.cwd())[:1]",
+        "x = next(iter(p.parts))",
+        "import tempfile\nx = tempfile.gettempdir()[0]", "x = '//usr/share'", "x = '/./usr'", "x = '//'",
+        "x = top / 'usr/share'", "x = top / 'proc'", "x = 'lib/site-packages'", "import os\ndict(os.environ)",
+        "import os\nos.environ.update(CXX='x')", "import os\nx = {**os.environ}", "x = 'TRITON_PTXAS_PATH'",
+        "import os\nos.environ.data", "dict(LD_PRELOAD=x)",
     ],
 }  # fmt: skip
 
@@ -153,6 +165,10 @@ PLAIN = [
     "t = '{}'\nt = t.format(x)\ndef f(t): return t", "import os\nstack.callback(os.close, f)",
     "x = type(f.default)(text)", "here.parent.parent, here.parents[2]", "self.root = x\nself.root",
     "for n in range(9):\n    open(paths[n])", "try: f()\nexcept OSError as error: print(error)",
+    "import os\nmain(os.environ), os.environ['A'], 'B' in os.environ\nenv = os.environ\nos.fsync(f.fileno())",
+    "here = Path(__file__).resolve().parents[0]\nsorted(here.glob(n))[0]", "folder / 'dev' / 'lib'",
+    "import sys\nparts = name.split('.')\nparts[0], sys.argv[0]", "import torch\ntorch.autocast('cuda')",
+    "p.parse_args(), p.parse_known_args(words)",
 ]  # fmt: skip
 
 
@@ -180,6 +196,11 @@ STEERED = {
     + "def load_scorer(p, d): return Scorer()\n",
     "a value of the module": scorer("return T", "T = time.time()  # here"),
     "a lambda": scorer("return now()", "now = lambda: time.time()  # here"),
+    **{f"what {how} at the start": scorer("return T  # here", f"T = []\n{how}") for how in (
+        "T += [time.time()]", "T: float = time.time()", "if 1: T = time.time()", "T.append(time.time())",
+        "T[0] = time.time()", "for T in [time.time()]: pass", "with f(time.time()) as T: pass",
+        "try: f()\nexcept OSError: T = -time.time()", "class K:\n    T = time.time()",
+    )},
     "part of a function": scorer("return P()", "import functools\nP = functools.partial(time.time)  # here"),
     "a method that nobody names": scorer("return self.m[0]", "class M:\n"
     "    def __getitem__(self, n): return time.time()  # here"),

@@ -9,6 +9,8 @@ a namespace; its parents are listed too, so that `import a.b` is known by its pa
 
 from __future__ import annotations
 
+import types
+
 # The requirements' distributions and what these depend on, by the names that are imported. What is
 # here but not in MODULES is there to be imported, and a reviewer reads why.
 PACKAGES = frozenset("""
@@ -156,9 +158,9 @@ MODULES = {
     "torch": """
         abs acos acosh add addbmm addcdiv addcmul addmm addmv addr all allclose amax amin aminmax angle any
         arange arccos arcsin arctan arctan2 argmax argmin argsort argwhere as_tensor asarray asin asinh
-        atan atan2 atanh atleast_1d atleast_2d atleast_3d baddbmm bernoulli bfloat16 bincount bitwise_and
-        bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor block_diag bmm bool
-        broadcast_shapes broadcast_tensors broadcast_to bucketize cartesian_prod cat cdist ceil celu
+        atan atan2 atanh autocast atleast_1d atleast_2d atleast_3d baddbmm bernoulli bfloat16 bincount
+        bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor block_diag bmm
+        bool broadcast_shapes broadcast_tensors broadcast_to bucketize cartesian_prod cat cdist ceil celu
         channels_last cholesky cholesky_inverse
         cholesky_solve chunk clamp clamp_max clamp_min clip clone column_stack combinations compile complex
         complex64 complex128 concat concatenate conj contiguous_format conv1d conv2d copysign corrcoef cos
@@ -351,7 +353,7 @@ BUILTINS = frozenset("""
     getattr setattr type vars __name__ __file__ __doc__ __debug__
     """.split())  # fmt: skip
 # Fit for a call in plain sight alone; guards.py says how.
-GUARDED_BUILTINS = frozenset(("getattr", "setattr", "type", "vars"))
+GUARDED_BUILTINS = frozenset(("getattr", "setattr", "type", "vars", "open"))
 
 # Dunders that code may name as attributes, and methods that it may define.
 DUNDERS = frozenset("""
@@ -364,18 +366,6 @@ DUNDER_METHODS = DUNDERS | frozenset("""
     __neg__ __abs__ __and__ __or__ __xor__ __invert__ __lshift__ __rshift__ __iadd__ __isub__ __imul__
     __delitem__ __reversed__ __int__ __float__ __index__ __round__ __array__ __aenter__ __aexit__
     __format__ __divmod__
-    """.split())  # fmt: skip
-
-# Attributes of any object that lead out of it: frames, code, modules, foreign memory.
-LEADING_OUT = frozenset("""
-    gi_frame gi_code gi_yieldfrom cr_frame cr_code cr_await ag_frame ag_code tb_frame tb_next f_back
-    f_globals f_locals f_builtins _flavour f_code co_code co_consts co_names co_varnames mro ctypes builtins
-    subprocess importlib pickle marshal posix socket os sys _os _sys _io _ctypes _pickle inspect shutil
-    linecache runpy multiprocessing cudart load_library load_module exec_module import_module
-    find_spec metal_kernel cuda_kernel cffi on_generate_code
-    inline_asm_elementwise format_map add_safe_globals
-    register _convert_ _mmap _unsafe_update_src _get_kwargs multiprocessing_context symlink_to hardlink_to
-    chmod lchmod
     """.split())  # fmt: skip
 
 # Names with an underscore that others own, and code may name; its own it may name too, if they are
@@ -416,3 +406,23 @@ NAMED = {
 }  # fmt: skip
 NAMED_BUILTINS = frozenset("exec eval compile __import__ globals locals __builtins__".split())
 NAMED_RULES = {name: rule for rule, names in NAMED.items() for name in names.split()}
+
+# Attributes of any object that lead out of it: frames and code, what is named above (but for words that
+# trainers use for things of their own), other modules, foreign memory, and calls with code as a text.
+_FRAMES = (types.FrameType, types.CodeType, types.TracebackType, types.GeneratorType, types.CoroutineType,
+           types.AsyncGeneratorType)  # fmt: skip
+_ORDINARY = frozenset("""
+    classes code config datasets export extra hub http jit kill modules ops package path profile requests
+    site system testing timeit trace
+    """.split())  # fmt: skip
+LEADING_OUT = (
+    frozenset("""
+        os sys posix inspect shutil linecache bltns _os _sys _io _flavour mro exec load_library load_module
+        exec_module import_module find_spec on_generate_code collect_callgrind format_map
+        fromfile_prefix_chars add_safe_globals register _convert_ _mmap _unsafe_update_src asm _get_kwargs
+        multiprocessing_context symlink_to hardlink_to chmod lchmod findCaller stack_info
+        """.split())
+    | {name for kind in _FRAMES for name in dir(kind) if name[:3] in ("f_b", "f_c", "f_g", "f_l", "f_t")
+       or name.startswith(("ag_", "co_", "cr_", "gi_", "tb_"))}
+    | {name.rpartition(".")[2] for name in NAMED_RULES} - _ORDINARY
+)  # fmt: skip

@@ -6,12 +6,13 @@ A guard takes the Walk (reach.py) and the call; it returns what is wrong with th
 import ast
 import builtins
 import re
+from collections.abc import Iterator
 
 from golf.check import allowed, texts
-from golf.check.syntax import assignments, called, constants, every_node, text_of
+from golf.check.syntax import assignments, called, every_node, text_of
 
 # Arguments of any call that read files, or take attributes by a text.
-ODD_KEYWORDS = ("fromfile_prefix_chars", "style", "opener", "closefd", "namespace", "metaclass")
+ODD_KEYWORDS = ("style", "opener", "closefd", "namespace", "metaclass", "dir_fd", "src_dir_fd", "dst_dir_fd")
 
 # These take a path, and numbers of files that somebody else has opened.
 DESCRIPTORS = (
@@ -88,10 +89,32 @@ def guard_timer(walk, node: ast.Call) -> str | None:
 
 def guard_open(walk, node: ast.Call) -> str | None:
     """open() needs a path; a number would be a file that somebody else has opened."""
-    first = node.args[0] if node.args else None
-    number = isinstance(getattr(first, "value", None), int) or getattr(first, "id", "") in walk.numbers
-    number |= isinstance(first, ast.BinOp) and constants(first) or called(first) == "int"
-    return "a descriptor instead of a path" if number else None
+    words = {word.arg: word.value for word in node.keywords}
+    first = node.args[0] if node.args else words.get("file", words.get("path"))
+    if isinstance(first, ast.Starred) or None in words:
+        return "open of what is not in sight"
+    return (
+        "a descriptor instead of a path" if any(is_number(one, walk.numbers) for one in kept(first)) else None
+    )
+
+
+def kept(node: ast.expr | None) -> Iterator[ast.expr]:
+    """The parts of an expression that may be its value, and what it adds to."""
+    inner = [getattr(node, name) for name in ("body", "orelse", "operand", "left") if hasattr(node, name)]
+    inner += getattr(node, "values", []) if isinstance(node, ast.BoolOp) else []
+    inner += [node.value] if isinstance(node, ast.NamedExpr) else []
+    if inner and not isinstance(node, (ast.Compare, ast.Lambda)):
+        yield from (one for part in inner for one in kept(part))
+    elif node is not None:
+        yield node
+
+
+NUMBERS = "int len ord max min sum round abs pow hash id index".split()
+
+
+def is_number(node: ast.expr, names: set[str]) -> bool:
+    number = isinstance(getattr(node, "value", None), int) or getattr(node, "id", "") in names
+    return number or called(node) in NUMBERS
 
 
 def guard_memory(walk, node: ast.Call) -> str | None:
@@ -106,6 +129,23 @@ def guard_memory(walk, node: ast.Call) -> str | None:
     if None in words or not re.fullmatch(r"[<>=|]?[bui?f]\d*|(u?int|float)\d+", name):
         return "numpy.memmap of what is not in sight"
     return guard_open(walk, node)
+
+
+def guard_words(walk, node: ast.Call) -> str | None:
+    """Some of their arguments read files or import: all must be in sight."""
+    far = len(node.args) > 11 or any(isinstance(one, ast.Starred) for one in node.args)
+    return "arguments that are not in sight" if far or None in [word.arg for word in node.keywords] else None
+
+
+def guard_parse(walk, node: ast.Call) -> str | None:
+    """parse_args(texts, X) gives X attributes of any name."""
+    return "parse_args into an object" if len(node.args) > 1 else guard_words(walk, node)
+
+
+def guard_finder(walk, node: ast.Call) -> str | None:
+    """ModuleFinder(folders): without folders it reads all modules of the machine."""
+    given = node.args[0] if node.args else None
+    return None if isinstance(given, ast.List) and given.elts else "modules of the machine"
 
 
 def guard_write(walk, node: ast.Call) -> str | None:
@@ -180,6 +220,11 @@ GUARDS = {
         for name in ("Enum", "IntEnum", "Flag", "IntFlag")
     },
     **dict.fromkeys(DESCRIPTORS, guard_open),
+    **dict.fromkeys(
+        ("argparse.ArgumentParser", "logging.basicConfig", "torch.utils.data.DataLoader"), guard_words
+    ),
+    **dict.fromkeys((".parse_args", ".parse_known_args", ".parse_intermixed_args"), guard_parse),
+    "modulefinder.ModuleFinder": guard_finder,
     "numpy.memmap": guard_memory,
     "numpy.ndarray": lambda walk, node: "numpy.ndarray of memory",
     ".format": guard_format,

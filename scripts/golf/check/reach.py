@@ -32,6 +32,7 @@ from golf.check.syntax import (
     format_texts,
     imports,
     locals_of,
+    name_of,
     number_names,
     stored,
     surely_bound,
@@ -41,13 +42,7 @@ from golf.check.syntax import (
 
 INDIRECT, UNLISTED, IMPORT = "code-indirect", "code-unlisted", "code-import"
 PICKLE, OUTSIDE = "code-pickle", "code-outside"
-WHOLE = (
-    ["values"],
-    ["items"],
-    ["keys"],
-    ["copy"],
-    ["popitem"],
-)  # all of the environment, the machine's part of it too
+ENVIRON = ("get", "setdefault", "pop", "update")  # others take the machine's part of it too
 BUILTIN_NAMES = frozenset(dir(builtins))
 EXCEPTIONS = frozenset(
     name for name, value in vars(builtins).items()
@@ -254,7 +249,7 @@ class Walk(ast.NodeVisitor):
                 self.odd(node, name)
             for name in rest[1:]:
                 self.private(node, name)
-            if "home" in rest or rest[:1] == ["environ"] and rest[1:2] in WHOLE:
+            if "home" in rest or rest[:1] == ["environ"] and rest[1:] and rest[1] not in ENVIRON:
                 self.report(node, OUTSIDE, ".".join(chain))
             if rest and rest[-1] in ("__doc__", "__file__", "__path__"):
                 self.report(node, INDIRECT, ".".join(chain))
@@ -275,13 +270,19 @@ class Walk(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         name = self.called_name(node)
+        if name in BUILTIN_NAMES and "environ" in map(name_of, node.args):  # dict(os.environ)
+            self.report(node, OUTSIDE, "environ")
         guard = guards.GUARDS.get(name) or (guards.guard_compile if name.endswith(".compile") else None)
         self.plain_parts(node, name)
         if texts.makes_text(node) or guards.makes_class(node):
             self.report(node, INDIRECT, "a text or a class that is not in sight")
+        if texts.first_of_path(node):
+            self.report(node, OUTSIDE, "a path from the root")
         for word in node.keywords:
             if word.arg:
                 self.odd(word.value, word.arg)
+                if texts.names_place(word.arg):  # dict(CXX=x)
+                    self.report(word.value, OUTSIDE, word.arg)
             if word.arg == "allow_pickle" and getattr(word.value, "value", True) is not False:
                 self.report(node, PICKLE, "allow_pickle")
             if word.arg == "type":  # of argparse
@@ -344,15 +345,16 @@ class Walk(ast.NodeVisitor):
         if getattr(node.value, "attr", "") == "parents" and step not in (0, 1, 2, 3):
             self.report(node, OUTSIDE, ".parents[…]")
         cut = node.value.func if isinstance(node.value, ast.Call) else node.value
-        if (
-            getattr(cut, "attr", "") in ("getcwd", "abspath", "realpath")
-            or step == 0
-            and getattr(cut, "attr", "") == "parts"
-        ):
+        if texts.first_of_path(node) or getattr(cut, "attr", "") in ("getcwd", "abspath", "realpath"):
             self.report(node, OUTSIDE, "a path from the root")
         if texts.makes_text(node):
             self.report(node, INDIRECT, "a text that is not in sight")
         self.harmless.add(id(node.slice))  # table[type(x)]
+        self.generic_visit(node)
+
+    def visit_Dict(self, node: ast.Dict) -> None:
+        if "environ" in [name_of(value) for key, value in zip(node.keys, node.values) if key is None]:
+            self.report(node, OUTSIDE, "environ")
         self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> None:

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 from golf.check.figures import config, metrics_name, runs
 from golf.check.folder import LIST_LIMIT, Folder, quoted, seed_name
+from golf.check.texts import STARTING
 from golf.core import submission
 from golf.core.findings import FAIL, HUMAN
 from golf.core.json_io import dig
@@ -15,11 +16,6 @@ SCRIPT_PATH = re.compile(rb"records/[A-Za-z0-9._/+-]{1,200}/train_gpt(?:_mlx)?\.
 COMMAND_SHAPE = "NAME=value ... python3 SCRIPT"
 RUNNER = re.compile(r"python3?|torchrun --standalone --nproc_per_node=\d{1,3}", re.ASCII)
 ACTIVE = re.compile(r"[;&|<>$`()\n\r]")  # in a shell, where no quotes stand around it
-# Variables by which a shell, Python or the loader runs or imports what they name.
-STARTING = re.compile(
-    r"PYTHON(?!HASHSEED|UNBUFFERED).*|(LD|DYLD|GIT)_.*|PATH|HOME|ENV|BASH_.*|IFS|SHELL.*|PS4|PROMPT_COMMAND"
-    r"|CC|CXX|CUDA_HOME|NVCC\w*|GCONV_PATH|LOCPATH|GLIBC_TUNABLES|TRITON_(?!CACHE_DIR).*|TORCHINDUCTOR_CPP\w*"
-)
 
 
 def hardware(folder: Folder) -> None:

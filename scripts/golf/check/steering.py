@@ -1,19 +1,19 @@
 """Finds what may steer a score besides the artifact and the text so far. It goes by the names of calls."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from golf.check.allowed import DUNDER_METHODS
-from golf.check.learning import HAND_OVERS, SCORER
+from golf.check.learning import FILLERS, HAND_OVERS, SCORER, inner
 from golf.check.modules import aliases
-from golf.check.syntax import FUNCTIONS, assignments, called, chain_of, every_node, name_of, outside_functions
+from golf.check.syntax import FUNCTIONS, assignments, called, chain_of, every_node, name_of, stored
 
 # What differs from one pass over the same text to the next, or tells which pass it is.
 VARYING = (
     "time.", "datetime.", "random.", "uuid.", "platform.", "os.getpid.", "os.uname.", "os.cpu_count.",
     "os.process_cpu_count.", "os.sched_getaffinity.", "os.listdir.", "os.stat.", "numpy.random.", "tempfile.",
     "sys.argv.", "sys.getsizeof.", "signal.", "threading.", "queue.", "concurrent.", "shutil.", "logging.",
-    "traceback.", "tqdm.", "torch.profiler.", "torch.utils.benchmark.", "torch.cuda.mem",
+    "traceback.", "tqdm.", "os.getcwd.", "gc.", "torch.profiler.", "torch.utils.benchmark.", "torch.cuda.mem",
 )  # fmt: skip
 # Brotli holds a dictionary of words that no byte counts.
 IN_SCORING = VARYING + ("os.environ.", "os.getenv.", "os.path.", "glob.", "brotli.")
@@ -42,10 +42,15 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
             elif called(node) == "seed" and not node.args:
                 yield node.lineno, "a seed by chance"
     own = {t.id for t, v in assignments(tree) if names_source(v, names, set())}
-    held = holders(tree, names, own)
+    source = holders(tree, lambda node: reads_source(node, names, own))
+    varying = holders(
+        tree, lambda node: any(f"{full}.".startswith(VARYING) for full in full_names(node, names))
+    )
     for node in [*scoring, *loading]:
-        if reads_source(node, names, own) or name_of(node) in held:
+        if reads_source(node, names, own) or name_of(node) in source:
             yield node.lineno, "its own source"
+        elif name_of(node) in varying and not stored(node):
+            yield node.lineno, f"{name_of(node)}, which differs from run to run"
 
 
 def full_names(node: ast.AST, names: dict[str, set[str]]) -> Iterator[str]:
@@ -70,15 +75,31 @@ def names_source(node: ast.AST, names: dict[str, set[str]], own: set[str]) -> bo
     return argv or any(getattr(part, "id", "") in own | {"__file__"} for part in parts)
 
 
-def holders(tree: ast.Module, names: dict[str, set[str]], own: set[str]) -> set[str]:
-    """Module-level and class-level names that hold text read from the script itself."""
+def holders(tree: ast.Module, gives: Callable[[ast.AST], bool]) -> set[str]:
+    """Names of a module and its classes that hold what an expression with such a part gives. Knobs do not."""
     held: set[str] = set()
-    statements = [list(outside_functions(ast.Module([s], []))) for s in tree.body if not main_guard(s)]
+    heads = [parts for parts in statements(tree.body) if not {"environ", "getenv"} & set(map(name_of, parts))]
     for _ in range(HAND_OVERS):
-        for parts in statements:
-            if any(reads_source(n, names, own) or getattr(n, "id", "") in held for n in parts):
-                held |= {n.id for n in parts if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        for parts in heads:
+            if any(gives(n) or getattr(n, "id", "") in held for n in parts):
+                held |= {
+                    name_of(inner(n)) for n in parts if isinstance(n, (ast.Name, ast.Subscript)) and stored(n)
+                }
+                held |= {
+                    name_of(n.func.value) for n in parts if called(n) in FILLERS and hasattr(n.func, "value")
+                }
     return held
+
+
+def statements(body: list[ast.AST]) -> Iterator[list[ast.AST]]:
+    """The nodes of each statement outside functions and the main program, of blocks their heads alone."""
+    for one in body:
+        if isinstance(one, FUNCTIONS) or main_guard(one):
+            continue
+        blocks = [getattr(one, name, []) for name in ("body", "orelse", "finalbody", "handlers", "cases")]
+        within = [part for block in blocks for part in block]
+        yield [n for child in ast.iter_child_nodes(one) if child not in within for n in every_node(child)]
+        yield from statements(within)
 
 
 LOADER = "load_scorer"  # the function of a submission that reads the artifact

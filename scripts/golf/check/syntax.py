@@ -125,7 +125,7 @@ def constants(node: ast.expr) -> bool:
 
 
 def stored(node: ast.expr) -> bool:
-    return isinstance(node.ctx, ast.Store)
+    return isinstance(getattr(node, "ctx", None), ast.Store)
 
 
 def bare(node: ast.AST) -> Iterator[ast.AST]:
@@ -139,12 +139,16 @@ def bare(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def number_names(tree: ast.Module) -> Iterator[str]:
-    """Names that stand for numbers: n = 3, for n in range(9)."""
-    yield from (t.id for t, v in assignments(tree) if type(getattr(v, "value", None)) is int)
+    """Names that stand for numbers: n = 3, for n in range(9), for n in (3, 4), def f(n=3)."""
+    given = [(t.id, v) for t, v in assignments(tree)]
     for node in every_node(tree):
         if isinstance(node, (ast.For, ast.comprehension)) and isinstance(node.target, ast.Name):
-            if getattr(getattr(node.iter, "func", None), "id", "") == "range":
-                yield node.target.id
+            numbers = [ast.Constant(0)] if called(node.iter) == "range" else getattr(node.iter, "elts", [])
+            given += [(node.target.id, number) for number in numbers]
+        elif isinstance(node, ast.arguments):
+            takers = [*node.posonlyargs, *node.args][::-1]
+            given += [(a.arg, v) for a, v in zip(takers, node.defaults[::-1])]
+    yield from (name for name, value in given if type(getattr(value, "value", None)) is int)
 
 
 def surely_bound(tree: ast.Module) -> dict[str, int]:

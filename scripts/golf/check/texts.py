@@ -5,7 +5,7 @@ import codecs
 import re
 import string
 
-from golf.check.syntax import called, constants, every_node, text_of
+from golf.check.syntax import called, constants, every_node, name_of, text_of
 
 DUNDER = re.compile(r"__\w+__")
 DUNDER_PART = re.compile(r"(?<!\w)__\w+|\w+__(?!\w)")  # of a name that is put together, perhaps
@@ -27,21 +27,55 @@ CUTTERS = frozenset("""
     """.split())  # fmt: skip
 CODE_FILE = re.compile(r"(?:.*/)?([\w-]+)\.(?:(py)|py[cdiwz]|pth|so|dll|dylib|zip|whl|egg)")
 ESCAPED = re.compile(r"\\u00[2-7][0-9a-fA-F]|\\N\{")  # letters that another reader would make of it
+# Relative to a root that is found at run time.
+RELATIVE = re.compile(r"(usr|proc|etc)/.*|(.*/)?((site|dist)-packages|pydoc_data)(/.*)?|proc|usr|etc")
+# Variables by which a shell, Python or the loader runs or imports what they name.
+STARTING = re.compile(
+    r"PYTHON(?!HASHSEED|UNBUFFERED).*|(LD|DYLD|GIT)_.*|PATH|HOME|ENV|BASH_.*|IFS|SHELL.*|PS4|PROMPT_COMMAND"
+    r"|CC|CXX|CUDA_HOME|NVCC\w*|GCONV_PATH|LOCPATH|GLIBC_TUNABLES|TRITON_(?!CACHE_DIR).*|TORCHINDUCTOR_CPP\w*"
+)
 SECRETS = re.compile(
-    r"CI|(GITHUB|GITLAB|ACTIONS|RUNNER|AWS|SSH|AZURE|GOOGLE|KAGGLE|LD|DYLD)_\w+|PYTHON(?!HASHSEED)[A-Z]+|HOME|USER"
-    r"|PATH|CC|CXX|VIRTUAL_ENV|CONDA_\w+|(OLD)?PWD|XDG_\w+"
+    r"CI|(GITHUB|GITLAB|ACTIONS|RUNNER|AWS|SSH|AZURE|GOOGLE|KAGGLE)_\w+|PYTHON(?!HASHSEED)[A-Z]+|USER"
+    r"|VIRTUAL_ENV|CONDA_\w+|(OLD)?PWD|XDG_\w+"
     r"|(HF|GH|WANDB|HUGGINGFACE|HUGGING_FACE_HUB|OPENAI|ANTHROPIC)_(TOKEN|API_KEY)"
 )
 
 
 def names_place(text: str) -> bool:
-    """Whether a text names a place outside the run, or a secret."""
-    return bool(ROOTS.match(text) and len(text.split()) == 1 or SECRETS.fullmatch(text))
+    """Whether a text names a place outside the run, a secret, or what starts programs otherwise."""
+    path = re.sub(r"(?<!:)/(\.?/)+", "/", text)  # '//usr' and '/./usr'
+    place = (ROOTS.match(path) or RELATIVE.fullmatch(path)) and len(text.split()) == 1
+    return bool(place or SECRETS.fullmatch(text) or STARTING.fullmatch(text))
 
 
 def begins_place(text: str) -> bool:
     """Whether such a place may begin with it."""
-    return text in BARE_ROOTS or bool(BEGUN.fullmatch(text))
+    return re.sub(r"^/[./]*$", "/", text) in BARE_ROOTS or bool(BEGUN.fullmatch(text))
+
+
+def first_of_path(node: ast.expr) -> bool:
+    """Whether the first letter or part of a whole path is taken: the root."""
+    if isinstance(node, ast.Call):
+        return called(node) in ("next", "min") and any(map(is_path, node.args[:1]))
+    part, whole = node.slice, node.value
+    if isinstance(part, ast.Slice):
+        first = getattr(part.lower, "value", 0) in (0, None) and getattr(part.upper, "value", 0) == 1
+    else:
+        first = getattr(part, "value", None) == 0 and called(whole) != "split"
+    return first and is_path(whole)
+
+
+WHOLE_PATHS = "getcwd cwd abspath realpath gettempdir absolute resolve as_posix".split()
+
+
+def is_path(node: ast.expr) -> bool:
+    """Whether an expression is a path from the root, or its parts."""
+    if isinstance(node, ast.Call):
+        same = called(node) in ("str", "list", "tuple", "iter", "fsdecode", "fspath", "split", "dirname")
+        return called(node) in WHOLE_PATHS or same and any(map(is_path, node.args[:1]))
+    if isinstance(node, ast.Subscript):
+        return name_of(node.value) == "argv" or is_path(node.value)
+    return getattr(node, "attr", "") == "parts" or getattr(node, "id", "") == "__file__"
 
 
 # ---- Texts that are not written out
