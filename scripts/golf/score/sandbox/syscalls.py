@@ -51,12 +51,17 @@ ANSWERED = {
     "flock": ((73, 32), 0),  # of files that every sandbox sees
     "readahead": ((187, 213), 0),
     "fadvise64": ((221, 223), 0),  # what is in memory stays in memory
-    # A device's times may be set by whoever may write to it, and stay when a process has gone.
-    "utime": ((132, None), 0),
-    "utimes": ((235, None), 0),
-    "futimesat": ((261, None), 0),
+    "setsid": ((112, 157), 0),  # /proc/self/autogroup tells how many sessions the machine has begun
+    # A device's times may be set by whoever may write to it, its mode by a root that a user namespace alone
+    # confines: they hold for the machine, and stay when a process has gone.
+    "utime": ((132, None), 0), "utimes": ((235, None), 0), "futimesat": ((261, None), 0),
     "utimensat": ((280, 88), 0),
-}
+    "chmod": ((90, None), 0), "fchmod": ((91, 52), 0), "fchmodat": ((268, 53), 0),
+    "fchmodat2": ((452, 452), 0), "chown": ((92, None), 0), "fchown": ((93, 55), 0),
+    "lchown": ((94, None), 0), "fchownat": ((260, 54), 0),
+    "setxattr": ((188, 5), 0), "lsetxattr": ((189, 6), 0), "fsetxattr": ((190, 7), 0),
+    "removexattr": ((197, 14), 0), "lremovexattr": ((198, 15), 0), "fremovexattr": ((199, 16), 0),
+}  # fmt: skip
 IS, IS_NOT, HAS = "is", "is not", "has"  # HAS: any of these bits
 LOW, HIGH = 0, 4  # the halves of an argument
 NAMESPACES = 0x7E020000  # every CLONE_NEW* that clone takes
