@@ -1,6 +1,7 @@
 """golf verify: an entry is trained again where there is no validation data, and what comes out decides."""
 
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -167,9 +168,21 @@ try:
     found.append('writable')
 except OSError:
     pass
+mode = os.stat("/dev/full").st_mode  # a device of the machine's, which a user namespace makes root's own
+os.chmod("/dev/full", 0o1666)
+found += ["device"] * (os.stat("/dev/full").st_mode != mode)
 hand_in(found)
 """
-    assert train(tmp_path, data, script)[1] == []
+    mode = os.stat("/dev/full").st_mode
+    assert train(tmp_path, data, script)[1] == [] and os.stat("/dev/full").st_mode == mode
+
+
+@needs_user_namespace
+@pytest.mark.parametrize("what", ["MEMORY_RESERVE", "DISK_RESERVE"])
+def test_a_training_ends_before_the_machine_is_full(tmp_path, data, monkeypatch, what):
+    monkeypatch.setattr(retrain, what, 1 << 60)
+    with pytest.raises(GolfError, match="seed 5: training was ended: the"):
+        train(tmp_path, data, "time.sleep(600)", limit=600.0)
 
 
 @needs_user_namespace

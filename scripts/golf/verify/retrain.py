@@ -25,7 +25,8 @@ from golf.core.processes import kill_tree
 from golf.score import stream
 from golf.score.claims import SeedEntry
 from golf.score.sandbox import bwrap as sandbox
-from golf.score.sandbox import view
+from golf.score.sandbox import syscalls, usage, view
+from golf.score.sandbox.watch import MEMORY_RESERVE
 
 HOME, WORK, CODE, DATA = "/verify/home", "/verify/work", "/verify/entry", "/verify/data"
 ALONE = ("--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL")
@@ -34,6 +35,7 @@ SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives")
 OTHER_SECONDS = 300.0  # for imports, compiling and packing; a longer training is seen beyond it
 TICK_SECONDS = 0.2
+DISK_RESERVE = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,13 @@ def run(plan: Plan, folders: tuple[Path, Path, Path], log: Path, artifact: str) 
     if plan.world > 1:
         python += ["-m", "torch.distributed.run", "--standalone", "--log-dir=/dev/null"]
         python += [f"--nproc_per_node={plan.world}"]
-    command = [*sandboxed(plan, folders), *python, f"{CODE}/{plan.entry.script}", *plan.arguments]
     began, written, seen = time.monotonic(), 0.0, None
-    with log.open("wb") as output:
+    with log.open("wb") as output, syscalls.filter_file(devices_alone=True) as calls:
+        command = [*sandboxed(plan, folders, calls.fileno()), *python]
+        command += [f"{CODE}/{plan.entry.script}", *plan.arguments]
         process = subprocess.Popen(command, env=settings, stdin=subprocess.DEVNULL, stdout=output,
-                                   stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+                                   stderr=subprocess.STDOUT, pass_fds=[calls.fileno()],
+                                   start_new_session=True)  # fmt: skip
         try:
             while (code := process.poll()) is None:
                 now = time.monotonic() - began
@@ -148,6 +152,8 @@ def run(plan: Plan, folders: tuple[Path, Path, Path], log: Path, artifact: str) 
                         f"seed {plan.entry.seed}: still running after {now:.0f} s, its budget is "
                         f"{plan.budget:g} s; what it printed is in {shown(log)}"
                     )
+                if why := machine_is_full(work):
+                    raise GolfError(f"seed {plan.entry.seed}: training was ended: {why}")
                 if (state := last_written(work, artifact)) != seen:
                     seen, written = state, now
                 time.sleep(TICK_SECONDS)
@@ -157,6 +163,15 @@ def run(plan: Plan, folders: tuple[Path, Path, Path], log: Path, artifact: str) 
     if last_written(work, artifact) != seen:
         written = time.monotonic() - began
     return code, written
+
+
+def machine_is_full(work: Path) -> str | None:
+    """Why no training may go on, whoever took the rest; None: it may."""
+    if usage.machine_memory().left < MEMORY_RESERVE:
+        return "the machine's memory ran out"
+    if shutil.disk_usage(work).free < DISK_RESERVE:
+        return f"the disk of {shown(work)} has under {DISK_RESERVE:,} bytes left"
+    return None
 
 
 def last_written(work: Path, artifact: str) -> list[tuple]:
@@ -206,8 +221,8 @@ def why_not() -> str | None:
     return f"bubblewrap makes no user namespace with a /proc of its own here ({said}); {sandbox.what_to_do()}"
 
 
-def sandboxed(plan: Plan, folders: tuple[Path, Path, Path]) -> list[str]:
-    """bubblewrap's part of the command line."""
+def sandboxed(plan: Plan, folders: tuple[Path, Path, Path], filter_fd: int) -> list[str]:
+    """bubblewrap's part of the command line. filter_fd: a file that holds a filter of system calls."""
     code, work, data = folders
     args = ["bwrap", *ALONE, "--hostname", "trainer", "--new-session", "--die-with-parent"]
     args += ["--tmpfs", "/tmp", "--tmpfs", HOME, "--ro-bind", "/usr", "/usr"]
@@ -233,4 +248,4 @@ def sandboxed(plan: Plan, folders: tuple[Path, Path, Path]) -> list[str]:
         args += ["--ro-bind", str(path.resolve()), f"{datasets}/{path.name}"]
     args += ["--ro-bind", str(data / "stand_in.bin"), f"{datasets}/fineweb_val_000000.bin"]
     args += ["--ro-bind", str(plan.tokenizer.resolve()), f"{DATA}/tokenizers/{plan.tokenizer.name}"]
-    return [*args, "--remount-ro", "/", "--chdir", WORK, "--"]
+    return [*args, "--remount-ro", "/", "--seccomp", str(filter_fd), "--chdir", WORK, "--"]

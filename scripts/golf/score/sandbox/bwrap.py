@@ -11,7 +11,6 @@ import shutil
 import site
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -91,9 +90,7 @@ def user() -> User | str:
     """The best user that works here; or why bubblewrap cannot be used."""
     said = ""
     for candidate in users():
-        with tempfile.TemporaryFile() as file:
-            file.write(syscalls.program())
-            file.seek(0)
+        with syscalls.filter_file() as file:
             tried = subprocess.run(
                 ["bwrap", *PARTS, *candidate.options, "--ro-bind", "/", "/", "--proc", "/proc"]
                 # a Python that lies in /dev/shm is still there to be tried

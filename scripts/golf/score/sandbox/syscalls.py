@@ -10,6 +10,7 @@ import errno
 import platform
 import struct
 import sys
+import tempfile
 
 # name: its numbers on x86_64 and on aarch64; None: there is no such call.
 REFUSED = {
@@ -45,15 +46,9 @@ REFUSED = {
     "uselib": (134, None), "personality": (135, 92), "vhangup": (153, 58), "vmsplice": (278, 75),
     "memfd_secret": (447, 447),  # memory that is seen in no figure
 }  # fmt: skip
-# The same with another error. 0: it does nothing, and says that it did.
-ANSWERED = {
-    "clone3": ((435, 435), errno.ENOSYS),  # its flags lie in memory; libc then takes clone
-    "flock": ((73, 32), 0),  # of files that every sandbox sees
-    "readahead": ((187, 213), 0),
-    "fadvise64": ((221, 223), 0),  # what is in memory stays in memory
-    "setsid": ((112, 157), 0),  # /proc/self/autogroup tells how many sessions the machine has begun
-    # A device's times may be set by whoever may write to it, its mode by a root that a user namespace alone
-    # confines: they hold for the machine, and stay when a process has gone.
+# A device's times may be set by whoever may write to it, its mode by a root that a user namespace alone
+# confines: they hold for the machine, and stay when a process has gone. So these are granted and do nothing.
+OF_DEVICES = {
     "utime": ((132, None), 0), "utimes": ((235, None), 0), "futimesat": ((261, None), 0),
     "utimensat": ((280, 88), 0),
     "chmod": ((90, None), 0), "fchmod": ((91, 52), 0), "fchmodat": ((268, 53), 0),
@@ -62,6 +57,15 @@ ANSWERED = {
     "setxattr": ((188, 5), 0), "lsetxattr": ((189, 6), 0), "fsetxattr": ((190, 7), 0),
     "removexattr": ((197, 14), 0), "lremovexattr": ((198, 15), 0), "fremovexattr": ((199, 16), 0),
 }  # fmt: skip
+# The same with another error, or 0: it does nothing.
+ANSWERED = {
+    "clone3": ((435, 435), errno.ENOSYS),  # its flags lie in memory; libc then takes clone
+    "flock": ((73, 32), 0),  # of files that every sandbox sees
+    "readahead": ((187, 213), 0),
+    "fadvise64": ((221, 223), 0),  # what is in memory stays in memory
+    "setsid": ((112, 157), 0),  # /proc/self/autogroup tells how many sessions the machine has begun
+    **OF_DEVICES,
+}
 IS, IS_NOT, HAS = "is", "is not", "has"  # HAS: any of these bits
 LOW, HIGH = 0, 4  # the halves of an argument
 NAMESPACES = 0x7E020000  # every CLONE_NEW* that clone takes
@@ -103,16 +107,25 @@ def known_machine() -> bool:
     return platform.machine() in MACHINES and sys.maxsize > 1 << 32
 
 
-def program(machine: str | None = None) -> bytes:
-    """The filter for a machine of MACHINES (default: this one)."""
+def filter_file(**options):
+    """A temporary file that holds program(), for bubblewrap to read."""
+    file = tempfile.TemporaryFile()
+    file.write(program(**options))
+    file.seek(0)
+    return file
+
+
+def program(machine: str | None = None, devices_alone: bool = False) -> bytes:
+    """The filter for a machine of MACHINES (default: this one). devices_alone: OF_DEVICES and no more."""
+    refused, answered, conditions = ({}, OF_DEVICES, ()) if devices_alone else (REFUSED, ANSWERED, CONDITIONS)
     column, arch = MACHINES[machine or platform.machine()]
     code = [(LOAD, 0, 0, ARCH_AT), (JUMP_EQUAL, 1, 0, arch), (RETURN, 0, 0, KILL)]
     code += [(LOAD, 0, 0, NUMBER_AT), (JUMP_FROM, 0, 1, X32), (RETURN, 0, 0, KILL)]
     code += [(JUMP_ABOVE, 0, 1, LAST_KNOWN), (RETURN, 0, 0, ERROR | errno.ENOSYS)]
-    for numbers, error in [(numbers, errno.EPERM) for numbers in REFUSED.values()] + [*ANSWERED.values()]:
+    for numbers, error in [(numbers, errno.EPERM) for numbers in refused.values()] + [*answered.values()]:
         if numbers[column] is not None:
             code += [(JUMP_EQUAL, 0, 1, numbers[column]), (RETURN, 0, 0, ERROR | error)]
-    for numbers, argument, half, test, value, error in CONDITIONS:
+    for numbers, argument, half, test, value, error in conditions:
         refuse, jump = (RETURN, 0, 0, ERROR | error), JUMP_BITS if test == HAS else JUMP_EQUAL
         to = (1, 0) if test == IS_NOT else (0, 1)  # over the refusal, where the test does not hold
         code += [(JUMP_EQUAL, 0, 4, numbers[column])]
