@@ -421,3 +421,46 @@ def test_a_row_without_a_scale_holds_no_symbols():
 ], ids=range(7))  # fmt: skip
 def test_weights_do_not(blob):
     assert artifact.parse(blob).doubts == ()
+
+
+DRAWN = np.random.default_rng(7)
+BARELY = {
+    "PyTorch's uniform first weights": DRAWN.uniform(-0.07, 0.07, (64, 192)),
+    "after some steps": DRAWN.uniform(-0.07, 0.07, (64, 192)) + DRAWN.normal(0, 0.008, (64, 192)),
+    "small": DRAWN.uniform(-0.07, 0.07, (20, 48)),
+}
+
+
+@pytest.mark.parametrize("values", BARELY.values(), ids=BARELY)
+def test_barely_trained_weights_are_even_but_no_data(values):
+    """Their rows have one deviation, by which they were divided; rows of data differ by chance."""
+    packed_as_trained = {
+        f"w{i}": (
+            "int8",
+            T.quantize(np.random.default_rng(i).permuted(values.astype("f4"), axis=1), 1 / 24, 8),
+        )
+        for i in range(5)
+    }
+    assert artifact.parse(T.serialize({}, packed_as_trained)).doubts == ()
+    data = {
+        name: ("int8", [np.random.default_rng(8).integers(-42, 43, values.shape, "i1"), arrays[1]])
+        for name, (_, arrays) in packed_as_trained.items()
+    }
+    assert "even" in " ".join(artifact.parse(T.serialize({}, data)).doubts)
+
+
+def test_scales_of_blanks_are_numbers():
+    """After three steps of an untied head most float16 scales are one, whose low byte may be a tab."""
+    scales = np.random.default_rng(1).choice(np.frombuffer(b"\t=G=B=", "<f2"), 300, p=(0.9, 0.05, 0.05))
+    artifact.parse(packed({}, tensor(scales.tobytes(), "fp16")))
+    spaced = " ".join("a reviewer reads what no machine can judge, and asks what it is for" * 3).encode()
+    with pytest.raises(artifact.ArtifactError, match="text lies"):
+        artifact.parse(packed({}, tensor(spaced + b"." * (len(spaced) % 2), "fp16")))
+
+
+def test_what_the_trainers_packer_needs_is_no_more_than_needed():
+    """It looks for runs alone, so of rows that are nearly alike it makes more than zlib's default does."""
+    rows = np.tile(GAUSS[:1], (64, 1)) + (DRAWN.random((64, 128)) < 0.3)
+    blob = T.serialize({}, {"w": ("int8", [rows.astype("i1"), SCALES])})
+    assert len(blob) > 1.01 * len(zlib.compress(zlib.decompress(blob[20:]))) + 120
+    assert not any("coder" in doubt for doubt in artifact.parse(blob).doubts)
