@@ -19,13 +19,14 @@ import pytest
 import sentencepiece as spm
 from check_kit import edit, edit_track, made, relist  # noqa: F401  (a fixture)
 from conftest import REPO, passed, refused, run_golf, run_script
-from golf.board import leaderboard, ranking, tables, verified
+from golf.board import charts, leaderboard, ranking, tables, verified
 from golf.check import code as check_code
 from golf.check import command as check
-from golf.core import submission, track
+from golf.core import picture, submission, track
 from golf.core.errors import GolfError
 from golf.core.files import sha256
 from golf.core.text import plain
+from matplotlib.figure import Figure
 from test_ci import commit, git
 
 RULES = {
@@ -473,7 +474,7 @@ def luminance(colour):
 @pytest.mark.parametrize("page", ["#ffffff", "#0d1117"])
 def test_inks_read_on_light_and_dark_pages(page):
     """Contrast as WCAG 2.2 defines it; 3:1 is what it asks of large text and of graphics."""
-    inks = {leaderboard.INK: 3.9, **dict.fromkeys(leaderboard.LANE_COLOURS.values(), 3)}
+    inks = {picture.INK: 3.9, **dict.fromkeys(charts.LANE_COLOURS.values(), 3)}
     for ink, needed in inks.items():
         light, dark = sorted((luminance(ink), luminance(page)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= needed, ink
@@ -485,32 +486,35 @@ def test_picture_is_the_same_each_time_and_knows_its_data(board, tmp_path):
         entry("star", 1.9, "record", name="$\\frac</svg>& 名"), entry("dot", 2.1),
         entry("fat", 0.1, faults=["cap"], bytes_total=9_000_000),
     )  # fmt: skip
-    panels = leaderboard.picture_data([found])
-    assert [p["val_bpb"] for p in panels[0]["points"]] == [1.9, 2.1]
-    assert [p["record"] for p in panels[0]["points"]] == [True, False]
-    content = leaderboard.draw(panels)
-    assert content == leaderboard.draw(panels)
+    assert [(p["val_bpb"], p["record"]) for p in charts.points(found)] == [(1.9, True), (2.1, False)]
+    mark = leaderboard.picture_mark([found])
+    content = picture.signed(leaderboard.draw([found]), mark)
+    assert content == picture.signed(leaderboard.draw([found]), mark)
     ET.fromstring(content)
     path = tmp_path / "x.svg"
     path.write_bytes(content)
-    assert leaderboard.is_drawn(path, panels)
-    panels[0]["points"][0]["val_bpb"] += 1e-6
-    assert not leaderboard.is_drawn(path, panels)
-    assert b"<script" not in content and b"20" + b"26-" not in content  # and no date
+    assert picture.is_signed(path, mark)
+    found.lanes["record"][0].claim["val_bpb"] += 1e-6
+    assert not picture.is_signed(path, leaderboard.picture_mark([found]))
+    assert b"<script" not in content
+
+
+def test_a_record_is_a_star_and_the_best_so_far_a_line(board):
+    found = board(
+        entry("old", 2.2, "record", "2026-01-01"), entry("best", 1.9, "record", "2026-01-02"),
+        entry("late", 2.0, date="2026-01-03"),
+    )  # fmt: skip
+    axes = Figure().subplots()
+    charts.over_date(found, axes)
+    assert axes.lines[0].get_ydata().tolist() == [2.2, 1.9, 1.9]
+    charts.over_bytes(found, axes)
+    names = axes.get_legend_handles_labels()[1]
+    assert names == ["record lane: set a record", "open-hardware lane"]
+    assert {text.get_text() for text in axes.texts} == {"best: 1.9000", "cap", "xz: 2.3000"}
 
 
 def test_an_empty_picture():
     ET.fromstring(leaderboard.draw([]))
-
-
-def test_labels_keep_apart():
-    class Axes:
-        def get_ylim(self):
-            return 0.0, 1.0
-
-    items = [{"val_bpb": value} for value in (0.5, 0.1, 0.5, 0.51)]
-    heights = sorted(leaderboard.spread_labels(Axes(), items))
-    assert heights[0] == 0.1 and min(np.diff(heights)) > 0.079
 
 
 # ---- The command
@@ -560,7 +564,7 @@ def test_ours_is_up_to_date():
 
 def test_every_lane_has_a_colour():
     lanes = {lane for name in track.names() for lane in track.load(name)["lanes"]}
-    assert lanes <= set(leaderboard.LANE_COLOURS)
+    assert lanes <= set(charts.LANE_COLOURS)
 
 
 @pytest.mark.slow

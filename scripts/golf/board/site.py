@@ -96,8 +96,7 @@ def index(boards: list[Board]) -> str:
     for board in shown_boards:
         lines.append(f"<h2>{escape(board.rules['title'])}</h2>")
         alt = "val_bpb of this track's entries over bytes and over date; the table above has the same figures"
-        if any(board.lanes.values()):
-            lines.append(report.pictures(charts.panels(board), alt))
+        lines.append(report.pictures(charts.panels(board), alt))
     lines += [*references(boards)]
     return whole(
         "Parameter Golf Local: leaderboard",

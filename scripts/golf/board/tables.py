@@ -63,7 +63,7 @@ def chart_scores_table(board: Board) -> list[str]:
 
 
 def readme_block(boards: list[Board]) -> list[str]:
-    alt = "val_bpb over bytes, for each data set; the tables below hold the same figures"
+    alt = "val_bpb over bytes and over date; the tables below hold the same figures"
     lines = [f"![{alt}]({PICTURE.as_posix()})"]
     for board in boards:
         name = board.rules["name"]

@@ -2,7 +2,9 @@
 
 import argparse
 import contextlib
+import hashlib
 import io
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +47,7 @@ def picture_path(text: str) -> Path:
 def drawn(panels: list[Callable], kind: str = ".svg", columns: int = 3) -> bytes:
     """A picture of panels, each drawn by its own function of matplotlib's axes, in rows of `columns`.
 
-    What the first panel labels is told below, or inside where it is alone.
+    What panels label is told below, or inside where there is one alone.
     """
     with styled():
         from matplotlib.figure import Figure
@@ -59,21 +61,38 @@ def drawn(panels: list[Callable], kind: str = ".svg", columns: int = 3) -> bytes
             panel(axes)
         for axes in places[len(panels) :]:
             axes.set_axis_off()
-        if any(labels := places[0].get_legend_handles_labels()):
-            if len(panels) > 1:
-                fit = LINE // (max(map(len, labels[1])) + 8)  # beside its line
-                figure.legend(*labels, loc="outside lower center", ncols=max(1, fit), frameon=False)
-            else:
-                places[0].legend(*labels, frameon=False, fontsize=8)
+        marks = {}
+        for axes in places:
+            marks |= {name: mark for mark, name in zip(*axes.get_legend_handles_labels())}
+        if marks and len(panels) > 1:
+            fit = LINE // (max(map(len, marks)) + 8)  # beside its line
+            figure.legend(marks.values(), marks, loc="outside lower center", ncols=max(1, fit), frameon=False)
+        elif marks:
+            places[0].legend(frameon=False, fontsize=8)
         return rendered(figure, kind)
 
 
-def rendered(figure, kind: str = ".svg", **facts) -> bytes:
-    """The file's bytes; facts: metadata of an SVG."""
+def rendered(figure, kind: str = ".svg") -> bytes:
+    """The file's bytes."""
     content, kind = io.BytesIO(), kind[1:].lower()
-    extra = {"metadata": {"Date": None, **facts}} if kind == "svg" else {"dpi": 160}
+    extra = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 160}
     figure.savefig(content, format=kind, transparent=True, **extra)
     return content.getvalue()
+
+
+def fingerprint(*facts) -> str:
+    """A hash of what a picture shows: its own bytes differ between versions of matplotlib."""
+    return hashlib.sha256(json.dumps([STYLE, *facts], sort_keys=True).encode()).hexdigest()
+
+
+def signed(svg: bytes, mark: str) -> bytes:
+    """The SVG with the fingerprint of what it shows."""
+    return svg.rstrip() + f"\n<!-- drawn from {mark} -->\n".encode()
+
+
+def is_signed(path: Path, mark: str) -> bool:
+    """Whether the SVG shows what has this fingerprint."""
+    return path.is_file() and mark.encode() in path.read_bytes()[-200:]
 
 
 def tidy(axes, title: str, x: str = "", y: str = "") -> None:

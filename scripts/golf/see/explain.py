@@ -220,7 +220,6 @@ def draw_bits(dense: list[Part], axes) -> None:
         axes.barh(places, bits, 0.25, color=COLOURS[(2, 1, 0)[i]], label=name)
     axes.set_yticks(range(len(dense)), [p.name for p in dense])
     axes.invert_yaxis()
-    axes.legend(frameon=False, fontsize=8)
 
 
 def draw_symbols(found: Weights, axes) -> None:

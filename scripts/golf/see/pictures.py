@@ -5,8 +5,6 @@ where its bytes went, and its first seed's command and log as a terminal shows t
 nothing, names what is stale and exits 1. docs/leaderboard.svg is `golf.sh leaderboard`'s.
 """
 
-import hashlib
-import json
 import textwrap
 from html import escape
 from pathlib import Path
@@ -15,7 +13,7 @@ from golf.core import submission, track
 from golf.core.errors import GolfError
 from golf.core.files import replace_file, sha256
 from golf.core.paths import REPO, shown
-from golf.core.picture import COLOURS, STYLE, drawn
+from golf.core.picture import COLOURS, drawn, fingerprint, is_signed, signed
 from golf.see import explain, history, plot, reader, sample
 
 FOLDER = REPO / "docs" / "pictures"
@@ -32,19 +30,15 @@ def add_arguments(parser) -> None:
 
 def main(args) -> int:
     entry = control()
-    drawn = {"curve": curve, "explain": bytes_, "terminal": terminal}
-    stale = {name: draw for name, draw in drawn.items() if not is_drawn(FOLDER / f"{name}.svg", entry)}
-    if args.check:
-        if stale:
-            names = ", ".join(shown(FOLDER / f"{name}.svg") for name in stale)
-            raise GolfError(f"stale: {names}; run scripts/golf.sh pictures and commit that")
-        print("pictures: up to date")
-        return 0
+    ways = {"curve.svg": curve, "explain.svg": bytes_, "terminal.svg": terminal}
+    mark = mark_of(entry)
+    stale = {FOLDER / name: draw for name, draw in ways.items() if not is_signed(FOLDER / name, mark)}
+    if args.check and stale:
+        names = ", ".join(map(shown, stale))
+        raise GolfError(f"stale: {names}; run scripts/golf.sh pictures and commit that")
     FOLDER.mkdir(exist_ok=True)
-    for name, draw in stale.items():
-        path = FOLDER / f"{name}.svg"
-        mark = f"<!-- drawn from {fingerprint(entry)} -->\n"
-        replace_file(path, draw(entry).rstrip() + b"\n" + mark.encode())
+    for path, draw in stale.items():
+        replace_file(path, signed(draw(entry), mark))
         print(f"wrote {shown(path)}")
     if not stale:
         print("pictures: up to date")
@@ -59,17 +53,10 @@ def control() -> Path:
     return track.RECORDS / TRACK / name
 
 
-def fingerprint(entry: Path) -> str:
-    """A hash of what is drawn: the bytes of a picture differ between versions of matplotlib."""
-    files = sorted(
-        [*entry.glob("metrics_seed*.jsonl"), *entry.glob("final_model*"), entry / "submission.json"]
-    )
-    facts = [VERSION, STYLE, [[path.name, sha256(path)] for path in files]]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def is_drawn(path: Path, entry: Path) -> bool:
-    return path.is_file() and fingerprint(entry).encode() in path.read_bytes()[-200:]
+def mark_of(entry: Path) -> str:
+    """The fingerprint of all that is drawn."""
+    files = [*entry.glob("metrics_seed*.jsonl"), *entry.glob("final_model*"), entry / "submission.json"]
+    return fingerprint(VERSION, [[path.name, sha256(path)] for path in sorted(files)])
 
 
 def curve(entry: Path) -> bytes:
