@@ -35,14 +35,13 @@ MOST_SHARDS = 100_000  # of a split; what a manifest says is not believed beyond
 TRIES = 5  # one, two, four ... seconds apart
 LONGEST_WAIT = 300  # seconds; a hub that asks for more is reported, not waited for
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-HOPELESS = (ImportError, ValueError, LookupError, TypeError, AttributeError)  # no retry helps
 STATUS = {
     401: " (no such repository, or it needs a valid HF_TOKEN; unset one that has expired)",
     403: " (it needs a valid HF_TOKEN)",
     407: " (the proxy wants a name and a password)",
 }
-# What a manifest that is damaged, or none, leads to.
-FOREIGN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+# What is not as it should be leads to these, in a file or in the hub's answer; no retry helps.
+ODD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class Fail(Exception):
@@ -94,7 +93,7 @@ def read_record() -> dict[str, dict]:
     try:
         files = json.loads(read(path))["files"]
         return {name: {key: e[key] for key in ("bytes", "hash", "source")} for name, e in files.items()}
-    except FOREIGN as error:
+    except (OSError, *ODD) as error:
         raise Fail(f"{path} is damaged: delete it and fetch again online") from error
 
 
@@ -146,7 +145,7 @@ def explain(error: BaseException) -> tuple[str, float | None]:
         return text + proxy_hint(), None
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return f"{text}; where a proxy signs anew, set SSL_CERT_FILE to its certificate", None
-    hopeless = isinstance(root, HOPELESS) or "os error 28" in text  # ENOSPC of the Xet library
+    hopeless = isinstance(root, (ImportError, *ODD)) or "os error 28" in text  # ENOSPC of the Xet library
     return (f"{type(root).__name__}: {text}", None) if hopeless else (text, 0.0)
 
 
@@ -185,12 +184,13 @@ class Hub:
         self.repo = os.environ.get("MATCHED_FINEWEB_REPO_ID") or "willdepueoai/parameter-golf"
         self.prefix = os.environ.get("MATCHED_FINEWEB_REMOTE_ROOT_PREFIX", "datasets").strip("/")
         self.source = f"{self.repo}/{self.prefix}"
-        self.where = {}  # once connected: one revision of the export for this call
+        self.start = f"{self.prefix}/".lstrip("/")  # of a file's path there
         self.lock = None
+        self.files: dict[str, dict] = {}  # once connected: the record's entry of each file it has
 
     def connect(self, wanted: list[str]) -> None:
-        """Loads the client, locks the folder against another download, pins the revision."""
-        if self.where:
+        """Loads the client, locks the folder against another download, lists one revision of the export."""
+        if self.files:
             return
         os.environ.setdefault("HF_XET_CHUNK_CACHE_SIZE_BYTES", "0")  # no second copy in a cache
         try:
@@ -209,36 +209,31 @@ class Hub:
         if not re.match("https?://", constants.ENDPOINT):
             raise Fail(f"HF_ENDPOINT={constants.ENDPOINT}: a URL (https://...) is needed")
         logging.set_verbosity_error()  # its warnings are about retries, which are told here
-        self.api, self.download = HfApi(), hf_hub_download
         self.lock = (staging(ROOT / MANIFEST) / "lock").open("wb")  # until main closes it
         try:  # the client's own locks would wait for ever on a disk without locks
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Fail(f"another download into {ROOT} is running: wait for it") from error
-        ask = partial(self.api.repo_info, self.repo, repo_type="dataset", timeout=30)
-        revision = retrying(f"{self.repo} at {constants.ENDPOINT}", ask).sha
-        self.where = dict(repo_type="dataset", revision=revision)
+        ask = partial(HfApi().dataset_info, self.repo, files_metadata=True, timeout=60)
+        found = retrying(f"{self.repo} at {constants.ENDPOINT}", ask)
+        for file in found.siblings:
+            if file.rfilename.startswith(self.start):
+                digest = file.lfs.sha256 if file.lfs else file.blob_id
+                entry = dict(bytes=file.size, hash=digest, source=self.source)
+                self.files[file.rfilename[len(self.start) :]] = entry
+        self.download = partial(hf_hub_download, self.repo, repo_type="dataset", revision=found.sha)
 
     def stat(self, names: list[str], optional: list[str] = ()) -> dict[str, dict]:
         """The record's entry of each file, by the hub. An optional one that it lacks is left out."""
         self.connect(names)
-        remote, found = {f"{self.prefix}/{name}".lstrip("/"): name for name in [*names, *optional]}, {}
-        paths = list(remote)
-        for start in range(0, len(paths), 100):
-            ask = partial(self.api.get_paths_info, self.repo, paths[start : start + 100], **self.where)
-            for info in retrying(f"list of files of {self.source}", ask):
-                if hasattr(info, "blob_id"):  # a file, not a folder
-                    digest = info.lfs.sha256 if info.lfs else info.blob_id
-                    found[remote[info.path]] = dict(bytes=info.size, hash=digest, source=self.source)
-        if absent := [name for name in names if name not in found]:
+        if absent := [name for name in names if name not in self.files]:
             raise Fail(f"{self.source} does not have {some(absent)}: check MATCHED_FINEWEB_*")
-        return found
+        return {name: self.files[name] for name in [*names, *optional] if name in self.files}
 
     def fetch(self, name: str, want: dict) -> None:
         """Fetches a file, checks it, and only then puts it in its place and on record."""
-        folder, remote = staging(ROOT / name), f"{self.prefix}/{name}".lstrip("/")
         for _ in range(2):  # a file that arrives wrong twice will do so again
-            get = partial(self.download, self.repo, remote, local_dir=folder, **self.where)
+            get = partial(self.download, filename=self.start + name, local_dir=staging(ROOT / name))
             staged = Path(retrying(name, get))
             if not (problem := inspect(staged, want)):
                 os.replace(staged, ROOT / name)
@@ -278,7 +273,7 @@ def ready_manifest(skip: bool, hub: Hub, record: dict) -> dict:
     try:
         manifest = json.loads(read(path))
         [entry["name"] for entry in [*manifest["datasets"], *manifest["tokenizers"]]]
-    except FOREIGN as error:
+    except (OSError, *ODD) as error:
         if not skip:
             path.unlink(missing_ok=True)  # to be asked for anew
         raise Fail(f"{path} is no manifest of the export ({error!r:.200})") from error
@@ -300,7 +295,7 @@ def wanted_files(manifest: dict, args: argparse.Namespace, source: str) -> tuple
         optional = [tokenizer["vocab_path"]] if tokenizer.get("vocab_path") else []
         if not required or not 0 < files_val <= MOST_SHARDS:
             raise ValueError(f"files_val is {files_val}, tokenizer {required}")
-    except (*FOREIGN, StopIteration) as error:
+    except (*ODD, StopIteration) as error:
         raise Fail(f"{ROOT / MANIFEST}: the entry of {dataset} is not whole ({error!r})") from error
     if args.train_shards > files_train:
         raise Fail(f"{args.variant} has {files_train} train shards, {args.train_shards} asked for")
@@ -337,7 +332,7 @@ def fetch_variant(args: argparse.Namespace, hub: Hub) -> None:
     for number, name in enumerate(small_first, len(want) - len(bad) + 1):
         say(f"{number}/{len(want)} {name}, {megabytes(bad[name]['bytes'])}")
         hub.fetch(name, bad[name])
-    for name in (MANIFEST, *want) if hub.where else ():  # a failed call's stay for the next
+    for name in (MANIFEST, *want) if hub.files else ():  # a failed call's stay for the next
         shutil.rmtree((ROOT / name).parent / STAGING, ignore_errors=True)
     size = sum(entry["bytes"] for entry in want.values())
     say(f"{len(want)} files, {megabytes(size)}: {len(bad)} fetched, {len(want) - len(bad)} here", sys.stdout)

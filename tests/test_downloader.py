@@ -13,7 +13,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import filelock
 import pytest
@@ -63,10 +63,10 @@ def export() -> dict[str, bytes]:
 
 
 class FakeHub(ThreadingHTTPServer):
-    """What the client asks of the hub: repo info, paths-info, HEAD and GET of a file.
+    """What the client asks of the hub: the repository's files, HEAD and GET of a file.
 
     Shards and models are LFS (a redirect, a SHA-256), the rest plain git blobs. `faults` maps the
-    end of a path to what befalls its next GETs (or, for an API, POSTs), one each.
+    end of a path to what befalls its next GETs, one each.
     """
 
     daemon_threads = True
@@ -85,10 +85,10 @@ class FakeHub(ThreadingHTTPServer):
     def entry(self, name: str) -> dict:
         data = self.files[name]
         blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-        entry = {"type": "file", "path": f"datasets/{name}", "size": len(data), "oid": blob}
+        entry = {"rfilename": f"datasets/{name}", "size": len(data), "blobId": blob}
         if name.endswith((".bin", ".model")):
             oid = hashlib.sha256(data).hexdigest()
-            entry["lfs"] = {"oid": oid, "size": len(data), "pointerSize": 130}
+            entry["lfs"] = {"sha256": oid, "size": len(data), "pointerSize": 130}
         return entry
 
 
@@ -119,7 +119,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         path = urlsplit(self.path).path
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.requests.append((self.command, path, self.headers.get("Range")))
         if self.server.wants and self.headers.get("Authorization") != f"Bearer {self.server.wants}":
             return self.reply(401, b"{}", {"X-Error-Message": "no"})
@@ -127,12 +126,11 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(fault, tuple):  # (status, headers)
             return self.reply(fault[0], b"no", fault[1])
         if path == f"/api/datasets/{REPO}":
-            return self.reply(200, json.dumps({"id": REPO, "sha": COMMIT}).encode())
-        if path == f"/api/datasets/{REPO}/paths-info/{COMMIT}":
-            form = json.loads(body) if "json" in self.headers["Content-Type"] else parse_qs(body.decode())
-            names = [name.removeprefix("datasets/") for name in form["paths"]]
-            entries = [self.server.entry(name) for name in names if name in self.server.files]
-            return self.reply(200, json.dumps(entries).encode())
+            files = [
+                {"rfilename": "README.md", "size": 1, "blobId": "0"},
+                *map(self.server.entry, self.server.files),
+            ]
+            return self.reply(200, json.dumps({"id": REPO, "sha": COMMIT, "siblings": files}).encode())
         place = re.fullmatch(rf"/datasets/{REPO}/resolve/{COMMIT}/datasets/(.+)", path)
         if not place and not path.startswith("/cdn/"):
             return self.reply(404, b"", {"X-Error-Code": "RepoNotFound"})
@@ -140,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
         if name not in self.server.files:
             return self.reply(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         entry = self.server.entry(name)
-        etag = entry.get("lfs", entry)["oid"]
+        etag = entry["lfs"]["sha256"] if "lfs" in entry else entry["blobId"]
         headers = {"X-Repo-Commit": COMMIT, "X-Linked-Size": entry["size"]}
         headers |= dict.fromkeys(("ETag", "X-Linked-Etag"), f'"{etag}"')
         if place and "lfs" in entry:
@@ -159,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(status, kept, headers, len(data))
         self.close_connection = len(kept) < len(data)
 
-    do_GET = do_HEAD = do_POST = answer
+    do_GET = do_HEAD = answer
 
 
 @pytest.fixture
@@ -352,17 +350,17 @@ def test_reply_cut_for_good_leaves_nothing_and_the_next_call_goes_on(fetch, hub,
 
 def test_429_waits_as_long_as_asked(fetch, hub, data):
     limit = (429, {"Retry-After": "7"})
-    hub.faults |= {COMMIT: [limit], "train_000000.bin": [limit], f"api/datasets/{REPO}": [limit]}
+    hub.faults |= {"train_000000.bin": [limit], f"api/datasets/{REPO}": [limit]}
     assert fetch("1")[0] == 0
-    assert len([wait for wait in fetch.sleeps if wait >= 7]) == 3
+    assert len([wait for wait in fetch.sleeps if wait >= 7]) == 2
     assert (data / TRAIN0).read_bytes() == hub.files[TRAIN0]
 
 
 def test_429_with_an_endless_wait_or_without_end_fails(fetch, hub, data):
-    hub.faults[COMMIT] = [(429, {"Retry-After": "3600"})]
+    hub.faults[f"api/datasets/{REPO}"] = [(429, {"Retry-After": "3600"})]
     code, _, err = fetch("1")
     assert code == 1 and "3600 s" in error_line(err) and not fetch.sleeps
-    hub.faults[COMMIT] = [(503, {})] * 99
+    hub.faults[f"api/datasets/{REPO}"] = [(503, {})] * 99
     code, _, err = fetch("1")
     assert code == 1 and "503" in error_line(err)
     assert fetch.sleeps == [1, 2, 4, 8]
