@@ -4,7 +4,7 @@
 usage: python3 data/build_sample_dataset.py [--out DIR] [--train-tokenizer]
 
 Writes, in the layout of the published FineWeb export, below DIR (default: data/):
-    datasets/sample_sp1024/fineweb_train_000000.bin, fineweb_val_000000.bin, manifest.json
+    datasets/sample_sp1024/fineweb_train_000000.bin, fineweb_val_000000.bin
     tokenizers/sample_1024_bpe.model
 A shard is 256 little-endian int32 (magic, version, number of tokens) and then uint16 tokens. Every
 build gives the same bytes; files that are already right are left alone. The validation shard and
@@ -106,32 +106,10 @@ def shard(documents: list[np.ndarray]) -> bytes:
     return header.tobytes() + tokens.tobytes()
 
 
-def manifest(train: list[np.ndarray], val: list[np.ndarray], files: dict[str, bytes]) -> bytes:
-    """The dataset's entry as in the published manifest, and the files' sizes and hashes."""
-    tokens_val, tokens_train = (sum(map(len, part)) for part in (val, train))
-    entry = {
-        "name": "sample_sp1024", "tokenizer_name": "sp_bpe_1024", "tokenizer_kind": "sentencepiece_bpe",
-        "path": DATASET, "train_glob": f"{DATASET}/fineweb_train_*.bin",
-        "val_glob": f"{DATASET}/fineweb_val_*.bin", "vocab_size": VOCAB_SIZE, "bos_id": BOS,
-        "eos_id": EOS,
-        "stats": {
-            "docs_total": len(train) + len(val), "docs_val": len(val), "docs_train": len(train),
-            "files_total": 2, "files_val": 1, "files_train": 1, "tokens_total": tokens_train + tokens_val,
-            "tokens_val": tokens_val, "tokens_train": tokens_train,
-        },
-        "files": [
-            {"path": path, "bytes": len(content), "sha256": sha256(content)}
-            for path, content in files.items()
-        ],
-    }  # fmt: skip
-    return (json.dumps(entry, indent=2) + "\n").encode()
-
-
 def build(documents: list[str], model: bytes, targets: int) -> dict[str, bytes]:
     """All outputs, by path below the output folder."""
     train, val = split(encode(documents, model), targets)
-    files = {TRAIN: shard(train), VAL: shard(val), f"tokenizers/{TOKENIZER}": model}
-    return {**files, f"{DATASET}/manifest.json": manifest(train, val, files)}
+    return {TRAIN: shard(train), VAL: shard(val), f"tokenizers/{TOKENIZER}": model}
 
 
 def check_pin(pins: dict, key: str, content: bytes) -> None:
