@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import passed, run_golf
+from conftest import contrast, passed, run_golf
 from golf.board import ranking, site
 from golf.core import track
 from golf.core.errors import GolfError
@@ -89,9 +89,9 @@ def test_the_diff_is_against_what_the_script_builds_on(tmp_path):
     mine = entry(tmp_path, "mine", 2.0).folder
     script = mine / "train_gpt.py"
     script.write_text(script.read_text().replace("relu(", "gelu(", 1) + "\n# <b>mine</b>\n")
-    text = site.difference(mine)
-    assert "2026-11-29" in text and '<span class="add">+# &lt;b&gt;mine&lt;/b&gt;</span>' in text
-    assert "<b>" not in text
+    found = site.difference(mine)
+    assert "2026-11-29" in found["head"] and ("add", "+# &lt;b&gt;mine&lt;/b&gt;") in found["lines"]
+    assert not any("<" in line for _, line in found["lines"]) and found["added"] >= 2
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
@@ -102,7 +102,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
 
 
 def test_its_script_is_short_and_has_no_address():
-    text = (Path(site.__file__).parent / "site.js").read_text()
+    text = (site.TEMPLATES / "site.js").read_text()
     assert text.count("\n") <= 200 and "http" not in text and "innerHTML" not in text
 
 
@@ -170,16 +170,9 @@ def test_light_and_dark_differ_and_text_can_be_read(browser, made):
         page, _ = opened(browser, made / "index.html", 390, theme)
         read = "e => [getComputedStyle(e).color, getComputedStyle(document.body).backgroundColor]"
         for name in ("p", ".blurb", "a"):
-            ink, ground = (luminance(text) for text in page.eval_on_selector(name, read))
-            contrasts[theme, name] = (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05)
+            colours = [map(int, re.findall(r"\d+", text)[:3]) for text in page.eval_on_selector(name, read)]
+            contrasts[theme, name] = contrast(*colours)
     assert min(contrasts.values()) >= 4.5, contrasts
-
-
-def luminance(colour: str) -> float:
-    """WCAG 2's relative luminance of rgb(r, g, b)."""
-    parts = [int(n) / 255 for n in re.findall(r"\d+", colour)[:3]]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear))
 
 
 @pytest.mark.slow

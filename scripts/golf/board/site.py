@@ -1,18 +1,17 @@
 """The leaderboard as a static site: one page of all entries, one page an entry, and the rules.
 
-Hand-written HTML, CSS (site.css) and JavaScript (site.js); every page is one file that asks for
-nothing from outside. What comes from entries is foreign: it is escaped here or by the Markdown
-renderer, which takes no HTML, and each page's policy lets no other script or address through.
+Its templates, style and script lie in templates/; every page is one file that asks for nothing from
+outside. What comes from entries is foreign: the templates escape it, the Markdown renderer takes no
+HTML, and each page's policy lets no other script or address through.
 """
 
 import base64
 import hashlib
 import itertools
 import shutil
-from collections.abc import Callable
-from html import escape
 from pathlib import Path
-from urllib.parse import quote
+
+from markupsafe import Markup
 
 from golf.board import charts, ci_summary
 from golf.board.ranking import Board, Entry
@@ -22,22 +21,15 @@ from golf.core.files import read_text, replace_file
 from golf.core.findings import ORDER
 from golf.core.paths import REPO, shown
 from golf.core.text import printable
-from golf.see import explain, history, plot, reader, report
-from golf.see.page import page as html_page
-from golf.see.page import table
+from golf.see import history, plot, reader, report
+from golf.see.page import part, render
 
-HERE = Path(__file__).parent
+TEMPLATES = Path(__file__).with_name("templates")
 MARK = ".golf-site"  # in a folder that this module made, and may make anew
 RULES = REPO / "docs" / "track_spec.md"
-ABOUT = (
-    "The best tiny language models whose code and packed weights fit in 2,000,000 bytes. The score is "
-    "val_bpb, bits a byte of held-out text: lower is better, within one track."
-)
-# Columns: heading, whether it is a number, whether a phone leaves it out.
-COLUMNS = (
-    ("val_bpb", True, False), ("entry", False, False), ("by", False, True), ("bytes", True, False),
-    ("training", True, True), ("track", False, True), ("lane", False, True), ("date", False, True),
-)  # fmt: skip
+# Heading -> classes: n is a number, less is left out on a phone.
+COLUMNS = {"val_bpb": "n", "entry": "", "by": "less", "bytes": "n", "training": "n less", "track": "less",
+           "lane": "less", "date": "less"}  # fmt: skip
 
 
 def write(boards: list[Board], out: Path) -> int:
@@ -73,111 +65,57 @@ def place_of(board: Board, entry: Entry) -> str:
     return f"entries/{board.rules['name']}/{name[:80]}-{digest}.html"
 
 
-def whole(title: str, body: str, up: str = "", script: str = "") -> str:
-    """A page with the navigation and the policy that lets nothing foreign in."""
+def whole(template: str, title: str, up: str = "", script: str = "", **facts) -> str:
+    """A page of the site; `up` leads to its root, `script` is the only one that may run."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     allowed = f"sha256-{digest}" if script else "none"
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '{allowed}'"
-    head = f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-    nav = f'<nav><a href="{up}index.html">Leaderboard</a><a href="{up}rules.html">Rules</a></nav>\n'
-    tail = f"\n<script>{script}</script>" if script else ""
-    return html_page(title, nav + body + tail, (HERE / "site.css").read_text(encoding="utf-8"), head)
+    return render(template, TEMPLATES, title=title, up=up, script=script, allowed=allowed, **facts)
 
 
 # ---- The board
 
 
 def index(boards: list[Board]) -> str:
-    shown_boards = [board for board in boards if entries_of(board)]
-    rows = [board_row(board, entry) for board in shown_boards for entry in entries_of(board)]
-    lines = ["<h1>Parameter Golf Local</h1>"]
-    lines.append(f"<p>{ABOUT}</p>")
-    lines += [filters(boards), entry_table(rows)]
-    for board in shown_boards:
-        lines.append(f"<h2>{escape(board.rules['title'])}</h2>")
-        alt = "val_bpb of this track's entries over bytes and over date; the table above has the same figures"
-        lines.append(report.pictures(charts.panels(board), alt))
-    lines += [*references(boards)]
-    return whole(
-        "Parameter Golf Local: leaderboard",
-        "\n".join(lines),
-        script=(HERE / "site.js").read_text(encoding="utf-8"),
-    )
-
-
-def filters(boards: list[Board]) -> str:
-    tracks = [board.rules["name"] for board in boards]
-    lanes = sorted({lane for board in boards for lane in board.rules["lanes"]})
-    choices = "".join(
-        f'<label>{name}<select name="{name}"><option value="">all</option>'
-        + "".join(f"<option>{escape(value)}</option>" for value in values)
-        + "</select></label>"
-        for name, values in (("track", tracks), ("lane", lanes))
-    )
-    search = '<label>search<input id="search" type="search" autocomplete="off"></label>'
-    return f'<form id="filters" hidden>{search}{choices}<p id="count" aria-live="polite"></p></form>'
-
-
-def entry_table(rows: list[str]) -> str:
-    head = "".join(
-        f'<th scope="col"{classes(number, less)}><button type="button">{name}</button></th>'
-        for name, number, less in COLUMNS
-    )
-    body = "\n".join(rows) or f'<tr><td colspan="{len(COLUMNS)}">No entries yet.</td></tr>'
-    table_ = f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>"
-    return f'<div class="wide"><table id="entries">{table_}</table></div>'
-
-
-def classes(number: bool, less: bool) -> str:
-    names = " ".join(["n"] * number + ["less"] * less)
-    return f' class="{names}"' if names else ""
-
-
-def board_row(board: Board, entry: Entry) -> str:
-    claim, ranked = entry.claim, not entry.unranked
-    star = ' <span class="star" title="set a record">record</span>' if entry.record else ""
-    link = f'<a href="{quote(place_of(board, entry))}">{escape(entry.title)}</a>{star}'
-    said = [entry.text("blurb", 240), *(entry.notes if ranked else [f"not ranked: {entry.unranked}"])]
-    track, lane = escape(board.rules["name"]), escape(entry.text("lane", 30))
-    score = size = seconds = ("-", "NaN")
-    if ranked:
-        score = f"{claim['val_bpb']:.4f}", claim["val_bpb"]
-        size = f"{claim['bytes_total']:,}", claim["bytes_total"]
-        seconds = f"{claim['train_seconds']:,.0f} s", claim["train_seconds"]
-    what = f'{link}<span class="blurb">{escape("; ".join(filter(None, said)))}</span>'
-    author, date = (escape(entry.text(name, 40)) for name in ("author", "date"))
-    text = ""
-    for (_, number, less), cell in zip(COLUMNS, (score, what, author, size, seconds, track, lane, date)):
-        markup, data = (cell[0], f' data-value="{cell[1]}"') if number else (cell, "")
-        text += f"<td{classes(number, less)}{data}>{markup}</td>"
-    return f'<tr data-track="{track}" data-lane="{lane}">{text}</tr>'
-
-
-def references(boards: list[Board]) -> list[str]:
-    rows = [
-        [f"{r['val_bpb']:.4f}", f"{r['how'].replace('`', '')} ({board.rules['name']})"]
+    references = [
+        (f"{r['val_bpb']:.4f}", f"{r['how'].replace('`', '')} ({board.rules['name']})")
         for board in boards
         for r in board.chart_scores
     ]
-    if not rows:
-        return []
-    return ["<h2>Reference scores (not entries)</h2>", table(["val_bpb", "how"], rows, numbers=(0,))]
+    lanes = sorted({lane for board in boards for lane in board.rules["lanes"]})
+    return whole(
+        "index.html",
+        "Parameter Golf Local: leaderboard",
+        script=(TEMPLATES / "site.js").read_text(encoding="utf-8"),
+        filters={"track": [board.rules["name"] for board in boards], "lane": lanes},
+        columns=COLUMNS,
+        rows=[board_row(board, entry) for board in boards for entry in entries_of(board)],
+        charts=[(b.rules["title"], report.pictures(charts.panels(b))) for b in boards if entries_of(b)],
+        references=references,
+    )
+
+
+def board_row(board: Board, entry: Entry) -> dict:
+    """A row of the table of all entries; what has no rank has no figures."""
+    claim, ranked = entry.claim, not entry.unranked
+    said = [entry.text("blurb", 240), *(entry.notes if ranked else [f"not ranked: {entry.unranked}"])]
+    names = {"val_bpb": "val_bpb", "bytes": "bytes_total", "seconds": "train_seconds"}
+    return dict(
+        place=place_of(board, entry),
+        title=entry.title,
+        record=entry.record,
+        ranked=ranked,
+        said="; ".join(filter(None, said)),
+        track=board.rules["name"],
+        **{name: entry.text(name, 40) for name in ("lane", "author", "date")},
+        **{name: claim[key] if ranked else "NaN" for name, key in names.items()},
+    )
 
 
 def rules_page(boards: list[Board]) -> str:
     """The tracks' figures, then the rules as they are written."""
-    lines = ["<h1>Rules</h1>", "<ul>"]
-    for board in boards:
-        r = board.rules
-        budget = f"{r['train_seconds']:,} s" if r["train_seconds"] else "any time"
-        figures = f"{r['cap_bytes']:,} bytes, {budget} of training, {r['targets']:,} targets"
-        lines.append(
-            f"<li><b>{escape(r['title'])}</b> (<code>{escape(r['name'])}</code>): {figures}; lanes "
-            f"{escape(', '.join(r['lanes']))}</li>"
-        )
     text = markdown(read_text(RULES)) if RULES.is_file() else ""
-    lines += ["</ul>", f"<article>{text}</article>"]
-    return whole("Parameter Golf Local: rules", "\n".join(lines))
+    tracks = [board.rules for board in boards]
+    return whole("rules.html", "Parameter Golf Local: rules", tracks=tracks, text=text)
 
 
 # ---- An entry
@@ -200,65 +138,61 @@ def entry_page(board: Board, entry: Entry) -> str:
         ]
     if entry.notes:
         facts.append(["notes", ", ".join(entry.notes)])
-    parts: list[tuple[str, Callable[[], str]]] = [
-        ("What it says", lambda: f"<article>{markdown(read_text(folder / 'README.md'))}</article>"),
-        ("Audit", lambda: audit(entry)),
-        ("Curves", lambda: curves(folder)),
-        ("What it writes", lambda: report.samples(reader.find(folder))),
-        ("Where the bytes went", lambda: report.artifact(*explain.read(folder))),
-        ("The code against what it builds on", lambda: difference(folder)),
-    ]
-    lines = [f"<h1>{escape(entry.title)}</h1>"]
-    if not entry.unranked:
-        lines.append(report.big_score(claim["val_bpb"]))
-    lines.append(table(["", ""], facts, head_row=False))
-    lines += [report.section(title, make) for title, make in parts]
-    return whole(f"{entry.title}: Parameter Golf Local", "\n".join(lines), up="../../")
+    return whole(
+        "entry.html",
+        f"{entry.title}: Parameter Golf Local",
+        up="../../",
+        entry=entry.title,
+        val_bpb=None if entry.unranked else claim["val_bpb"],
+        facts=facts,
+        readme=part(lambda: markdown(read_text(folder / "README.md"))),
+        audit=part(lambda: audit(entry)),
+        curves=part(lambda: curves(folder)),
+        samples=part(lambda: report.samples(reader.find(folder))),
+        bytes=part(lambda: report.where_bytes_went(folder)),
+        difference=part(lambda: difference(folder)),
+    )
 
 
-def audit(entry: Entry) -> str:
+def audit(entry: Entry) -> dict:
     """What the score and its audit found, rule by rule, for each seed."""
     found = entry.audit
     if found is None:
         raise GolfError("its score is a claim: no maintainer has scored it whole as it is now")
-    how = "{verdict}, scored whole on {machine} ({device}), {time}".format_map(found)
-    parts = [f"<p>{escape(how)}</p>"]
+    seeds = []
     for seed, lines in itertools.groupby(found["rules"], lambda line: line[0]):
         rows = [line[1:] for line in lines]
         worst = min((row[1] for row in rows), key=ORDER.index)
-        title = f"seed {seed}" if seed else "all seeds"
-        parts.append(f"<details><summary>{escape(title)}: {len(rows)} rules, {worst}</summary>")
-        parts.append(f'<div class="audit">{table(["rule", "outcome", "figure"], rows)}</div></details>')
-    return "\n".join(parts)
+        seeds.append(dict(title=f"seed {seed}" if seed else "all seeds", rows=rows, worst=worst))
+    return dict(how="{verdict}, scored whole on {machine} ({device}), {time}".format_map(found), seeds=seeds)
 
 
-def curves(folder: Path) -> str:
+def curves(folder: Path) -> list[str]:
     paths = sorted(folder.glob("metrics_seed*.jsonl")) or sorted(folder.glob("train*.log"))[:1]
     plain = [path for path in paths if not path.is_symlink()]
     histories = [history.read(path) for path in plain[:6]]
     if not histories:
         raise GolfError("it ships no metrics and no log")
-    return report.pictures(plot.panels(histories), "loss, validation, rates or speed of its seeds")
+    return report.pictures(plot.panels(histories))
 
 
-def difference(folder: Path) -> str:
-    """ci_summary's diff: the head has its foreign text as entities, the rest is escaped there."""
+def difference(folder: Path) -> dict:
+    """ci_summary's diff, in which foreign text is escaped already: its lines with their kind."""
     head, *rest = ci_summary.against_nearest(folder) or ["It ships no script."]
     marks = {"+": "add", "-": "del", "@": "hunk"}
     lines = "\n".join(rest).strip().removeprefix("<pre>").removesuffix("</pre>").split("\n")
-    code = "\n".join(
-        f'<span class="{marks[line[0]]}">{line}</span>' if line[:1] in marks else line for line in lines
+    kinds = [marks.get(line[:1], "") for line in lines]
+    return dict(
+        head=Markup(head),
+        lines=list(zip(kinds, map(Markup, lines))) if any(lines) else [],
+        added=kinds.count("add"),
+        gone=kinds.count("del"),
     )
-    if not code:
-        return f"<p>{head}</p>"
-    added, gone = (sum(line[:1] == mark for line in lines) for mark in "+-")
-    summary = f"<summary>{added:,} lines added, {gone:,} taken away</summary>"
-    return f"<p>{head}</p><details>{summary}<pre>{code}</pre></details>"
 
 
-def markdown(text: str) -> str:
+def markdown(text: str) -> Markup:
     """HTML of foreign Markdown: no HTML of its own, no images from elsewhere, no odd links."""
     from markdown_it import MarkdownIt
 
     renderer = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-    return renderer.render(printable(text, keep="\n\t"))
+    return Markup(renderer.render(printable(text, keep="\n\t")))

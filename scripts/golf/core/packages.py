@@ -8,7 +8,16 @@ from golf.core.errors import GolfError
 from golf.core.paths import REPO, shown
 
 # of requirements-check.txt
-CHECK_PACKAGES = ("jsonschema", "scipy", "matplotlib", "markdown_it", "brotli", "tomli")
+CHECK_PACKAGES = (
+    "jsonschema",
+    "scipy",
+    "matplotlib",
+    "markdown_it",
+    "jinja2",
+    "markupsafe",
+    "brotli",
+    "tomli",
+)
 
 
 def missing(package: str, requirements: str | None = None) -> GolfError:

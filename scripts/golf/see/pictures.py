@@ -6,7 +6,6 @@ nothing, names what is stale and exits 1. docs/leaderboard.svg is `golf.sh leade
 """
 
 import textwrap
-from html import escape
 from pathlib import Path
 
 from golf.core import submission, track
@@ -15,6 +14,7 @@ from golf.core.files import replace_file, sha256
 from golf.core.paths import REPO, shown
 from golf.core.picture import COLOURS, drawn, fingerprint, is_signed, signed
 from golf.see import explain, history, plot, reader, sample
+from golf.see.page import render
 
 FOLDER = REPO / "docs" / "pictures"
 TRACK = "track_sample_5min"
@@ -103,17 +103,7 @@ def written(entry: Path) -> str:
 
 def as_terminal(lines: list[str]) -> bytes:
     """Text as an SVG that looks like a terminal's window, dark on every page."""
-    width, height = WIDTH * CHARACTER + 2 * MARGIN, (len(lines) + 1) * LINE + 2 * MARGIN
-    rows = []
-    for i, text in enumerate(lines):
-        fill = COLOURS[0] if text.startswith(("$", INDENT)) else "#e3e7eb"  # what was typed
-        y = MARGIN + (i + 1.5) * LINE
-        rows.append(
-            f'<text x="{MARGIN}" y="{y:.1f}" fill="{fill}" xml:space="preserve">{escape(text)}</text>'
-        )
-    dots = "".join(f'<circle cx="{MARGIN + 4 + 16 * i}" cy="14" r="5" fill="#4a525b"/>' for i in range(3))
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'font-family="ui-monospace, DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="13.5">\n'
-        f'<rect width="100%" height="100%" rx="8" fill="#14171a"/>\n{dots}\n' + "\n".join(rows) + "\n</svg>\n"
-    ).encode()
+    typed = [line.startswith(("$", INDENT)) for line in lines]
+    rows = [(text, COLOURS[0] if mine else "#e3e7eb") for text, mine in zip(lines, typed)]
+    width = f"{WIDTH * CHARACTER + 2 * MARGIN:.0f}"
+    return render("terminal.svg", rows=rows, width=width, line=LINE, margin=MARGIN).encode()

@@ -49,49 +49,31 @@ def write(run: Path) -> Path:
 def build(run: Path) -> str:
     """The page. What cannot be told is said to be missing, and why."""
     h = history.read(run)
-    parts = [
-        f"<h1>{escape(h.name)}</h1>",
-        "" if h.val_bpb is None else big_score(h.val_bpb),
-        facts_table([line for line in summary(run) if not line.startswith(("score ", "files "))]),
-        section("Curves", lambda: pictures(plot.panels([h]), f"how {h.name} went: loss, rates or speed")),
-        section("What it writes", lambda: samples(reader.find(run))),
-        section("Where the bytes went", lambda: artifact(*explain.read(run))),
-        section("Configuration", lambda: configuration(h)),
-        section("How to repeat it", lambda: f'<pre class="text">{escape(command(h))}</pre>' + hashes(h)),
-    ]
-    text = page.page(f"{h.name}: report", "\n".join(parts))
+    lines = [line for line in summary(run) if not line.startswith(("score ", "files "))]
+    text = page.render(
+        "report.html",
+        title=f"{h.name}: report",
+        name=h.name,
+        val_bpb=h.val_bpb,
+        facts=[line.split(maxsplit=1) for line in lines],
+        curves=page.part(lambda: pictures(plot.panels([h]))),
+        samples=page.part(lambda: samples(reader.find(run))),
+        bytes=page.part(lambda: where_bytes_went(run)),
+        changes=history.changes(h),
+        knobs=sorted(h.config.items()),
+        command=command(h),
+        hashes=hashes(h),
+    )
     return text.replace(escape(f"{REPO}/"), "")  # whose home it lies in is private
 
 
-def section(title: str, make) -> str:
-    """A heading and what make() returns, or why there is none."""
-    try:
-        body = make()
-    except (GolfError, ImportError) as error:
-        body = f'<p class="dim">Not here: {escape(str(error))}</p>'
-    return f"<h2>{escape(title)}</h2>\n{body}"
+def pictures(panels: list[Callable]) -> list[str]:
+    """Each panel as the address of an image: nothing in it is run."""
+    images = (base64.b64encode(drawn([panel])).decode() for panel in panels)
+    return [f"data:image/svg+xml;base64,{image}" for image in images]
 
 
-def big_score(val_bpb: float) -> str:
-    return f'<p class="score">{val_bpb:.4f} <span>bits per byte, lower is better</span></p>'
-
-
-def facts_table(lines: list[str]) -> str:
-    """Lines as `score    val_bpb 2.03` as a table."""
-    rows = [[*(part.strip() for part in line.partition(" ")[::2])] for line in lines]
-    return page.table(["", ""], rows, head_row=False)
-
-
-def pictures(panels: list[Callable], alt: str) -> str:
-    """Panels side by side, below one another on a phone. An SVG is an image: nothing in it is run."""
-    found = []
-    for panel in panels:
-        data = base64.b64encode(drawn([panel])).decode()
-        found.append(f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">')
-    return f'<div class="pictures">{"".join(found)}</div>'
-
-
-def samples(target: reader.Target, sandboxed: bool = True) -> str:
+def samples(target: reader.Target, sandboxed: bool = True) -> list[str]:
     """Three texts that the model writes from nothing, seeds 1 to 3."""
     import numpy as np
 
@@ -106,33 +88,22 @@ def samples(target: reader.Target, sandboxed: bool = True) -> str:
                     break
             if len(parts) < FEW_TOKENS:
                 break
-            found.append(f'<pre class="text">{escape("".join(parts).strip())}</pre>')
+            found.append("".join(parts).strip())
     if not found:
         raise GolfError(f"its script gives {len(parts)} tokens in {SAMPLE_SECONDS:.0f} s")
-    return "\n".join(found)
+    return found
 
 
-def artifact(found, budget) -> str:
-    """The picture and table of explain, by kind."""
+def where_bytes_went(place: Path) -> dict:
+    """The picture and table of explain, by kind, of a run or an entry."""
+    found, budget = explain.read(place)
     parts = explain.parts_of(found)
-    rows = [part.cells(found.file_bytes) for part in explain.by_kind(parts)]
-    notes = ["The last three columns: bits a weight.", *explain.growth(found, parts)]
-    return "\n".join(
-        [
-            pictures(explain.panels(found, budget), "bytes, bits a weight or symbols by kind of tensor"),
-            page.table(explain.HEAD, rows, numbers=range(1, 7)),
-            *(f'<p class="dim">{escape(note)}</p>' for note in notes),
-        ]
+    return dict(
+        pictures=pictures(explain.panels(found, budget)),
+        head=explain.HEAD,
+        rows=[part.cells(found.file_bytes) for part in explain.by_kind(parts)],
+        notes=["The last three columns: bits a weight.", *explain.growth(found, parts)],
     )
-
-
-def configuration(h: History) -> str:
-    """What was asked for beyond the preset, then all knobs."""
-    changed = history.changes(h)
-    first = f"<p>Beyond its config: <code>{escape(changed)}</code></p>" if changed else ""
-    rows = [[name, str(value)] for name, value in sorted(h.config.items())]
-    knobs = page.table(["knob", "value"], rows)
-    return f"{first}<details><summary>all {len(rows)} knobs</summary>{knobs}</details>"
 
 
 def command(h: History) -> str:
@@ -147,7 +118,7 @@ def command(h: History) -> str:
     return f"{shlex.join(words)} {history.changes(h)}".strip()
 
 
-def hashes(h: History) -> str:
+def hashes(h: History) -> list[tuple]:
     """Hardware, versions, and the SHA-256 of script, artifact and data."""
     start, names = h.facts.get("start", {}), {"name": "data", "val_sha256": "validation data"}
     rows = [("hardware", start.get("hardware")), ("device", start.get("device"))]
@@ -159,4 +130,4 @@ def hashes(h: History) -> str:
         rows.append((label, f"sha256 {value}" if name.endswith("_sha256") else value))
     if (began := number(dig(start, "time"))) is not None:
         rows.append(("began", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(began))))
-    return page.table(["", ""], [[*map(str, row)] for row in rows], head_row=False)
+    return rows

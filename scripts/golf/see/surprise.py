@@ -1,29 +1,14 @@
 """A page that shows a text as a model reads it: bits of each token, and what it expected instead."""
 
 import math
-from html import escape
 
 import numpy as np
 
 from golf.core.errors import GolfError
-from golf.see.page import page as html_page
+from golf.see.page import render
 
 MOST_TOKENS, GUESSES, CALL = 20_000, 5, 1024
 FULL_BITS = 12.0  # of the deepest colour; a guess among 1,024 pieces alike costs 10
-STYLE = """
-:root { --heat: #e07a3a; }
-@media (prefers-color-scheme: dark) { :root { --heat: #a3501c; } }
-.text { white-space: pre-wrap; font: 1.05rem/2 ui-monospace, monospace; padding-bottom: 9rem; }
-.t { background: color-mix(in srgb, var(--heat) calc(var(--b) * 1%), transparent); border-radius: 3px;
-  cursor: help; }
-.t > span { display: none; position: fixed; inset: auto 0 0 0; z-index: 1; padding: .6rem 1rem;
-  background: var(--soft); border-top: 1px solid var(--line); font: 1rem/1.5 ui-monospace, monospace; }
-.t:focus > span, .t:hover > span { display: block; }
-.t:hover > span { z-index: 2; }
-.t:hover, .t:focus { outline: 2px solid var(--accent); }
-.scale { display: inline-block; width: 8rem; height: .8rem; vertical-align: middle;
-  background: linear-gradient(to right, transparent, var(--heat)); border: 1px solid var(--line); }
-"""
 
 
 def page(model, tokenizer, text: str, name: str) -> str:
@@ -35,14 +20,17 @@ def page(model, tokenizer, text: str, name: str) -> str:
     bits, guesses = read(model, np.array(tokens, np.uint16))
     parts = surfaces(tokenizer, tokens)
     size = sum(len(part.encode()) for part in parts)
-    spans = [token_span(tokenizer, *item) for item in zip(parts, bits, guesses)]
     cut = f", the first {MOST_TOKENS:,} tokens of it" if len(tokens) > MOST_TOKENS else ""
-    body = f"""<h1>How surprised is {escape(name)}?</h1>
-<p>{sum(bits) / size:.4f} bits a byte over {len(bits):,} tokens and {size:,} bytes{cut}. The deeper the
-colour, the more bits a token took: 0 <span class="scale"></span> {FULL_BITS:.0f} or more. Point at a token,
-or reach it with Tab, to see what the model expected.</p>
-<div class="text">{"".join(spans)}</div>"""
-    return html_page(f"{name}: surprise", body, STYLE)
+    return render(
+        "surprise.html",
+        title=f"{name}: surprise",
+        name=name,
+        bits=sum(bits),
+        size=size,
+        cut=cut,
+        full=f"{FULL_BITS:.0f}",
+        tokens=[shown_token(tokenizer, *item) for item in zip(parts, bits, guesses)],
+    )
 
 
 def read(model, tokens: np.ndarray) -> tuple[list[float], list[list[tuple[int, float]]]]:
@@ -74,11 +62,11 @@ def surfaces(tokenizer, tokens: list[int]) -> list[str]:
     return parts
 
 
-def token_span(tokenizer, text: str, bits: float, guesses: list[tuple[int, float]]) -> str:
+def shown_token(tokenizer, text: str, bits: float, guesses: list[tuple[int, float]]) -> dict:
+    """A token as surprise.html shows it; depth: of its colour, in percent."""
     depth = min(100, round(100 * bits / FULL_BITS)) if math.isfinite(bits) else 100
-    words = (f"<b>{escape(visible(tokenizer.id_to_piece(i)))}</b> {100 * p:.1f}%" for i, p in guesses)
-    tip = f"<b>{escape(visible(text))}</b> took {bits:.2f} bits. Expected: {', '.join(words)}"
-    return f'<span class="t" tabindex="0" style="--b:{depth}">{escape(text)}<span>{tip}</span></span>'
+    pieces = [(visible(tokenizer.id_to_piece(i)), chance) for i, chance in guesses]
+    return dict(text=text, shown=visible(text), bits=bits, depth=depth, guesses=pieces)
 
 
 def visible(piece: str) -> str:
