@@ -98,6 +98,28 @@ def run_script(script, *args, env=None, cwd=None, timeout=HANG_SECONDS, repo=REP
                           capture_output=True, text=True, errors="replace", timeout=timeout)  # fmt: skip
 
 
+class Clock:
+    """A clock that goes on only when told."""
+
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def luminance(red, green, blue):
+    """WCAG 2's relative luminance of a colour, each part from 0 to 255."""
+    parts = [part / 255 for part in (red, green, blue)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear))
+
+
+def contrast(one, other):
+    """WCAG 2's contrast of two colours, 1 to 21."""
+    dark, light = sorted((luminance(*one), luminance(*other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
 def passed(done):
     """A process that ended with 0, else what it said."""
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

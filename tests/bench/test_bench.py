@@ -299,8 +299,10 @@ def test_figures_say_what_is_extrapolated():
     assert bench.figure(part) == "8.0 s for 400 targets, extrapolated from 100"
     assert bench.figure({**part, "wanted_tokens": 100}) == "2.0 s for 100 targets"
     assert bench.figure(result([0.5])) == "200 tokens/s, 500 ms a step"
-    (line,) = bench.lines(result([0.5], floor=0.1, peak_reserved_bytes=2e9))
-    assert line.endswith("once, 20.0 % of the floor, 2.00 GB reserved")
+    whole = result([0.5], floor=0.1, peak_reserved_bytes=2e9, micro_batch_tokens=64, notes=["graph:no"])
+    line, memory, note = bench.lines(whole)
+    assert line.endswith("once, 20.0 % of the floor") and note == "    graph:no"
+    assert memory == "    its peak memory: 2.00 GB reserved, in micro-batches of 64 tokens"
     assert bench.spread([1.0, 2.0, 3.0]) == "±25.0 %"
 
 

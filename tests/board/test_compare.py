@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -99,18 +100,6 @@ def test_equal_values_are_no_sample():
     )
 
 
-@pytest.mark.parametrize("broken", [{}, "vote", {**RULE, "test": "vote"}, {**RULE, "p": 2}, []])
-def test_a_rule_it_does_not_know_is_refused(broken):
-    with pytest.raises(GolfError, match="record_rule") as caught:
-        record_rule.compare([1.0] * 3, [2.0] * 3, broken)
-    assert caught.value.code == 2
-
-
-def test_every_track_has_a_rule_it_knows():
-    for name in track.names():
-        record_rule.read_rule(track.load(name)["record_rule"])
-
-
 # ---- Entries on disk
 
 
@@ -153,7 +142,7 @@ def test_command_compares_runs_with_a_submission(entries):
     done = passed(run(entries, "runs/idea", "base"))
     assert "B = base (track_sample_5min, open-hardware)" in done.stdout
     assert "record rule met: A is better by 0.100000 nats" in done.stdout
-    assert "2.505000     2.605000" in done.stdout and "99." not in done.stdout
+    assert re.search(r"2\.505000 +2\.605000\n", done.stdout) and "99." not in done.stdout
     joined = run(entries, "runs/idea-s1,runs/idea-s2,runs/idea-s3", "base", "--json")
     value = json.loads(joined.stdout)
     assert joined.returncode == 0 and value["record"] and value["improvement"] == pytest.approx(0.1)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import sentencepiece as spm
 from check_kit import edit, edit_track, made, relist  # noqa: F401  (a fixture)
-from conftest import REPO, passed, refused, run_golf, run_script
+from conftest import REPO, contrast, passed, refused, run_golf, run_script
 from golf.board import charts, leaderboard, ranking, tables, verified
 from golf.check import code as check_code
 from golf.check import command as check
@@ -465,19 +465,12 @@ def test_a_folders_name_cannot_leave_its_link():
 # ---- The picture
 
 
-def luminance(colour):
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear))
-
-
 @pytest.mark.parametrize("page", ["#ffffff", "#0d1117"])
 def test_inks_read_on_light_and_dark_pages(page):
     """Contrast as WCAG 2.2 defines it; 3:1 is what it asks of large text and of graphics."""
     inks = {picture.INK: 3.9, **dict.fromkeys(charts.LANE_COLOURS.values(), 3)}
     for ink, needed in inks.items():
-        light, dark = sorted((luminance(ink), luminance(page)), reverse=True)
-        assert (light + 0.05) / (dark + 0.05) >= needed, ink
+        assert contrast(bytes.fromhex(ink[1:]), bytes.fromhex(page[1:])) >= needed, ink
 
 
 @pytest.mark.slow

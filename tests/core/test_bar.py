@@ -2,15 +2,9 @@
 
 import time
 
+from conftest import Clock
 from golf.core import bar
 from golf.core.bar import Talker
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self):
-        return self.now
 
 
 def test_a_slow_call_is_no_silence(capsys, monkeypatch):

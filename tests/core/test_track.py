@@ -46,3 +46,14 @@ def test_the_former_schema_is_refused_with_what_to_rename(records):
         "schema_version 1; write 2, and rename reference to audit_control, references to chart_scores, "
         "baseline to record_baseline"
     )
+
+
+@pytest.mark.parametrize("rule", [{}, "vote", [], {"test": "vote"}, {"p": 2}])
+def test_a_record_rule_that_no_tool_knows_is_refused(records, rule):
+    path = records / "records/one/track.json"
+    rules = json.loads(path.read_text())
+    changed = {**rules["record_rule"], **rule} if rule and isinstance(rule, dict) else rule
+    path.write_text(json.dumps(rules | {"record_rule": changed}))
+    with pytest.raises(GolfError, match="record_rule") as error:
+        track.load("one")
+    assert error.value.code == 2

@@ -4,15 +4,9 @@ import json
 import sys
 
 import pytest
+from conftest import Clock
 from golf.core.bar import SILENT_SECONDS
 from golf.run.bar import Progress
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture
@@ -35,13 +29,7 @@ START = {"event": "start", "config": {"MAX_WALLCLOCK_SECONDS": 100.0, "ITERATION
 
 
 def step(number, seconds, loss=4.0):
-    return {
-        "event": "step",
-        "step": number,
-        "train_seconds": seconds,
-        "tokens": 1000 * number,
-        "train_loss": loss,
-    }
+    return dict(event="step", step=number, train_seconds=seconds, tokens=1000 * number, train_loss=loss)
 
 
 def test_nothing_is_said_before_it_was_silent_for_a_while(bar, clock):

@@ -24,32 +24,43 @@ from golf.run import command as run
 from run.conftest import golf, one_line
 
 
-def start(repo, **env):
-    """A supervised run of a minute in the background, once its second step is logged."""
-    env = {**os.environ, "PYTHON": sys.executable, "RUN_ID": "one", "FAKE_STEPS": "600",
-           "FAKE_STEP_SECONDS": "0.1", **env}  # fmt: skip
-    command = ["bash", str(repo / "scripts" / "golf.sh"), "run", str(repo / "configs/tiny.env")]
-    process = subprocess.Popen(command, env=env, cwd=repo, stdout=subprocess.PIPE, stderr=2)
-    metrics, until = repo / "runs/one/metrics.jsonl", time.monotonic() + HANG_SECONDS
-    while not (metrics.exists() and metrics.read_text().count('"step"') > 1):
+def popen(repo, *words, steps=3, seconds=0.0, env=None, **streams):
+    """`golf.sh run` of the tiny config in the background, with a trainer of so many steps."""
+    fake = {"RUN_ID": "one", "FAKE_STEPS": str(steps), "FAKE_STEP_SECONDS": str(seconds)}
+    command = ["bash", "scripts/golf.sh", "run", "configs/tiny.env", *words]
+    env = {**os.environ, "PYTHON": sys.executable, **fake, **(env or {})}
+    return subprocess.Popen(command, env=env, cwd=repo, **streams)
+
+
+def wait_until(process, condition) -> None:
+    until = time.monotonic() + HANG_SECONDS
+    while not condition():
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.05)
+
+
+def start(repo, seconds=0.1, **env):
+    """A supervised run of a minute in the background, once its second step is logged."""
+    process = popen(repo, steps=600, seconds=seconds, env=env, stdout=subprocess.PIPE, stderr=2)
+    metrics = repo / "runs/one/metrics.jsonl"
+    wait_until(process, lambda: metrics.exists() and metrics.read_text().count('"step"') > 1)
     return process
 
 
 def wait_for_ranks(process, count) -> None:
     """Until torchrun and so many trainers handle SIGTERM: the fake ones, unlike real ranks, do not wait
     for each other, and one that only begins would be killed by it."""
-    handled, until = 0, time.monotonic() + HANG_SECONDS
-    while handled <= count:
-        assert process.poll() is None and time.monotonic() < until
-        handled = 0
+
+    def handling() -> int:
+        found = 0
         for pid in descendants(process.pid):
             with contextlib.suppress(OSError):
                 ours = b"train_gpt.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
                 caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
-                handled += ours and int(caught, 16) >> (signal.SIGTERM - 1) & 1
-        time.sleep(0.05)
+                found += ours and int(caught, 16) >> (signal.SIGTERM - 1) & 1
+        return found
+
+    wait_until(process, lambda: handling() > count)
 
 
 def child_of(process) -> int:
@@ -103,7 +114,7 @@ def test_first_signal_lets_the_run_finish(tiny_repo, number):
 
 
 def test_second_signal_ends_it_at_once(tiny_repo):
-    process = start(tiny_repo, FAKE_STEP_SECONDS="1")
+    process = start(tiny_repo, 1)
     child = child_of(process)
     with contextlib.suppress(ProcessLookupError):  # once the child is gone, no more
         while True:  # a second one too soon after the first is taken for its echo
@@ -124,7 +135,7 @@ def test_what_is_left_after_a_run_was_ended_at_once_is_told(tmp_path):
 @pytest.mark.slow
 def test_a_login_that_ends_says_so_more_than_once(tiny_repo):
     """SIGHUP from the shell and the terminal, SIGTERM beside it, `timeout`'s two: one request."""
-    process = start(tiny_repo, FAKE_STEP_SECONDS="0.5")
+    process = start(tiny_repo, 0.5)
     for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGHUP, signal.SIGUSR1):
         process.send_signal(number)
     output, _ = process.communicate(timeout=HANG_SECONDS)
@@ -147,13 +158,8 @@ def test_a_signal_while_a_run_is_prepared_ends_it_in_a_line(tiny_repo, number):
     trainer = tiny_repo / "slow.py"
     source = "import pathlib, time\npathlib.Path('here').touch()\ntime.sleep(60)\n"
     trainer.write_text(source, encoding="utf-8")
-    command = ["bash", "scripts/golf.sh", "run", "configs/tiny.env", "--trainer", "slow.py"]
-    env = {**os.environ, "PYTHON": sys.executable}
-    process = subprocess.Popen(command, env=env, cwd=tiny_repo, stderr=subprocess.PIPE)
-    until = time.monotonic() + HANG_SECONDS
-    while not (tiny_repo / "here").exists():
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.05)
+    process = popen(tiny_repo, "--trainer", "slow.py", stderr=subprocess.PIPE)
+    wait_until(process, (tiny_repo / "here").exists)
     child = child_of(process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=HANG_SECONDS)
@@ -165,10 +171,7 @@ def test_a_signal_while_a_run_is_prepared_ends_it_in_a_line(tiny_repo, number):
 def test_a_terminal_that_goes_away_ends_no_run(tiny_repo):
     """Its reads and writes fail with EIO, not EPIPE; the run saves what it has."""
     ours, theirs = pty.openpty()
-    env = {**os.environ, "PYTHON": sys.executable, "RUN_ID": "one"}
-    env |= {"FAKE_STEPS": "20", "FAKE_STEP_SECONDS": "0.1"}
-    command = ["bash", str(tiny_repo / "scripts/golf.sh"), "run", str(tiny_repo / "configs/tiny.env")]
-    process = subprocess.Popen(command, env=env, stdout=theirs, stderr=theirs, stdin=theirs)
+    process = popen(tiny_repo, steps=20, seconds=0.1, stdout=theirs, stderr=theirs, stdin=theirs)
     os.close(theirs)
     os.read(ours, 1)
     os.close(ours)
@@ -189,15 +192,13 @@ def test_no_child_outlives_a_killed_supervisor(tiny_repo):
 def test_progress_bar_on_a_terminal(tiny_repo):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
-    env = {**os.environ, "PYTHON": sys.executable, "RUN_ID": "one", "FAKE_STEPS": "5",
-           "FAKE_STEP_SECONDS": "0.3"}  # fmt: skip
-    command = ["bash", str(tiny_repo / "scripts/golf.sh"), "run", str(tiny_repo / "configs/tiny.env")]
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=theirs, timeout=HANG_SECONDS)
+    process = popen(tiny_repo, steps=5, seconds=0.3, stdout=subprocess.PIPE, stderr=theirs)
+    process.communicate(timeout=HANG_SECONDS)
     os.set_blocking(ours, False)
     shown = os.read(ours, 65536)
     os.close(theirs)
     os.close(ours)
-    assert done.returncode == 0
+    assert process.returncode == 0
     assert re.search(rb"2/5 training +\d+%\|.*step \d, loss \d", shown)
 
 
@@ -209,21 +210,14 @@ def test_reader_that_goes_away_ends_no_run(tiny_repo):
 
 
 @pytest.mark.slow
-def test_several_processes_go_through_torchrun(tiny_repo):
-    passed(golf(tiny_repo, RUN_ID="one", NPROC_PER_NODE="2"))
-    assert runlog.read_run(tiny_repo / "runs/one")["start"]["world_size"] == 2
-
-
-@pytest.mark.slow
 def test_two_nodes_meet(tiny_repo):
     """Two agents of torchrun on this machine; only the node of rank 0 keeps files."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
-    env = {**os.environ, "PYTHON": sys.executable, "NNODES": "2", "RDZV_ENDPOINT": endpoint, "RUN_ID": "one"}
-    command = ["bash", "scripts/golf.sh", "run", "configs/tiny.env"]
-    pipe, both = subprocess.PIPE, [{**env, "OUT_DIR": f"runs/{name}"} for name in ("a", "b")]
-    nodes = [subprocess.Popen(command, env=e, cwd=tiny_repo, stdout=pipe, stderr=pipe) for e in both]
+    env = {"NNODES": "2", "RDZV_ENDPOINT": endpoint}
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    nodes = [popen(tiny_repo, env={**env, "OUT_DIR": f"runs/{name}"}, **pipes) for name in ("a", "b")]
     said = [node.communicate(timeout=HANG_SECONDS) for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
     (folder,) = (tiny_repo / "runs").glob("*/one")
@@ -234,8 +228,9 @@ def test_two_nodes_meet(tiny_repo):
 
 @pytest.mark.slow
 def test_out_of_memory_and_a_signal_under_torchrun(tiny_repo):
-    done = golf(tiny_repo, RUN_ID="two", NPROC_PER_NODE="2", FAKE_OOM_ABOVE="2048")
-    assert done.returncode == 0 and "starting again with 2048" in done.stderr
+    done = passed(golf(tiny_repo, RUN_ID="two", NPROC_PER_NODE="2", FAKE_OOM_ABOVE="2048"))
+    assert runlog.read_run(tiny_repo / "runs/two")["start"]["world_size"] == 2
+    assert "starting again with MICRO_BATCH_TOKENS=2048" in done.stderr
     process = start(tiny_repo, NPROC_PER_NODE="2")
     wait_for_ranks(process, 2)
     process.send_signal(signal.SIGINT)

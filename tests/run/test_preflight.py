@@ -23,7 +23,7 @@ from run.conftest import golf, one_line
     ({"NPROC_PER_NODE": "999999"}, "NPROC_PER_NODE='999999': a whole number from 1 to "),
     ({"NNODES": "two"}, "NNODES='two'"), ({"NNODES": "2"}, "RDZV_ENDPOINT=HOST:PORT"),
     ({"NNODES": "2", "RDZV_ENDPOINT": "here:29400", "RESUME": "1"}, "one node alone has the checkpoint"),
-    ({"RESUME": "yes"}, "RESUME='yes': 1, 0 or auto"),
+    ({"RESUME": "yes"}, "RESUME='yes': 1, 0 or auto"), ({"REPORT": "yes"}, "REPORT='yes'"),
 ])  # fmt: skip
 def test_preflight_says_what_to_do_and_makes_nothing(tiny_repo, env, words):
     before = sorted(p for p in tiny_repo.rglob("*") if "__pycache__" not in p.parts)
@@ -32,14 +32,9 @@ def test_preflight_says_what_to_do_and_makes_nothing(tiny_repo, env, words):
     assert sorted(p for p in tiny_repo.rglob("*") if "__pycache__" not in p.parts) == before
 
 
-def test_missing_trainer_package_and_config(tiny_repo):
+def test_a_trainer_or_config_that_is_none_is_told(tiny_repo):
     done = golf(tiny_repo, "--trainer", "none.py")
     assert done.returncode == 2 and "no trainer there" in one_line(done.stderr)
-    (tiny_repo / "mine.py").write_text("import no_such_package_here\n")
-    done = golf(tiny_repo, "--trainer", "mine.py")
-    assert done.returncode == 2 and "imports no_such_package_here, which is no installed" in one_line(
-        done.stderr
-    )
     (tiny_repo / "mine.py").write_text("raise SystemExit('broken')\n")
     done = golf(tiny_repo, "--trainer", "mine.py")
     assert done.returncode == 1 and "--knobs failed: broken" in one_line(done.stderr)

@@ -1,28 +1,17 @@
 """golf.sh summary."""
 
 import json
-import re
 
-from conftest import run_script
+from conftest import refused, run_golf
 from golf.run import summary as report
-
-from run.conftest import golf, one_line
-
-
-def test_summary_of_a_finished_run_and_of_none(tiny_repo):
-    golf(tiny_repo, "--no-summary", RUN_ID="one")
-    done = run_script("golf.sh", "summary", "runs/one", "--expect", "1 to 2", repo=tiny_repo)
-    assert done.returncode == 0 and re.search(r"score    val_bpb 1\.\d+  \(expect 1 to 2\)", done.stdout)
-    done = run_script("golf.sh", "summary", "runs/two", repo=tiny_repo)
-    assert done.returncode == 2 and "runs/two: no metrics.jsonl" in one_line(done.stderr)
 
 
 def test_a_run_without_a_score_is_not_done(tmp_path):
     metrics = tmp_path / "metrics.jsonl"
+    refused(run_golf("summary", tmp_path), "no metrics.jsonl with events")
     for content in (b"", b'{"event": "sta', b"\xff\0" * 99):
         metrics.write_bytes(content)
-        done = run_script("golf.sh", "summary", tmp_path)
-        assert done.returncode == 2 and "no metrics.jsonl with events" in one_line(done.stderr)
+        refused(run_golf("summary", tmp_path), "no metrics.jsonl with events")
     metrics.write_text('{"event": "start"}\n{"event": "train_end", "step": 99}\n')
     assert report.headline(tmp_path).startswith("Not scored: ")
 

@@ -54,9 +54,13 @@ def test_validation_shards_are_out_of_sight_while_a_run_lasts(repo):
 
 
 @pytest.mark.slow
-def test_logs_name_the_datas_own_folder(repo):
-    golf(repo, "run", "configs/tiny.env", RUN_ID="a", DATA_PATH="data/datasets/tiny")
-    for folder in (repo / "runs" / "a", new(repo)):
+@pytest.mark.parametrize("given", [{"DATA_PATH": "data/datasets/tiny"}, {}], ids=["set", "default"])
+def test_logs_and_claim_name_the_datas_own_folder_as_it_was_set(given, repo):
+    golf(repo, "run", "configs/tiny.env", RUN_ID="a", **given)
+    entry = new(repo)
+    claim = json.loads((entry / "submission.json").read_text())
+    assert claim["env"].get("DATA_PATH") == given.get("DATA_PATH") and "VAL_DATA_PATH" not in claim["env"]
+    for folder in (repo / "runs" / "a", entry):
         texts = {p.name: p.read_text() for p in folder.iterdir() if p.suffix in (".json", ".jsonl", ".log")}
         assert not any(view.FOLDER in text for text in texts.values())
         metrics = next(text for name, text in texts.items() if name.startswith("metrics"))
@@ -79,15 +83,6 @@ def test_a_path_is_replaced_in_text_and_json(tmp_path):
     log.write_text(f"{odd}/x {json.dumps(odd)}\n")
     view.replace_path(log, odd, "data")
     assert log.read_text() == 'data/x "data"\n' and len(list(tmp_path.iterdir())) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["set", "default"])
-def test_the_folder_is_told_as_it_was_set(how, repo):
-    given = {"DATA_PATH": "data/datasets/tiny"} if how == "set" else {}
-    golf(repo, "run", "configs/tiny.env", RUN_ID="a", **given)
-    claim = json.loads((new(repo) / "submission.json").read_text())
-    assert claim["env"].get("DATA_PATH") == given.get("DATA_PATH") and "VAL_DATA_PATH" not in claim["env"]
 
 
 def test_a_val_data_path_of_ones_own_stays(repo):

@@ -45,6 +45,11 @@ def mlx_run(tmp_path_factory, sample_tokens) -> Path:
     return make_run(tmp_path_factory.mktemp("mlx"), mlx_kit, sample_tokens)
 
 
+@pytest.fixture(params=["torch_run", "mlx_run"])
+def any_run(request) -> Path:
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture(scope="session")
 def browser():
     if CHROMIUM is None:

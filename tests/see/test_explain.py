@@ -13,11 +13,6 @@ from golf.see import explain, reader, weights
 from .conftest import ENTRY
 
 
-@pytest.fixture(params=["torch_run", "mlx_run"])
-def any_run(request):
-    return request.getfixturevalue(request.param)
-
-
 def test_the_parts_add_up_to_the_file(any_run):
     found, budget = explain.read(any_run)
     kinds = explain.by_kind(explain.parts_of(found))

@@ -11,6 +11,7 @@ from conftest import passed, refused, run_golf
 from golf.core.errors import GolfError
 from golf.core.units import amount, duration
 from golf.see import history, plot, watch
+from matplotlib.figure import Figure
 
 from .conftest import ENTRY
 
@@ -203,25 +204,15 @@ def test_amounts_and_durations():
     assert [duration(s) for s in (0.4, 59, 150, 3900)] == ["0s", "59s", "2m30s", "1h05m"]
 
 
-@pytest.mark.slow
-def test_a_picture_is_the_same_twice(torch_run):
-    one, two = (plot.draw(plot.panels([history.read(torch_run)])) for _ in range(2))
-    assert one == two
-
-
-def test_only_the_first_panel_of_several_runs_has_names(torch_run, mlx_run):
-    from matplotlib.figure import Figure
-
+def test_the_panels_of_several_runs_have_names_and_one_end(torch_run, mlx_run):
     alone, other = history.read(torch_run), history.read(mlx_run)
-    counts = []
     other.vals = other.vals[:1]  # it is drawn as far as the other
-    ends = set()
-    for panel in (*plot.panels([alone, other])[:2], plot.panels([alone])[0]):
-        axes = Figure().subplots()
-        panel(axes)
-        counts.append(len(axes.get_legend_handles_labels()[1]))
-        ends |= {axes.get_xlim()} if len(counts) < 3 else set()
-    assert counts == [2, 0, 0] and len(ends) == 1
+    assert plot.panels([alone])[0].keywords["names"] is None
+    panels = [panel.keywords for panel in plot.panels([alone, other])]
+    assert len(panels) == 4 and all(len(panel["names"]) == 2 for panel in panels)
+    axes = Figure().subplots()
+    plot.panels([alone, other])[1](axes)
+    assert {1.02 * panel["end"] for panel in panels} == {axes.get_xlim()[1]}
 
 
 def test_a_short_run_is_told_in_seconds(torch_run):

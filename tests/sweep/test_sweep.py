@@ -82,15 +82,16 @@ def test_a_name_that_the_trainer_does_not_know_ends_it_at_once(tiny_repo):
 
 
 @pytest.mark.parametrize(("text", "told"), [
-    ("config = 3", "config"),
+    ("config = 3", "config: 3 is not of type 'string'"), ("", "'config' is a required property"),
     ('config = "configs/tiny.env"', r"\[rows.NAME\] tables or one \[grid\]"),
-    (FILE + "[grid]\nSEED = [1]\n", "either"), (FILE.replace("seeds", "seed"), "unknown seed"),
+    (FILE + "[grid]\nSEED = [1]\n", "either"), (FILE.replace("seeds", "seed"), "'seed' was unexpected"),
     (FILE.replace("[1, 2]", "[1, 1]"), "different whole numbers"),
-    (FILE.replace("256", "[256]"), "no number and no text"),
+    (FILE.replace("256", "[256]"), "rows.wide.MODEL_DIM: .256. is not of type"),
     (FILE.replace("tiny.env", "absent.env"), "no such file"),
     (FILE.replace("configs/tiny.env", "train_gpt.py"), "not NAME=value"),
     (FILE.replace("MODEL_DIM", "MODEL_DIMM"), "row wide: unknown name MODEL_DIMM; did you mean MODEL_DIM"),
-    ("config =", "tiny.toml: "),
+    ("config =", "tiny.toml: "), (FILE.replace("256", "true"), "True is not of type"),
+    (FILE + "[set]\n\"A B\" = 1\n", "'A B' does not match"),
 ])  # fmt: skip
 def test_a_file_that_says_something_wrong_is_refused_in_a_line(tiny_repo, text, told):
     done = sweep(tiny_repo, write(tiny_repo, text))

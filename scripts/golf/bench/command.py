@@ -228,61 +228,56 @@ def title(result: dict) -> str:
     return ", ".join(filter(None, (result["what"], result.get("name"), result["label"])))
 
 
-def lines(result: dict) -> list[str]:
-    """A result for the console."""
-    samples, parts = result["samples"], result.get("parts", {})
-    line = f"{title(result)}: {figure(result)}, {spread(samples)}"
-    if of := share(result.get("floor"), quartiles(samples)[1]):
-        line += f", {of} of the floor"
-    if result.get("peak_reserved_bytes"):
-        line += f", {result['peak_reserved_bytes'] / 1e9:.2f} GB reserved"
-    texts = []
-    for name, seconds in parts.items():
+def rows(result: dict) -> list[tuple[str, str, str, str]]:
+    """(what, figure, spread, share of the floor) of a result, then of its parts."""
+    samples, memory = result["samples"], result.get("peak_reserved_bytes")
+    of = share(result.get("floor"), quartiles(samples)[1])
+    found = [(title(result), figure(result), spread(samples), of)]
+    for name, seconds in result.get("parts", {}).items():
         of = share(result["part_floors"].get(name), seconds)
-        texts.append(f"{name} {duration(seconds)}" + f" ({of})" * bool(of))
-    notes = [f"    note: {note}" for note in result.get("notes", ())]
-    return [line, *(["    " + ", ".join(texts)] * bool(texts)), *notes]
+        found.append((f"{name} alone", duration(seconds), "", of))
+    if memory:
+        text = f"{memory / 1e9:.2f} GB reserved, in micro-batches of {result['micro_batch_tokens']:,} tokens"
+        found.append(("its peak memory", text, "", ""))
+    return found
+
+
+def lines(result: dict) -> list[str]:
+    """A result for the console, its parts and notes below it."""
+    found = []
+    for what, measured, around, of in rows(result):
+        found.append(f"{what}: {', '.join(filter(None, (measured, around, of and f'{of} of the floor')))}")
+    return [found[0], *(f"    {line}" for line in [*found[1:], *result.get("notes", ())])]
 
 
 def table(results: list[dict]) -> list[str]:
     """All results as a Markdown table, under the device and versions that it is true of."""
     names = ("device", "dtype", "torch", "cuda", "python")
     facts = {name: r[name] for r in results for name in names if r.get(name)}
-    rows = [", ".join(f"{n} {v}" for n, v in facts.items())]
+    found = [", ".join(f"{n} {v}" for n, v in facts.items())]
     for p in {r["dtype"]: r["peaks"] for r in results if r.get("peaks")}.values():
-        rows.append(
+        found.append(
             f"copies {p['copy_bandwidth'] / 1e9:,.0f} GB/s, products {p['lowest'] / 1e12:.3g} to "
             f"{p['highest'] / 1e12:.3g} TFLOP/s by shape, a large square {p['square'] / 1e12:.3g}"
         )
-    rows += ["", "| what | measured | spread | of the floor |", "| --- | --- | --- | --- |"]
-    for r in results:
-        samples, parts = r["samples"], r.get("parts", {})
-        of = share(r.get("floor"), quartiles(samples)[1])
-        rows.append(f"| {title(r)} | {figure(r)} | {spread(samples)} | {of} |")
-        for name, seconds in parts.items():
-            of = share(r["part_floors"].get(name), seconds)
-            rows.append(f"| {name} alone | {duration(seconds)} | | {of} |")
-        if r.get("peak_reserved_bytes"):
-            memory, micro = r["peak_reserved_bytes"] / 1e9, r["micro_batch_tokens"]
-            text = f"{memory:.2f} GB reserved, in micro-batches of {micro:,} tokens"
-            rows.append(f"| its peak memory | {text} | | |")
-    return rows
+    found += ["", "| what | measured | spread | of the floor |", "| --- | --- | --- | --- |"]
+    return [*found, *(f"| {' | '.join(row)} |" for result in results for row in rows(result))]
 
 
 def floor_lines(label: str, k) -> list[str]:
     """The floor on an RTX 4090, by phase and by operator: Markdown."""
     peaks, size = floor.RTX_4090, 2  # bytes of bfloat16
-    rows = floor.phase_rows(k, size, peaks)
-    step = [row[1:] for row in rows if row[0] != "score"]
-    rows.append(("a step", *(sum(column) for column in zip(*step))))
+    phases = floor.phase_rows(k, size, peaks)
+    step = [row[1:] for row in phases if row[0] != "score"]
+    phases.append(("a step", *(sum(column) for column in zip(*step))))
     found = [
         f"{label}: computed for an RTX 4090 from its published peaks, not measured:",
         f"{peaks.square / 1e12:.0f} TFLOP/s in bfloat16, {peaks.bandwidth / 1e12:.1f} TB/s;",
-        f"at most {1 / rows[-1][3]:,.0f} training tokens/s",
+        f"at most {1 / phases[-1][3]:,.0f} training tokens/s",
         "",
         "| config | phase | operations a token | bytes a token | floor, ns a token |",
         "| --- | --- | --- | --- | --- |",
-        *(f"| {label} | {p} | {o:,.0f} | {b:,.0f} | {s * 1e9:.2f} |" for p, o, b, s in rows),
+        *(f"| {label} | {p} | {o:,.0f} | {b:,.0f} | {s * 1e9:.2f} |" for p, o, b, s in phases),
         "",
         "| phase | operator | times | operations | bytes | floor, us |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -17,6 +17,7 @@ from golf.core.errors import GolfError
 from golf.core.json_io import dig
 from golf.core.paths import shown
 from golf.core.runlog import read_run, run_folders
+from golf.core.text import columns
 
 
 def add_arguments(parser) -> None:
@@ -87,15 +88,12 @@ def show_table(sides: list[record_rule.Side], as_json: bool) -> int:
     if as_json:
         print(json.dumps([{**asdict(side), "mean": side.mean} for side in sides], indent=1))
         return 0
-    width = max(len("entry"), *(len(side.name) for side in sides))
-    print(f"{'entry':<{width}} {'seeds':>5} {'val_loss':>10} {'std':>9} {'behind':>9} {'val_bpb':>9}")
+    rows = [["entry", "seeds", "val_loss", "std", "behind", "val_bpb"]]
     for side in sides:
         spread = f"{statistics.stdev(side.losses):.6f}" if len(side.losses) > 1 else "-"
         bpb = f"{statistics.fmean(side.bpbs):.6f}" if side.bpbs else "-"
-        behind = side.mean - sides[0].mean
-        print(
-            f"{side.name:<{width}} {len(side.losses):>5} {side.mean:>10.6f} {spread:>9} "
-            f"{behind:>9.6f} {bpb:>9}"
-        )
+        behind = f"{side.mean - sides[0].mean:.6f}"
+        rows.append([side.name, str(len(side.losses)), f"{side.mean:.6f}", spread, behind, bpb])
+    print("\n".join(columns(rows, right=range(1, 6))))
     print("val_loss in nats a target, lower is better; compare two alone to test their seeds")
     return 0

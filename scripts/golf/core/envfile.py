@@ -13,13 +13,8 @@ from golf.core.errors import GolfError
 from golf.core.files import read_text
 from golf.core.paths import REPO, shown
 
-OWN_NAMES = (
-    "NPROC_PER_NODE",
-    "NNODES",
-    "RDZV_ENDPOINT",
-    "SEEDS",
-    "REPORT",
-)  # read by `run` itself, not by the trainer
+# Read by `run` itself, not by the trainer.
+OWN_NAMES = ("NPROC_PER_NODE", "NNODES", "RDZV_ENDPOINT", "SEEDS", "REPORT")
 # What the libraries below a trainer read, by who reads it. A config may set them.
 KNOWN_PREFIXES = (
     "CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_", "TORCH", "PYTORCH_", "ATEN_", "KINETO_",  # PyTorch on CUDA

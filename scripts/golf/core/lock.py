@@ -14,13 +14,14 @@ from golf.core.paths import shown
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # by another process
 
 
-def refuse_used(run_dir: Path) -> None:
-    """GolfError where another process holds the folder's lock."""
+def refuse_used(run_dir: Path) -> bool:
+    """GolfError where another process holds the folder's lock; else whether there is one."""
     try:
         with (run_dir / ".lock").open("rb") as file:
             take(file, fcntl.LOCK_SH, run_dir)
+            return True
     except OSError:
-        return  # not there, or no locks there: locked() says so
+        return False  # not there, or no locks there: locked() says so
 
 
 @contextmanager

@@ -63,7 +63,8 @@ def drawn(panels: list[Callable], kind: str = ".svg", columns: int = 3) -> bytes
             axes.set_axis_off()
         marks = {}
         for axes in places:
-            marks |= {name: mark for mark, name in zip(*axes.get_legend_handles_labels())}
+            for mark, name in zip(*axes.get_legend_handles_labels()):
+                marks.setdefault(name, mark)
         if marks and len(panels) > 1:
             fit = LINE // (max(map(len, marks)) + 8)  # beside its line
             figure.legend(marks.values(), marks, loc="outside lower center", ncols=max(1, fit), frameon=False)

@@ -6,36 +6,22 @@ import re
 from pathlib import Path
 
 from golf.core.files import plain
-from golf.core.json_io import dig, parse_json
+from golf.core.json_io import dig, number, parse_json
 
 LINE_LIMIT = 1 << 20  # no line of a log is longer; a file without line ends is not read whole
 EVENT_LIMIT = 10_000  # events that are read; a run has some hundreds besides its steps
 STEP = b'"event": "step"'
-NUMBER = r"([-+0-9.eEnaif]+)"
+NUMBER = "[-+0-9.eEnaif]+"
+SCORES = rf"val_loss:(?P<val_loss>{NUMBER}) val_bpb:(?P<val_bpb>{NUMBER})"
 FINAL_LINES = {
-    "roundtrip": (
-        "final_int8_zlib_roundtrip_exact ",
-        rf"final_int8_zlib_roundtrip_exact val_loss:{NUMBER} val_bpb:{NUMBER}",
-        ("val_loss", "val_bpb"),
-    ),
-    "sliding": (
-        "final_sliding_window_exact ",
-        rf"final_sliding_window_exact val_loss:{NUMBER} val_bpb:{NUMBER} seq_len:(\d+) stride:(\d+)"
-        r" targets:(\d+)(?: note:(\S+))?",
-        ("val_loss", "val_bpb", "seq_len", "stride", "targets", "note"),
-    ),
-    "size": (
-        "total_submission_size_quant_zlib:",
-        r"total_submission_size_quant_zlib:(\d+) bytes code:(\d+) model:(\d+)"
-        r" cap:(\d+) headroom:(-?\d+)",
-        ("bytes_total", "bytes_code", "bytes_model", "cap", "headroom"),
-    ),
-    "train": (
-        "train_seconds:",
-        rf"train_seconds:{NUMBER} tokens:(\d+) steps:(\d+)",
-        ("train_seconds", "tokens", "steps"),
-    ),
+    "roundtrip": rf"final_int8_zlib_roundtrip_exact {SCORES}",
+    "sliding": rf"final_sliding_window_exact {SCORES} seq_len:(?P<seq_len>\d+) stride:(?P<stride>\d+)"
+    r" targets:(?P<targets>\d+)(?: note:(?P<note>\S+))?",
+    "size": r"total_submission_size_quant_zlib:(?P<bytes_total>\d+) bytes code:(?P<bytes_code>\d+)"
+    r" model:(?P<bytes_model>\d+) cap:(?P<cap>\d+) headroom:(?P<headroom>-?\d+)",
+    "train": rf"train_seconds:(?P<train_seconds>{NUMBER}) tokens:(?P<tokens>\d+) steps:(?P<steps>\d+)",
 }
+STARTS = (b"final_", b"total_submission_size_quant_zlib:", b"train_seconds:")
 
 
 def lines(path: Path):
@@ -68,6 +54,14 @@ def read_run(run_dir: Path) -> dict[str, dict]:
     return {k: v[-1] for k, v in read_metrics(path).items()} if path.is_file() else {}
 
 
+def packing(facts: dict[str, dict]) -> tuple[float, float] | None:
+    """val_bpb of the final weights, unpacked and packed; None where no validation measured both alike."""
+    final = dig(facts, "val", "step") == dig(facts, "train_end", "step")
+    alike = dig(facts, "val", "targets") == dig(facts, "roundtrip", "targets")
+    figures = [number(dig(facts, event, "val_bpb")) for event in ("val", "roundtrip")]
+    return tuple(figures) if final and alike and None not in figures else None
+
+
 def seed_runs(folder: Path) -> list[Path]:
     """The runs of SEEDS=... with this RUN_ID: the folders <folder>-s<seed>, by the seed's number."""
     name = re.compile(re.escape(folder.name) + r"-s([0-9]{1,20})")
@@ -94,15 +88,14 @@ def final_lines(path: Path) -> dict[str, list[dict]]:
     log; its format strings hold no numbers, so they do not match.
     """
     found = {kind: [] for kind in FINAL_LINES}
-    starts = {start.encode(): kind for kind, (start, _, _) in FINAL_LINES.items()}
     for line in lines(path):
-        if not line.startswith(tuple(starts)):
-            continue
-        text = line.decode("utf-8", "replace").strip()
-        for kind, (_, shape, names) in FINAL_LINES.items():
+        text = line.decode("utf-8", "replace").strip() if line.startswith(STARTS) else ""
+        for kind, shape in FINAL_LINES.items():
             match = re.fullmatch(shape, text)
             if match and len(found[kind]) < EVENT_LIMIT:
-                found[kind].append(dict(zip(names, map(parse_field, names, match.groups()))))
+                found[kind].append(
+                    {name: parse_field(name, value) for name, value in match.groupdict().items()}
+                )
     return found
 
 

@@ -332,27 +332,21 @@ def run_one(
                 f"EVAL_ONLY={shlex.quote(artifact)} scores what was trained{ends}"
             )
             break
-        if dig(facts, "warm_up", "graph") is False and settings.get("COMPILE") != "nograph":
-            attempt = set_aside(run.run_dir)
-            settings["COMPILE"] = "nograph"
-            supervisor.say(
-                "out of memory beside a CUDA graph that failed, whose memory PyTorch cannot give back: "
-                f"starting again with COMPILE=nograph (what failed: attempt{attempt}.train.log)"
-            )
-            continue
         used, smaller = smaller_micro_batch(facts, settings)
-        if smaller is None:
+        if dig(facts, "warm_up", "graph") is False and settings.get("COMPILE") != "nograph":
+            why = "beside a CUDA graph that failed, whose memory PyTorch cannot give back"
+            name, value = "COMPILE", "nograph"
+        elif smaller is not None:
+            why, name, value = f"with MICRO_BATCH_TOKENS={used}", "MICRO_BATCH_TOKENS", str(smaller)
+        else:
             supervisor.say(
                 f"out of memory with MICRO_BATCH_TOKENS={used}, the smallest: train a smaller "
                 "model, shorter sequences, or on a device with more memory"
             )
             break
-        attempt = set_aside(run.run_dir)
-        settings["MICRO_BATCH_TOKENS"] = str(smaller)
-        supervisor.say(
-            f"out of memory with MICRO_BATCH_TOKENS={used}: starting again with {smaller} "
-            f"(what failed: attempt{attempt}.train.log)"
-        )
+        settings[name] = value
+        failed = f"attempt{set_aside(run.run_dir)}.train.log"
+        supervisor.say(f"out of memory {why}: starting again with {name}={value} (what failed: {failed})")
     if code == STOPPED and not was_finished and finished(run.run_dir):
         return 0  # the signal came behind its last line
     if code == STOPPED:

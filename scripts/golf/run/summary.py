@@ -6,7 +6,8 @@ from pathlib import Path
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number
 from golf.core.paths import path_argument, shown
-from golf.core.runlog import read_run
+from golf.core.runlog import packing, read_run
+from golf.core.text import columns
 
 ENOUGH_STEPS = 20  # fewer, and a model has learned next to nothing
 NOTES = {
@@ -42,8 +43,9 @@ def summary(run_dir: Path, expect: str | None = None) -> list[str]:
     notes = dig(score, "notes")
     if isinstance(notes, list) and notes:
         lines.append(f"noted    {'; '.join(map(in_words, notes))}")
-    if unpacked := unpacked_score(facts):
-        lines.append(unpacked)
+    if found := packing(facts):
+        figures = "{:.4f} unpacked, {:.4f} packed (windows as trained)".format(*found)
+        lines.append(f"packing  val_bpb {figures}: {found[1] - found[0]:+.4f}")
     names = ("bytes_total", "bytes_code", "bytes_model", "cap", "headroom")
     total, code, model, cap, room = (number(dig(export, name)) for name in names)
     if None not in (total, code, model):
@@ -58,19 +60,6 @@ def summary(run_dir: Path, expect: str | None = None) -> list[str]:
         lines.append(f"seconds  {text}; on {dig(facts, 'start', 'hardware')}")
     lines.append(f"files    {shown(run_dir)}/ (train.log, metrics.jsonl, the artifact, the script)")
     return lines
-
-
-def unpacked_score(facts: dict[str, dict]) -> str:
-    """What packing cost, where the last validation (VAL_LOSS_EVERY) measured the final weights."""
-    val, packed = facts.get("val"), facts.get("roundtrip")
-    final = dig(val, "step") == dig(facts, "train_end", "step") and dig(val, "targets") == dig(
-        packed, "targets"
-    )
-    before, after = number(dig(val, "val_bpb")), number(dig(packed, "val_bpb"))
-    if not final or before is None or after is None:
-        return ""
-    figures = f"{before:.4f} unpacked, {after:.4f} packed (windows as trained)"
-    return f"packing  val_bpb {figures}: {after - before:+.4f}"
 
 
 def headline(run_dir: Path) -> str:
@@ -100,20 +89,19 @@ def in_words(note) -> str:
 
 def seed_table(rows: list[tuple[str, Path]]) -> list[str]:
     """One line per seed (val_bpb, bytes, training seconds), then mean and standard deviation."""
-    lines = [f"{'seed':>10} {'val_bpb':>12} {'bytes':>11} {'seconds':>9}"]
-    scores = []
+    table, scores = [["seed", "val_bpb", "bytes", "seconds"]], []
     for seed, run_dir in rows:
         facts = read_run(run_dir)
         bpb = number(dig(facts, "sliding", "val_bpb"))
         size = number(dig(facts, "export", "bytes_total"))
         seconds = number(dig(facts, "train_end", "train_seconds"))
         if bpb is None or size is None or seconds is None:
-            lines.append(f"{seed:>10} {'no score':>12}  see {shown(run_dir)}/train.log")
+            table.append([seed, "no score", "", f"see {shown(run_dir)}/train.log"])
             continue
         scores.append(bpb)
-        lines.append(f"{seed:>10} {bpb:>12.6f} {size:>11,.0f} {seconds:>9.1f}")
+        table.append([seed, f"{bpb:.6f}", f"{size:,.0f}", f"{seconds:.1f}"])
     if scores:
-        lines.append(f"{'mean':>10} {statistics.fmean(scores):>12.6f}")
+        table.append(["mean", f"{statistics.fmean(scores):.6f}", "", ""])
     if len(scores) > 1:
-        lines.append(f"{'std':>10} {statistics.stdev(scores):>12.6f}")
-    return lines
+        table.append(["std", f"{statistics.stdev(scores):.6f}", "", ""])
+    return columns(table, right=range(4))

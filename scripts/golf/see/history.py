@@ -3,7 +3,6 @@
 It reads a run's folder, an entry's, a metrics file, or a train.log with upstream's line shapes.
 """
 
-import fcntl
 import re
 import time
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, mapping, number, parse_json, read_json
-from golf.core.lock import HELD
+from golf.core.lock import refuse_used
 from golf.core.paths import REPO, shown
 from golf.core.runlog import final_lines, lines
 from golf.core.submission import MAY_DIFFER, NOT_REPEATED
@@ -173,13 +172,9 @@ def parsed(text: str, factor: float = 1.0) -> float | None:
 def is_running(folder: Path, written: float) -> bool:
     """Whether somebody holds the run's lock; without one, whether it wrote something just now."""
     try:
-        with (folder / ".lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-    except OSError as error:
-        if error.errno in HELD:
-            return True
-    return time.time() - written < SILENT_SECONDS
+        return not refuse_used(folder) and time.time() - written < SILENT_SECONDS
+    except GolfError:  # in use
+        return True
 
 
 def all_runs(folder: Path) -> list[Path]:

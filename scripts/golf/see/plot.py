@@ -60,10 +60,8 @@ def panels(histories: list[History], x: str = "time") -> list[Callable]:
     if not found:
         raise GolfError(f"nothing to draw over {x}: no step of these runs says it; try --x steps", 2)
     end = max(xs[-1] for _, series in found for xs, _ in series if xs) or 1
-    first, *rest = [
-        partial(draw_panel, title=title, series=series, label=label, end=end) for title, series in found
-    ]
-    return [partial(first, names=history.differences(histories) if len(histories) > 1 else None), *rest]
+    names = history.differences(histories) if len(histories) > 1 else None
+    return [partial(draw_panel, title=t, series=s, label=label, end=end, names=names) for t, s in found]
 
 
 def series_of(histories: list[History], key: str, factor: float) -> list[tuple[str, list]]:

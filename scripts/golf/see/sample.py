@@ -8,6 +8,7 @@ by how many bits the model needed for it, with the model's five best guesses on 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -29,16 +30,16 @@ WINDOW = 512  # tokens that are decoded again to find what a new one adds
 def add_arguments(parser) -> None:
     parser.add_argument("place", type=path_argument, metavar="RUN|ENTRY|ARTIFACT", help="whose model")
     parser.add_argument("--prompt", type=utf8, default="", metavar="TEXT", help="what the text begins with")
-    parser.add_argument("--tokens", type=at_least(1), default=200, metavar="N", help="how many; default 200")
+    parser.add_argument("--tokens", type=between(1), default=200, metavar="N", help="how many; default 200")
     parser.add_argument(
-        "--temperature", type=temperature, default=0.8, metavar="T",
+        "--temperature", type=between(0, 100, float), default=0.8, metavar="T",
         help="below 1: likelier text; 0: always the likeliest token; default 0.8",
     )  # fmt: skip
     parser.add_argument(
-        "--top-k", type=at_least(0), default=0, metavar="K", help="only the K likeliest; default 0: all"
+        "--top-k", type=between(0), default=0, metavar="K", help="only the K likeliest; default 0: all"
     )
     parser.add_argument(
-        "--seed", type=at_least(0), default=1, metavar="N", help="the same text again; default 1"
+        "--seed", type=between(0), default=1, metavar="N", help="the same text again; default 1"
     )
     parser.add_argument(
         "--model-seed", type=int, metavar="N", help="which seed of an entry; default: its first"
@@ -59,21 +60,16 @@ def utf8(text: str) -> str:
     return text
 
 
-def at_least(low: int):
-    def whole_number(text: str) -> int:
-        value = int(text)
-        if value < low:
-            raise argparse.ArgumentTypeError(f"{value}: at least {low}")
+def between(low: int, high: float = math.inf, kind: type = int):
+    """For argparse: a number within bounds."""
+
+    def number(text: str):
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text}: {low} to {high}")
         return value
 
-    return whole_number
-
-
-def temperature(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{text}: 0 to 100")
-    return value
+    return number
 
 
 def main(args) -> int:

@@ -6,13 +6,12 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from golf.core import envfile, trainers
+from golf.core import envfile, schema, trainers
 from golf.core.errors import GolfError
 from golf.core.files import read_text
 from golf.core.paths import REPO, shown
 
 RANGE = re.compile(r"(.*\d.*?)\.\.(.*\d.*)")  # .01..0.08
-KEYS = {"config", "trainer", "seeds", "set", "rows", "grid"}
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -61,8 +60,8 @@ class Sweep:
 def from_toml(path: Path, words: dict[str, str], name: str | None) -> Sweep:
     """The sweep of a TOML file; words (NAME -> value) are set in every row and win over the file.
 
-    config, trainer: paths from the repository's root. seeds: whole numbers. [set]: for every row.
-    [rows.NAME]: a row. [grid]: NAME = [values], all combinations, where there are no rows.
+    core/sweep.schema.json says what the file holds. [rows.NAME]: a row; [grid]: NAME = [values], all
+    combinations, where there are no rows. GolfError, code 2, for any other file.
     """
     if sys.version_info >= (3, 11):  # here: no other tool needs it
         import tomllib
@@ -72,24 +71,21 @@ def from_toml(path: Path, words: dict[str, str], name: str | None) -> Sweep:
         found = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise GolfError(f"{shown(path)}: {error}", 2) from None
-    if unknown := sorted(found.keys() - KEYS):
-        raise GolfError(f"{shown(path)}: unknown {', '.join(unknown)}; known: {', '.join(sorted(KEYS))}", 2)
-    if not isinstance(found.get("config"), str):
-        raise GolfError(f"{shown(path)}: config: the path of an env file is needed", 2)
+    if wrong := schema.errors("sweep", found):
+        raise GolfError(f"{shown(path)}: {wrong[0]}; see sweep.schema.json", 2)
     if bool(found.get("rows")) == bool(found.get("grid")):
         raise GolfError(f"{shown(path)}: give either [rows.NAME] tables or one [grid]", 2)
     words = dict(words)
     seeds = read_seeds(words.pop("SEEDS", None) or found.get("seeds", [1337]), shown(path))
-    common = {**settings(found.get("set", {}), f"{shown(path)}: [set]"), **words}
-    space = {}
-    if found.get("rows"):
-        rows = [Row(clean(key), {**common, **settings(value, f"{shown(path)}: [rows.{key}]"), **words})
-                for key, value in tables(found["rows"], shown(path))]  # fmt: skip
-    else:
-        where, given = f"{shown(path)}: [grid]", tables({"grid": found["grid"]}, shown(path))[0][1]
-        lists = {key: value if isinstance(value, list) else [value] for key, value in given.items()}
-        space = {key: [text_of(v, f"{where}: {key}") for v in values] for key, values in lists.items()}
+    common = {**as_text(found.get("set", {})), **words}
+    space = {
+        key: value if isinstance(value, list) else [value] for key, value in found.get("grid", {}).items()
+    }
+    space = {key: [str(value) for value in values] for key, values in space.items()}
+    if space:
         rows = grid({key: values for key, values in space.items() if key not in words}, common)
+    else:
+        rows = [Row(clean(name), common | as_text(row) | words) for name, row in found["rows"].items()]
     trainer = REPO / found.get("trainer", "train_gpt.py")
     return finish(
         Sweep(REPO / found["config"], trainer, rows, seeds, place(name or path.stem), space, common)
@@ -144,28 +140,9 @@ def finish(sweep: Sweep) -> Sweep:
     return sweep
 
 
-def tables(found, where: str) -> list[tuple[str, dict]]:
-    """The items of a table of tables."""
-    if not isinstance(found, dict) or not all(isinstance(value, dict) for value in found.values()):
-        raise GolfError(f"{where}: rows and grid are tables, as [rows.baseline] or [grid]", 2)
-    return list(found.items())
-
-
-def settings(found, where: str) -> dict[str, str]:
-    """NAME -> value as the environment has it."""
-    if not isinstance(found, dict):
-        raise GolfError(f"{where}: a table of NAME = value is needed", 2)
-    for key in found:
-        if not NAME.fullmatch(key):
-            raise GolfError(f"{where}: {key!r} is no variable's name", 2)
-    return {key: text_of(value, f"{where}: {key}") for key, value in found.items()}
-
-
-def text_of(value, where: str) -> str:
-    """A number or a text as the environment has it."""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise GolfError(f"{where}: {value!r} is no number and no text", 2)
-    return str(value)
+def as_text(settings: dict) -> dict[str, str]:
+    """Numbers as the environment has them."""
+    return {name: str(value) for name, value in settings.items()}
 
 
 def read_seeds(value, where: str) -> list[int]:

@@ -9,7 +9,7 @@ from golf.core.files import replace_file
 from golf.core.json_io import dig, number
 from golf.core.picture import COLOURS, drawable, rendered, styled, tidy
 from golf.core.record_rule import compare
-from golf.core.runlog import read_run
+from golf.core.runlog import packing, read_run
 from golf.sweep.plan import Cell, Row, Sweep
 
 COLUMNS = "row seed status val_loss val_bpb packing_gap bytes tokens steps train_seconds settings".split()
@@ -38,10 +38,8 @@ def read_result(cell: Cell) -> Result | None:
     loss, bpb, size, tokens, steps, seconds = (number(dig(facts, *place)) for place in wanted)
     if None in (loss, bpb, size, tokens, steps, seconds):
         return None
-    packed, unpacked = number(dig(facts, "roundtrip", "val_bpb")), number(dig(facts, "val", "val_bpb"))
-    last = dig(facts, "val", "step") == dig(facts, "train_end", "step")
-    gap = packed - unpacked if last and None not in (packed, unpacked) else None
-    return Result(loss, bpb, gap, size, tokens, steps, seconds)
+    both = packing(facts)
+    return Result(loss, bpb, both and both[1] - both[0], size, tokens, steps, seconds)
 
 
 def write(sweep: Sweep, failed: set[Cell], pruned: set[Cell]) -> str:
