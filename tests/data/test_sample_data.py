@@ -58,24 +58,14 @@ def test_hashes_are_the_pinned_ones(built):
     assert sha256(f"tokenizers/{sample.TOKENIZER}") == pinned()["tokenizer_sha256"]
 
 
-def test_headers_and_counts(built):
-    count = {}
-    for path in (sample.TRAIN, sample.VAL):
-        header, tokens = read_shard(built / path)
-        assert header[:3].tolist() == [20240520, 1, tokens.size] and not header[3:].any()
-        assert tokens.max() < sample.VOCAB_SIZE
-        count[path] = tokens.size
-    targets = json.loads(sample.TRACK.read_text())["targets"]
-    assert count[sample.VAL] >= 3 * targets + 128 and count[sample.TRAIN] > 4 * count[sample.VAL]
-
-
 def test_decoded_documents_are_the_text_and_the_split_is_disjoint(built, tokenizer):
     normalized = tokenizer.normalize(sample.read_documents(sample.TEXT))
     texts = [text.replace("\u2581", " ") for text in normalized]
     assert len(set(texts)) == len(texts)
     decoded = {}
     for path in (sample.TRAIN, sample.VAL):
-        _, tokens = read_shard(built / path)
+        header, tokens = read_shard(built / path)
+        assert header[:3].tolist() == [20240520, 1, tokens.size] and not header[3:].any()
         assert tokens[0] == sample.BOS
         # No <unk>, no EOS, no padding; and BOS only where a document begins.
         assert not np.isin(tokens, [sample.PAD, sample.EOS, sample.UNK]).any()
@@ -84,16 +74,6 @@ def test_decoded_documents_are_the_text_and_the_split_is_disjoint(built, tokeniz
         assert decoded[path] == [text for text in texts if text in known]  # in order of the hashes
     assert not set(decoded[sample.TRAIN]) & set(decoded[sample.VAL])
     assert sorted(decoded[sample.TRAIN] + decoded[sample.VAL]) == sorted(texts)
-
-
-def test_tokenizer_is_of_the_published_kind(tokenizer):
-    assert tokenizer.vocab_size() == 1024
-    ids = (tokenizer.pad_id(), tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.unk_id())
-    assert ids == (0, 1, 2, 3)
-    assert sum(map(tokenizer.is_byte, range(1024))) == 256
-    assert tokenizer.decode(tokenizer.encode("\u96ea \U0001f9ca")) == "\u96ea \U0001f9ca"
-    assert not tokenizer.id_to_piece(tokenizer.encode("word")[0]).startswith("\u2581")
-    assert sum(piece.isdigit() for piece in tokenizer.encode("2024", out_type=str)) == 4
 
 
 @pytest.mark.slow

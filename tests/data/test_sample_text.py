@@ -1,6 +1,5 @@
 """Where the sample text comes from: packages of named versions, of which prose alone is kept."""
 
-import gzip
 import json
 import lzma
 import re
@@ -13,96 +12,6 @@ from conftest import REPO, load_script
 builder = load_script(REPO / "data" / "build_sample_text.py")
 
 needs_dpkg = pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="NOT TESTED: no dpkg-deb here")
-SENTENCE = "A page that says something in plain words, as people do when they explain a thing. "
-
-PAGE = f"""<html><head><title>No</title><style>p {{ color: red }}</style></head><body>
-<div class=nosearch><div><a href="x.html">Menu entry that leads elsewhere</a></div></div>
-<script>var no = 1 < 2;</script>
-<h1>1. What it is</h1>
-<p>{SENTENCE * 6}It is <b>fast</b> &amp; <a href="y.html">small</a>.
-<pre>SELECT no FROM nowhere;</pre>
-<ul><li>An item with a sentence of its own.<li>Another item, which follows the first.</ul>
-<table><tr><td>No cell of a table</td></tr></table>
-<h2>1.1. More of it</h2><p>{SENTENCE * 30}</p>
-<p>x = sqlite3_open(&amp;db, 0x7f) ^ 3;</p>
-<p align="center"><small>This page last modified on a day</small></p>
-</body></html>"""
-
-
-def test_a_page_gives_its_prose_alone():
-    found = builder.sqlite_documents({"./usr/share/doc/sqlite3/about.html": PAGE.encode()})
-    text = "\n\n".join(sorted(found, key=len))
-    assert text.startswith("What it is\n\n") and "More of it" in text
-    assert "It is fast & small." in text and "An item with a sentence" in text
-    for no in ("No", "Menu", "var", "SELECT", "cell", "sqlite3_open", "modified", "<", "1.1."):
-        assert no not in text
-
-
-@pytest.mark.parametrize("name", ["sitemap", "keyword_index", "syntaxdiagrams", "copyright", "capi3ref"])
-def test_lists_and_indexes_are_no_pages(name):
-    assert builder.sqlite_documents({f"./usr/share/doc/sqlite3/{name}.html": PAGE.encode()}) == []
-    assert builder.sqlite_documents({"./usr/share/doc/sqlite3/c3ref/about.html": PAGE.encode()}) == []
-
-
-JARGON = f"""The Jargon File
-   Bibliography
-                          Welcome to the Jargon File
-
-   {SENTENCE * 20}
-
-Glossary
-
-   foo
-
-   :foo: /foo/, interj.
-
-   {SENTENCE * 8}See also {{bar}} and {{baz}}.
-
-   :bar: /bar/
-
-   See {{foo}}.
-
-   :baz: n.
-
-   A word with a drawing, which is left out of this text as all of them are.
-
-      +-----+     +-----+
-      |  x  |     |  y  |
-
-Appendix\u00a0A.\u00a0Hacker Folklore
-
-   {SENTENCE * 20}
-"""
-
-
-def test_entries_of_the_jargon_file_are_gathered_without_links_and_drawings():
-    files = {"./usr/share/doc/jargon-text/jargon.txt.gz": gzip.compress(JARGON.encode())}
-    text = "\n\n".join(builder.jargon_documents(files))
-    assert "foo, interj.\n\nA page" in text and "See also bar and baz." in text and "baz, n.\n\n" in text
-    assert not re.search(r"[{}|+]|/foo/|bar\n\nSee foo", text)
-
-
-def test_entries_of_the_devils_dictionary():
-    body = (
-        f"_The Devil's Dictionary_ was begun.\n\nABATIS, n.  {SENTENCE} -- _sic_\nand so on.\n\n"
-        "NASTY, n.  A shitty thing to say.\n\nZEAL, n.  A certain nervous disorder of the young.\n\n"
-        "    In verse,\n    it rhymes.\n"
-    )
-    files = {"./usr/share/dictd/devil.dict.dz": gzip.compress(b"header\n\n" + body.encode())}
-    text = "\n\n".join(builder.devil_documents(files))
-    assert text.startswith("The Devil's Dictionary was begun.") and "— sic and so on." in text
-    assert "ZEAL, n. A certain nervous disorder of the young.\n\nIn verse, it rhymes." in text
-    assert "NASTY" not in text
-
-
-def test_what_repeats_is_dropped():
-    one = " ".join(f"word{i}" for i in range(200))
-    same = f"Another beginning. {one[:1200]}"
-    other = " ".join(f"term{i}" for i in range(100)) + "\n\n" + one
-    kept = builder.drop_repeats([one, same, other])
-    assert one in kept and same not in kept
-    assert [text for text in kept if text != one] == [other.split("\n\n")[0]]
-
 
 # ---- Packages
 
@@ -139,6 +48,18 @@ def test_another_version_or_none_is_one_line(version, message, tmp_path, capsys)
 
 
 # ---- The text that is committed
+
+
+@pytest.mark.slow
+def test_the_packages_give_the_committed_text_and_licence(tmp_path):
+    """Byte for byte: whatever changes in the builder shows here."""
+    words = [f"{name}={version}" for name, version in builder.PACKAGES.items()]
+    apt = shutil.which("apt-get")
+    if not apt or subprocess.run([apt, "download", *words], cwd=tmp_path, capture_output=True).returncode:
+        pytest.skip("NOT TESTED: the Debian packages of the sample text cannot be fetched here")
+    assert builder.main([str(tmp_path), "--out", str(tmp_path / "sample_text.jsonl.xz")]) == 0
+    for name in ("sample_text.jsonl.xz", "SAMPLE_TEXT_LICENSE"):
+        assert (tmp_path / name).read_bytes() == (REPO / "data" / name).read_bytes()
 
 
 def test_the_committed_text_is_prose_and_its_licence_lies_beside():

@@ -22,7 +22,7 @@ from golf.core.findings import ORDER
 from golf.core.paths import REPO, shown
 from golf.core.text import printable
 from golf.see import history, plot, reader, report
-from golf.see.page import part, render
+from golf.see.page import render, section
 
 TEMPLATES = Path(__file__).with_name("templates")
 MARK = ".golf-site"  # in a folder that this module made, and may make anew
@@ -145,12 +145,12 @@ def entry_page(board: Board, entry: Entry) -> str:
         entry=entry.title,
         val_bpb=None if entry.unranked else claim["val_bpb"],
         facts=facts,
-        readme=part(lambda: markdown(read_text(folder / "README.md"))),
-        audit=part(lambda: audit(entry)),
-        curves=part(lambda: curves(folder)),
-        samples=part(lambda: report.samples(reader.find(folder))),
-        bytes=part(lambda: report.where_bytes_went(folder)),
-        difference=part(lambda: difference(folder)),
+        readme=section(lambda: markdown(read_text(folder / "README.md"))),
+        audit=section(lambda: audit(entry)),
+        curves=section(lambda: curves(folder)),
+        samples=section(lambda: report.samples(reader.find(folder))),
+        bytes=section(lambda: report.where_bytes_went(folder)),
+        difference=section(lambda: difference(folder)),
     )
 
 

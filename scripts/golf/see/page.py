@@ -10,19 +10,19 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True)
-class Part:
+class Section:
     """What a section of a page shows, or why there is nothing."""
 
     content: object = None
     missing: str = ""
 
 
-def part(make: Callable) -> Part:
+def section(make: Callable) -> Section:
     """What make() returns; what cannot be told is said to be missing, and why."""
     try:
-        return Part(make())
+        return Section(make())
     except (GolfError, ImportError) as error:
-        return Part(missing=str(error))
+        return Section(missing=str(error))
 
 
 def render(template: str, *folders: Path, **facts) -> str:
