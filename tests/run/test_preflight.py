@@ -23,7 +23,8 @@ from run.conftest import golf, one_line
     ({"NPROC_PER_NODE": "999999"}, "NPROC_PER_NODE='999999': a whole number from 1 to "),
     ({"NNODES": "two"}, "NNODES='two'"), ({"NNODES": "2"}, "RDZV_ENDPOINT=HOST:PORT"),
     ({"NNODES": "2", "RDZV_ENDPOINT": "here:29400", "RESUME": "1"}, "one node alone has the checkpoint"),
-    ({"RESUME": "yes"}, "RESUME='yes': 1, 0 or auto"), ({"REPORT": "yes"}, "REPORT='yes'"),
+    ({"RESUME": "yes"}, "RESUME='yes': 1, 0 or auto"), ({"RESUME": "auto"}, "RESUME=auto: RUN_ID"),
+    ({"REPORT": "yes"}, "REPORT='yes'"),
 ])  # fmt: skip
 def test_preflight_says_what_to_do_and_makes_nothing(tiny_repo, env, words):
     before = sorted(p for p in tiny_repo.rglob("*") if "__pycache__" not in p.parts)

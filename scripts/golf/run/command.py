@@ -193,7 +193,11 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
     if any(not (s.isascii() and s.isdigit()) for s in seeds) or len(set(seeds)) < len(seeds):
         raise GolfError(f"SEEDS={settings['SEEDS']!r}: different whole numbers, as 1337,42,2025", 2)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "run"  # any file may be a config
-    run_id = settings.get("RUN_ID") or pick_run_id(stem, out_dir, seeds, settings.get("RESUME"))
+    if resume != "0" and not settings.get("RUN_ID"):
+        raise GolfError(
+            f"RESUME={resume}: RUN_ID, the name of that run, is needed too; golf.sh runs lists them", 2
+        )
+    run_id = settings.get("RUN_ID") or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     passed = {k: v for k, v in settings.items() if k not in envfile.OWN_NAMES}
     passed["OUT_DIR"] = str(out_dir)
     shared = world, report == "1", nodes, endpoint
@@ -216,24 +220,6 @@ def whole(settings: dict[str, str], name: str, most: int) -> int:
     if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= most:
         raise GolfError(f"{name}={text[:60]!r}: a whole number from 1 to {most} is needed", 2)
     return int(text)
-
-
-def pick_run_id(stem: str, out_dir: Path, seeds: list[str], resume: str | None) -> str:
-    """The config's name and the time; with RESUME=1 or auto the config's newest unfinished run.
-
-    GolfError where RESUME=1 finds none; auto begins one.
-    """
-    if resume in ("1", "auto"):
-        name = re.compile(rf"{stem}-\d{{8}}-\d{{6}}")  # as made below, so names sort by time
-        made = {match[0] for path in out_dir.glob(f"{stem}-*") if (match := name.match(path.name))}
-        for run_id in sorted(made, reverse=True):
-            folders = [out_dir / f"{run_id}-s{seed}" for seed in seeds] or [out_dir / run_id]
-            if any(map(Path.is_dir, folders)) and not all(map(finished, folders)):
-                return run_id
-        if resume == "1":
-            told = f"no unfinished run {stem}-<time> in {shown(out_dir)}; name one with RUN_ID"
-            raise GolfError(f"RESUME=1: {told}, or leave RESUME out", 2)
-    return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def finished(run_dir: Path) -> bool:
