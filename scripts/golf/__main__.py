@@ -1,7 +1,0 @@
-"""`python -m golf COMMAND` with PYTHONPATH=scripts: what golf.sh calls."""
-
-import sys
-
-from golf.cli import main
-
-sys.exit(main())
