@@ -32,7 +32,7 @@ def over_bytes(board: Board, axes) -> None:
     tidy(axes, f"{board.rules['data']['name']}: score over bytes", "code and artifact, million bytes", SCORE)
     draw_points(axes, found, [point["bytes"] / 1e6 for point in found], labels=True)
     best = min(found, key=lambda point: point["val_bpb"])
-    text = {"textcoords": "offset points", "ha": "right", "parse_math": False}
+    text = {"textcoords": "offset points", "ha": "right"}
     name = f"{drawable(best['name'][:40])}: {best['val_bpb']:.4f}"
     axes.annotate(name, (best["bytes"] / 1e6, best["val_bpb"]), xytext=(-6, -11), **text)
     axes.axvline(cap, color=INK, linewidth=1, linestyle=(0, (4, 3)))
