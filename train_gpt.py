@@ -16,12 +16,12 @@ import sys
 import threading
 import time
 import zlib
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import namedtuple
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from modulefinder import ModuleFinder
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def need(holds, message, code=1):
 
 
 def explain(e, path=None):
-    return f"{path or e.filename}: {e.strerror or e}; check it, its permissions, its disk"
+    return f"{path or e.filename or 'a file'}: {e.strerror or e}; check it, its permissions, its disk"
 
 
 def utf8(text):  # names of any locale
@@ -89,7 +89,7 @@ class TrainKnobs(ModelKnobs):  # what else weights depend on: a run resumes with
     seed: int = 1337  # of first weights and batch order
     max_wallclock_seconds: float = 1800.0  # training budget; 0: no limit
     iterations: int = 0  # step limit; 0: none
-    train_batch_tokens: int = knob(65536, 1)  # tokens a step, over all ranks
+    train_batch_tokens: int = knob(65536, 1, 10**9)  # tokens a step, over all ranks
     warmdown_frac: float = knob(0.6, 0, 1)  # last part, in which rates fall to 0
     warmdown_iters: int = knob(-1, -1)  # the same in steps, as upstream; -1: unused
     qk_gain_init: float = 1.5  # first gain of each query head
@@ -100,7 +100,7 @@ class TrainKnobs(ModelKnobs):  # what else weights depend on: a run resumes with
     scalar_lr: float = 0.02  # Adam's rate, vectors
     matrix_lr: float = 0.02  # Muon's rate, matrices
     muon_momentum: float = knob(0.95, 0, 1)  # after its warm-up
-    muon_backend_steps: int = knob(5, 1)  # Newton-Schulz iterations
+    muon_backend_steps: int = knob(5, 1, 100)  # Newton-Schulz iterations
     muon_momentum_warmup_start: float = knob(0.85, 0, 1)  # momentum at step 0
     muon_momentum_warmup_steps: int = 500  # steps until MUON_MOMENTUM
     beta1: float = knob(0.9, 0, 0.9999)  # Adam's decay, mean gradient
@@ -130,7 +130,7 @@ class Knobs(TrainKnobs):  # all: also what no weight depends on
     val_max_tokens: int = CHALLENGE_TARGETS  # targets to score; 0: all
     artifact_cap_bytes: int = 2000000  # code plus artifact; 0: no cap
     quant_bits: int = knob(8, 2, 8)  # of a packed weight, before coding
-    max_quant_step: float = knob(2.0, 0.05)  # of packing, in deviations of a row
+    max_quant_step: float = knob(2.0, 0.05, 100)  # of packing, in deviations of a row
     compressor: str = knob("zlib", choices=("zlib", "brotli"))  # of the artifact; brotli is a package
     int8_keep_float_fp32_name_patterns: str = ""  # packed as fp32: parts of names
     pack_script: int = knob(0, 0, 1)  # 1: ship the script without comments, packed
@@ -161,14 +161,7 @@ def read_knobs(env):
     for name in set(env).difference(known):
         for near in get_close_matches(name, known, 1, 0.85):
             say(f"warning: {name} is unknown; did you mean {near}?", sys.stderr)
-    return consistent(Knobs(**values))
-
-
-def knobs_of(k, group):
-    return {knob.name: getattr(k, knob.name) for knob in fields(group)}
-
-
-def consistent(k):
+    k = Knobs(**values)
     need(k.iterations or k.max_wallclock_seconds, "ITERATIONS and MAX_WALLCLOCK_SECONDS are 0: set one", 2)
     need(k.model_dim % (2 * k.num_heads) == 0, f"NUM_HEADS={k.num_heads}: must divide MODEL_DIM / 2", 2)
     need(k.num_heads % k.num_kv_heads == 0, f"NUM_KV_HEADS={k.num_kv_heads}: must divide NUM_HEADS", 2)
@@ -176,6 +169,10 @@ def consistent(k):
     need(Path(k.run_id).name == k.run_id != "..", f"RUN_ID={k.run_id!r}: must be a plain name", 2)
     need(k.data_path, "DATA_PATH is empty: name a folder", 2)
     return k
+
+
+def knobs_of(k, group):
+    return {knob.name: getattr(k, knob.name) for knob in fields(group)}
 
 
 def print_knobs():
@@ -559,12 +556,13 @@ class TrainData:
 
     def batch(self, first, count):
         """int64 [count, length + 1]: sequences first .. first + count - 1 of the endless run."""
-        length = self.k.train_seq_len
-        epochs, places = divmod(np.arange(first, first + count), self.sequences)
-        index = np.array([shuffled(self.k.seed, e, self.sequences)[at] for e, at in zip(epochs, places)])
-        shard = np.searchsorted(self.starts, index, side="right") - 1
-        starts = (index - self.starts[shard]) * length
-        rows = [self.shards[i][start : start + length + 1] for i, start in zip(shard, starts)]
+        length, rows = self.k.train_seq_len, []
+        for place in range(first, first + count):
+            epoch, at = divmod(place, self.sequences)
+            index = shuffled(self.k.seed, epoch, self.sequences)[at]
+            shard = bisect_right(self.starts, index) - 1
+            start = (index - self.starts[shard]) * length
+            rows.append(self.shards[shard][start : start + length + 1])
         return torch.from_numpy(np.stack(rows).astype(np.int64)).to(self.device)
 
 
@@ -576,20 +574,22 @@ def read_stream(k):
     folder = k.val_data_path or k.data_path
     paths = find_shards(folder, "val")
     tokens = np.concatenate([open_shard(path, k.vocab_size) for path in paths])
-    held, count = len(tokens) - 1, k.val_max_tokens or len(tokens) - 1
+    held = len(tokens) - 1
+    count = k.val_max_tokens or held
     need(0 < count <= held, f"{folder}: {held} targets, VAL_MAX_TOKENS={count} asks for more")
     tokens = tokens[: count + 1]
     path = Path(k.tokenizer_path)
     need(path.is_file(), f"TOKENIZER_PATH={k.tokenizer_path}: no file")
     try:
-        sp = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+        model = path.read_bytes()
+        sp = sentencepiece.SentencePieceProcessor(model_proto=model)
         need(len(sp) == k.vocab_size, f"{path}: {len(sp)} pieces, VOCAB_SIZE={k.vocab_size}")
         need(sp.unk_id() not in tokens, f"{folder}: text was lost, as <unk>; export it again")
         sizes = count_bytes(sp, tokens)
     except (RuntimeError, UnicodeDecodeError):
         raise UserError(f"{path}: not a SentencePiece model; set TOKENIZER_PATH")
     shards = b"".join(path.read_bytes() for path in paths)
-    hashes = dict(val_sha256=sha256(shards), tokenizer_sha256=sha256(path.read_bytes()))
+    hashes = dict(val_sha256=sha256(shards), tokenizer_sha256=sha256(model))
     return Stream(tokens, sizes[1:], hashes, Path(folder).name)
 
 
@@ -705,16 +705,18 @@ def parse(blob):
     need(len(payload) == length and whole, "not of its stated length")
     at = 4 + struct.unpack_from("<I", payload)[0]
     header = json.loads(payload[4:at])
-    entries, tensors = header["tensors"], {}
-    for name, shape, encoding in entries:
-        array = np.frombuffer(payload, DTYPES[encoding], math.prod(shape), at).reshape(shape)
-        tensors[name] = encoding, [array]
+    entries = header["tensors"]
+
+    def take(dtype, shape):
+        nonlocal at
+        array = np.frombuffer(payload, dtype, math.prod(shape), at).reshape(shape)
         at += array.nbytes
+        return array
+
+    tensors = {name: (encoding, [take(DTYPES[encoding], shape)]) for name, shape, encoding in entries}
     for name, shape, encoding in entries:
         if encoding == "int8":
-            scales = np.frombuffer(payload, "<f2", math.prod(shape[:1]), at)
-            tensors[name][1].append(scales)
-            at += scales.nbytes
+            tensors[name][1].append(take("<f2", shape[:1]))
     need(at == length and len(tensors) == len(entries), "bytes left over, a name twice")
     return header["config"], tensors
 
@@ -724,7 +726,7 @@ def export_artifact(weights, k, code_bytes):
     config, steps = knobs_of(k, ModelKnobs), np.geomspace(FINEST_STEP, k.max_quant_step, 2000)
     limit = (k.artifact_cap_bytes or math.inf) - RESERVE_BYTES - code_bytes
 
-    @cache
+    @lru_cache
     def pack(at, coder):
         return serialize(config, pack_tensors(weights, k, steps[at]), coder)
 
@@ -860,6 +862,8 @@ class Log:
 
     def put(self, name, text):
         """A whole line or, on a full disk, a warning, once."""
+        if not self.folder:
+            return
         path, size = self.folder / name, None
         try:
             with open(path, "ab") as file:
@@ -876,16 +880,14 @@ class Log:
         self.spoken = time.monotonic()
         if self.console:
             say(re.sub(r"(.{180}).{20,}", r"\1 ...", text), sys.stdout)
-        if self.folder:
-            self.put("train.log", text)
+        self.put("train.log", text)
 
     def fact(self, event, text="", **values):
         """A line for people, or one a value, and an object for tools."""
         self.doing = f"after:{event}"
         self.line(text or "\n".join(f"{n}:{value}" for n, value in values.items() if value is not None))
-        if self.folder:
-            values = dict(schema=1, event=event, time=time.time(), **values)
-            self.put("metrics.jsonl", json.dumps(values, ensure_ascii=False))
+        values = dict(schema=1, event=event, time=time.time(), **values)
+        self.put("metrics.jsonl", json.dumps(values, ensure_ascii=False))
 
 
 def replace_file(path, write, *data):
@@ -900,8 +902,8 @@ def replace_file(path, write, *data):
 
 
 def save_checkpoint(run, state):
-    saved = dict(model=run.model.state_dict(), optimizers=run.opt.state(), dtype=run.model.dtype)
-    saved.update(identity=run.identity, step=state.step, elapsed=state.elapsed)
+    saved = dict(identity=run.identity, step=state.step, elapsed=state.elapsed, dtype=run.model.dtype)
+    saved |= dict(model=run.model.state_dict(), optimizers=run.opt.state())
     try:
         replace_file(run.folder / CHECKPOINT, lambda part: torch.save(saved, part))
     except OSError as e:
@@ -1025,7 +1027,7 @@ class Run:
         if self.cuda:
             size = 130 * self.model.dtype.itemsize * k.num_layers * k.model_dim + 40 * k.vocab_size
             tokens = torch.cuda.mem_get_info()[1] // size
-        most = max(1, (k.micro_batch_tokens or tokens) // k.train_seq_len)
+        most = min(self.sequences, max(1, (k.micro_batch_tokens or tokens) // k.train_seq_len))
         return max(n for n in range(1, most + 1) if self.sequences % n == 0)
 
     def batch(self, step):
@@ -1049,7 +1051,7 @@ class Run:
 
 
 def describe(run):
-    k, config = run.k, {name.upper(): value for name, value in asdict(run.k).items()}
+    k, config = run.k, {name.upper(): value for name, value in vars(run.k).items()}
     run.log.open(run.folder, k.resume != "0")
     run.log.put("train.log", run.source.decode(errors="replace"))
     cpu = f"{os.cpu_count()}-core {os.uname().machine} CPU"
@@ -1082,16 +1084,17 @@ def attempt(run, name, action):
     try:
         action()
     except Exception as e:
+        fault = repr(e)[:99]
+        if matches(repr(e), "CxxCompiler,C compiler,Python.h"):
+            fault = "no C++ compiler or Python.h; apt-get install g++ python3-dev"
+            need(run.k.compile != "1", f"COMPILE=1: {fault}")
         if run.k.compile == "1" or isinstance(e, torch.OutOfMemoryError):
             raise
-        fault = repr(e)[:99]
     works = torch.tensor(int(not fault))
     if run.world > 1:
         dist.all_reduce(works, dist.ReduceOp.MIN)
     if not works:
         run.fault = f"{name} failed ({fault or 'a rank'}): slower; COMPILE=1 tells why"
-        if matches(fault, "CxxCompiler,C compiler"):
-            run.fault = "no C++ compiler: training runs uncompiled, slower; apt-get install g++"
         run.log.line(run.fault)
     return bool(works)
 
@@ -1268,7 +1271,7 @@ def run_all(k, log):
     torch.cuda.empty_cache()
     score_artifact(path, k, stream, log, notes)
     facts = dict(setup_seconds=setup_seconds, eval_seconds=time.monotonic() - began)
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    peak = torch.cuda.max_memory_allocated() or None  # 0 on a CPU
     log.fact("end", **facts, peak_memory_bytes=peak, exit_code=int(room < 0))
     need(room >= 0, f"{-room} bytes over the cap at the coarsest step; shrink the model")
 

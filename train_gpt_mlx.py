@@ -17,12 +17,12 @@ import sys
 import threading
 import time
 import zlib
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import namedtuple
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from functools import cache, lru_cache
+from functools import lru_cache
 from modulefinder import ModuleFinder
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def need(holds, message, code=1):
 
 
 def explain(e, path=None):
-    return f"{path or e.filename}: {e.strerror or e}; check it, its permissions, its disk"
+    return f"{path or e.filename or 'a file'}: {e.strerror or e}; check it, its permissions, its disk"
 
 
 def utf8(text):  # names of any locale
@@ -90,7 +90,7 @@ class TrainKnobs(ModelKnobs):  # what else weights depend on: a run resumes with
     seed: int = 1337  # of first weights and batch order
     max_wallclock_seconds: float = 1800.0  # training budget; 0: no limit
     iterations: int = 0  # step limit; 0: none
-    train_batch_tokens: int = knob(65536, 1)  # tokens a step, over all ranks
+    train_batch_tokens: int = knob(65536, 1, 10**9)  # tokens a step, over all ranks
     warmdown_frac: float = knob(0.6, 0, 1)  # last part, in which rates fall to 0
     warmdown_iters: int = knob(-1, -1)  # the same in steps, as upstream; -1: unused
     qk_gain_init: float = 1.5  # first gain of each query head
@@ -101,7 +101,7 @@ class TrainKnobs(ModelKnobs):  # what else weights depend on: a run resumes with
     scalar_lr: float = 0.02  # Adam's rate, vectors
     matrix_lr: float = 0.02  # Muon's rate, matrices
     muon_momentum: float = knob(0.95, 0, 1)  # after its warm-up
-    muon_backend_steps: int = knob(5, 1)  # Newton-Schulz iterations
+    muon_backend_steps: int = knob(5, 1, 100)  # Newton-Schulz iterations
     muon_momentum_warmup_start: float = knob(0.85, 0, 1)  # momentum at step 0
     muon_momentum_warmup_steps: int = 500  # steps until MUON_MOMENTUM
     beta1: float = knob(0.9, 0, 0.9999)  # Adam's decay, mean gradient
@@ -135,7 +135,7 @@ class Knobs(TrainKnobs):  # all: also what no weight depends on
     val_max_tokens: int = CHALLENGE_TARGETS  # targets to score; 0: all
     artifact_cap_bytes: int = 2000000  # code plus artifact; 0: no cap
     quant_bits: int = knob(8, 2, 8)  # of a packed weight, before coding
-    max_quant_step: float = knob(2.0, 0.05)  # of packing, in deviations of a row
+    max_quant_step: float = knob(2.0, 0.05, 100)  # of packing, in deviations of a row
     compressor: str = knob("zlib", choices=("zlib", "brotli"))  # of the artifact; brotli is a package
     int8_keep_float_fp32_name_patterns: str = ""  # packed as fp32: parts of names
     pack_script: int = knob(0, 0, 1)  # 1: ship the script without comments, packed
@@ -166,14 +166,7 @@ def read_knobs(env):
     for name in set(env).difference(known):
         for near in get_close_matches(name, known, 1, 0.85):
             say(f"warning: {name} is unknown; did you mean {near}?", sys.stderr)
-    return consistent(Knobs(**values))
-
-
-def knobs_of(k, group):
-    return {knob.name: getattr(k, knob.name) for knob in fields(group)}
-
-
-def consistent(k):
+    k = Knobs(**values)
     need(k.iterations or k.max_wallclock_seconds, "ITERATIONS and MAX_WALLCLOCK_SECONDS are 0: set one", 2)
     need(k.model_dim % (2 * k.num_heads) == 0, f"NUM_HEADS={k.num_heads}: must divide MODEL_DIM / 2", 2)
     need(k.num_heads % k.num_kv_heads == 0, f"NUM_KV_HEADS={k.num_kv_heads}: must divide NUM_HEADS", 2)
@@ -181,6 +174,10 @@ def consistent(k):
     need(Path(k.run_id).name == k.run_id != "..", f"RUN_ID={k.run_id!r}: must be a plain name", 2)
     need(k.data_path, "DATA_PATH is empty: name a folder", 2)
     return k
+
+
+def knobs_of(k, group):
+    return {knob.name: getattr(k, knob.name) for knob in fields(group)}
 
 
 def print_knobs():
@@ -379,7 +376,7 @@ class GPT(nn.Module):
         time, for which the backward pass makes them again."""
         x = self.features(tokens[:, :-1]).flatten(0, 1)
         targets, weight = tokens[:, 1:].flatten(), self.output_weight()
-        size = self.k.logit_chunk_tokens or len(x)
+        size = min(self.k.logit_chunk_tokens or len(x), len(x))
         sum_nats = mx.checkpoint(self.nats) if size < len(x) else self.nats
         starts = range(0, len(x), size)
         return sum(sum_nats(x[i : i + size], weight, targets[i : i + size]) for i in starts) / len(x)
@@ -392,13 +389,13 @@ def newton_schulz(x, steps):
     """About the nearest semi-orthogonal matrices to [n, rows, cols]: Muon's iteration (K. Jordan, 2024,
     https://kellerjordan.github.io/posts/muon/). In float32: in bfloat16 MLX has given NaNs."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    tall = x.shape[1] > x.shape[2]
-    x = x.swapaxes(1, 2) if tall else x
+    if x.shape[1] > x.shape[2]:
+        return newton_schulz(x.swapaxes(1, 2), steps).swapaxes(1, 2)
     x = x / (mx.sqrt(x.square().sum((1, 2), keepdims=True)) + 1e-7)
     for _ in range(steps):
         gram = x @ x.swapaxes(1, 2)
         x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return x.swapaxes(1, 2) if tall else x
+    return x
 
 
 def matches(name, patterns):
@@ -579,12 +576,13 @@ class TrainData:
 
     def batch(self, first, count):
         """int32 [count, length + 1]: sequences first .. first + count - 1 of the endless run."""
-        length = self.k.train_seq_len
-        epochs, places = divmod(np.arange(first, first + count), self.sequences)
-        index = np.array([shuffled(self.k.seed, e, self.sequences)[at] for e, at in zip(epochs, places)])
-        shard = np.searchsorted(self.starts, index, side="right") - 1
-        starts = (index - self.starts[shard]) * length
-        rows = [self.shards[i][start : start + length + 1] for i, start in zip(shard, starts)]
+        length, rows = self.k.train_seq_len, []
+        for place in range(first, first + count):
+            epoch, at = divmod(place, self.sequences)
+            index = shuffled(self.k.seed, epoch, self.sequences)[at]
+            shard = bisect_right(self.starts, index) - 1
+            start = (index - self.starts[shard]) * length
+            rows.append(self.shards[shard][start : start + length + 1])
         return mx.array(np.stack(rows).astype(np.int32))
 
 
@@ -596,20 +594,22 @@ def read_stream(k):
     folder = k.val_data_path or k.data_path
     paths = find_shards(folder, "val")
     tokens = np.concatenate([open_shard(path, k.vocab_size) for path in paths])
-    held, count = len(tokens) - 1, k.val_max_tokens or len(tokens) - 1
+    held = len(tokens) - 1
+    count = k.val_max_tokens or held
     need(0 < count <= held, f"{folder}: {held} targets, VAL_MAX_TOKENS={count} asks for more")
     tokens = tokens[: count + 1]
     path = Path(k.tokenizer_path)
     need(path.is_file(), f"TOKENIZER_PATH={k.tokenizer_path}: no file")
     try:
-        sp = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+        model = path.read_bytes()
+        sp = sentencepiece.SentencePieceProcessor(model_proto=model)
         need(len(sp) == k.vocab_size, f"{path}: {len(sp)} pieces, VOCAB_SIZE={k.vocab_size}")
         need(sp.unk_id() not in tokens, f"{folder}: text was lost, as <unk>; export it again")
         sizes = count_bytes(sp, tokens)
     except (RuntimeError, UnicodeDecodeError):
         raise UserError(f"{path}: not a SentencePiece model; set TOKENIZER_PATH")
     shards = b"".join(path.read_bytes() for path in paths)
-    hashes = dict(val_sha256=sha256(shards), tokenizer_sha256=sha256(path.read_bytes()))
+    hashes = dict(val_sha256=sha256(shards), tokenizer_sha256=sha256(model))
     return Stream(tokens, sizes[1:], hashes, Path(folder).name)
 
 
@@ -725,16 +725,18 @@ def parse(blob):
     need(len(payload) == length and whole, "not of its stated length")
     at = 4 + struct.unpack_from("<I", payload)[0]
     header = json.loads(payload[4:at])
-    entries, tensors = header["tensors"], {}
-    for name, shape, encoding in entries:
-        array = np.frombuffer(payload, DTYPES[encoding], math.prod(shape), at).reshape(shape)
-        tensors[name] = encoding, [array]
+    entries = header["tensors"]
+
+    def take(dtype, shape):
+        nonlocal at
+        array = np.frombuffer(payload, dtype, math.prod(shape), at).reshape(shape)
         at += array.nbytes
+        return array
+
+    tensors = {name: (encoding, [take(DTYPES[encoding], shape)]) for name, shape, encoding in entries}
     for name, shape, encoding in entries:
         if encoding == "int8":
-            scales = np.frombuffer(payload, "<f2", math.prod(shape[:1]), at)
-            tensors[name][1].append(scales)
-            at += scales.nbytes
+            tensors[name][1].append(take("<f2", shape[:1]))
     need(at == length and len(tensors) == len(entries), "bytes left over, a name twice")
     return header["config"], tensors
 
@@ -744,7 +746,7 @@ def export_artifact(weights, k, code_bytes):
     config, steps = knobs_of(k, ModelKnobs), np.geomspace(FINEST_STEP, k.max_quant_step, 2000)
     limit = (k.artifact_cap_bytes or math.inf) - RESERVE_BYTES - code_bytes
 
-    @cache
+    @lru_cache
     def pack(at, coder):
         return serialize(config, pack_tensors(weights, k, steps[at]), coder)
 
@@ -877,6 +879,8 @@ class Log:
 
     def put(self, name, text):
         """A whole line or, on a full disk, a warning, once."""
+        if not self.folder:
+            return
         path, size = self.folder / name, None
         try:
             with open(path, "ab") as file:
@@ -893,16 +897,14 @@ class Log:
         self.spoken = time.monotonic()
         if self.console:
             say(re.sub(r"(.{180}).{20,}", r"\1 ...", text), sys.stdout)
-        if self.folder:
-            self.put("train.log", text)
+        self.put("train.log", text)
 
     def fact(self, event, text="", **values):
         """A line for people, or one a value, and an object for tools."""
         self.doing = f"after:{event}"
         self.line(text or "\n".join(f"{n}:{value}" for n, value in values.items() if value is not None))
-        if self.folder:
-            values = dict(schema=1, event=event, time=time.time(), **values)
-            self.put("metrics.jsonl", json.dumps(values, ensure_ascii=False))
+        values = dict(schema=1, event=event, time=time.time(), **values)
+        self.put("metrics.jsonl", json.dumps(values, ensure_ascii=False))
 
 
 def replace_file(path, write, *data):
@@ -1081,7 +1083,7 @@ class Run:
 
 def describe(run):
     k = run.k
-    config = {name.upper(): value for name, value in asdict(k).items()}
+    config = {name.upper(): value for name, value in vars(k).items()}
     run.log.open(run.folder, k.resume != "0")
     run.log.put("train.log", run.source.decode(errors="replace"))
     cpu = f"{os.cpu_count()}-core {os.uname().machine} CPU"
@@ -1122,8 +1124,9 @@ def warm_up(run):
             mx.eval(run.model.state, run.opt.state)
             step += 1
         except RuntimeError as e:
-            if not compiled or k.compile == "1" or "ompile" not in str(e):
+            if not compiled or "ompile" not in str(e):
                 raise
+            need(k.compile != "1", f"COMPILE=1: {str(e)[:99]!r}; a CPU wants g++")
             run.log.line(f"compile failed ({str(e)[:60]!r}): slower; COMPILE=1 tells why")
             compiled = False
             run.build(compiled)

@@ -93,6 +93,7 @@ def test_a_pass_fits_the_card_uncompiled_in_either_type(name, card):
             assert count * size <= CARDS[name][1] // 2
         assert tokens[torch.float32] <= tokens[torch.bfloat16]
     assert micro_tokens(torch.bfloat16, MICRO_BATCH_TOKENS=1024) == 1024
+    assert micro_tokens(torch.bfloat16, MICRO_BATCH_TOKENS=10**15) == 65536  # a step's; and at once
 
 
 def test_each_process_has_a_device_of_its_own_or_one_line(card, monkeypatch):
@@ -364,10 +365,19 @@ def test_a_graph_without_memory_is_the_supervisors_to_mend(tmp_path, monkeypatch
     assert run_captured(tmp_path, monkeypatch, "run", context=context).code == 3
 
 
-def test_what_cannot_be_compiled_trains_uncompiled(tmp_path, monkeypatch):
+# As Inductor and Triton say it, at the end of pages.
+MISSING = {
+    "no g++": "InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx",
+    "no gcc": "Failed to find C compiler. Please specify via CC environment variable",
+    "no headers": "CppCompileError: C++ compile error" + " -D" * 99 + " fatal error: Python.h: No such file",
+}
+
+
+@pytest.mark.parametrize("said", MISSING.values(), ids=MISSING)
+def test_what_cannot_be_compiled_trains_uncompiled_or_says_what_to_install(said, tmp_path, monkeypatch):
     def no_compiler(function, **_):
         def compiled(*args):
-            raise RuntimeError("Failed to find C compiler")
+            raise RuntimeError(said)
 
         return compiled
 
@@ -377,10 +387,10 @@ def test_what_cannot_be_compiled_trains_uncompiled(tmp_path, monkeypatch):
     assert result.artifact.read_bytes() == plain.artifact.read_bytes()
     (fact,) = result.events("warm_up")
     assert (fact["compile"], fact["graph"]) == (False, None)
-    assert fact["self_test"] == "no C++ compiler: training runs uncompiled, slower; apt-get install g++"
+    told = "no C++ compiler or Python.h; apt-get install g++ python3-dev"
+    assert fact["self_test"] == f"compile failed ({told}): slower; COMPILE=1 tells why"
     assert fact["self_test"] in result.out.splitlines()
-    with pytest.raises(RuntimeError, match="Failed to find C compiler"):
-        run_main(tmp_path, RUN_ID="told", COMPILE="1")
+    kit.assert_told(run_main(tmp_path, RUN_ID="told", COMPILE="1"), 1, f"COMPILE=1: {told}")
 
 
 def test_scoring_begins_when_training_holds_no_memory(tmp_path, monkeypatch):

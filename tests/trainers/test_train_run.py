@@ -812,11 +812,13 @@ def test_an_artifact_that_finds_no_room_is_packed_by_resuming(tmp_path):
 
 
 def test_whatever_else_cannot_be_read_or_written_is_one_line(tmp_path):
-    def fail(run):
-        raise OSError(errno.EIO, "Input/output error", "/mnt/disk/x")
+    for number, (named, words) in enumerate([(["/mnt/disk/x"], "/mnt/disk/x"), ([], "a file")]):
 
-    result = run_main(tmp_path, {"train_step": kit.before_step(fail, 1)})
-    kit.assert_told(result, 1, "/mnt/disk/x: Input/output error")
+        def fail(run, named=named):
+            raise OSError(errno.EIO, "Input/output error", *named)
+
+        result = run_main(tmp_path, {"train_step": kit.before_step(fail, 1)}, RUN_ID=f"run{number}")
+        kit.assert_told(result, 1, f"error: {words}: Input/output error")
 
 
 def trainer(folder, *python, **changes):
@@ -1046,8 +1048,8 @@ def test_no_compiler_falls_back_with_one_line(tmp_path):
     env = kit.settings(DATA_PATH=tmp_path / "data", OUT_DIR=tmp_path / "runs", COMPILE="auto", ITERATIONS=2)
     no_compiler = dict(PATH=str(tmp_path), TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
     done = passed(start([sys.executable, kit.REPO / "train_gpt.py"], {**env, **no_compiler}))
-    plain = "no C++ compiler: training runs uncompiled, slower; apt-get install g++"
-    assert plain in done.stdout.splitlines() and "Exception" not in done.stdout + done.stderr
+    plain = "compile failed (no C++ compiler or Python.h; apt-get install g++ python3-dev): slower; "
+    assert f"\n{plain}COMPILE=1 tells why\n" in done.stdout and "Exception" not in done.stdout + done.stderr
     facts = [json.loads(x) for x in (tmp_path / "runs" / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [m["compile"] for m in facts if "compile" in m] == [False]
 
