@@ -1083,7 +1083,7 @@ class Run:
 
 def describe(run):
     k = run.k
-    config = {name.upper(): value for name, value in vars(k).items()}
+    config = {name.upper(): value for name, value in knobs_of(k, Knobs).items()}
     run.log.open(run.folder, k.resume != "0")
     run.log.put("train.log", run.source.decode(errors="replace"))
     cpu = f"{os.cpu_count()}-core {os.uname().machine} CPU"
