@@ -88,6 +88,10 @@ class Run:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.on_signal)
 
+    def is_started(self) -> bool:
+        metrics = self.folder / "metrics.jsonl"
+        return metrics.exists() and '"start"' in metrics.read_text()
+
     def on_signal(self, number, frame) -> None:
         if self.stop:
             os._exit(130)
@@ -193,6 +197,8 @@ def main() -> int:
         return run.end(1)
     if int(run.knobs["MICRO_BATCH_TOKENS"]) > fake("OOM_ABOVE", math.inf):
         print("train_gpt.py: error: out of memory", file=sys.stderr)
+        while not run.is_started():  # ranks meet before they train; torchrun ends all with the first
+            time.sleep(0.05)
         return run.end(3)
     seconds = run.train()
     size_line = run.export()
