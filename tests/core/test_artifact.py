@@ -424,29 +424,6 @@ def test_weights_do_not(blob):
 
 
 DRAWN = np.random.default_rng(7)
-BARELY = {
-    "PyTorch's uniform first weights": DRAWN.uniform(-0.07, 0.07, (64, 192)),
-    "after some steps": DRAWN.uniform(-0.07, 0.07, (64, 192)) + DRAWN.normal(0, 0.008, (64, 192)),
-    "small": DRAWN.uniform(-0.07, 0.07, (20, 48)),
-}
-
-
-@pytest.mark.parametrize("values", BARELY.values(), ids=BARELY)
-def test_barely_trained_weights_are_even_but_no_data(values):
-    """Their rows have one deviation, by which they were divided; rows of data differ by chance."""
-    packed_as_trained = {
-        f"w{i}": (
-            "int8",
-            T.quantize(np.random.default_rng(i).permuted(values.astype("f4"), axis=1), 1 / 24, 8),
-        )
-        for i in range(5)
-    }
-    assert artifact.parse(T.serialize({}, packed_as_trained)).doubts == ()
-    data = {
-        name: ("int8", [np.random.default_rng(8).integers(-42, 43, values.shape, "i1"), arrays[1]])
-        for name, (_, arrays) in packed_as_trained.items()
-    }
-    assert "even" in " ".join(artifact.parse(T.serialize({}, data)).doubts)
 
 
 def test_scales_of_blanks_are_numbers():

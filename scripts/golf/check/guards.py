@@ -93,9 +93,8 @@ def guard_open(walk, node: ast.Call) -> str | None:
     first = node.args[0] if node.args else words.get("file", words.get("path"))
     if isinstance(first, ast.Starred) or None in words:
         return "open of what is not in sight"
-    return (
-        "a descriptor instead of a path" if any(is_number(one, walk.numbers) for one in kept(first)) else None
-    )
+    number = any(is_number(one, walk.numbers) for one in kept(first))
+    return "a descriptor instead of a path" if number else None
 
 
 def kept(node: ast.expr | None) -> Iterator[ast.expr]:

@@ -12,7 +12,6 @@ import itertools
 import json
 import math
 import re
-import statistics
 import struct
 import zlib
 from collections import Counter
@@ -108,22 +107,20 @@ def parse(blob: bytes) -> Artifact:
     held = length + sum(array_bytes(shape, encoding) for _, shape, encoding in entries)
     need(held == len(payload), f"its tensors take {held:,} bytes, there are {len(payload):,}")
     found = doubts(config, list(tensors))
-    symbols, small, ratios = {}, b"", []
+    symbols, small = {}, b""
     for name, encoding, array in arrays(payload, length, entries):
         need(not array.startswith(STARTS) or len(array) < 512, f"tensor {name} begins as a file does")
         need(finite(array, encoding), f"tensor {name} holds NaN or infinity")
         if encoding == "int8":
             symbols[name] = array
-            spread = row_spread(array, math.prod(tensors[name][1][1:]))
-            doubt = odd_symbols(array, config, spread)
-            if len(array) < ENOUGH:
-                small, ratios = small + array, ratios + spread
+            doubt = odd_symbols(array, config)
+            small += array if len(array) < ENOUGH else b""
         elif name in symbols:
             doubt = odd_scales(name, array, symbols.pop(name))
         else:
             doubt = odd_floats(array, encoding)
         found += [f"tensor {name} {doubt}"] if doubt and len(found) < DOUBTS else []
-    if doubt := odd_symbols(small, {}, ratios):
+    if doubt := odd_symbols(small, {}):
         found.append(f"the small tensors, joined, are as one that {doubt}")
     if len(blob) > usual_length(blob, payload):
         found.append(f"{len(blob):,} bytes, more than its coder needs: what does the coding hold?")
@@ -227,10 +224,8 @@ def usual_length(blob: bytes, payload: bytes) -> float:
         import brotli
 
         return 1.01 * len(brotli.compress(payload, quality=9)) + 100
-    packer = zlib.compressobj(
-        memLevel=9, strategy=zlib.Z_RLE
-    )  # as the trainers pack: better for weights only
     usual = 1.01 * len(zlib.compress(payload)) + 100
+    packer = zlib.compressobj(memLevel=9, strategy=zlib.Z_RLE)  # as the trainers pack
     as_packed = len(blob) > usual and blob[PREFIX.size :] == packer.compress(payload) + packer.flush()
     return len(blob) if as_packed else usual
 
@@ -328,33 +323,14 @@ ENOUGH = 4096  # elements that say what a tensor holds
 FEW_VALUES = 256  # different ones, of ENOUGH floats: a table or text; all alike are none
 EVEN_BITS, REPEATING = 7.75, 0.9  # the starter's tensors have up to 7.3 bits a symbol; zlib needs 1.0 of that
 EVEN_GAP = 0.2  # bits a symbol less than if all that occur were alike; trained matrices have over 0.5
-LIKE_CHANCE, MANY_ROWS = (0.2, 2), 8  # see row_spread; initial weights have 0.02, embeddings after 3 steps 4
 JAGGED = 0.4  # how far the symbols' shares go up and down, beside one peak: trained matrices up to 0.14
 
 
-SQUARES = [min(symbol, 256 - symbol) ** 2 for symbol in range(256)]
-
-
-def row_spread(array: bytes, width: int) -> list[float]:
-    """How far each row's mean square is from the median one, in standard deviations of chance.
-
-    Of data, cut into rows, about 0.7 in the median. Weights that were divided by their own row's deviation
-    are near 0, those divided by its largest far above 1. Few rows say nothing: they count as data.
-    """
-    rows = [array[at : at + width] for at in range(0, len(array), width or 1)]
-    squares = [sum(map(SQUARES.__getitem__, row)) / width for row in rows if any(row)]
-    mean, fourth = (sum(SQUARES[symbol] ** n for symbol in array) / max(1, len(array)) for n in (1, 2))
-    if len(squares) < MANY_ROWS or width < 2 or fourth <= mean**2:
-        return [1.0] * len(squares)
-    middle, chance = statistics.median(squares), math.sqrt((fourth - mean**2) / width)
-    return [abs(square - middle) / chance for square in squares]
-
-
-def odd_symbols(array: bytes, config: dict, spread: list[float]) -> str:
+def odd_symbols(array: bytes, config: dict) -> str:
     """Why int8 symbols look odd: as even as compressed data, as repetitive as text, or out of range.
 
-    spread: what row_spread says of its rows. Barely trained weights are even (PyTorch draws them so), but
-    their rows do not differ as those of data do.
+    Barely trained weights are as even, since PyTorch draws them so, and a reviewer is asked in vain. No
+    exception is made for them, as data can be brought to whatever would tell such weights from it.
     """
     bits = config.get("quant_bits")
     top = 2 ** (bits - 1) - 1 if type(bits) is int and 2 <= bits <= 8 else 127
@@ -365,8 +341,7 @@ def odd_symbols(array: bytes, config: dict, spread: list[float]) -> str:
         return ""
     counts = Counter(array)
     entropy = -sum(n * math.log2(n / len(array)) for n in counts.values()) / len(array)
-    even = entropy > EVEN_BITS or len(counts) >= 16 and math.log2(len(counts)) - entropy < EVEN_GAP
-    if even and LIKE_CHANCE[0] < statistics.median(spread) < LIKE_CHANCE[1]:
+    if entropy > EVEN_BITS or len(counts) >= 16 and math.log2(len(counts)) - entropy < EVEN_GAP:
         return f"has symbols as even as compressed data, {entropy:.2f} bits each"
     packed = 8 * len(zlib.compress(array, 6)) / len(array)
     if 1 < entropy and packed < REPEATING * entropy:
