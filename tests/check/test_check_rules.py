@@ -244,7 +244,19 @@ WRONG = [
     ("file-pickle", FAIL, file("weights.bin", b"PK\3\4" + bytes(26) + b"archive/data.pkl", "extra")),
     ("file-pickle", FAIL, file("model.pt", b"x", "extra")),
     ("file-native", FAIL, file("fast.bin", b"\x7fELF\2\1\1\0", "score")),
-    ("file-native", FAIL, file("fast.cu", "__global__ void f() {}", "score")),
+    *(
+        ("file-native", FAIL, file(f"fast.{kind}", "x", "score"))
+        for kind in ("cu", "so", "PY", "so.1", "ll", "pyx", "zip", "pyz", "hsaco", "ipynb", "egg-link")
+    ),
+    *(
+        ("file-native", HUMAN, file("table.bin", content, "score"))
+        for content in (
+            bytes(5000) + b"\x7fELF\2\1\1",
+            b"cos\nsystem\n(S'ls'\ntR.",
+            bytes(9) + b"\x80\4\x95" + bytes(9),
+            b"PK\3\4\x14\0\0\0" + bytes(5000),
+        )
+    ),
     ("code-pickle", FAIL, code("import pickle\n")),
     ("code-pickle", FAIL, code("import torch\nw = lambda p: torch.load(p)\n")),
     ("code-native", HUMAN, code("from ctypes import CDLL\n")),

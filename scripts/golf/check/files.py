@@ -15,11 +15,8 @@ DEPTH_LIMIT = 8
 LARGE_BYTES = 10 << 20
 READ_LIMIT = 100 << 20  # of one file; a hosted repository takes no larger one
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".mar")
-NATIVE_SUFFIXES = (
-    ".so", ".dll", ".dylib", ".exe", ".o", ".a", ".pyd", ".pyc", ".ptx", ".cubin", ".wasm",
-    ".metallib", ".c", ".cc", ".cpp", ".cxx", ".h", ".hpp", ".cu", ".cuh", ".rs", ".s", ".asm",
-    ".metal",
-)  # fmt: skip
+# What scoring may read besides the artifact: Python, text, and tables, whose content is looked at.
+SCORE_SUFFIXES = (".py", ".txt", ".md", ".json", ".csv", ".tsv", ".bin", ".dat", ".npy", ".model", ".vocab")
 # Files for people: nothing that a program reads as code, weights or its own settings.
 EXTRA_SUFFIXES = tuple("""
     .md .txt .csv .json .jsonl .toml .yaml .yml .env .sh .patch .diff .ipynb .html .pdf .svg .png .jpg .jpeg
@@ -190,7 +187,7 @@ def roles(folder: Folder) -> None:
 
 
 def foreign_files(folder: Folder) -> None:
-    """No pickles, no native code, no huge files."""
+    """No pickles, no native code, no archives, no huge files."""
     for path, size in folder.files.items():
         head = folder.read(path, 4096)
         pickled = head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5")
@@ -198,8 +195,13 @@ def foreign_files(folder: Folder) -> None:
         if pickled or zipped or path.lower().endswith(PICKLE_SUFFIXES):
             folder.fail("file-pickle", f"{quoted(path)} is a pickle, which runs code when read; remove it")
         binary = head.startswith(NATIVE_MAGICS) and b"\0" in head or head.startswith(b"!<arch>")
-        if binary or path.lower().endswith(NATIVE_SUFFIXES):
-            folder.fail("file-native", f"{quoted(path)} is native code; a submission is Python source")
+        scored = folder.role(path) == "score"
+        if binary or scored and not path.endswith(SCORE_SUFFIXES):
+            text = f"Python source and, for scoring, {' '.join(SCORE_SUFFIXES[1:])}"
+            folder.fail("file-native", f"{quoted(path)} is no such file as a submission has: {text}")
+        elif scored and artifact.holds_file(folder.read(path, READ_LIMIT)):
+            text = "holds a file of another format; a reviewer reads what it is for"
+            folder.human("file-native", f"{quoted(path)} {text}")
         if size > LARGE_BYTES:
             folder.note("file-large", f"{quoted(path)} has {size:,} bytes; log less, or ship less")
 

@@ -291,6 +291,11 @@ def read_entry(name, shape, encoding) -> tuple[str, tuple[int, ...], str]:
     return name, tuple(shape), encoding
 
 
+def holds_file(block: bytes) -> bool:
+    """Whether bytes begin as a file of a known format does, or one lies in them."""
+    return block.startswith(STARTS) or bool(ANYWHERE.search(block))
+
+
 def refuse_files(block: bytes) -> None:
     """ArtifactError where bytes that should be numbers hold a file or text."""
     found = ANYWHERE.search(block)
