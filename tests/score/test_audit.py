@@ -264,6 +264,14 @@ def test_first_sight_rarely_accuses_the_honest(text):
         assert audits.at_first_sight(text, first, reference).passed
 
 
+def test_first_sight_makes_nothing_of_rounding(text):
+    """The lead of a copy of the control is rounding alone, which no chance spreads."""
+    reference = np.random.default_rng(0).normal(-3, 1, len(text))
+    blind = reference < np.quantile(reference, 0.05)
+    first = Pass(reference + 1e-9 * ~blind, blind, 0.0, 0.0)
+    assert audits.at_first_sight(text, first, reference).passed
+
+
 def test_first_sight_finds_what_only_seen_rows_have(text):
     rng, blind = np.random.default_rng(0), np.zeros(len(text), bool)
     blind[rng.choice(len(text), 160, replace=False)] = True

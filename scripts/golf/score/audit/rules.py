@@ -25,6 +25,7 @@ NOISE_QUANTILE = 0.98  # of the rows: what differs in fewer of them is no noise 
 NOISE_FACTOR = 5.0  # a row of noisy arithmetic is this often the quantile off, at most
 NOISE_CAP = 0.01  # nats: root mean square difference of two passes
 NOISE_SIGMAS = 4.0  # standard errors of noise that a mean may be off
+ROUNDING = 1e-6  # nats: what float32 rows can tell apart
 CONFIDENCE = 0.95
 SURE_DOCUMENTS = 20  # of fewer, standard errors are too rough to accuse anyone who is not far off
 TAILS = (0.99, 0.999)  # quantiles of the lead over the control
@@ -247,7 +248,7 @@ def at_first_sight(text: Text, first: Pass, control: np.ndarray) -> Finding:
     lead = model - slope_of(first, control) * control
     blind, seen = lead[first.blind], lead[~first.blind]
     gap = float(seen.mean() - blind.mean())
-    allowed = NOISE_SIGMAS * float(lead.std()) / math.sqrt(len(blind))
+    allowed = max(ROUNDING, NOISE_SIGMAS * float(lead.std()) / math.sqrt(len(blind)))
     figure = f"{gap:+.3f} nats better where the call holds the target, {allowed:.3f} allowed"
     meaning = "as good where no process could have seen the target"
     if gap > allowed:
