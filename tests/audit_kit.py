@@ -7,28 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
-from conftest import load_script
+from conftest import REPO, load_script
 from golf.core import track
-from golf.score import stream
 from golf.score.audit.passes import Pass, Text, feed
 from golf.score.audit.reference import bigram_log_probs
 from golf.score.audit.rules import FULL, audit, draw_uniform, in_time
 
-REPO = Path(__file__).resolve().parents[1]
 EXAMPLES = REPO / "tests" / "fixtures" / "submissions"
 CHEATS = REPO / "tests" / "fixtures" / "cheats.py"
 ARTIFACT = EXAMPLES / "bigram" / "final_model.int8.zlib"
 TRACK = track.load("track_sample_5min")
-
-
-@pytest.fixture(scope="session")
-def source(tmp_path_factory) -> stream.Source:
-    """The sample data, built as in every clone."""
-    builder = load_script(REPO / "data" / "build_sample_dataset.py")
-    out = tmp_path_factory.mktemp("sample")
-    builder.make(out, retrain=False)
-    return stream.load(TRACK, out / "datasets" / "sample_sp1024")
 
 
 class Local:

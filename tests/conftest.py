@@ -18,7 +18,7 @@ from unittest import mock
 
 import pytest
 
-pytest.register_assert_rewrite("check_kit")
+pytest_plugins = ["check_kit"]  # its fixtures
 REPO = Path(__file__).resolve().parents[1]
 KEPT_FROM_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 # Test processes share the machine: one thread each, none that spins while it waits (set before any test
@@ -175,6 +175,14 @@ def bare_environment(monkeypatch):
     knobs = ("SEED", "SEEDS", "RUN_ID", "OUT_DIR", "DATA_PATH", "TOKENIZER_PATH", "DEVICE")
     for name in [*knobs, "PYTHONUNBUFFERED", *(name for name in os.environ if name.startswith("GIT_"))]:
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def sample_data(tmp_path_factory):
+    """datasets/ and tokenizers/ with the sample data, built as in every clone."""
+    out = tmp_path_factory.mktemp("sample")
+    load_script(REPO / "data" / "build_sample_dataset.py").make(out, retrain=False)
+    return out
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """What tests of the scorer share: a small track with real text, and folders to score on it."""
 
-import hashlib
 import json
 import math
 import shutil
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPO, real_tokens, write_shard
+from golf.core.files import sha256
 from golf.score.sandbox import bwrap as sandbox
 from golf.verify import retrain
 
@@ -79,10 +79,6 @@ def make_submission(folder: Path, script: Path | str, artifact=b"-", seeds=(1,),
     }
     (folder / "submission.json").write_text(json.dumps(value))
     return folder
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def failed(report: dict) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import REPO, passed, run_script
+from conftest import REPO, run_script
 from golf.check import command as check
 from golf.core.findings import FAIL
 from score_kit import needs_sandbox
@@ -27,9 +27,8 @@ def test_the_starter_is_there_with_three_seeds_and_their_artifacts():
 
 @pytest.mark.slow
 @needs_sandbox
-def test_the_starter_scores_as_claimed_and_passes_the_audit(tmp_path):
-    passed(run_script("data/build_sample_dataset.py", "--out", tmp_path, timeout=1200))
-    options = ("--seed", "1337", "--device", "cpu", "--data", tmp_path / "datasets" / "sample_sp1024")
+def test_the_starter_scores_as_claimed_and_passes_the_audit(sample_data):
+    options = ("--seed", "1337", "--device", "cpu", "--data", sample_data / "datasets" / "sample_sp1024")
     done = run_script("golf.sh", "score", STARTER, *options, "--json", timeout=3000)
     report = json.loads(done.stdout)
     failed = [rule for seed in report["seeds"] for rule in seed["rules"] if rule["passed"] is not True]

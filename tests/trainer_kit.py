@@ -214,13 +214,3 @@ def before_step(action, step: int, trainer=T):
         return real(run, tokens, number, scale)
 
     return train_step
-
-
-class Clock:
-    """A clock that goes on only when told."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from check_kit import edit, made, relist  # noqa: F401  (a fixture)
+from check_kit import edit, relist
 from conftest import REPO, passed, run_script
 from golf.board import ci, ci_summary
 from golf.check import code as check_code
@@ -34,7 +34,7 @@ def commit(repo):
 class Pull:
     """The tools' repository and a clone of it, whose HEAD is a pull request's."""
 
-    def __init__(self, made, tmp_path):  # noqa: F811
+    def __init__(self, made, tmp_path):
         tools, source, _ = made
         self.tools, self.entry = tools, source
         self.root = tmp_path / "pull"
@@ -61,7 +61,7 @@ class Pull:
 
 
 @pytest.fixture
-def pull(made, tmp_path):  # noqa: F811
+def pull(made, tmp_path):
     return Pull(made, tmp_path)
 
 

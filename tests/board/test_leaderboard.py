@@ -8,8 +8,6 @@ import os
 import re
 import shutil
 import struct
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
 import zlib
 from pathlib import Path
@@ -17,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece as spm
-from check_kit import edit, edit_track, made, relist  # noqa: F401  (a fixture)
+from check_kit import edit, edit_track, relist
 from conftest import REPO, contrast, passed, refused, run_golf, run_script
 from golf.board import charts, leaderboard, ranking, tables, verified
 from golf.check import code as check_code
@@ -138,7 +136,7 @@ def test_the_readme_shows_the_best_of_each_lane_alone(board):
 
 
 @pytest.fixture
-def real(made, tmp_path, monkeypatch):  # noqa: F811
+def real(made, tmp_path, monkeypatch):
     """A repository whose main has one honest entry, `first`; others are added and merged."""
     monkeypatch.setattr(track, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(check_code, "RULES", ())
@@ -514,7 +512,7 @@ def test_an_empty_picture():
 
 
 @pytest.mark.slow
-def test_command_on_real_entries(made, tmp_path):  # noqa: F811
+def test_command_on_real_entries(made, tmp_path):
     """Written from a clone's records, then up to date until something changes."""
     repo = shutil.copytree(made[0], tmp_path / "repo")
     mark = f"{tables.BEGIN}\n{tables.END}"
@@ -561,12 +559,10 @@ def test_every_lane_has_a_colour():
 
 
 @pytest.mark.slow
-def test_the_samples_xz_figure_is_what_xz_gives(tmp_path):
+def test_the_samples_xz_figure_is_what_xz_gives(sample_data):
     """On the text of the scored targets; other versions of xz may differ by a few bytes."""
-    builder = [sys.executable, REPO / "data/build_sample_dataset.py", "--out", tmp_path]
-    subprocess.run(builder, check=True, capture_output=True)
     rules = json.loads((REPO / "records/track_sample_5min/track.json").read_text())
-    shard = tmp_path / "datasets/sample_sp1024" / rules["data"]["val_file"]
+    shard = sample_data / "datasets/sample_sp1024" / rules["data"]["val_file"]
     tokens = np.fromfile(shard, "<u2", offset=1024)[: rules["targets"] + 1]
     model = spm.SentencePieceProcessor(model_file=str(REPO / "data/sample_1024_bpe.model"))
     documents = np.split(tokens, np.flatnonzero(tokens == model.bos_id()))

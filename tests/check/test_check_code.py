@@ -15,7 +15,6 @@ from golf.check.folder import Folder
 from golf.core import track
 from golf.core.findings import FAIL, HUMAN, Finding
 
-pytest_plugins = ["check_kit"]
 TRAINERS = [REPO / "train_gpt.py", REPO / "train_gpt_mlx.py", REPO / "tests/fake_trainer.py"]
 STARTER = TRAINERS[0].read_text()
 

@@ -19,8 +19,6 @@ from golf.core import submission, track
 from golf.core.files import sha256
 from golf.core.findings import FAIL, HUMAN, NOTE
 
-pytest_plugins = ["check_kit"]
-
 
 def seed(**values):
     return lambda folder: edit(folder, lambda v: v["seeds"][0].update(values))

@@ -18,7 +18,6 @@ from golf.check import command as check
 from golf.check import folder as checked
 from golf.core import json_io, submission, track
 
-pytest_plugins = ["check_kit"]
 FAIL, NOTE = checked.FAIL, checked.NOTE
 
 

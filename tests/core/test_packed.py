@@ -19,7 +19,6 @@ from golf.core.trainers import check_trainer
 
 import train_gpt as T
 
-pytest_plugins = ["check_kit"]
 SOURCE = '"""Docstring."""\n\nimport json\n\n\ndef f(x):\n    """Doc."""\n    return x + 1  # why\n'
 
 

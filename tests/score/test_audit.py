@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import audit_kit as kit
 import numpy as np
 import pytest
-from audit_kit import ARTIFACT, EXAMPLES, REPO, TRACK, Local, control, source
+from audit_kit import ARTIFACT, EXAMPLES, REPO, TRACK, Local, control
 from conftest import load_script
 from golf.core.files import sha256
 from golf.score.audit import rules as audits
@@ -22,7 +22,6 @@ from golf.score.audit.tokenizer import tokenizer
 from golf.score.feeder import Fault
 from golf.score.stream import Stream
 
-assert source  # a fixture
 BIGRAM, LEARNING = (EXAMPLES / name / "train_gpt.py" for name in ("bigram", "learning"))
 TARGETS = 8192
 
@@ -557,10 +556,8 @@ def test_examples_claim_what_they_score(script, source):
 
 
 @pytest.mark.slow
-def test_example_trains_to_its_artifact(source, tmp_path):
-    data = tmp_path / "data"
-    subprocess.run([sys.executable, REPO / "data/build_sample_dataset.py", "--out", data], check=True)
-    env = {"DATA_PATH": str(data / "datasets" / "sample_sp1024")}
+def test_example_trains_to_its_artifact(sample_data, tmp_path):
+    env = {"DATA_PATH": str(sample_data / "datasets" / "sample_sp1024")}
     subprocess.run([sys.executable, BIGRAM], cwd=tmp_path, env=env, check=True)
     made = (tmp_path / ARTIFACT.name).read_bytes()
     for script in (BIGRAM, LEARNING):  # builds of zlib differ in the packed bytes

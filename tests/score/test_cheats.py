@@ -9,14 +9,13 @@ import tempfile
 
 import audit_kit as kit
 import pytest
-from audit_kit import CHEATS, EXAMPLES, REPO, TRACK, Local, source
+from audit_kit import CHEATS, EXAMPLES, REPO, TRACK, Local
 from check_kit import edit, relist
 from conftest import load_script, write_shard
 from golf.score.feeder import Fault
 from golf.score.sandbox import bwrap as sandbox
 from score_kit import failed
 
-assert source  # a fixture
 TARGETS = 8192
 cheats = load_script(CHEATS)
 EVERY = {cheat.__name__: cheat for cheat in cheats.Honest.__subclasses__()}

@@ -30,14 +30,9 @@ from golf.score.feeder import Fault
 from golf.score.sandbox import bwrap as sandbox
 from golf.score.sandbox import client as remote
 from golf.score.sandbox import syscalls, usage, view
-from score_kit import failed, make_submission, make_track, needs_sandbox, needs_user_namespace
+from score_kit import failed, make_submission, needs_sandbox, needs_user_namespace
 
 LIMITS = sandbox.Limits(load_seconds=HANG_SECONDS, call_seconds=HANG_SECONDS, memory_bytes=4 << 30, tasks=60)
-
-
-@pytest.fixture(scope="module")
-def track(tmp_path_factory):
-    return make_track(tmp_path_factory.mktemp("track"))
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 import copy
 import json
 import math
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,12 +15,7 @@ from golf.core.findings import judged
 from golf.score import command as score
 from golf.score import scorer as official
 from golf.score import stream
-from score_kit import ECHO, TARGETS, echo_log_probs, failed, make_submission, make_track, needs_sandbox
-
-
-@pytest.fixture(scope="module")
-def track(tmp_path_factory):
-    return make_track(tmp_path_factory.mktemp("track"))
+from score_kit import ECHO, TARGETS, echo_log_probs, failed, make_submission, needs_sandbox
 
 
 @pytest.fixture
@@ -495,13 +488,11 @@ def test_command_line(track, echo, tmp_path):
     assert "targets again" in done.stderr
 
 
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory):
+@pytest.fixture
+def sample(sample_data):
     """track_sample_5min and its data, as options of golf.sh score."""
-    out = tmp_path_factory.mktemp("sample")
-    build = [sys.executable, REPO / "data" / "build_sample_dataset.py", "--out", out]
-    subprocess.run(build, check=True, capture_output=True)
-    return ("--track", "track_sample_5min", "--data", out / "datasets" / "sample_sp1024", "--device", "cpu")
+    data = sample_data / "datasets" / "sample_sp1024"
+    return ("--track", "track_sample_5min", "--data", data, "--device", "cpu")
 
 
 @pytest.mark.slow

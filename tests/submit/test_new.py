@@ -11,15 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from check_kit import edit, found
+from check_kit import edit, edit_track, found
 from conftest import KEPT_FROM_ENVIRONMENT, REPO, passed, refused, run_script
 from golf.check import command as check
 from golf.core import runlog, schema, submission, track
 from golf.core.errors import GolfError
 from golf.core.findings import FAIL
 from golf.submit import new as new_command
-
-pytest_plugins = ["check_kit"]
 
 
 def new(repo, *args):
@@ -421,8 +419,6 @@ def test_json_output_and_exit_codes(made, tmp_path):
 
 
 def test_unpinned_data_goes_to_a_human(folder, capsys):
-    from check_kit import edit_track
-
     edit_track(folder, lambda v: v["data"].update(val_sha256=None))
     assert check.report(check.check_folder(folder), as_json=False) == 0
     last = capsys.readouterr().out.strip().splitlines()[-1]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trainer_kit as kit
+from conftest import Clock
 from mlx_kit import M, given_weights, knobs, mx, new_run, run_main, twin_of
 
 import train_gpt as T
@@ -326,7 +327,7 @@ def test_a_resumed_run_ends_as_the_whole_one(tmp_path):
 
 def test_a_step_past_the_budget_is_undone(tmp_path):
     with new_run(tmp_path, ITERATIONS=0, MAX_WALLCLOCK_SECONDS=10) as run:
-        clock, kept = kit.Clock(), {}
+        clock, kept = Clock(), {}
         real = M.train_step
 
         def slow(run, tokens, step, scale):

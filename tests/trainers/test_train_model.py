@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import trainer_kit as kit
+from conftest import Clock
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -345,7 +346,7 @@ def upstream_lr_mul(iterations, warmdown_iters, budget_ms, step, elapsed_ms):
 
 
 def progress_of(k, step, elapsed):
-    return T.TrainState(k, step, elapsed, kit.Clock()).progress()
+    return T.TrainState(k, step, elapsed, Clock()).progress()
 
 
 @pytest.mark.parametrize("iters", [0, 1, 30, 99])
@@ -373,7 +374,7 @@ def test_progress_is_the_larger_of_time_and_steps():
 @hypothesis_settings(max_examples=150, deadline=None)
 @given(st.lists(st.floats(0.01, 20), min_size=1, max_size=60), st.floats(0, 12), st.floats(1, 12))
 def test_kept_time_never_exceeds_the_budget(durations, start, limit):
-    clock = kit.Clock()
+    clock = Clock()
     state = T.TrainState(knobs(MAX_WALLCLOCK_SECONDS=limit, ITERATIONS=0), 0, min(start, limit), clock)
     begun = state.elapsed
     for seconds in durations:

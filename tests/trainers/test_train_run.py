@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import torch
 import trainer_kit as kit
-from conftest import load_script, passed
+from conftest import Clock, load_script, passed
 from golf.core import packed
-from trainer_kit import TWO_RANKS, Clock, make_data, run_main, start
+from trainer_kit import TWO_RANKS, make_data, run_main, start
 
 import train_gpt as T
 
