@@ -8,6 +8,7 @@ import struct
 import tracemalloc
 import zlib
 
+import brotli
 import numpy as np
 import pytest
 import torch
@@ -46,15 +47,6 @@ def test_symbols_and_scales_follow_the_design(bits):
     assert np.allclose(scales.astype(float), np.maximum(0.1 * deviations, largest / top), rtol=1e-3)
     expected = np.clip(np.rint(matrix / scales.astype(np.float32)[:, None]), -top, top)
     assert (symbols == expected).all() and symbols.max() == top and symbols.min() == -top
-
-
-def test_the_error_of_a_value_that_is_not_clipped_is_half_a_step():
-    matrix = np.random.default_rng(1).standard_normal((20, 300)).astype(np.float32)
-    symbols, scales = T.quantize(matrix, 1 / 24, 8)
-    error = np.abs(symbols * scales.astype(np.float32)[:, None] - matrix)
-    inside = np.abs(symbols) < 127
-    assert (error <= 0.501 * scales.astype(np.float32)[:, None])[inside].all() and inside.mean() > 0.99
-    assert np.sqrt((error**2).mean()) < 0.02
 
 
 def test_zero_constant_and_tiny_rows_survive():
@@ -99,32 +91,17 @@ def test_the_coder_is_chosen_named_and_read_back(tmp_path):
     assert torch.equal(*rows)
 
 
-def test_a_brotli_bomb_is_small_work(tmp_path):
-    import brotli
-
-    coded = brotli.compress(bytes(200 << 20), quality=1)
-    blob = container(b"", stated=5000, coded=coded)
-    path = saved(tmp_path, blob[:6] + b"\2\0" + blob[8:])
-    tracemalloc.start()
-    with pytest.raises(T.UserError, match="stated length"):
-        T.load_scorer(path, "cpu")
-    assert tracemalloc.get_traced_memory()[1] < 20 << 20
-    tracemalloc.stop()
-
-
 @pytest.mark.parametrize("bits", [4, 8])
 def test_weights_come_back_nearly_as_they_were(bits, tmp_path):
     blob, step, model = artifact_of(QUANT_BITS=bits, TIE_EMBEDDINGS=0)
     back = weights_of(T.load_scorer(saved(tmp_path, blob), "cpu", torch.float32).model)
     assert step == pytest.approx(1 / 24)
     assert list(back) == list(weights_of(model))
+    errors = []
     for name, value in weights_of(model).items():
-        error = np.sqrt(((back[name] - value) ** 2).mean() / (value**2).mean())
-        assert error < (0.02 if bits == 8 else 0.3), name
-        if value.ndim == 1:
-            assert error < 1e-3, name  # gains stay fp16
-        else:
-            assert error > 0
+        errors.append(np.sqrt(((back[name] - value) ** 2).mean() / (value**2).mean()))
+        assert errors[-1] < 1e-3 if value.ndim == 1 else errors[-1] > 0, name  # gains stay fp16
+    assert max(errors) < 0.02 if bits == 8 else 0.02 < max(errors) < 0.3
 
 
 def test_what_is_fp16_fp32_and_quantized_follows_the_patterns():
@@ -140,11 +117,6 @@ def test_what_is_fp16_fp32_and_quantized_follows_the_patterns():
             assert encoding == "fp16"
         else:
             assert encoding == "int8", name
-
-
-def test_fewer_bits_make_a_smaller_artifact():
-    sizes = {bits: len(artifact_of(QUANT_BITS=bits)[0]) for bits in (4, 8)}
-    assert sizes[4] < 0.7 * sizes[8]
 
 
 @pytest.mark.parametrize("step", [0.3, 1 / 24])
@@ -239,11 +211,6 @@ def test_a_cap_that_cannot_be_met_is_said_and_loses_nothing(tmp_path):
     assert T.load_scorer(result.artifact, "cpu").model
 
 
-def test_no_cap_is_no_limit():
-    blob, step, _ = artifact_of(cap=0, code_bytes=10**9)
-    assert step == pytest.approx(1 / 24) and blob
-
-
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # what a run shows, test_train_run.py checks
 @pytest.mark.parametrize("value", [1e30, math.inf, math.nan])
 @pytest.mark.parametrize("name", ["blocks.0.attn.c_q.weight", "blocks.1.attn.q_gain"])
@@ -275,14 +242,6 @@ def test_load_scorer_reads_the_artifact_alone(tmp_path, monkeypatch):
     assert [p.name for p in alone.iterdir()] == [path.name]
 
 
-def test_the_scorer_gives_what_the_model_gives_up_to_packing(tmp_path):
-    blob, _, model = artifact_of()
-    scorer, plain = T.load_scorer(saved(tmp_path, blob), "cpu", torch.float32), T.Scorer(model, 32, 8)
-    tokens = random_tokens(100)
-    packed, unpacked = scorer.log_probs(tokens), plain.log_probs(tokens)
-    assert 0 < (packed - unpacked).abs().mean() < 0.1
-
-
 # ---- Bytes that are anyone's: one line, quickly, without much memory ----
 
 GOOD = {}
@@ -299,10 +258,10 @@ def good_parts():
     return json.loads(GOOD["header"]), GOOD["arrays"]
 
 
-def container(payload: bytes, stated=None, coded=None, version=1, magic=b"PGLA", crc=None):
+def container(payload: bytes, stated=None, coded=None, version=1, magic=b"PGLA", crc=None, coder=1):
     coded = zlib.compress(payload) if coded is None else coded
     stated, crc = len(payload) if stated is None else stated, zlib.crc32(coded) if crc is None else crc
-    return struct.pack("<4sHHQI", magic, version, 1, stated, crc) + coded
+    return struct.pack("<4sHHQI", magic, version, coder, stated, crc) + coded
 
 
 def with_header(change, arrays=None, **options):
@@ -322,12 +281,10 @@ def shape_with(shape, index=0):
     return lambda header: header["tensors"][index].__setitem__(1, shape)
 
 
-def bomb(stated):
-    compressor = zlib.compressobj(9)
-    zeros = bytes(1 << 20)
-    coded = b"".join(compressor.compress(zeros) for _ in range(200)) + compressor.flush()
+def bomb(stated, compress=zlib.compress, coder=1):
+    coded = compress(bytes(200 << 20))
     assert len(coded) < 1 << 20
-    return container(b"", stated=stated, coded=coded)
+    return container(b"", stated=stated, coded=coded, coder=coder)
 
 
 DEEP = b'{"config":' + b"[" * 200_000 + b"]" * 200_000 + b',"tensors":[]}'
@@ -350,6 +307,7 @@ HOSTILE = {
     "states too much": lambda: with_header(lambda h: None, stated=1 << 20),
     "zlib bomb": lambda: bomb(5000),
     "zlib bomb at the limit": lambda: bomb(64 << 20),
+    "brotli bomb": lambda: bomb(5000, lambda zeros: brotli.compress(zeros, quality=1), 2),
     "noise": lambda: container(b"", stated=5000, coded=np.random.default_rng(0).bytes(4000)),
     "nothing packed": lambda: container(b""),
     "header past the end": lambda: container(struct.pack("<I", 1 << 31) + b"{}"),
@@ -398,7 +356,7 @@ def test_a_bad_artifact_is_one_line_and_small_work(case, tmp_path):
     message = str(refused.value)
     assert str(path) in message and "\n" not in message and len(message) < 600
     # what may be held: 64 MiB unpacked, and twice that while it grows; else hardly anything
-    assert peak < (200 << 20 if "limit" in case else 40 << 20), peak
+    assert peak < (200 << 20 if "limit" in case else 20 << 20), peak
 
 
 def test_an_oversized_file_is_not_read(tmp_path):
@@ -434,20 +392,13 @@ def test_eval_only_scores_the_artifact_to_the_same_number(tmp_path):
     assert sorted(p for p in tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("content", [None, b"junk", b""], ids=["missing", "junk", "empty"])
-def test_eval_only_of_what_is_no_artifact(content, tmp_path):
-    path = tmp_path / "artifact"
-    if content is not None:
-        path.write_bytes(content)
-    result = kit.run_main(tmp_path, EVAL_ONLY=path)
-    kit.assert_told(result, 1, path)
-
-
-@pytest.mark.parametrize("path", ["pipe", "/dev/zero"])
-def test_eval_only_of_what_is_no_regular_file_ends(path, tmp_path, monkeypatch):
+@pytest.mark.parametrize("path", ["missing", "junk", "empty", "pipe", "/dev/zero"])
+def test_eval_only_of_what_is_no_artifact(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
-    kit.assert_refused(kit.run_main(tmp_path, EVAL_ONLY=path), path, "no file")
+    (tmp_path / "junk").write_bytes(b"junk")
+    (tmp_path / "empty").touch()
+    kit.assert_refused(kit.run_main(tmp_path, EVAL_ONLY=path), f"{path}: damaged, or no artifact")
 
 
 def test_an_artifact_whose_scales_are_not_finite_gives_no_score(tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 import pytest
 import trainer_kit as kit
 from golf.core import envfile, trainers
-from trainer_kit import KNOB_NAMES, knobs, run_main
+from trainer_kit import KNOB_NAMES, run_main
 
 import train_gpt as T
 
@@ -228,11 +228,6 @@ def test_a_package_that_is_missing_is_one_line(name, package):
 def test_upstreams_second_name_of_the_sequence_length():
     assert T.read_knobs({"TRAIN_MAX_SEQ_LEN": "256"}).train_seq_len == 256
     assert T.read_knobs({"TRAIN_MAX_SEQ_LEN": "256", "TRAIN_SEQ_LEN": "128"}).train_seq_len == 128
-
-
-def test_mlp_mult_may_be_fractional():
-    shapes = [T.GPT(knobs(MLP_MULT=mult)).blocks[0].mlp.fc.weight.shape for mult in (2, "2.5")]
-    assert shapes == [(32, 16), (40, 16)]
 
 
 def preset(name: str) -> dict[str, str]:
