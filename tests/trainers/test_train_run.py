@@ -20,7 +20,6 @@ import pytest
 import torch
 import trainer_kit as kit
 from conftest import Clock, load_script, passed
-from golf.core import packed
 from trainer_kit import TWO_RANKS, make_data, run_main, start
 
 import train_gpt as T
@@ -486,17 +485,6 @@ def contents(folder):
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-@pytest.mark.parametrize("changes", [dict(SEED=2), dict(MODEL_DIM=32), dict(TRAIN_BATCH_TOKENS=32)], ids=str)
-def test_resuming_with_other_knobs_is_refused_and_changes_nothing(changes, tmp_path):
-    stopped = stopped_run(tmp_path)
-    before = contents(stopped.folder)
-    (name,) = changes
-    result = run_main(tmp_path, RESUME=1, **changes)
-    kit.assert_told(result, 2, name)
-    assert contents(stopped.folder) == before
-    assert run_main(tmp_path, RESUME=1).code == 0
-
-
 @pytest.mark.parametrize(
     "name", ["MICRO_BATCH_TOKENS", "TRAIN_LOG_EVERY", "VAL_LOSS_EVERY", "VAL_BATCH_SIZE"]
 )
@@ -504,32 +492,6 @@ def test_a_resumed_run_may_change_what_no_weight_depends_on(name, tmp_path):
     stopped_run(tmp_path)
     result = run_main(tmp_path, RESUME=1, **{name: 16})
     assert result.code == 0 and result.events("train_end")[-1]["step"] == 6, result.err
-
-
-@pytest.mark.parametrize("part, name, code, words", [
-    ("identity", "rope_base", 2, "ROPE_BASE"),  # as if the knob were new in the script
-    ("model", "skip_weights", 1, "does not fit this script"),
-])  # fmt: skip
-def test_a_checkpoint_of_another_script_is_one_line(part, name, code, words, tmp_path):
-    stopped = stopped_run(tmp_path)
-    state = stopped.checkpoint
-    del state[part][name]
-    torch.save(state, stopped.folder / "checkpoint.pt")
-    result = run_main(tmp_path, RESUME=1)
-    assert result.code == code
-    kit.assert_one_line(result.err, "checkpoint.pt", words)
-
-
-@pytest.mark.parametrize("size", [0, 100, 9000])
-def test_a_damaged_checkpoint_is_one_line(size, tmp_path):
-    stopped = stopped_run(tmp_path)
-    path = stopped.folder / "checkpoint.pt"
-    assert path.stat().st_size > size
-    os.truncate(path, size)
-    before = contents(stopped.folder)
-    result = run_main(tmp_path, RESUME=1)
-    kit.assert_told(result, 1, path)
-    assert contents(stopped.folder) == before
 
 
 @pytest.mark.slow
@@ -587,24 +549,52 @@ def shard(name, tokens):
     return lambda data: kit.write_shard(data / f"fineweb_{name}.bin", tokens)
 
 
+def without(part, name):
+    def change(data):
+        state = torch.load(path := checkpoint_of(data), weights_only=True)
+        del state[part][name]
+        torch.save(state, path)
+
+    return change
+
+
+def checkpoint_of(data):
+    return data.parent / "runs" / "run" / T.CHECKPOINT
+
+
+def cut(size):
+    return lambda data: os.truncate(checkpoint_of(data), size)
+
+
 TOKENS = kit.random_tokens(1500, 0)
-OTHER_DATA = {
-    "order": (other_order, "TRAIN_FINGERPRINT was "),
-    "a token less": (shard("train_000000", TOKENS[:-1]), "TRAIN_FINGERPRINT was "),
-    "a token else": (shard("train_000000", TOKENS + (np.arange(1500) == 700)), "TRAIN_FINGERPRINT was "),
-    "another shard": (shard("train_000002", kit.random_tokens(100)), "TRAIN_FILES was 2, is 3"),
-    "validation": (shard("val_000000", kit.random_tokens(600, 98)), "VAL_SHA256 was "),
+OTHERWISE = {  # what is another when the run goes on; the exit code, and what is said
+    "seed": (dict(SEED=2), 2, "SEED was 1337, is 2"),
+    "width": (dict(MODEL_DIM=32), 2, "MODEL_DIM was 16, is 32"),
+    "batch": (dict(TRAIN_BATCH_TOKENS=32), 2, "TRAIN_BATCH_TOKENS was 64, is 32"),
+    "order of shards": (other_order, 2, "TRAIN_FINGERPRINT was "),
+    "a token less": (shard("train_000000", TOKENS[:-1]), 2, "TRAIN_FINGERPRINT was "),
+    "a token else": (shard("train_000000", TOKENS + (np.arange(1500) == 700)), 2, "TRAIN_FINGERPRINT was "),
+    "another shard": (shard("train_000002", kit.random_tokens(100)), 2, "TRAIN_FILES was 2, is 3"),
+    "validation": (shard("val_000000", kit.random_tokens(600, 98)), 2, "VAL_SHA256 was "),
+    "a knob that is new in the script": (without("identity", "rope_base"), 2, "ROPE_BASE was None"),
+    "a tensor that is": (without("model", "skip_weights"), 1, "does not fit this script"),
+    "no checkpoint": (cut(0), 1, "damaged (EOFError); delete it to begin anew"),
+    "100 bytes of one": (cut(100), 1, "damaged ("),
+    "9,000 bytes of one": (cut(9000), 1, "damaged ("),
 }
 
 
-@pytest.mark.parametrize("change, words", OTHER_DATA.values(), ids=OTHER_DATA)
-def test_a_run_does_not_go_on_with_other_data(change, words, tmp_path):
+@pytest.mark.parametrize("change, code, words", OTHERWISE.values(), ids=OTHERWISE)
+def test_a_run_does_not_go_on_with_what_is_another(change, code, words, tmp_path):
     stopped = stopped_run(tmp_path)
+    knobs = change if isinstance(change, dict) else {}
+    if not knobs:
+        change(tmp_path / "data")
     before = contents(stopped.folder)
-    change(tmp_path / "data")
-    result = run_main(tmp_path, RESUME=1)
-    kit.assert_told(result, 2, words, "put that back", "RUN_ID")
-    assert contents(stopped.folder) == before
+    result = run_main(tmp_path, RESUME=1, **knobs)
+    kit.assert_told(result, code, T.CHECKPOINT, words, *(["put that back", "RUN_ID"] if code == 2 else []))
+    assert contents(stopped.folder) == before or "script" in words
+    assert not knobs or run_main(tmp_path, RESUME=1).code == 0
 
 
 @pytest.mark.parametrize("name", ["train.log", "metrics.jsonl"])
@@ -671,15 +661,6 @@ def test_a_folder_that_cannot_be_written_is_refused(at, tmp_path):
     assert file.read_text() == "precious"
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
-    rates = dict(MATRIX_LR=1e18, SCALAR_LR=1e18, TIED_EMBED_LR=1e18)
-    result = run_main(tmp_path, CHECKPOINT_EVERY_SECONDS=1e-9, ITERATIONS=20, **rates)
-    kit.assert_told(result, 1, "the loss is nan")
-    (step,) = re.findall(r"step (\d+)", result.err)
-    assert result.checkpoint["step"] == int(step) - 1 == result.events("step")[-1]["step"] > 0
-    assert not result.events("train_end") and not list(result.folder.glob("final_model*"))
-
-
 def test_a_loss_of_nan_stops_the_run_and_says_the_step(tmp_path):
     def poison(run):
         with torch.no_grad():
@@ -699,27 +680,40 @@ def test_weights_that_overflow_at_the_last_step_are_one_line(tmp_path):
     assert not list(result.folder.glob("final_model*"))
 
 
-def out_of_gpu():
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total " * 9)
+def raising(said, kind=RuntimeError):
+    def fail():
+        raise kind(said)
+
+    return fail
 
 
-@pytest.mark.parametrize(
-    "exhaust",
-    [out_of_gpu, lambda: np.empty(1 << 58, np.uint8), lambda: torch.empty(1 << 58, dtype=torch.uint8)],
-    ids=["GPU", "memory", "CPU tensors"],
-)
+CPU_FAILS = "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: "
+EXHAUSTING = {
+    "GPU": raising("CUDA out of memory. Tried to allocate 20.00 MiB. " * 9, torch.OutOfMemoryError),
+    "memory": lambda: np.empty(1 << 58, np.uint8),
+    "CPU tensors": lambda: torch.empty(1 << 58, dtype=torch.uint8),
+    "CUDA": raising("CUDA error: out of memory"),
+    "cuBLAS": raising("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "an older PyTorch": raising(f"{CPU_FAILS}can't allocate memory: you tried"),
+    "a newer one": raising(f"{CPU_FAILS}not enough memory: you tried"),
+}
+
+
+@pytest.mark.parametrize("exhaust", EXHAUSTING.values(), ids=EXHAUSTING)
 def test_out_of_memory_has_its_own_exit_code(exhaust, tmp_path):
     result = run_main(tmp_path, {"train_step": kit.before_step(lambda run: exhaust(), 1)})
     kit.assert_told(result, 3, "memory", "MICRO_BATCH_TOKENS", "VAL_BATCH_SIZE")
 
 
-@pytest.mark.parametrize("said", ["CUDA error: an illegal memory access", "channels_last memory format"])
+@pytest.mark.parametrize("said", [
+    "CUDA error: an illegal memory access", "channels_last memory format",
+    '!block->expandable INTERNAL ASSERT FAILED at "/c10/cuda/CUDACachingAllocator.cpp":2700',
+])  # fmt: skip
 def test_an_error_that_speaks_of_memory_is_not_want_of_it(said, tmp_path):
-    def fail(run):
-        raise RuntimeError(said)
-
-    with pytest.raises(RuntimeError, match=said):
-        run_main(tmp_path, {"train_step": kit.before_step(fail, 1)})
+    """Else the supervisor would halve the micro-batch again and again."""
+    with pytest.raises(RuntimeError) as raised:
+        run_main(tmp_path, {"train_step": kit.before_step(lambda run: raising(said)(), 1)})
+    assert str(raised.value) == said
 
 
 def test_a_full_disk_at_the_checkpoint_is_one_line_and_training_goes_on(tmp_path):
@@ -957,13 +951,6 @@ def test_a_packed_script_is_counted_and_scores_the_same(tmp_path):
     said = [line for line in result.log.splitlines() if line.startswith("final_")]
     assert said and [line for line in done.out.splitlines() if line.startswith("final_")] == said
     assert submission.load_scorer(result.artifact, "cpu").log_probs([1, 300]).shape == (2, 1024)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["train_gpt.py", "train_gpt_mlx.py"])
-def test_the_check_reads_what_is_packed_as_the_same_code(name):
-    source = (kit.REPO / name).read_bytes()
-    assert packed.fault(T.pack_script(source), source) is None
 
 
 def test_the_cap_is_fitted_with_the_packed_size(tmp_path):
