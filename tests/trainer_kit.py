@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPO, write_shard
+from golf.core import envfile
 
 import train_gpt as T
 
@@ -68,6 +69,11 @@ def settings(**changes) -> dict[str, str]:
 
 def knobs(**changes) -> T.Knobs:
     return T.read_knobs(settings(**changes))
+
+
+def preset(name: str) -> dict[str, str]:
+    """What a file of configs/ sets."""
+    return {name: value for name, (value, _) in envfile.parse(REPO / "configs" / name).items()}
 
 
 def random_model(k: T.Knobs, seed: int = 0, dtype=torch.float32) -> T.GPT:
@@ -181,7 +187,8 @@ def run_main(folder: Path, patches: dict | None = None, argv=(), trainer=T, **ch
 def start(command, env: dict, **options) -> subprocess.CompletedProcess:
     """A process with these knobs in a bare environment of one thread."""
     options |= dict(capture_output=True, text=True, timeout=1200)
-    return subprocess.run([str(word) for word in command], env={**BARE, **env}, **options)
+    env = {name: str(value) for name, value in {**BARE, **env}.items()}
+    return subprocess.run([str(word) for word in command], env=env, **options)
 
 
 def assert_one_line(err: str, *words: str):

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 import trainer_kit as kit
+from conftest import passed
 
 pytestmark = pytest.mark.slow
 wants_cuda = pytest.mark.skipif(
@@ -20,8 +21,7 @@ def traffic(tmp_path, *words, **changes):
 
 def lowered(*words, **changes) -> list[float]:
     """The numbers that dev/traffic.py prints: megabytes and kernels a layer, Triton kernels compiled."""
-    done = traffic(*words, **changes)
-    assert done.returncode == 0, done.stderr
+    done = passed(traffic(*words, **changes))
     line, *compiled = done.stdout.splitlines()
     found = re.fullmatch(r"capability \S+, 65,536 tokens: (\S+) MB and (\S+) kernels a layer", line)
     return [

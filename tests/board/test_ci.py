@@ -74,8 +74,7 @@ def remarks(done, level="error"):
 
 def test_one_new_submission_passes_and_is_named_for_scoring(pull):
     pull.add("2026-01-31_x")
-    done = pull.check()
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = passed(pull.check())
     assert not remarks(done) and "PASS 'records/track_tiny/2026-01-31_x'" in done.stdout
     assert pull.outputs.read_text() == "folder=records/track_tiny/2026-01-31_x\ndata=tiny\n"
 
@@ -99,14 +98,6 @@ def test_two_submissions_fail_and_both_are_checked(pull):
     rules = {rule for rule, _ in remarks(done)}
     assert {"one-folder", "file-required", "file-hash"} <= rules
     assert ("file-required", "records/track_tiny/x/submission.json") in remarks(done)
-
-
-def test_a_failing_folder_fails(pull):
-    folder = pull.add("x")
-    edit(folder, lambda v: v.update(val_bpb=0.5))
-    done = pull.check()
-    assert done.returncode == 1 and pull.outputs.read_text() == ""
-    assert remarks(done) == {("mean", "records/track_tiny/x/submission.json")}
 
 
 def test_strange_names_give_annotations_not_commands(pull):
@@ -597,7 +588,7 @@ def test_an_entry_is_shown_against_its_nearest(pull, monkeypatch, tmp_path):
 
 def test_the_check_writes_its_findings_to_the_page(pull):
     (pull.add("x") / "a <b> | c.log").write_text("x")
-    assert pull.check().returncode == 1
+    assert pull.check().returncode == 1 and pull.outputs.read_text() == ""
     text = pull.page.read_text()
     assert "FAIL" in text and "file-name" in text and "<b>" not in text
 

@@ -1,6 +1,5 @@
 """The sample dataset, its builder, and the tracks' rules."""
 
-import hashlib
 import json
 import lzma
 import shutil
@@ -13,6 +12,7 @@ import pytest
 import sentencepiece as spm
 from conftest import load_script
 from golf.core import track
+from golf.core.files import sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILDER = ROOT / "data" / "build_sample_dataset.py"
@@ -51,11 +51,8 @@ def pinned():
 
 
 def test_hashes_are_the_pinned_ones(built):
-    def sha256(path):
-        return hashlib.sha256((built / path).read_bytes()).hexdigest()
-
-    assert sha256(sample.VAL) == pinned()["val_sha256"]
-    assert sha256(f"tokenizers/{sample.TOKENIZER}") == pinned()["tokenizer_sha256"]
+    assert sha256(built / sample.VAL) == pinned()["val_sha256"]
+    assert sha256(built / "tokenizers" / sample.TOKENIZER) == pinned()["tokenizer_sha256"]
 
 
 def test_decoded_documents_are_the_text_and_the_split_is_disjoint(built, tokenizer):

@@ -9,7 +9,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import HANG_SECONDS, passed, run_script
+from conftest import HANG_SECONDS, passed, refused, run_script
 from golf.core import envfile, lock, machine, runlog
 from golf.core.errors import GolfError
 from golf.run import command as run
@@ -37,8 +37,7 @@ def test_run_id_defaults_to_the_configs_name_whatever_it_is_and_the_time(tiny_re
 def test_same_run_id_twice(tiny_repo):
     assert golf(tiny_repo, RUN_ID="one").returncode == 0
     log = (tiny_repo / "runs/one/train.log").read_bytes()
-    done = golf(tiny_repo, RUN_ID="one")
-    assert done.returncode == 1 and "already holds a run" in one_line(done.stderr)
+    refused(golf(tiny_repo, RUN_ID="one"), "already holds a run", code=1)
     assert (tiny_repo / "runs/one/train.log").read_bytes() == log
     assert golf(tiny_repo, RUN_ID="one", RESUME="1").returncode == 0
     assert golf(tiny_repo, RUN_ID="one", RESUME="auto").returncode == 0
@@ -51,8 +50,7 @@ def test_lock(tiny_repo):
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(b"4711")
         file.flush()
-        done = golf(tiny_repo, RUN_ID="one")
-        assert done.returncode == 1 and "in use by process 4711" in one_line(done.stderr)
+        refused(golf(tiny_repo, RUN_ID="one"), "in use by process 4711", code=1)
         with pytest.raises(GolfError, match="4711"), lock.locked(folder):
             pass
     assert golf(tiny_repo, RUN_ID="one").returncode == 0

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from conftest import refused
 from golf.core import machine, trainers
 from golf.core.errors import GolfError
 from golf.run import command, preflight
@@ -17,6 +18,7 @@ from run.conftest import golf, one_line
     ({"DATA_PATH": "data/fineweb10B_sp8192"}, "--variant sp8192"),
     ({"VAL_DATA_PATH": "nowhere"}, "VAL_DATA_PATH=nowhere: no fineweb_val_*.bin"),
     ({"TOKENIZER_PATH": "nothing.model"}, "TOKENIZER_PATH=nothing.model"),
+    ({"OUT_DIR": "~/x"}, "OUT_DIR: ~ and $NAME are not expanded here"),
     ({"OUT_DIR": "train_gpt.py/runs"}, "OUT_DIR=train_gpt.py/runs: cannot be written"),
     ({"RUN_ID": "../x"}, "RUN_ID='../x'"), ({"SEEDS": "1,x"}, "SEEDS='1,x'"),
     ({"SEEDS": "1,1"}, "SEEDS='1,1'"), ({"NPROC_PER_NODE": "0"}, "NPROC_PER_NODE='0'"),
@@ -34,13 +36,10 @@ def test_preflight_says_what_to_do_and_makes_nothing(tiny_repo, env, words):
 
 
 def test_a_trainer_or_config_that_is_none_is_told(tiny_repo):
-    done = golf(tiny_repo, "--trainer", "none.py")
-    assert done.returncode == 2 and "no trainer there" in one_line(done.stderr)
+    refused(golf(tiny_repo, "--trainer", "none.py"), "no trainer there")
     (tiny_repo / "mine.py").write_text("raise SystemExit('broken')\n")
-    done = golf(tiny_repo, "--trainer", "mine.py")
-    assert done.returncode == 1 and "--knobs failed: broken" in one_line(done.stderr)
-    done = golf(tiny_repo, config="none.env")
-    assert done.returncode == 2 and "cannot be read" in one_line(done.stderr)
+    refused(golf(tiny_repo, "--trainer", "mine.py"), "--knobs failed: broken", code=1)
+    refused(golf(tiny_repo, config="none.env"), "cannot be read")
 
 
 def test_full_disk(tmp_path, monkeypatch):
@@ -165,5 +164,4 @@ def test_without_a_compiler_a_processor_is_not_asked_to_compile(tiny_repo, capsy
 def test_a_pipe_where_a_run_writes_is_refused(tiny_repo, name):
     (tiny_repo / "runs/x").mkdir(parents=True)
     os.mkfifo(tiny_repo / "runs/x" / name)
-    done = golf(tiny_repo, RUN_ID="x", RESUME="auto")
-    assert done.returncode == 2 and f"runs/x/{name}: not a regular file" in one_line(done.stderr)
+    refused(golf(tiny_repo, RUN_ID="x", RESUME="auto"), f"runs/x/{name}: not a regular file")

@@ -1,10 +1,8 @@
 """The MLX trainer as people start it: by its script, by the supervisor, alone in a record folder."""
 
-import json
 import math
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -104,12 +102,6 @@ def test_the_twin_gives_its_artifact_the_same_score(finished):
     assert score["val_bpb"] == pytest.approx(sliding["val_bpb"], abs=0.0005)
 
 
-def start(script: Path, env: dict) -> subprocess.CompletedProcess:
-    env = {**kit.BARE, **{name: str(value) for name, value in env.items()}}
-    options = dict(cwd=script.parent, capture_output=True, text=True, timeout=1200)
-    return subprocess.run([sys.executable, script.name], env=env, **options)
-
-
 @pytest.mark.slow
 def test_the_larger_challenges_smoke_command_runs_in_a_record_folder(tmp_path):
     """Its variables as they are, but fewer steps and a smaller model; data is found from there."""
@@ -121,29 +113,20 @@ def test_the_larger_challenges_smoke_command_runs_in_a_record_folder(tmp_path):
     shutil.copy(kit.TOKENIZER, tmp_path / "data" / "tokenizers" / "fineweb_1024_bpe.model")
     smoke = dict(RUN_ID="mlx_smoke", TRAIN_BATCH_TOKENS=8192, VAL_LOSS_EVERY=0, VAL_BATCH_SIZE=8192)
     smaller = dict(ITERATIONS=1, WARMUP_STEPS=0, NUM_LAYERS=1, MODEL_DIM=24, VAL_MAX_TOKENS=500, DEVICE="cpu")
-    done = passed(start(script, {**smoke, **smaller}))
+    done = passed(kit.start([sys.executable, script.name], {**smoke, **smaller}, cwd=folder))
     assert "step:1/1 train_loss:6.9" in done.stdout and not done.stderr
-    assert (tmp_path / "runs" / "mlx_smoke" / "final_model.int8.zlib").exists()
-    folder = tmp_path / "runs" / "mlx_smoke"
-    again = start(script, {**smaller, "EVAL_ONLY": folder / "final_model.int8.zlib"})
-    scored = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    (sliding,) = (m for m in scored if m.get("kind") == "sliding")
-    assert f"val_bpb:{sliding['val_bpb']:.8f} " in again.stdout, again.stderr
+    run = kit.Result(0, "", "", tmp_path / "runs" / "mlx_smoke")
+    again = kit.start([sys.executable, script.name], {**smaller, "EVAL_ONLY": run.artifact}, cwd=folder)
+    assert f"val_bpb:{run.events('score')[-1]['val_bpb']:.8f} " in again.stdout, again.stderr
 
 
 # ---- The supervisor ----
 
 
-def config_of(repo: Path, **values) -> Path:
-    path = repo / "configs" / "mlx.env"
-    path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
-    return path
-
-
 def test_several_processes_are_refused():
     env = {"NPROC_PER_NODE": "2"}
     done = run_script("run_mlx_baseline.sh", REPO / "configs" / "local_apple_mlx.env", env=env)
-    assert done.returncode == 2 and "NPROC_PER_NODE=2: train_gpt_mlx.py is one process" in done.stderr
+    refused(done, "NPROC_PER_NODE=2: train_gpt_mlx.py is one process")
 
 
 def test_its_own_knobs_are_known_and_others_are_not(tmp_path):
@@ -166,48 +149,15 @@ os.abort()
 
 def test_an_abort_by_macos_is_told_with_remedies(tiny_repo):
     (tiny_repo / "train_gpt_mlx.py").write_text(ABORTS)
-    done = run_script("run_mlx_baseline.sh", config_of(tiny_repo, RUN_ID="x"), repo=tiny_repo)
+    (tiny_repo / "configs/mlx.env").write_text("RUN_ID=x\n")
+    done = run_script("run_mlx_baseline.sh", "configs/mlx.env", repo=tiny_repo)
     assert done.returncode == 1
     for word in ("display sleep", "caffeinate", "MICRO_BATCH_TOKENS", "AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1"):
         assert word in done.stderr
     assert "signal 6" not in done.stderr
 
 
-def test_used_wrongly():
-    refused(run_script("run_mlx_baseline.sh"), "usage: ")
-
-
 def test_the_preset_is_the_reference_jobs_shape():
-    job, preset = M.read_knobs(parse("local_4090_baseline.env")), M.read_knobs(parse("local_apple_mlx.env"))
+    names = "local_4090_baseline.env", "local_apple_mlx.env"
+    job, preset = (M.read_knobs(kit.preset(name)) for name in names)
     assert replace(preset, train_batch_tokens=65536, train_log_every=500) == job
-
-
-def parse(name: str) -> dict[str, str]:
-    lines = (REPO / "configs" / name).read_text().splitlines()
-    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-
-
-@pytest.mark.slow
-def test_quickstart_on_apple_silicon_takes_the_mlx_trainer(tiny_repo):
-    shutil.copyfile(tiny_repo / "train_gpt.py", tiny_repo / "train_gpt_mlx.py")
-    (tiny_repo / "train_gpt.py").write_text("raise SystemExit('the wrong trainer')")
-    for name in ("cuda", "mlx", "dev"):
-        (tiny_repo / f"requirements-{name}.txt").write_text("x\n")
-    tools, venv = tiny_repo / "tools", tiny_repo / ".venv" / "bin"
-    pip = 'case "$*" in "-m pip"*) echo "$*" >>"$(dirname "$0")/pip.log"; exit;; esac'
-    for path, text in (
-        (tools / "uname", 'case "$1" in -s) echo Darwin;; *) echo arm64;; esac'),
-        (venv / "python", f'{pip}\nexec "{sys.executable}" "$@"'),
-    ):
-        path.parent.mkdir(parents=True)
-        path.write_text(f"#!/bin/sh\n{text}\n")
-        path.chmod(0o755)
-    (tiny_repo / "data/build_sample_dataset.py").write_text("")
-    (tiny_repo / "configs/quickstart.env").write_text("ITERATIONS=3\n")
-    quickstart = tiny_repo / "scripts/quickstart.sh"
-    quickstart.write_text(quickstart.read_text().replace("track_sample_5min", "track_tiny"))
-    env = {"PATH": f"{tools}:{kit.os.environ['PATH']}", "TORCH_INDEX_URL": "x"}
-    done = passed(run_script("quickstart.sh", env=env, repo=tiny_repo))
-    _, installed = (venv / "pip.log").read_text().splitlines()  # TORCH_INDEX_URL is of no use here
-    assert installed.endswith("requirements-mlx.txt")
-    assert "change train_gpt_mlx.py" in done.stdout and "run_mlx_baseline.sh configs/" in done.stdout

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import trainer_kit as kit
+from conftest import passed
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from trainer_kit import run_main
@@ -434,8 +435,7 @@ def test_ranks_compile_together_or_not_at_all(tmp_path):
     kit.make_data(tmp_path / "data")
     (tmp_path / "ranks.py").write_text(RANKS)
     env = kit.run_settings(tmp_path, dict(COMPILE="auto", ITERATIONS=2))
-    done = kit.start([*kit.TWO_RANKS, tmp_path / "ranks.py"], env)
-    assert done.returncode == 0, done.stderr
+    passed(kit.start([*kit.TWO_RANKS, tmp_path / "ranks.py"], env))
     lines = (tmp_path / "runs" / "run" / "metrics.jsonl").read_text().splitlines()
     (fact,) = (m for m in map(json.loads, lines) if m["event"] == "warm_up")
     assert fact["compile"] is False and "compile failed (a rank)" in fact["self_test"]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 
 import pytest
 import trainer_kit as kit
-from golf.core import envfile, trainers
+from golf.core import trainers
 from trainer_kit import KNOB_NAMES, run_main
 
 import train_gpt as T
@@ -230,12 +230,8 @@ def test_upstreams_second_name_of_the_sequence_length():
     assert T.read_knobs({"TRAIN_MAX_SEQ_LEN": "256", "TRAIN_SEQ_LEN": "128"}).train_seq_len == 128
 
 
-def preset(name: str) -> dict[str, str]:
-    return {name: value for name, (value, _) in envfile.parse(kit.REPO / "configs" / name).items()}
-
-
 def test_the_reference_job_is_what_the_defaults_are():
-    job, plain = T.read_knobs(preset("local_4090_baseline.env")), T.read_knobs({})
+    job, plain = T.read_knobs(kit.preset("local_4090_baseline.env")), T.read_knobs({})
     assert job == replace(plain, train_log_every=500)
 
 
@@ -243,7 +239,7 @@ def test_the_reference_job_is_what_the_defaults_are():
 def test_presets_say_only_what_they_change(path):
     if path.stem == "upstream_16mb_baseline":
         pytest.skip("it holds all of upstream's values")
-    values = preset(path.name)
+    values = kit.preset(path.name)
     assert values and set(values) <= set(KNOB_NAMES)
     k, plain = T.read_knobs(values), T.read_knobs({})
     assert [n for n in values if getattr(k, n.lower()) == getattr(plain, n.lower())] == []
