@@ -147,7 +147,7 @@ def dispatch(argv: list[str] | None) -> int:
         message, code = f"error: {error}", error.code
     except BrokenPipeError:
         raise
-    except ModuleNotFoundError as error:  # compare and leaderboard import what they need late
+    except ImportError as error:  # commands import what not every one needs late
         if (error.name or "").partition(".")[0] == "golf":
             raise
         message, code = f"error: {missing(error.name or str(error))}", 2

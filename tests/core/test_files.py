@@ -8,12 +8,12 @@ from conftest import REPO
 from golf.bench import command as bench
 from golf.core import artifact, envfile, files, packed, runlog
 from golf.core.errors import GolfError
-from golf.score import holdout_shards, stream
+from golf.score import holdout, stream
 from golf.see import history, reader, weights
 
 READERS = [
     artifact.read, weights.load, bench.read_results, envfile.parse, files.read_text, files.sha256,
-    packed.read_source, runlog.final_lines, runlog.read_metrics, holdout_shards.read_documents,
+    packed.read_source, runlog.final_lines, runlog.read_metrics, holdout.read_documents,
     stream.open_shard, stream.read_tokenizer, reader.load_tokenizer,
 ]  # fmt: skip
 

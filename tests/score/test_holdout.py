@@ -13,9 +13,8 @@ from conftest import REPO, run_golf, write_shard
 from golf.cli import main
 from golf.core import track
 from golf.core.errors import GolfError
-from golf.score import holdout_shards as holdout
+from golf.score import holdout, stream
 from golf.score import scorer as official
-from golf.score import stream
 from golf.score.audit import rules as audit
 from golf.score.audit.passes import Pass, Text
 from score_kit import ECHO, TARGETS, make_submission, make_track, needs_sandbox
@@ -81,7 +80,7 @@ def test_the_shard_is_private_and_the_same_each_time(tmp_path):
 
 
 @pytest.mark.parametrize("name, content, message", [
-    ("a.txt", b"\xff\xfe", "byte 0 is not UTF-8"),
+    ("a.txt", b"\xff\xfe", r"not UTF-8 text \(byte 0\)"),
     ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', r"a.jsonl:2: not a JSON object"),
     ("a.jsonl", b"[1]\n", "a.jsonl:1"), ("a.jsonl", b"[" * 100_000, "a.jsonl:1"),
     ("a.txt", b" \n\n ", "no text"), ("absent.txt", None, "cannot be read"),

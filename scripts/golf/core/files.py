@@ -21,19 +21,17 @@ def plain(path: Path) -> Path:
     return path
 
 
-def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
+def read_bytes(path: Path, limit: float = LIMIT) -> bytes:
     """The whole file; GolfError, code 2, where it is no readable file or larger than `limit`."""
     try:
-        with plain(path).open("rb") as file:
-            data = file.read(limit + 1)
+        if plain(path).stat().st_size <= limit:
+            return path.read_bytes()
     except OSError as error:
         raise GolfError(f"{shown(path)}: cannot be read ({error.strerror})", 2) from None
-    if len(data) > limit:
-        raise GolfError(f"{shown(path)}: over {limit:,} bytes; this is another kind of file", 2)
-    return data
+    raise GolfError(f"{shown(path)}: over {limit:,} bytes; this is another kind of file", 2)
 
 
-def read_text(path: Path, limit: int = LIMIT) -> str:
+def read_text(path: Path, limit: float = LIMIT) -> str:
     """The file as UTF-8, with or without a byte order mark; GolfError, code 2, for other text."""
     try:
         return read_bytes(path, limit).decode("utf-8-sig")

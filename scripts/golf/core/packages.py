@@ -7,17 +7,8 @@ from pathlib import Path
 from golf.core.errors import GolfError
 from golf.core.paths import REPO, shown
 
-# of requirements-check.txt
-CHECK_PACKAGES = (
-    "jsonschema",
-    "scipy",
-    "matplotlib",
-    "markdown_it",
-    "jinja2",
-    "markupsafe",
-    "brotli",
-    "tomli",
-)
+CHECK_PACKAGES = "jsonschema scipy matplotlib markdown_it jinja2 markupsafe brotli tomli".split()
+SWEEP_PACKAGES = ("optuna", "ray")
 
 
 def missing(package: str, requirements: str | None = None) -> GolfError:
@@ -26,7 +17,8 @@ def missing(package: str, requirements: str | None = None) -> GolfError:
     requirements: the file that names it; default: the light one if the package is in that.
     """
     if requirements is None:
-        requirements = "requirements-check.txt" if package in CHECK_PACKAGES else "requirements-cuda.txt"
+        of = "check" if package in CHECK_PACKAGES else "sweep" if package in SWEEP_PACKAGES else "cuda"
+        requirements = f"requirements-{of}.txt"
     python, where = sys.executable, ""
     if sys.prefix == sys.base_prefix:  # a system's own Python takes no packages: make .venv first
         where, python = f"{shlex.quote(python)} -m venv .venv && ", ".venv/bin/python"

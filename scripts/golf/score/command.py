@@ -13,7 +13,6 @@ from pathlib import Path
 from golf.core.errors import GolfError
 from golf.core.files import replace_file
 from golf.core.findings import LEVELS, NOTE, PASS
-from golf.core.packages import missing
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.submission import require_folder
 
@@ -53,10 +52,8 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    try:  # here: other commands do without these packages
-        from golf.score.scorer import score
-    except ImportError as error:
-        raise missing(error.name or str(error)) from None
+    from golf.score.scorer import score  # here: other commands do without its packages
+
     require_folder(args.folder)
     path = None if args.json else report_file(args.folder)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which cleans up, as Ctrl-C does

@@ -6,8 +6,25 @@ lines, are gathered to documents. The documents are ordered by their hashes, so 
 the shard holds some of each file. Keep DIR to yourself, outside the repository.
 """
 
-from golf.core.packages import missing
-from golf.core.paths import path_argument
+import tempfile
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from golf.core import track
+from golf.core.errors import GolfError
+from golf.core.files import read_text
+from golf.core.json_io import dig, parse_json
+from golf.core.paths import REPO, path_argument, shown
+from golf.score import stream
+from golf.score.audit.rules import MOST_HELD_OUT
+from golf.score.sandbox import bwrap as sandbox
+
+DOCUMENT_CHARS = 2_000  # a document of gathered paragraphs has at least so many
+FEW_DOCUMENTS = 20  # with fewer a side the audit calls for a person where it would say FAIL
+SHARD = "fineweb_val_000000.bin"  # the name that --holdout looks for
 
 
 def add_arguments(parser) -> None:
@@ -20,9 +37,101 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    try:  # here: other commands do without these packages
-        from golf.score.holdout_shards import make
-    except ImportError as error:
-        raise missing(error.name or str(error)) from None
     print("\n".join(make(args.texts, args.out, args.track, args.data)))
     return 0
+
+
+def make(paths: list[Path], out: Path, track_name: str, data: Path | None) -> list[str]:
+    """Writes the shard; lines that say what was made. GolfError where it could not be."""
+    rules = track.load(track_name)
+    vocabulary = read_vocabulary(rules, data)
+    check_out(out)
+    texts = dict.fromkeys(text for path in paths for text in read_documents(path))
+    if not texts:
+        raise GolfError(f"{shown(paths[0])}: no text in it", 2)
+    ordered = sorted(texts, key=lambda text: sha256(text.encode("utf-8", "replace")).digest())
+    documents = encode(ordered, vocabulary)
+    tokens = np.concatenate(documents)
+    write_private(out, tokens)
+    said = [f"made     {shown(out)}/{SHARD}: {len(documents):,} documents, {len(tokens):,} tokens"]
+    wanted = min(rules["targets"], MOST_HELD_OUT)
+    if len(documents) < FEW_DOCUMENTS or len(tokens) <= wanted:
+        said.append(
+            f"noted    the audit of {rules['name']} uses up to {wanted:,} tokens and {FEW_DOCUMENTS} "
+            "documents or more; with less it sees less"
+        )
+    return [*said, f"next     bash scripts/golf.sh score FOLDER --holdout {shown(out)}"]
+
+
+def read_vocabulary(rules: dict, data: Path | None) -> stream.Vocabulary:
+    """The track's tokenizer; GolfError where it is not the one that the track pins."""
+    folder = data or stream.default_folder(rules)
+    path = stream.find_tokenizer(folder, rules["data"]["tokenizer_file"])
+    vocabulary, found = stream.read_tokenizer(path)
+    pinned = rules["data"].get("tokenizer_sha256")
+    if pinned not in (None, found):
+        raise GolfError(f"{shown(path)}: not the tokenizer whose sha256 the track pins; fetch it again", 2)
+    return vocabulary
+
+
+def check_out(out: Path) -> None:
+    """GolfError where DIR is there already, would be published, or could be read by an entry."""
+    if out.exists():
+        raise GolfError(f"{shown(out)} is there already; name a new folder with --out", 2)
+    if out.resolve().is_relative_to(REPO):
+        raise GolfError(f"--out {shown(out)}: lies in the repository; a private folder lies outside", 2)
+    if sandbox.shows(out):
+        raise GolfError(f"--out {shown(out)}: lies where entries can read; name another folder", 2)
+
+
+def read_documents(path: Path) -> Iterator[str]:
+    """The documents of a file, without those that are empty."""
+    text = read_text(path, float("inf"))
+    documents = of_jsonl(path, text) if path.suffix == ".jsonl" else gather(text)
+    return (document for document in documents if document.strip())
+
+
+def of_jsonl(path: Path, text: str) -> Iterator[str]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        document = dig(parse_json(line), "text")
+        if not isinstance(document, str):
+            raise GolfError(f'{shown(path)}:{number}: not a JSON object with a string "text"', 2)
+        yield document
+
+
+def gather(text: str) -> Iterator[str]:
+    """Whole paragraphs as documents of at least DOCUMENT_CHARS; the last may be shorter."""
+    document: list[str] = []
+    size = 0
+    for paragraph in "\n".join(line.rstrip() for line in text.splitlines()).split("\n\n"):
+        document.append(paragraph)
+        size += len(paragraph)
+        if size >= DOCUMENT_CHARS:
+            yield "\n\n".join(document)
+            document, size = [], 0
+    yield "\n\n".join(document)
+
+
+def encode(texts: list[str], vocabulary: stream.Vocabulary) -> list[np.ndarray]:
+    """Token ids of each document: uint16 [1 + pieces], BOS first, no EOS, as in the track's shards."""
+    processor = vocabulary.processor
+    texts = [text.encode("utf-8", "replace").decode() for text in texts]  # JSON may hold half a pair
+    documents = []
+    for ids in processor.encode(texts):
+        document = np.array([processor.bos_id(), *ids], "<u2")
+        if vocabulary.unknown[document].any():
+            raise GolfError("the tokenizer has no bytes for some letters, so text would be lost", 2)
+        documents.append(document)
+    return documents
+
+
+def write_private(out: Path, tokens: np.ndarray) -> None:
+    """The shard in a new folder that nobody else may read; nothing is left of one that failed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        folder = Path(temporary, "private")
+        folder.mkdir(mode=0o700)
+        (folder / SHARD).write_bytes(stream.shard(tokens))
+        folder.rename(out)

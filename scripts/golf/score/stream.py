@@ -15,7 +15,6 @@ import numpy as np
 
 from golf.core.errors import GolfError
 from golf.core.files import plain
-from golf.core.packages import missing
 from golf.core.paths import REPO, shown
 
 HEADER_BYTES, MAGIC, VERSION = 1024, 20240520, 1
@@ -135,6 +134,13 @@ def open_shard(path: Path) -> np.ndarray:
     return np.memmap(path, "<u2", "r", HEADER_BYTES)
 
 
+def shard(tokens: np.ndarray) -> bytes:
+    """The shard that holds these tokens."""
+    header = np.zeros(HEADER_BYTES // 4, "<i4")
+    header[:3] = MAGIC, VERSION, len(tokens)
+    return header.tobytes() + tokens.astype("<u2").tobytes()
+
+
 def read_shards(folder: Path, option: str = "--data") -> tuple[np.ndarray, str]:
     """All tokens of fineweb_val_*.bin in order, and the SHA-256 of these files' bytes.
 
@@ -147,15 +153,10 @@ def read_shards(folder: Path, option: str = "--data") -> tuple[np.ndarray, str]:
             f"folder with {option}",
             2,
         )
-    parts, digest = [], sha256()
+    tokens, digest = np.concatenate(list(map(open_shard, paths))), sha256()
     for path in paths:
-        blob = plain(path).read_bytes()
-        header = np.frombuffer(blob[:12], "<i4").tolist() if len(blob) >= HEADER_BYTES else []
-        if header[:2] != [MAGIC, VERSION] or len(blob) != HEADER_BYTES + 2 * header[2]:
-            raise GolfError(f"{shown(path)}: not a whole token shard; fetch it again", 2)
-        parts.append(np.frombuffer(blob, "<u2", offset=HEADER_BYTES))
-        digest.update(blob)
-    return np.concatenate(parts).astype(np.uint16, copy=False), digest.hexdigest()
+        digest.update(path.read_bytes())
+    return tokens.astype(np.uint16, copy=False), digest.hexdigest()
 
 
 def shard_paths(folder: Path) -> list[Path]:
@@ -183,10 +184,8 @@ def find_tokenizer(folder: Path, name: str) -> Path:
 
 def read_tokenizer(path: Path) -> tuple[Vocabulary, str]:
     """The tokenizer's vocabulary and the SHA-256 of its file."""
-    try:
-        from sentencepiece import SentencePieceProcessor
-    except ImportError:
-        raise missing("sentencepiece") from None
+    from sentencepiece import SentencePieceProcessor
+
     blob = plain(path).read_bytes()
     try:
         processor = SentencePieceProcessor(model_proto=blob or b"empty")  # of no bytes it makes a model

@@ -4,7 +4,6 @@ An engine has `slots` (runs at once) and `running` (cells), starts a cell, tells
 was asked last, and stops one at once.
 """
 
-import importlib
 import os
 import shutil
 import signal
@@ -15,7 +14,6 @@ from pathlib import Path
 
 from golf.core import envfile, trainers
 from golf.core.errors import GolfError
-from golf.core.packages import missing
 from golf.core.paths import REPO, shown
 from golf.core.processes import kill_tree
 from golf.run.child import end_with_parent
@@ -25,14 +23,6 @@ from golf.sweep.plan import Cell, Sweep
 WAIT_SECONDS = 0.5
 TRIES = 4  # of a cell whose node dies
 KEPT_HOME = ["/.git", "/.venv", "/runs", "/docs", "/tests", "final_model*", "*.log", "metrics_seed*"]
-
-
-def optional(name: str):
-    """A package of requirements-sweep.txt."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise missing(name, "requirements-sweep.txt") from None
 
 
 def settings_of(cell: Cell) -> dict[str, str]:
@@ -80,7 +70,9 @@ class Cluster:
     """Cells as Ray tasks. Each takes `each` GPUs, or processors where the cluster or DEVICE has no GPU."""
 
     def __init__(self, sweep: Sweep, address: str, each: float):
-        self.ray, self.sweep, self.running, self.tries = optional("ray"), sweep, {}, {}
+        import ray  # of requirements-sweep.txt
+
+        self.ray, self.sweep, self.running, self.tries = ray, sweep, {}, {}
         for path in (sweep.config, sweep.trainer):
             if not path.is_relative_to(REPO):
                 raise GolfError(f"{shown(path)}: outside the repository, which is what nodes are sent", 2)

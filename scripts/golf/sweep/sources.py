@@ -6,7 +6,6 @@ from dataclasses import replace
 from golf.core.errors import GolfError
 from golf.run.bar import Follower
 from golf.sweep import table
-from golf.sweep.engines import optional
 from golf.sweep.plan import RANGE, Cell, Sweep, row_of
 
 REPORTS = 20  # how often a run's loss is compared with the others', in equal parts of its training
@@ -38,7 +37,8 @@ class Search:
     """
 
     def __init__(self, sweep: Sweep, count: int):
-        optuna = optional("optuna")
+        import optuna  # of requirements-sweep.txt
+
         self.sweep, self.states = replace(sweep, rows=[]), optuna.trial.TrialState
         self.waiting, self.open, self.pruned = [], {}, set()  # cells; the trials of those not ended; cells
         self.reported: dict[Cell, int] = {}

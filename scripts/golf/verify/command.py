@@ -10,7 +10,6 @@ import json
 
 from golf.core.files import replace_file
 from golf.core.findings import LEVELS, RULING
-from golf.core.packages import missing
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.submission import require_folder
 
@@ -28,10 +27,8 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    try:  # here: other commands do without these packages
-        from golf.verify.comparison import verify
-    except ImportError as error:
-        raise missing(error.name or str(error)) from None
+    from golf.verify.comparison import verify  # here: other commands do without its packages
+
     require_folder(args.folder)
     out = REPO / "runs" / f"verify-{args.folder.resolve().name}"
     report = verify(args.folder, out, seed=args.seed, device=args.device, data=args.data, by_steps=args.steps)

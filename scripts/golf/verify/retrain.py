@@ -111,9 +111,7 @@ def lay_out(plan: Plan, data: Path) -> None:
         if missing <= 0:
             break
     tokens = np.concatenate(parts)
-    header = np.zeros(stream.HEADER_BYTES // 4, "<i4")
-    header[:3] = stream.MAGIC, stream.VERSION, len(tokens)
-    (data / "stand_in.bin").write_bytes(header.tobytes() + tokens.tobytes())
+    (data / "stand_in.bin").write_bytes(stream.shard(tokens))
 
 
 def run(plan: Plan, folders: tuple[Path, Path, Path], log: Path, artifact: str) -> tuple[int, float]:
