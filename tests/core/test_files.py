@@ -9,12 +9,12 @@ from golf.bench import command as bench
 from golf.core import artifact, envfile, files, packed, runlog
 from golf.core.errors import GolfError
 from golf.score import holdout, stream
-from golf.see import history, reader, weights
+from golf.see import history, weights
 
 READERS = [
     artifact.read, weights.load, bench.read_results, envfile.parse, files.read_text, files.sha256,
     packed.read_source, runlog.final_lines, runlog.read_metrics, holdout.read_documents,
-    stream.open_shard, stream.read_tokenizer, reader.load_tokenizer,
+    stream.open_shard, stream.read_tokenizer,
 ]  # fmt: skip
 
 
@@ -29,17 +29,12 @@ def test_a_pipe_a_device_and_a_folder_are_refused(read, tmp_path):
 
 
 @pytest.mark.parametrize("harm", [b"", b"cut", b"not UTF-8"])
-@pytest.mark.parametrize(
-    "read", [stream.read_tokenizer, reader.load_tokenizer], ids=lambda read: read.__name__
-)
-def test_a_tokenizer_that_is_none_is_refused(read, harm, tmp_path):
+def test_a_tokenizer_that_is_none_is_refused(harm, tmp_path):
     whole = (REPO / "data/sample_1024_bpe.model").read_bytes()
     spoilt = whole.replace("\u2581".encode(), b"\xff\xfe\x81", 20)
-    if harm == b"not UTF-8" and read is reader.load_tokenizer:
-        return  # which looks at no piece
     (tmp_path / "t.model").write_bytes({b"": b"", b"cut": whole[:1000]}.get(harm, spoilt))
     with pytest.raises(GolfError, match="t.model: not a SentencePiece model"):
-        read(tmp_path / "t.model")
+        stream.read_tokenizer(tmp_path / "t.model")
 
 
 def test_a_log_that_is_a_pipe_is_refused(tmp_path):

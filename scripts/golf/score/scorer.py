@@ -332,7 +332,7 @@ def score_stream(setup: Setup, entry: SeedEntry, remote: Remote, result: SeedSco
         result.official = official_score(setup.stream, log_probs, found)
         compare_score(setup, result)
     if not setup.partial:
-        compare_segments(result, claimed_segments(entry), found, setup.whole)
+        compare_segments(result, submission.parts(entry.claim), found, setup.whole)
     budget = None if setup.partial or not setup.whole else setup.rules["eval_seconds"]
     result.rules.append(in_time(first.seconds, budget, setup.lane == "record" and setup.device == "cuda"))
     setup.control.recall(entry, text, first)
@@ -421,16 +421,6 @@ def compare_score(setup: Setup, result: SeedScore) -> None:
         )
 
 
-def claimed_segments(entry: SeedEntry) -> list[list[float]] | None:
-    """The claimed 64 pairs [nats, bytes]; None if they are missing or malformed."""
-    value = entry.claim.get("segments")
-    if not isinstance(value, list) or len(value) != SEGMENTS:
-        return None
-    pairs = [pair for pair in value if isinstance(pair, list) and len(pair) == 2]
-    right = all(None not in map(number, pair) for pair in pairs) and len(pairs) == SEGMENTS
-    return pairs if right else None
-
-
 def compare_segments(result: SeedScore, claimed, found: dict[int, list], exact: bool) -> None:
     """Each fed segment's claim; `found` maps a segment to its [nats, bytes]."""
     which = f"{len(found)} of {SEGMENTS} segments"
@@ -439,7 +429,7 @@ def compare_segments(result: SeedScore, claimed, found: dict[int, list], exact: 
         return
     wrong = [s for s in found if claimed[s][1] != found[s][1]]
     if wrong:
-        told = f"segment {wrong[0]}: {claimed[wrong[0]][1]} bytes claimed, {found[wrong[0]][1]} there"
+        told = f"segment {wrong[0]}: {claimed[wrong[0]][1]:.12g} bytes claimed, {found[wrong[0]][1]} there"
         result.add("segments", False, told, "the bytes of the targets are not a matter of the model")
         return
     better = {s: bits_a_byte(found[s][0] - claimed[s][0], found[s][1]) for s in found}

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 
 from golf.core import submission, trainers
 from golf.core.errors import GolfError
-from golf.core.files import plain, sha256
+from golf.core.files import sha256
 from golf.core.json_io import dig
-from golf.core.packages import missing
 from golf.core.paths import REPO, shown
 from golf.core.runlog import read_run
 from golf.score import claims
@@ -105,12 +104,9 @@ def find_tokenizer(digest) -> Path:
 
 def load_tokenizer(path: Path):
     """A sentencepiece.SentencePieceProcessor."""
-    import sentencepiece
+    from golf.score.stream import read_tokenizer
 
-    try:
-        return sentencepiece.SentencePieceProcessor(model_proto=plain(path).read_bytes() or b"empty")
-    except (RuntimeError, OSError):  # of no bytes it would make a model
-        raise GolfError(f"{shown(path)}: not a SentencePiece model", 2) from None
+    return read_tokenizer(path)[0].processor
 
 
 @contextlib.contextmanager
@@ -160,10 +156,7 @@ def agree(one: CachedModel, other) -> bool:
 
 def load_ours(name: str, artifact: Path):
     """A Scorer of the repository's own trainer."""
-    try:
-        module = trainers.load(REPO / name)
-    except ImportError as error:
-        raise missing(error.name or str(error)) from None
+    module = trainers.load(REPO / name)
     try:
         return module.load_scorer(artifact, "cpu")
     except Exception as error:  # the trainer's own one-line error, of its own class
