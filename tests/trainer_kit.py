@@ -73,7 +73,7 @@ def knobs(**changes) -> T.Knobs:
 
 def preset(name: str) -> dict[str, str]:
     """What a file of configs/ sets."""
-    return {name: value for name, (value, _) in envfile.parse(REPO / "configs" / name).items()}
+    return envfile.parse(REPO / "configs" / name)
 
 
 def random_model(k: T.Knobs, seed: int = 0, dtype=torch.float32) -> T.GPT:

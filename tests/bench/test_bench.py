@@ -17,7 +17,7 @@ from golf.core import trainers
 from golf.core.errors import GolfError
 
 TINY = {**kit.TINY, "TRAIN_SEQ_LEN": 32, "VAL_BATCH_SIZE": 128}
-read_knobs = functools.cache(lambda script: trainers.read_knobs(script, trainers.child_env({})))
+read_knobs = functools.cache(trainers.read_knobs)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def config(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "product_rate", lambda shape, dtype, device: 1e9)
     monkeypatch.setattr(measure, "device_of", measure.Device)
     monkeypatch.setattr(bench, "trainers", SimpleNamespace(**vars(trainers)))
-    monkeypatch.setattr(bench.trainers, "read_knobs", lambda script, env: read_knobs(script))
+    monkeypatch.setattr(bench.trainers, "read_knobs", read_knobs)
     path = tmp_path / "tiny.env"
     left_out = ("RUN_ID", "WARMUP_STEPS", "VAL_MAX_TOKENS")
     path.write_text("".join(f"{n}={v}\n" for n, v in TINY.items() if n not in left_out))

@@ -104,7 +104,7 @@ def test_the_floor_is_the_sum_of_each_operators_larger_bound():
 def test_the_documented_table_is_the_computed_one(config):
     """It holds operations, bytes and seconds of every phase to what was counted by hand."""
     found = envfile.parse(kit.REPO / "configs" / f"{config}.env")
-    k = T.read_knobs({name: value for name, (value, _) in found.items()})
+    k = T.read_knobs(found)
     documented = (kit.REPO / "docs" / "floors.md").read_text()
     rows = [line for line in bench.floor_lines(config, k) if line.startswith(f"| {config} |")]
     assert len(rows) == 5

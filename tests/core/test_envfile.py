@@ -19,7 +19,7 @@ def test_env_values(tmp_path, line, value):
     path = tmp_path / "a.env"
     for end in ("\n", "\r\n", "\r"):
         path.write_bytes(f"\ufeff# note\n\n{line}\n".replace("\n", end).encode())
-        assert envfile.parse(path) == {"A": (value, 3)}
+        assert envfile.parse(path) == {"A": value}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_names_that_our_messages_recommend_are_accepted():
     """Every NAME=value in a message or a page of this repository can stand in some trainer's config."""
     knobs = {}
     for script in (REPO / "train_gpt.py", REPO / "train_gpt_mlx.py", *REPO.glob("records/*/*/train_gpt.py")):
-        knobs |= trainers.read_knobs(script, trainers.child_env({}))
+        knobs |= trainers.read_knobs(script)
     paths = [*REPO.glob("scripts/**/*.py"), *REPO.glob("data/*.py"), *REPO.glob("*.py"), REPO / "README.md",
              *REPO.glob("docs/*.md"), *REPO.glob("data/*.md"), *REPO.glob("configs/*.env")]  # fmt: skip
     found = set()

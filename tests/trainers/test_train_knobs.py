@@ -84,10 +84,10 @@ def test_a_default_that_is_listed_can_be_given(listed):
 
 
 def test_the_supervisor_reads_what_is_listed_and_the_fake_trainers_knobs_are_the_real_ones(listed):
-    real = trainers.read_knobs(kit.REPO / "train_gpt.py", kit.BARE)
+    real = trainers.read_knobs(kit.REPO / "train_gpt.py")
     assert real == {name: str(T.read_knobs({}).__dict__[field_of(name)]) for name in real}
     assert list(real) == [line.split()[0] for line in listed]
-    fake = trainers.read_knobs(kit.REPO / "tests" / "fake_trainer.py", kit.BARE)
+    fake = trainers.read_knobs(kit.REPO / "tests" / "fake_trainer.py")
     assert fake["RUN_ID"] == "fake" and set(fake) <= set(real)
 
 

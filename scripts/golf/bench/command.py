@@ -30,7 +30,7 @@ from pathlib import Path
 from golf.bench import floor
 from golf.core import envfile, trainers
 from golf.core.errors import GolfError
-from golf.core.files import plain
+from golf.core.files import read_bytes
 from golf.core.json_io import number, parse_json
 from golf.core.paths import REPO, path_argument, shown
 
@@ -103,7 +103,7 @@ def main(args) -> int:
     benchmarks = [Benchmark(label, args.config, (args.what,))]
     if args.what == "all":
         benchmarks = ALL[measure.here().device.type]
-    knobs = trainers.read_knobs(script, trainers.child_env({}))
+    knobs = trainers.read_knobs(script)
     plan = [(benchmark, settings_of(benchmark, knobs)) for benchmark in benchmarks]
     results, trainer = Results(args.json, script), measure.load_trainer(script)
     with tempfile.TemporaryDirectory(prefix="golf-bench-") as folder:
@@ -120,11 +120,8 @@ def main(args) -> int:
 
 def settings_of(benchmark: Benchmark, knobs: dict[str, str]) -> dict[str, str]:
     """What the file, the benchmark and the environment say, the last of them first."""
-    found = envfile.parse(benchmark.config) if benchmark.config else {}
-    if benchmark.config:
-        envfile.refuse_unknown(benchmark.config, found, knobs)
-    found |= {name: (value, 0) for name, value in benchmark.changes.items()}
-    return envfile.settings(found, knobs)
+    found = envfile.parse(benchmark.config, knobs) if benchmark.config else {}
+    return envfile.settings(found | benchmark.changes, knobs)
 
 
 class Results:
@@ -293,11 +290,7 @@ def floor_lines(label: str, k) -> list[str]:
 
 def read_results(path: Path) -> list[dict]:
     """The results of a --json file."""
-    try:
-        text = plain(path).read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise GolfError(f"{shown(path)}: cannot be read ({error.strerror})", 2) from None
-    found = map(parse_json, text.splitlines())
+    found = map(parse_json, read_bytes(path, float("inf")).splitlines())
     found = [r for r in found if isinstance(r, dict) and r.get("schema") == 1 and sound(r)]
     if not found:
         raise GolfError(f"{shown(path)}: no results there; `golf.sh bench --json FILE` makes them")

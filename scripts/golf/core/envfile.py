@@ -41,8 +41,9 @@ BREAKS = re.compile(r"""[;&|<>\\"'\u2018-\u201f\xab\xbb]|\s[A-Za-z_][A-Za-z0-9_]
 UNEXPANDED = re.compile(r"(^|:)~|\$[A-Za-z_{]|%[A-Za-z]\w*%|^[A-Za-z]:\\")
 
 
-def parse(path: Path) -> dict[str, tuple[str, int]]:
-    """NAME -> (value, line number); a later line wins. GolfError names file and line."""
+def parse(path: Path, knobs: dict[str, str] | None = None) -> dict[str, str]:
+    """NAME -> value; a later line wins. GolfError names file and line, also where `knobs` are given and
+    nothing reads a name: a misspelt knob is silent otherwise."""
     found = {}
     for number, line in enumerate(re.split("\r\n?|\n", read_text(path)), 1):
         line, where = line.strip(), f"{shown(path)}:{number}"
@@ -51,7 +52,9 @@ def parse(path: Path) -> dict[str, tuple[str, int]]:
         match = ASSIGNMENT.fullmatch(line)
         if not match:
             raise GolfError(f"{where}: {line[:60]!r} is not NAME=value (no spaces around =)", 2)
-        found[match[1]] = (parse_value(match[2], where), number)
+        if knobs is not None:
+            require_known(match[1], knobs, where)
+        found[match[1]] = parse_value(match[2], where)
     return found
 
 
@@ -83,12 +86,6 @@ def refuse_unexpanded(value: str, where: str) -> None:
         if value[1:2] == ":":
             hint = "write a path of this system; Windows' C: is /mnt/c under WSL"
         raise GolfError(f"{where}: ~ and $NAME are not expanded here; {hint}", 2)
-
-
-def refuse_unknown(path: Path, found: dict[str, tuple[str, int]], knobs: dict[str, str]) -> None:
-    """GolfError for the first name that nothing reads: a misspelt knob is silent otherwise."""
-    for name, (_, number) in found.items():
-        require_known(name, knobs, f"{shown(path)}:{number}")
 
 
 def require_known(name: str, knobs: dict[str, str], where: str) -> None:
@@ -124,13 +121,13 @@ def nearest(name: str, knobs: dict[str, str], cutoff: float) -> str | None:
     return found[0] if found else None
 
 
-def settings(found: dict[str, tuple[str, int]], knobs: dict[str, str], defaults=None) -> dict[str, str]:
+def settings(found: dict[str, str], knobs: dict[str, str], defaults=None) -> dict[str, str]:
     """What a run is given: `defaults` below the file, the file below the environment.
 
     A relative path counts from the repository in a file, from the working directory in the
     environment; trainers run in the repository, so only the latter is made absolute.
     """
-    values = {**(defaults or {}), **{name: value for name, (value, _) in found.items()}}
+    values = {**(defaults or {}), **found}
     for name in {*found, *values, *knobs, *OWN_NAMES}:
         if name in os.environ:
             values[name] = os.environ[name]

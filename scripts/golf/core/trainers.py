@@ -122,9 +122,9 @@ def refuse_import(path: Path, name: str, late: bool) -> None:
         raise missing(name, f"requirements-{'mlx' if imports(path, 'mlx') else 'cuda'}.txt")
 
 
-def read_knobs(trainer: Path, env: dict[str, str]) -> dict[str, str]:
+def read_knobs(trainer: Path) -> dict[str, str]:
     """NAME -> default, as `trainer --knobs` prints them, a line each: NAME default # meaning."""
-    command = [sys.executable, str(trainer), "--knobs"]
+    command, env = [sys.executable, str(trainer), "--knobs"], child_env({})
     done = subprocess.run(command, env=env, cwd=REPO, capture_output=True, encoding="utf-8", errors="replace")
     knobs = dict(filter(None, map(knob_of, done.stdout.splitlines())))
     if done.returncode or not knobs:

@@ -79,10 +79,9 @@ def name_and_value(text: str) -> tuple[str, str]:
 
 def main(args) -> int:
     trainer, (config, words) = args.trainer.resolve(), config_and_words(args)
-    found = envfile.parse(config)
     trainers.check_trainer(trainer)
-    knobs = trainers.read_knobs(trainer, trainers.child_env({}))
-    envfile.refuse_unknown(config, found, knobs)
+    knobs = trainers.read_knobs(trainer)
+    found = envfile.parse(config, knobs)
     envfile.set_words(words, knobs)
     misses = envfile.near_misses(knobs)
     for name in misses:

@@ -38,9 +38,8 @@ def add_arguments(parser) -> None:
 def main(args) -> int:
     trainer = args.trainer.resolve()
     trainers.check_trainer(trainer)
-    knobs = trainers.read_knobs(trainer, trainers.child_env({}))
-    found = envfile.parse(args.config)
-    envfile.refuse_unknown(args.config, found, knobs)
+    knobs = trainers.read_knobs(trainer)
+    found = envfile.parse(args.config, knobs)
     envfile.set_words([word for word in args.settings if "=" in word], knobs)
     settings = envfile.settings(found, knobs)
     given = {**knobs, **settings}

@@ -204,7 +204,7 @@ def changes(history: History) -> str:
     if not isinstance(settings, dict) or not isinstance(config, str):
         return ""
     try:
-        preset = {name: value for name, (value, _) in envfile.parse(REPO / config).items()}
+        preset = envfile.parse(REPO / config)
     except GolfError:
         return "(its config is gone)"
     ignored = {*NOT_REPEATED, "VAL_DATA_PATH"} - {"SEED"}

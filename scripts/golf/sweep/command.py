@@ -13,9 +13,10 @@ it was stopped and repeats no finished run. A run that fails is skipped, and tri
 import sys
 import time
 
+from golf.core import envfile
 from golf.core.bar import Bar
 from golf.core.errors import GolfError
-from golf.core.json_io import dig, parse_json
+from golf.core.json_io import dig, read_json
 from golf.core.paths import path_argument, shown
 from golf.core.text import printable
 from golf.core.units import duration
@@ -169,8 +170,8 @@ def refuse_other_settings(sweep: Sweep) -> None:
     names = {name for row in sweep.rows for name in row.settings}
     for cell in filter(table.read_result, sweep.cells()):
         path = cell.folder / "supervisor.json"
-        used = dig(parse_json(path.read_bytes()) if path.is_file() else None, "set")
-        wanted = {**engines.in_file(sweep.config), **cell.row.settings}
+        used = dig(read_json(path), "set")
+        wanted = {**envfile.parse(sweep.config), **cell.row.settings}
         for name in sorted(names):
             was, now = dig(used, name), wanted.get(name)
             if was != now:

@@ -84,7 +84,7 @@ class Cluster:
             raise GolfError(
                 f"--ray {address}: no cluster there ({told}); ray start --head makes one", 2
             ) from None
-        self.given = {**trainers.read_knobs(sweep.trainer, trainers.child_env({})), **in_file(sweep.config)}
+        self.given = {**trainers.read_knobs(sweep.trainer), **envfile.parse(sweep.config)}
         on_cpu = self.given.get("DEVICE") == "cpu" or not self.ray.cluster_resources().get("GPU")
         self.kind, self.each = ("CPU" if on_cpu else "GPU"), each
         self.ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -146,10 +146,6 @@ class Cluster:
         for cell in list(self.running):
             self.stop(cell)
         self.ray.shutdown()
-
-
-def in_file(config: Path) -> dict[str, str]:
-    return {name: value for name, (value, _) in envfile.parse(config).items()}
 
 
 def on_node(*args):

@@ -132,8 +132,8 @@ def finish(sweep: Sweep) -> Sweep:
     for path in (sweep.config, sweep.trainer):
         if not path.is_file():
             raise GolfError(f"{shown(path)}: no such file", 2)
-    knobs = trainers.read_knobs(sweep.trainer, trainers.child_env({}))
-    envfile.refuse_unknown(sweep.config, envfile.parse(sweep.config), knobs)
+    knobs = trainers.read_knobs(sweep.trainer)
+    envfile.parse(sweep.config, knobs)
     for row in sweep.rows:
         for setting in row.settings:
             envfile.require_known(setting, knobs, f"row {row.name}")
