@@ -1,5 +1,6 @@
 """golf ci on real git repositories, and what the workflows may and may not do."""
 
+import html
 import json
 import re
 import shutil
@@ -559,11 +560,11 @@ def test_the_page_shows_score_verdict_record_rule_and_what_is_new(scored, page, 
 
 def test_what_the_page_leaves_out_it_says():
     """GitHub shows nothing of a page beyond 1 MiB."""
-    text = ci_summary.as_html(["+" + "'" * 299 + "hidden()"] * 900)
-    assert len(text.encode()) < 1 << 20 and "hidden" not in text
+    text = "\n".join(ci_summary.limited(["+" + "'" * 299 + "hidden()"] * 900))
+    assert len(html.escape(text).encode()) < 1 << 20 and "hidden" not in text
     assert text.split("\n")[0].endswith("... and 8 characters more")
     assert text.endswith(f"\n... and {900 - text.count(chr(10)):,} lines more")
-    assert ci_summary.as_html(["+a", "-<b"]) == "+a\n-&lt;b"
+    assert ci_summary.limited(["+a", "-<b"]) == ["+a", "-<b"]
 
 
 def test_the_page_says_that_nothing_was_scored(scored, page):
@@ -579,8 +580,8 @@ def test_an_entry_is_shown_against_its_nearest(pull, monkeypatch, tmp_path):
         (home / name / "train_gpt.py").write_text("".join(f"x = {i}\n" for i in lines))
     shutil.copy(pull.tools / "records/track_tiny/track.json", home)
     monkeypatch.setattr(track, "RECORDS", tmp_path / "records")
-    text = "\n".join(ci_summary.against_nearest(home / "mine"))
-    assert "near" in text and "+x = 100" in text and "-x = 1\n" in text
+    head, diff = ci_summary.against_nearest(home / "mine")
+    assert "near/train_gpt.py" in head and "+x = 100" in diff and "-x = 1" in diff
     (home / "far/train_gpt.py").unlink()
     (home / "far/train_gpt.py").symlink_to("/dev/zero")
     assert [p.parent.name for p in ci_summary.candidates(home / "mine/train_gpt.py")][-1] == "near"

@@ -429,9 +429,9 @@ def test_device(tmp_path, monkeypatch):
     (tmp_path / "train_gpt_mlx.py").touch()
     assert official.pick_device("auto", tmp_path) == "mlx"
     (tmp_path / "train_gpt.py").write_text("import torch")
-    monkeypatch.setattr(official, "CUDA_SIGNS", ())
+    monkeypatch.setattr(official.machine, "has_nvidia", lambda: False)
     assert official.pick_device("auto", tmp_path) == "cpu"
-    monkeypatch.setattr(official, "CUDA_SIGNS", ("/dev/null",))
+    monkeypatch.setattr(official.machine, "has_nvidia", lambda: True)
     monkeypatch.setattr(official.trainers, "check_cuda", lambda *_: None)
     assert official.pick_device("auto", tmp_path) == "cuda" == official.pick_device("cuda", tmp_path)
 

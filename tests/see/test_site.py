@@ -47,6 +47,7 @@ def made(tmp_path_factory):
     best.audit = {"verdict": "PASS", "time": "2026", "device": "cpu", "machine": EVIL,
                   "rules": [["7", "causal", "NEEDS-HUMAN", EVIL]]}  # fmt: skip
     evil = entry(home, f"z{EVIL}", 1.9, blurb=EVIL, author=EVIL, readme=README, hardware=EVIL)
+    (evil.folder / "train_gpt.py").write_text(f"# {EVIL}\n")
     tenth = entry(home, "tenth", 1.75, bytes_total=900, train_seconds=12.0)
     broken = ranking.Entry(home / "broken", {}, ["unreadable"], [])
     (home / "broken").mkdir()
@@ -90,8 +91,8 @@ def test_the_diff_is_against_what_the_script_builds_on(tmp_path):
     script = mine / "train_gpt.py"
     script.write_text(script.read_text().replace("relu(", "gelu(", 1) + "\n# <b>mine</b>\n")
     found = site.difference(mine)
-    assert "2026-11-29" in found["head"] and ("add", "+# &lt;b&gt;mine&lt;/b&gt;") in found["lines"]
-    assert not any("<" in line for _, line in found["lines"]) and found["added"] >= 2
+    assert "2026-11-29" in found["head"] and ("add", "+# <b>mine</b>") in found["lines"]
+    assert found["added"] >= 2
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):

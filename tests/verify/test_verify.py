@@ -239,7 +239,7 @@ def test_a_command_that_cannot_be_repeated_is_one_line(command, message, tmp_pat
     [("NVIDIA GeForce RTX 4090", "cuda", "days"), ("Apple M4 Pro", "mlx", "MLX"), ("RTX 4090", None, "days")],
 )
 def test_what_was_trained_elsewhere_is_one_line(hardware, device, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(verify, "CUDA_SIGNS", ())
+    monkeypatch.setattr(verify.machine, "has_nvidia", lambda: False)
     (tmp_path / "train_gpt.py").touch()
     if device:
         event = {"event": "start", "device": device}

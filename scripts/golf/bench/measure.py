@@ -372,19 +372,10 @@ def startup(trainer, settings: dict[str, str], folder: Path, end: float):
         yield dict(name=name, samples=[first_step(script, given, limit)])
 
 
-def step_event(path: Path) -> dict | None:
-    """The first event of a training step; its line may still be in writing."""
-    if path.is_file():
-        for line in runlog.lines(path):
-            if runlog.STEP in line and (event := runlog.parse_json(line)):
-                return event
-    return None
-
-
 def first_step(script: Path, settings: dict[str, str], limit: float) -> float:
     """Starts the trainer, waits at most `limit` seconds for its first step, ends it. GolfError where
     none comes."""
-    run_dir = Path(settings["OUT_DIR"]) / settings["RUN_ID"]
+    metrics = Path(settings["OUT_DIR"]) / settings["RUN_ID"] / "metrics.jsonl"
     began, found = time.time(), None
     with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would fill up and hold it
         process = subprocess.Popen(
@@ -397,7 +388,8 @@ def first_step(script: Path, settings: dict[str, str], limit: float) -> float:
         try:
             while found is None and process.poll() is None and time.time() < began + limit:
                 time.sleep(0.05)
-                found = step_event(run_dir / "metrics.jsonl")
+                events = runlog.events(metrics, steps=True) if metrics.is_file() else ()
+                found = next((event for kind, event in events if kind == "step"), None)
             late = process.poll() is None
         finally:
             with contextlib.suppress(ProcessLookupError):

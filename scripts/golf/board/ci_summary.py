@@ -13,7 +13,7 @@ from pathlib import Path
 from golf.board.markdown import cell, table
 from golf.core import submission, track
 from golf.core.findings import LEVELS
-from golf.core.paths import REPO
+from golf.core.paths import REPO, shown
 from golf.core.text import plain, printable
 
 SCRIPT_LIMIT = 1 << 20  # bytes of a script that is compared
@@ -46,7 +46,9 @@ def of_score(folder: Path, report: dict | None, verdict: str, record: str) -> li
         rows = [[LEVELS[r["passed"]], cell(str(r["id"])), text(r["figure"], 200), text(r["sentence"], 300)]
                 for r in rules if r["passed"] is not True]  # fmt: skip
         lines += ["", *(table(["level", "rule", "figure", "what"], rows) if rows else ["Every rule passed."])]
-    return [*lines, "", f"Record rule: {text(record, 400)}", "", *against_nearest(folder)]
+    head, diff = against_nearest(folder)
+    diff = ["<pre>" + html.escape("\n".join(diff)) + "</pre>"] if diff else []
+    return [*lines, "", f"Record rule: {text(record, 400)}", "", cell(head), "", *diff]
 
 
 def text(value, limit: int) -> str:
@@ -61,30 +63,31 @@ def figure(values, name: str) -> str:
 # ---- The script against what it builds on
 
 
-def against_nearest(folder: Path) -> list[str]:
-    """A diff of the entry's script against the published script that shares most lines with it.
+def against_nearest(folder: Path) -> tuple[str, list[str]]:
+    """A sentence, and a diff of the entry's script against the published script that shares most lines with
+    it. Foreign text, not escaped.
 
     Nobody has to name what an entry builds on: the nearest among this repository's trainers and
     entries is found.
     """
     mine = next((folder / n for n in ("train_gpt.py", "train_gpt_mlx.py") if is_script(folder / n)), None)
-    if mine is None:
-        return []
-    nearest = max(candidates(mine), key=lambda path: shared_lines(mine, path), default=None)
+    nearest = mine and max(candidates(mine), key=lambda path: shared_lines(mine, path), default=None)
     if nearest is None:
-        return []
+        return "It ships no script.", []
     lines = difference(nearest, mine)
-    name = nearest.relative_to(REPO).as_posix() if nearest.is_relative_to(REPO) else nearest.name
-    head = f"The script against {text(name, 120)}, of all published ones the nearest:"
-    return [head, "", f"<pre>{as_html(lines)}</pre>"] if lines else [f"{head} no difference."]
+    head = f"The script against {plain(shown(nearest), 120)}, of all published ones the nearest:"
+    return head if lines else f"{head} no difference.", limited(lines)
 
 
-def as_html(lines: list[str]) -> str:
-    """The first lines, as many as a page takes; what is left out is said."""
-    text = "\n".join(html.escape(printable(beginning(line), keep="\t")) for line in lines[:DIFF_LINES])
-    shown = text.encode()[:DIFF_BYTES].decode(errors="ignore").split("\n")
-    left = len(lines) - len(shown)
-    return "\n".join([*shown, *[f"... and {left:,} lines more"] * (left > 0)])
+def limited(lines: list[str]) -> list[str]:
+    """The first lines and their beginnings, as many as a page takes in HTML; what is left out is said."""
+    kept, size = [], 0
+    for line in lines[:DIFF_LINES]:
+        kept.append(printable(beginning(line), keep="\t"))
+        size += len(html.escape(kept[-1]).encode())
+        if size > DIFF_BYTES:
+            break
+    return kept + [f"... and {len(lines) - len(kept):,} lines more"] * (len(lines) > len(kept))
 
 
 def beginning(line: str) -> str:

@@ -177,17 +177,12 @@ def curves(folder: Path) -> list[str]:
 
 
 def difference(folder: Path) -> dict:
-    """ci_summary's diff, in which foreign text is escaped already: its lines with their kind."""
-    head, *rest = ci_summary.against_nearest(folder) or ["It ships no script."]
+    """The script against what it builds on: the diff's lines with their kind."""
+    head, lines = ci_summary.against_nearest(folder)
     marks = {"+": "add", "-": "del", "@": "hunk"}
-    lines = "\n".join(rest).strip().removeprefix("<pre>").removesuffix("</pre>").split("\n")
     kinds = [marks.get(line[:1], "") for line in lines]
-    return dict(
-        head=Markup(head),
-        lines=list(zip(kinds, map(Markup, lines))) if any(lines) else [],
-        added=kinds.count("add"),
-        gone=kinds.count("del"),
-    )
+    lines = list(zip(kinds, lines))
+    return dict(head=head, lines=lines, added=kinds.count("add"), gone=kinds.count("del"))
 
 
 def markdown(text: str) -> Markup:

@@ -1,7 +1,6 @@
 """How every picture here is drawn: by matplotlib, without background, readable on white and on dark pages."""
 
 import argparse
-import contextlib
 import hashlib
 import io
 import json
@@ -24,18 +23,6 @@ STYLE = {
 }
 
 
-@contextlib.contextmanager
-def styled():
-    """matplotlib with STYLE, whatever a person's own matplotlibrc says."""
-    os.environ.pop("MPLBACKEND", None)  # a notebook's, which this Python may not have; nothing is shown
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
 def picture_path(text: str) -> Path:
     """For argparse: a file to draw."""
     path = path_argument(text)
@@ -44,18 +31,21 @@ def picture_path(text: str) -> Path:
     return path
 
 
-def drawn(panels: list[Callable], kind: str = ".svg", columns: int = 3) -> bytes:
+def drawn(panels: list[Callable], kind: str = ".svg", columns: int = 3, size: tuple = (3.7, 2.4)) -> bytes:
     """A picture of panels, each drawn by its own function of matplotlib's axes, in rows of `columns`.
 
-    What panels label is told below, or inside where there is one alone.
+    What panels label is told below, or inside where there is one alone. size: of one alone.
     """
-    with styled():
-        from matplotlib.figure import Figure
+    os.environ.pop("MPLBACKEND", None)  # a notebook's, which this Python may not have; nothing is shown
+    import matplotlib
+    from matplotlib.figure import Figure
 
-        columns = min(columns, len(panels))
-        rows = -(-len(panels) // columns)
-        size = (9, 2.7 * rows + 0.3) if columns > 1 else (3.7, 2.4)
-        figure = Figure(figsize=size, layout="constrained")
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    with matplotlib.rc_context():  # whatever a person's own matplotlibrc says
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        figure = Figure(figsize=(9, 2.7 * rows + 0.3) if columns > 1 else size, layout="constrained")
         places = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes, panel in zip(places, panels):
             panel(axes)
@@ -70,15 +60,10 @@ def drawn(panels: list[Callable], kind: str = ".svg", columns: int = 3) -> bytes
             figure.legend(marks.values(), marks, loc="outside lower center", ncols=max(1, fit), frameon=False)
         elif marks:
             places[0].legend(frameon=False, fontsize=8)
-        return rendered(figure, kind)
-
-
-def rendered(figure, kind: str = ".svg") -> bytes:
-    """The file's bytes."""
-    content, kind = io.BytesIO(), kind[1:].lower()
-    extra = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 160}
-    figure.savefig(content, format=kind, transparent=True, **extra)
-    return content.getvalue()
+        content, kind = io.BytesIO(), kind[1:].lower()
+        extra = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 160}
+        figure.savefig(content, format=kind, transparent=True, **extra)
+        return content.getvalue()
 
 
 def fingerprint(*facts) -> str:

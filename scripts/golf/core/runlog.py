@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from golf.core.files import plain
@@ -31,26 +32,29 @@ def lines(path: Path):
             yield line
 
 
-def read_metrics(path: Path) -> dict[str, list[dict]]:
-    """The events of a metrics.jsonl by kind, in order; scores under their own ("sliding").
-
-    Steps are left out, and lines that are no event (a torn last one). Of a file that never ends
-    the first EVENT_LIMIT events are read.
-    """
-    found: dict[str, list[dict]] = {}
-    rest = (line for line in lines(path) if STEP not in line)
-    for event in map(parse_json, itertools.islice(rest, EVENT_LIMIT)):
+def events(path: Path, steps: bool = False) -> Iterator[tuple[str, dict]]:
+    """(kind, event) of a metrics.jsonl's lines, scores under their own kind ("sliding"). Lines that are no
+    event (a torn last one) are left out, and steps, unless they are wanted."""
+    for line in lines(path):
+        event = parse_json(line) if steps or STEP not in line else None
         kind = dig(event, "event")
         if kind == "score" and isinstance(event.get("kind"), str):
             kind = event["kind"]
         if isinstance(kind, str):
-            found.setdefault(kind, []).append(event)
+            yield kind, event
+
+
+def read_metrics(path: Path) -> dict[str, list[dict]]:
+    """The events of a metrics.jsonl by kind, in order, without steps; the first EVENT_LIMIT."""
+    found: dict[str, list[dict]] = {}
+    for kind, event in itertools.islice(events(path), EVENT_LIMIT):
+        found.setdefault(kind, []).append(event)
     return found
 
 
-def read_run(run_dir: Path) -> dict[str, dict]:
-    """The last event of each kind (read_metrics) of a run's folder; empty without metrics.jsonl."""
-    path = run_dir / "metrics.jsonl"
+def read_run(place: Path) -> dict[str, dict]:
+    """The last event of each kind (read_metrics) of a run's folder or metrics file; empty without one."""
+    path = place if place.suffix == ".jsonl" else place / "metrics.jsonl"
     return {k: v[-1] for k, v in read_metrics(path).items()} if path.is_file() else {}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from golf.core import submission, track, trainers
+from golf.core import machine, submission, track, trainers
 from golf.core.bar import Talker
 from golf.core.errors import GolfError
 from golf.core.files import sha256
@@ -42,7 +42,6 @@ QUICK_SEGMENTS = 2
 QUICK_TARGETS = 1 << 17  # --quick feeds streams of up to so many targets whole
 QUICK_CONTEXT = 2048  # and else its segments alone, after so many tokens before them
 MEMORY_EACH = 6 << 30  # bytes that should be left for each seed that is scored beside others
-CUDA_SIGNS = ("/dev/nvidiactl", "/dev/dxg")  # dxg: WSL2
 
 
 @dataclass
@@ -193,7 +192,7 @@ def pick_device(name: str, folder: Path) -> str:
     device, else cpu. GolfError where cuda is asked for in vain."""
     if name == "auto" and not (folder / TORCH).exists() and (folder / MLX).exists():
         return "mlx"
-    if name == "auto" and not any(Path(path).exists() for path in CUDA_SIGNS):
+    if name == "auto" and not machine.has_nvidia():
         return "cpu"
     if name in ("auto", "cuda") and (folder / TORCH).is_file():
         try:

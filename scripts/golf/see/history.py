@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from golf.core.errors import GolfError
-from golf.core.json_io import dig, mapping, number, parse_json, read_json
+from golf.core.json_io import dig, mapping, number, read_json
 from golf.core.lock import refuse_used
 from golf.core.paths import REPO, shown
-from golf.core.runlog import final_lines, lines
+from golf.core.runlog import events, final_lines, lines
 from golf.core.submission import MAY_DIFFER, NOT_REPEATED
 
 LIMIT = 1_000_000  # points that are read
@@ -126,16 +126,13 @@ def read(place: Path) -> History:
 
 
 def read_metrics(file: Path, history: History) -> None:
-    for line in lines(file):
-        event = parse_json(line)  # None for a torn line
-        kind = dig(event, "event")
+    for kind, event in events(file, steps=True):
         if kind in ("step", "val"):
             points = history.steps if kind == "step" else history.vals
             if number(event.get("step")) is not None and len(points) < LIMIT:
                 points.append(event)
-        elif isinstance(kind, str):
-            of_score = kind == "score" and isinstance(event.get("kind"), str)
-            history.facts[event["kind"] if of_score else kind] = event
+        else:
+            history.facts[kind] = event
 
 
 def read_log(file: Path, history: History) -> None:

@@ -24,7 +24,7 @@ from golf.core import submission, track
 from golf.core.errors import GolfError
 from golf.core.files import sha256
 from golf.core.findings import FAIL
-from golf.core.json_io import dig, number, read_json
+from golf.core.json_io import dig, mapping, number, read_json
 from golf.core.packed import fault, packed_name
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.runlog import read_run, run_folders
@@ -47,8 +47,7 @@ class Run:
 
     @property
     def config(self) -> dict:
-        value = self.facts["start"].get("config")
-        return value if isinstance(value, dict) else {}
+        return mapping(self.facts, "start", "config")
 
     @property
     def scripts(self) -> dict[str, str]:
@@ -60,14 +59,12 @@ class Run:
     @property
     def modules(self) -> dict[str, str]:
         """Files beside the script that it imports, with their SHA-256."""
-        value = self.facts["start"].get("modules")
-        return value if isinstance(value, dict) else {}
+        return mapping(self.facts, "start", "modules")
 
     @property
     def origin(self) -> dict:
         """supervisor.json: what was asked for; empty for a trainer that ran by itself."""
-        value = read_json(self.folder / "supervisor.json")
-        return value if isinstance(value, dict) else {}
+        return mapping(read_json(self.folder / "supervisor.json"))
 
     @property
     def artifact(self) -> str:
@@ -99,7 +96,8 @@ def main(args) -> int:
     runs = [read_finished(folder) for place in args.runs for folder in run_folders(place)]
     refuse_mixed(runs)
     worked_in = args.out or entry_folder(runs[0])
-    rules = choose_track(args, runs, worked_in)
+    rules = track.load(args.track) if args.track else worked_in and track.of_folder(worked_in)
+    rules = rules or guess_track(runs, args.lane)
     lane = args.lane or guess_lane(rules, runs[0])
     if lane not in rules["lanes"]:
         raise GolfError(f"lane {lane!r}: {rules['name']} has {', '.join(rules['lanes'])}", 2)
@@ -148,12 +146,6 @@ def entry_folder(run: Run) -> Path | None:
     folder = (REPO / noted).parent.resolve()
     in_a_track = folder.parent.parent == track.RECORDS.resolve()
     return folder if in_a_track and (folder.parent / "track.json").is_file() else None
-
-
-def choose_track(args, runs: list[Run], worked_in: Path | None) -> dict:
-    if args.track:
-        return track.load(args.track)
-    return (worked_in and track.of_folder(worked_in)) or guess_track(runs, args.lane)
 
 
 def refuse_other_script(out: Path, run: Run) -> None:
@@ -336,7 +328,7 @@ def claim(folder: Path, out: Path, runs: list[Run], roles: dict[str, str], words
     counts = [submission.count_bytes(folder, listed, run.packed_name) for run in runs]
     seeds = [describe_seed(run, count) for run, count in zip(runs, counts)]
     largest = max(counts, key=lambda count: count.total)
-    start, data = first.facts["start"], first.facts["start"].get("data") or {}
+    start = first.facts["start"]
     env = repeat_env(first)
     return {
         "schema_version": submission.SCHEMA_VERSION,
@@ -352,7 +344,7 @@ def claim(folder: Path, out: Path, runs: list[Run], roles: dict[str, str], words
         "train_seconds": statistics.fmean([s["train_seconds"] for s in seeds]),
         "eval_seconds": statistics.fmean([s["eval_seconds"] for s in seeds]),
         "files": [],
-        "data": {name: data.get(name) for name in ("name", "val_sha256", "tokenizer_sha256")},
+        "data": {name: dig(start, "data", name) for name in ("name", "val_sha256", "tokenizer_sha256")},
         "seeds": seeds,
     }
 
@@ -434,8 +426,7 @@ def readme(value: dict, start: dict) -> str:
             f"{value['train_seconds']:.1f} | {value['eval_seconds']:.1f} |"
         )
         rows.append(f"| std | {loss:.6f} | {bpb:.6f} | | | |")
-    versions = start.get("versions") if isinstance(start.get("versions"), dict) else {}
-    software = ", ".join(f"{name} {version}" for name, version in versions.items())
+    software = ", ".join(f"{name} {version}" for name, version in mapping(start, "versions").items())
     seeds = ", ".join(str(s["seed"]) for s in value["seeds"])
     table = "\n".join(rows)
     return f"""# {value["name"]}

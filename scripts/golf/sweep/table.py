@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from golf.core.files import replace_file
 from golf.core.json_io import dig, number
-from golf.core.picture import COLOURS, drawable, rendered, styled, tidy
+from golf.core.picture import COLOURS, drawable, drawn, tidy
 from golf.core.record_rule import compare
 from golf.core.runlog import packing, read_run
 from golf.sweep.plan import Cell, Row, Sweep
@@ -103,11 +103,8 @@ def figures(row: Row, found: list[Result], first: list[Result]) -> list[str]:
 
 def plot(sweep: Sweep, results: list[tuple[Cell, Result | None]]) -> bytes:
     """Every seed a dot, every mean a line, rows from top to bottom."""
-    with styled():
-        from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(8, 0.9 + 0.4 * len(sweep.rows)), layout="constrained")
-        axes = figure.subplots()
+    def panel(axes) -> None:
         tidy(axes, sweep.folder.name, "val_bpb, lower is better")
         for place, row in enumerate(sweep.rows):
             bpbs = [r.val_bpb for r in of_row(row, results)]
@@ -116,4 +113,5 @@ def plot(sweep: Sweep, results: list[tuple[Cell, Result | None]]) -> bytes:
                 axes.plot([statistics.fmean(bpbs)] * 2, [place - 0.3, place + 0.3], color=COLOURS[1])
         axes.set_yticks(range(len(sweep.rows)), [drawable(row.name[:60]) for row in sweep.rows])
         axes.set_ylim(len(sweep.rows) - 0.5, -0.5)
-        return rendered(figure)
+
+    return drawn([panel], size=(8, 0.9 + 0.4 * len(sweep.rows)))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from golf.check import command as check
-from golf.core import runlog, submission, track
+from golf.core import machine, runlog, submission, track
 from golf.core.errors import GolfError
 from golf.core.files import sha256
 from golf.core.findings import FAIL, Finding, judged, verdict
@@ -20,7 +20,7 @@ from golf.core.json_io import dig, number, objects, read_json
 from golf.core.paths import REPO, shown
 from golf.score import stream
 from golf.score.claims import MLX, TORCH, SeedEntry, read_entries
-from golf.score.scorer import CUDA_SIGNS, score
+from golf.score.scorer import pick_seeds, score
 from golf.verify import retrain
 
 SIGMAS = 3  # of the seeds' spread that a retrained mean may be worse by
@@ -59,7 +59,7 @@ def verify(
     rules = track.of_submission(folder, claim)
     refuse_failing(folder, rules)
     device = pick_device(folder, claim, device)
-    entries = pick_seeds(read_entries(folder, claim, device), seed)
+    entries = pick_seeds(read_entries(folder, claim, device), seed, quick=False)
     plans = [make_plan(folder, claim, rules, entry, device, data, by_steps) for entry in entries]
     seeds = []
     for plan in plans:
@@ -99,25 +99,17 @@ def refuse_failing(folder: Path, rules: dict) -> None:
 
 def pick_device(folder: Path, claim: dict, asked: str) -> str:
     """What the entry was trained on, where this machine has it; GolfError where it has not."""
-    starts = (dig(runlog.read_metrics(path), "start") for path in sorted(folder.glob("metrics_seed*.jsonl")))
-    told = next((dig(start[-1], "device") for start in starts if start), None)
+    runs = map(runlog.read_run, sorted(folder.glob("metrics_seed*.jsonl")))
+    told = next((dig(run, "start", "device") for run in runs if "start" in run), None)
     hardware = ascii(claim.get("hardware"))[:80]
     if told is None:
         told = "cpu" if "cpu" in hardware.lower() else "cuda"
     if told == "mlx" or not (folder / TORCH).is_file() and (folder / MLX).is_file() and told != "cpu":
         raise GolfError(f"{shown(folder)}: trained by MLX on {hardware}; there is no sandbox for that", 2)
-    here = any(Path(path).exists() for path in CUDA_SIGNS)
-    if told == "cuda" and (not here or asked == "cpu"):
+    if told == "cuda" and (not machine.has_nvidia() or asked == "cpu"):
         why = "on a CPU it would take days" if asked != "cpu" else "a CPU's result would tell nothing"
         raise GolfError(f"{shown(folder)}: trained on {hardware}; {why}: verify it on such a device", 2)
     return told if asked == "auto" else asked
-
-
-def pick_seeds(entries: list[SeedEntry], seed: int | None) -> list[SeedEntry]:
-    found = [entry for entry in entries if seed in (None, entry.seed)]
-    if not found:
-        raise GolfError(f"no seed {seed}; there are {', '.join(str(e.seed) for e in entries)}", 2)
-    return found
 
 
 def make_plan(
@@ -169,9 +161,8 @@ def targets_asked(env: dict[str, str]) -> int:
 def train_shards(folder: Path, data: Path, entry: SeedEntry) -> list[Path]:
     """The first train shards, as many as the entry had."""
     found = sorted(data.glob("fineweb_train_*.bin"))
-    metrics = folder / f"metrics_seed{entry.seed}.jsonl"
-    start = runlog.read_metrics(metrics).get("start", [{}])[-1] if metrics.is_file() else {}
-    wanted = max(1, int(number(dig(start, "train_files")) or len(found)))
+    facts = runlog.read_run(folder / f"metrics_seed{entry.seed}.jsonl")
+    wanted = max(1, int(number(dig(facts, "start", "train_files")) or len(found)))
     if len(found) < wanted:
         text = f"{len(found)} train shards; the entry had {wanted}; fetch them (data/README.md)"
         raise GolfError(f"{shown(data)}: {text}", 2)
