@@ -3,6 +3,10 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh scripts/golf.sh`
 set -euo pipefail
 unset CDPATH
+# What the caller has closed (`>&-`) leads to /dev/null.
+[ -e /dev/fd/0 ] || exec </dev/null
+[ -e /dev/fd/1 ] || exec >/dev/null
+[ -e /dev/fd/2 ] || exec 2>/dev/null
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -z "${PYTHON:-}" ]; then
     PYTHON=python3

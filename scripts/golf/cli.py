@@ -83,7 +83,6 @@ def parser(names: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    open_missing_streams()
     for stream in (sys.stdout, sys.stderr):  # a file name may hold anything: print it all the same
         stream.reconfigure(errors="backslashreplace")
     handle_stops(interrupt)
@@ -114,16 +113,6 @@ def main(argv: list[str] | None = None) -> int:
 def interrupt(signum, frame) -> None:
     """Any signal that asks to stop ends a command as Ctrl-C does, so that it tidies up."""
     raise KeyboardInterrupt
-
-
-def open_missing_streams() -> None:
-    """Opens streams that the caller has closed (`>&-`) on /dev/null."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            if nowhere != number:
-                os.dup2(nowhere, number)
-            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
 
 
 def dispatch(argv: list[str] | None) -> int:

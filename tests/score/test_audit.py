@@ -18,7 +18,7 @@ from golf.core.files import sha256
 from golf.score.audit import rules as audits
 from golf.score.audit.passes import Pass, Text, call_ends, feed
 from golf.score.audit.reference import bigram_log_probs, compare_texts
-from golf.score.audit.tokenizer import tokenizer
+from golf.score.audit.rules import tokenizer
 from golf.score.feeder import Fault
 from golf.score.stream import Stream
 

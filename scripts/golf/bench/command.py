@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from golf.bench import floor
-from golf.core import envfile, trainers
+from golf.core import envfile, text, trainers
 from golf.core.errors import GolfError
 from golf.core.files import read_bytes
 from golf.core.json_io import number, parse_json
@@ -257,8 +257,8 @@ def table(results: list[dict]) -> list[str]:
             f"copies {p['copy_bandwidth'] / 1e9:,.0f} GB/s, products {p['lowest'] / 1e12:.3g} to "
             f"{p['highest'] / 1e12:.3g} TFLOP/s by shape, a large square {p['square'] / 1e12:.3g}"
         )
-    found += ["", "| what | measured | spread | of the floor |", "| --- | --- | --- | --- |"]
-    return [*found, *(f"| {' | '.join(row)} |" for result in results for row in rows(result))]
+    all_rows = [row for result in results for row in rows(result)]
+    return [*found, "", *text.table(["what", "measured", "spread", "of the floor"], all_rows)]
 
 
 def floor_lines(label: str, k) -> list[str]:
@@ -267,22 +267,21 @@ def floor_lines(label: str, k) -> list[str]:
     phases = floor.phase_rows(k, size, peaks)
     step = [row[1:] for row in phases if row[0] != "score"]
     phases.append(("a step", *(sum(column) for column in zip(*step))))
-    found = [
+    per_token = "config", "phase", "operations a token", "bytes a token", "floor, ns a token"
+    of_phases = [(label, p, f"{o:,.0f}", f"{b:,.0f}", f"{s * 1e9:.2f}") for p, o, b, s in phases]
+    of_operators = [
+        (op.phase, op.name, str(n), f"{op.operations:,}", f"{op.bytes:,}", f"{peaks.seconds(op) * 1e6:.2f}")
+        for op, n in (floor.training(k, size) + floor.scoring(k, size)).items()
+    ]
+    return [
         f"{label}: computed for an RTX 4090 from its published peaks, not measured:",
         f"{peaks.square / 1e12:.0f} TFLOP/s in bfloat16, {peaks.bandwidth / 1e12:.1f} TB/s;",
         f"at most {1 / phases[-1][3]:,.0f} training tokens/s",
         "",
-        "| config | phase | operations a token | bytes a token | floor, ns a token |",
-        "| --- | --- | --- | --- | --- |",
-        *(f"| {label} | {p} | {o:,.0f} | {b:,.0f} | {s * 1e9:.2f} |" for p, o, b, s in phases),
+        *text.table(per_token, of_phases),
         "",
-        "| phase | operator | times | operations | bytes | floor, us |",
-        "| --- | --- | --- | --- | --- | --- |",
+        *text.table(["phase", "operator", "times", "operations", "bytes", "floor, us"], of_operators),
     ]
-    for op, n in (floor.training(k, size) + floor.scoring(k, size)).items():
-        figures = f"{n} | {op.operations:,} | {op.bytes:,} | {peaks.seconds(op) * 1e6:.2f}"
-        found.append(f"| {op.phase} | {op.name} | {figures} |")
-    return found
 
 
 # ---- compare ----

@@ -10,11 +10,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from golf.board.markdown import cell, table
 from golf.core import submission, track
 from golf.core.findings import LEVELS
 from golf.core.paths import REPO, shown
-from golf.core.text import plain, printable
+from golf.core.text import cell, plain, printable, table
 
 SCRIPT_LIMIT = 1 << 20  # bytes of a script that is compared
 DIFF_LINES = 800

@@ -8,14 +8,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from golf.board.markdown import cell
 from golf.check import command as check
 from golf.core import submission, track
 from golf.core.errors import GolfError
 from golf.core.findings import FAIL
 from golf.core.paths import shown
 from golf.core.record_rule import compare
-from golf.core.text import plain
+from golf.core.text import cell, plain
 
 RECORD_LANE = "record"
 SHOWN_NOTES = ("score-note", "own-tokenizer", "data-unpinned")

@@ -6,10 +6,10 @@ import statistics
 from pathlib import Path
 from urllib.parse import quote
 
-from golf.board.markdown import cell, table
 from golf.board.ranking import Board, Entry
 from golf.core.errors import GolfError
 from golf.core.paths import shown
+from golf.core.text import cell, table
 
 BEGIN = "<!-- leaderboard: written by scripts/golf.sh leaderboard, which overwrites any edit -->"
 END = "<!-- end of leaderboard -->"

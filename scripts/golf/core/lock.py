@@ -41,7 +41,12 @@ def locked(run_dir: Path):
         try:
             take(file, fcntl.LOCK_EX, run_dir)
         except OSError as error:
-            say_without(run_dir, error)
+            text = (
+                f"golf run: warning: no file locks in {shown(run_dir)} ({error.strerror}): goes on without; "
+                "start no second run there, or set OUT_DIR to a folder on another disk"
+            )
+            with suppress(OSError):
+                print(text, file=sys.stderr, flush=True)
         with suppress(OSError):  # who holds it is for messages alone
             file.truncate(0)
             file.write(str(os.getpid()).encode())
@@ -67,12 +72,3 @@ def take(file, kind: int, run_dir: Path) -> None:
         raise GolfError(
             f"{shown(run_dir)} is in use by process {holder or 'unknown'}; choose another RUN_ID"
         ) from None
-
-
-def say_without(run_dir: Path, error: OSError) -> None:
-    text = (
-        f"golf run: warning: no file locks in {shown(run_dir)} ({error.strerror}): goes on without; "
-        "start no second run there, or set OUT_DIR to a folder on another disk"
-    )
-    with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)

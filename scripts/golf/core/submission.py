@@ -135,14 +135,8 @@ def entry_folders(home: Path) -> list[Path]:
         places = sorted(home.iterdir())
     except OSError:
         return []
-    return [p for p in places if not p.name.startswith(".") and not p.is_symlink() and holds_claim(p)]
-
-
-def holds_claim(folder: Path) -> bool:
-    try:
-        return folder.is_dir() and os.path.lexists(folder / "submission.json")
-    except OSError:
-        return False
+    places = [p for p in places if not p.name.startswith(".") and not p.is_symlink()]
+    return [p for p in places if os.path.isdir(p) and os.path.lexists(p / "submission.json")]
 
 
 def claims(home: Path) -> Iterator[tuple[Path, dict]]:

@@ -1,4 +1,4 @@
-"""Untrusted text: made safe for a terminal, and told apart from data disguised as words."""
+"""Untrusted text: made safe for a terminal or a page, and told apart from data disguised as words."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -30,6 +30,19 @@ def columns(rows: list[Sequence[str]], right: Collection[int]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows)]
     shapes = [f"{{:{'>' if i in right else '<'}{width}}}" for i, width in enumerate(widths)]
     return ["  ".join(shapes).format(*row).rstrip() for row in rows]
+
+
+def cell(text: str) -> str:
+    """Untrusted text for a Markdown table, with punctuation as entities so that nothing is markup.
+
+    CommonMark 2.5: an entity never acts as a structural symbol.
+    """
+    return re.sub(r"[!-+./:-@\[-`{-~]", lambda c: f"&#{ord(c[0])};", text)
+
+
+def table(head: Sequence[str], rows: list[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
 def unreadable(text: str) -> int:

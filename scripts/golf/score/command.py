@@ -8,9 +8,7 @@ findings. Exit code 0: no FAIL, 1: FAIL, 2: wrong usage.
 import json
 import signal
 import sys
-from pathlib import Path
 
-from golf.core.errors import GolfError
 from golf.core.files import replace_file
 from golf.core.findings import LEVELS, NOTE, PASS
 from golf.core.paths import REPO, path_argument, shown
@@ -55,7 +53,10 @@ def main(args) -> int:
     from golf.score.scorer import score  # here: other commands do without its packages
 
     require_folder(args.folder)
-    path = None if args.json else report_file(args.folder)
+    # In runs/: nothing is written into a submission's folder. A disk that refuses does so before hours pass.
+    path = REPO / "runs" / f"score-{args.folder.resolve().name}" / "audit.json"
+    if not args.json:
+        path.parent.parent.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which cleans up, as Ctrl-C does
     report = score(args.folder, track_name=args.track, data=args.data, device=args.device, seed=args.seed,
                    targets=args.targets, quick=args.quick, holdout=args.holdout,
@@ -95,13 +96,3 @@ def rule_line(rule: dict) -> str:
     level = NOTE if rule["id"] == DUE else LEVELS[rule["passed"]]
     sentence = "" if level == PASS else f": {rule['sentence']}"  # audit.json has all of them
     return f"{level:<11} {rule['id']:<14} {rule['figure']}{sentence}"
-
-
-def report_file(folder: Path) -> Path:
-    """Where audit.json goes, in runs/: nothing is written into a submission's folder."""
-    path = REPO / "runs" / f"score-{folder.resolve().name}" / "audit.json"
-    try:  # before hours of scoring
-        path.parent.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GolfError(f"{shown(path)}: cannot be written ({error.strerror}); use --json", 2) from None
-    return path

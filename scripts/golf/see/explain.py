@@ -70,13 +70,10 @@ class Budget:
 def add_arguments(parser) -> None:
     parser.add_argument("place", type=path_argument, metavar="RUN|ENTRY|ARTIFACT", help="whose model")
     parser.add_argument("-o", "--out", type=picture_path, metavar="FILE", help="a picture: .svg or .png")
-    parser.add_argument(
-        "--model-seed", type=int, metavar="N", help="which seed of an entry; default: its first"
-    )
 
 
 def main(args) -> int:
-    found, budget = read(args.place, args.model_seed)
+    found, budget = read(args.place)
     print("\n".join(lines(found, budget)))
     if args.out:
         replace_file(args.out, drawn(panels(found, budget), args.out.suffix))
@@ -84,13 +81,13 @@ def main(args) -> int:
     return 0
 
 
-def read(place: Path, seed: int | None = None) -> tuple[Weights, Budget]:
+def read(place: Path) -> tuple[Weights, Budget]:
     """The packed model of a run, an entry or a file, and what counts beside it."""
     from golf.see import weights
 
     if place.is_file() and not (place.parent / "metrics.jsonl").is_file():
         return weights.load(place), Budget()
-    target = reader.find(place, seed, Path())  # which tokenizer it reads does not matter here
+    target = reader.find(place, Path())  # which tokenizer it reads does not matter here
     if (place / "submission.json").is_file():
         files = [{"path": str(target.script.relative_to(place)), "role": "script"}]
         extra = [n for n, p in target.files.items() if p not in (target.script, target.artifact)]

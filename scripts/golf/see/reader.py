@@ -52,10 +52,10 @@ class Target:
         return next((name for name in TRAINERS if sha256(REPO / name) == digest), None)
 
 
-def find(place: Path, seed: int | None = None, tokenizer: Path | None = None) -> Target:
-    """The model of a run's folder, of an entry's (its first seed, or `seed`), or in a file."""
+def find(place: Path, tokenizer: Path | None = None) -> Target:
+    """The model of a run's folder, of an entry's (its first seed), or in a file."""
     if (place / "submission.json").is_file():
-        return of_entry(place, seed, tokenizer)
+        return of_entry(place, tokenizer)
     if (place / "metrics.jsonl").is_file():
         return of_run(place, tokenizer)
     if not place.is_file():
@@ -83,12 +83,9 @@ def of_run(folder: Path, tokenizer: Path | None, artifact: str | None = None) ->
     return Target(folder / Path(artifact).name, folder / Path(script).name, files, model)
 
 
-def of_entry(folder: Path, seed: int | None, tokenizer: Path | None) -> Target:
+def of_entry(folder: Path, tokenizer: Path | None) -> Target:
     claim = submission.read_claim(folder)
-    entries = claims.read_entries(folder, claim, "cpu")
-    entry = next((e for e in entries if seed in (None, e.seed)), None)
-    if entry is None:
-        raise GolfError(f"{shown(folder)}: no seed {seed}; it has {[e.seed for e in entries]}", 2)
+    entry = claims.read_entries(folder, claim, "cpu")[0]
     model = tokenizer or find_tokenizer(dig(claim, "data", "tokenizer_sha256"))
     return Target(folder / entry.artifact, folder / entry.script, entry.files, model)
 

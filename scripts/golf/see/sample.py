@@ -41,9 +41,6 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--seed", type=between(0), default=1, metavar="N", help="the same text again; default 1"
     )
-    parser.add_argument(
-        "--model-seed", type=int, metavar="N", help="which seed of an entry; default: its first"
-    )
     parser.add_argument("--tokenizer", type=path_argument, metavar="PATH", help="for an artifact alone")
     parser.add_argument("--surprise", type=path_argument, metavar="FILE", help="a text to make a page of")
     parser.add_argument(
@@ -77,7 +74,7 @@ def main(args) -> int:
 
     from golf.see import surprise
 
-    target = reader.find(args.place, args.model_seed, args.tokenizer)
+    target = reader.find(args.place, args.tokenizer)
     tokenizer = reader.load_tokenizer(target.tokenizer)
     text = read_text(args.surprise) if args.surprise else None
     with reader.opened(target, sandboxed=not args.no_sandbox, fast=text is None) as model:

@@ -41,7 +41,6 @@ def add_arguments(parser) -> None:
         "--each", type=float, default=1.0, metavar="N",
         help="with --ray: GPUs of a run, or processors where there are none; default: 1",
     )  # fmt: skip
-    parser.add_argument("--table", action="store_true", help="run nothing: write the tables, print one")
 
 
 def main(args) -> int:
@@ -51,10 +50,8 @@ def main(args) -> int:
     sweep.folder.mkdir(parents=True, exist_ok=True)
     source = Search(sweep, args.search) if args.search else Grid(sweep)
     refuse_other_settings(source.sweep)
-    failed, code = set(), 0
-    if not args.table:
-        engine = engines.Cluster(sweep, args.ray, args.each) if args.ray else engines.Local(sweep)
-        failed, code = Sweeping(source, engine, args.seconds).run()
+    engine = engines.Cluster(sweep, args.ray, args.each) if args.ray else engines.Local(sweep)
+    failed, code = Sweeping(source, engine, args.seconds).run()
     print(table.write(source.sweep, failed, source.pruned), end="")
     print(f"results  {shown(sweep.folder)}/results.csv, table.md, plot.svg")
     return code

@@ -10,6 +10,7 @@ from golf.core.json_io import dig, number
 from golf.core.picture import COLOURS, drawable, drawn, tidy
 from golf.core.record_rule import compare
 from golf.core.runlog import packing, read_run
+from golf.core.text import table
 from golf.sweep.plan import Cell, Row, Sweep
 
 COLUMNS = "row seed status val_loss val_bpb packing_gap bytes tokens steps train_seconds settings".split()
@@ -73,11 +74,9 @@ def markdown(sweep: Sweep, results: list[tuple[Cell, Result | None]]) -> str:
     """One line a row. Differences are to the first row, in bits a byte, negative is better; p is Welch's,
     one-sided, that the row is no better than the first."""
     head = "row | seeds | val_bpb | sd | difference [95 %] | p | bytes | tokens/s | minutes".split(" | ")
-    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
     first = of_row(sweep.rows[0], results) if sweep.rows else []
-    for row in sweep.rows:
-        lines.append("| " + " | ".join(figures(row, of_row(row, results), first)) + " |")
-    return "\n".join(lines) + "\n"
+    rows = [figures(row, of_row(row, results), first) for row in sweep.rows]
+    return "\n".join([*table(head, rows), ""])
 
 
 def figures(row: Row, found: list[Result], first: list[Result]) -> list[str]:

@@ -15,8 +15,8 @@ import numpy as np
 from golf.core.findings import Finding, judged
 from golf.score.audit.passes import SUM_TOLERANCE, Pass, Text, feed
 from golf.score.audit.reference import Gap, compare_texts
-from golf.score.audit.tokenizer import tokenizer
 from golf.score.feeder import Fault, Feeder
+from golf.score.stream import Stream
 
 MEAN_TOLERANCE = 1e-4  # bits a byte: how far two passes may differ in the mean
 ROW_TOLERANCE = 1e-3  # nats: how far two scores of a target may, where arithmetic is not noisy
@@ -153,6 +153,30 @@ def normalised(worst: float) -> Finding:
     figure = f"largest |log-sum-exp| {worst:.2g} nats, {SUM_TOLERANCE:g} allowed"
     meaning = "every row of every pass; it is taken off before the target's probability is read"
     return judged("normalised", worst <= SUM_TOLERANCE, figure, meaning)
+
+
+def tokenizer(stream: Stream) -> Finding:
+    """Whether text and bytes are what the tokenizer says: no <unk>; each whole document survives decoding
+    and encoding, and its table bytes are the bytes of its text."""
+    vocabulary, tokens = stream.vocabulary, stream.tokens
+    unknown = int(vocabulary.unknown[tokens].sum())
+    edges = np.flatnonzero(vocabulary.special[tokens])  # the last document is cut off: left out
+    documents = [tokens[a + 1 : b].tolist() for a, b in zip(edges, edges[1:])]
+    texts = vocabulary.processor.decode(documents)
+    again = vocabulary.processor.encode(texts)
+    changed = sum(a != b for a, b in zip(documents, again))
+    sums = np.concatenate(([0], np.cumsum(stream.target_bytes)))  # of targets before each place
+    table = sums[edges[1:] - 1] - sums[edges[:-1]]
+    miscounted = sum(len(text.encode()) != n for text, n in zip(texts, table))
+    figure = (
+        f"{unknown} <unk>; of {len(documents):,} documents {changed} change by decoding and encoding, "
+        f"{miscounted} have other bytes than the table says"
+    )
+    passed = len(documents) > 0 and not (unknown or changed or miscounted)
+    meaning = "the score is of the whole text, and its bytes are counted right"
+    if not passed:
+        meaning = "text was lost, or its bytes are miscounted: not a matter of the submission"
+    return judged("tokenizer", passed if len(documents) else None, figure, meaning)
 
 
 # ---- Two passes, cut at different places
