@@ -18,32 +18,18 @@ from golf.core.json_io import dig
 from golf.score import scorer as official
 from golf.score.audit.control import Control
 
-REPO, OUT, DATA = (
-    Path(__file__).resolve().parents[1],
-    Path(sys.argv[1]).resolve(),
-    Path(os.environ["DATA"]).resolve(),
-)
+REPO, OUT = Path(__file__).resolve().parents[1], Path(sys.argv[1]).resolve()
+DATA = Path(os.environ["DATA"]).resolve()
 TRACK = "track_sample_5min"
 CLAIMS = "claim", "segments", "claim-mean"  # not compared, as a part is scored
 TARGETS = 1 << 14  # of the stream, and as many of held-out text
-COMMON = dict(
-    VAL_MAX_TOKENS=4096,
-    ITERATIONS=50,
-    WARMUP_STEPS=0,
-    COMPILE=0,
-    TRAIN_BATCH_TOKENS=2048,
-    DEVICE="cpu",
-    OMP_NUM_THREADS=1,
-)
+COMMON = "VAL_MAX_TOKENS=4096 ITERATIONS=50 WARMUP_STEPS=0 COMPILE=0 TRAIN_BATCH_TOKENS=2048 DEVICE=cpu"
 SHAPES = {
-    "narrow": dict(
-        NUM_LAYERS=2, MODEL_DIM=64, NUM_HEADS=2, NUM_KV_HEADS=1, TRAIN_SEQ_LEN=128, EVAL_STRIDE=64
-    ),
-    "deep": dict(NUM_LAYERS=6, MODEL_DIM=64, NUM_HEADS=2, NUM_KV_HEADS=2, TRAIN_SEQ_LEN=128, EVAL_STRIDE=128),
-    "wide": dict(NUM_LAYERS=2, MODEL_DIM=192, NUM_HEADS=6, NUM_KV_HEADS=3, TRAIN_SEQ_LEN=64, EVAL_STRIDE=32),
-    "untied": dict(
-        NUM_LAYERS=3, MODEL_DIM=96, NUM_HEADS=3, NUM_KV_HEADS=3, TRAIN_SEQ_LEN=256, TIE_EMBEDDINGS=0
-    ),
+    "narrow": "NUM_LAYERS=2 MODEL_DIM=64 NUM_HEADS=2 NUM_KV_HEADS=1 TRAIN_SEQ_LEN=128 EVAL_STRIDE=64",
+    "deep": "NUM_LAYERS=6 MODEL_DIM=64 NUM_HEADS=2 NUM_KV_HEADS=2 TRAIN_SEQ_LEN=128 EVAL_STRIDE=128",
+    "wide": "NUM_LAYERS=2 MODEL_DIM=192 NUM_HEADS=6 NUM_KV_HEADS=3 TRAIN_SEQ_LEN=64 EVAL_STRIDE=32",
+    "untied": "NUM_LAYERS=3 MODEL_DIM=96 NUM_HEADS=3 NUM_KV_HEADS=3 TRAIN_SEQ_LEN=256 EVAL_STRIDE=128 "
+    "TIE_EMBEDDINGS=0",
 }
 
 
@@ -65,13 +51,12 @@ def trained(name: str, seed: int) -> Path:
         return entry
     run = OUT / f"{entry.name}-run"
     shutil.rmtree(run, ignore_errors=True)
-    knobs = COMMON | SHAPES[name] | dict(SEED=seed, RUN_ID=run.name, OUT_DIR=OUT)
-    knobs |= dict(EVAL_SEQ_LEN=SHAPES[name]["TRAIN_SEQ_LEN"], DATA_PATH=DATA)
-    knobs |= dict(EVAL_STRIDE=SHAPES[name].get("EVAL_STRIDE", 128))
-    env = os.environ | {key: str(value) for key, value in knobs.items()} | dict(PYTHON=sys.executable)
+    words = f"{COMMON} OMP_NUM_THREADS=1 SEED={seed} RUN_ID={run.name} {SHAPES[name]}".split()
+    knobs = dict(word.split("=") for word in words)
+    knobs |= dict(EVAL_SEQ_LEN=knobs["TRAIN_SEQ_LEN"], DATA_PATH=str(DATA), OUT_DIR=str(OUT))
+    env = os.environ | knobs | dict(PYTHON=sys.executable)
     golf = ["bash", REPO / "scripts/golf.sh"]
-    data = ["--track", TRACK]
-    for words in (["run", REPO / "configs/quickstart.env"], ["new", run, "--out", entry, *data]):
+    for words in (["run", REPO / "configs/quickstart.env"], ["new", run, "--out", entry, "--track", TRACK]):
         done = subprocess.run(list(map(str, [*golf, *words])), env=env, capture_output=True, text=True)
         if done.returncode and not (entry / "submission.json").exists():  # too few targets to be entered
             sys.exit(f"{entry.name}: {words[0]}: {done.stdout[-500:]}{done.stderr[-500:]}")

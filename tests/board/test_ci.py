@@ -401,15 +401,6 @@ def test_who_opened_it_is_who_it_names(pull, inside, monkeypatch, login, number,
     assert (code == 1) == fails and ("author" in {rule for rule, _ in remarks(out)}) == fails, out
 
 
-def test_the_events_file_names_who_opened_it(pull, inside, monkeypatch, tmp_path):
-    pull.add("x")
-    event = {"pull_request": {"user": {"login": "mallory", "id": 8}, "title": "$(id) `id`"}}
-    (tmp_path / "event.json").write_text(json.dumps(event))
-    monkeypatch.setenv("GITHUB_EVENT_PATH", str(tmp_path / "event.json"))
-    code, out = inside()
-    assert code == 1 and "mallory did" in out
-
-
 def test_on_github_who_is_always_asked(pull, inside, monkeypatch):
     pull.add("x")
     monkeypatch.setenv("GITHUB_ACTIONS", "true")

@@ -120,7 +120,7 @@ def author(folder: Path, place: str) -> list[Finding]:
         text = f"author {ascii(claim.get('author'))[:60]} has letters of two alphabets in a word; use one"
         return [fail("author", text, place)]
     stated = same_name(claim.get("github_id"))
-    login, number = opener()
+    login, number = (same_name(os.environ.get(name)) for name in ("PULL_LOGIN", "PULL_ID"))
     login = "" if number and login.isdigit() else login  # such a login would be another's number
     if not number:
         if os.environ.get("GITHUB_ACTIONS") == "true":
@@ -137,16 +137,6 @@ def author(folder: Path, place: str) -> list[Finding]:
             text = f"author {ascii(claim.get('author'))[:60]} reads as the name of entries by"
             return [fail("author", f"{text} {ascii(owner)[:60]}; state your own", place)]
     return []
-
-
-def opener() -> tuple[str, str]:
-    """Login and number of who opened the pull request: the workflow names both, so does the event's file."""
-    login, number = (same_name(os.environ.get(name)) for name in ("PULL_LOGIN", "PULL_ID"))
-    event = os.environ.get("GITHUB_EVENT_PATH", "")
-    if not login and not number and Path(event).is_file():
-        user = dig(parse_json(Path(event).read_bytes()), "pull_request", "user")
-        login, number = same_name(dig(user, "login")), same_name(str(dig(user, "id") or ""))
-    return login, number
 
 
 def same_name(value) -> str:
@@ -201,9 +191,9 @@ def score(folder: Path) -> int:
     if why := sandbox.why_not():
         return not_scored(folder, place, why)
     code, report = run_score(folder)
-    if report is None or not any(was_scored(seed) for seed in report["seeds"]):
+    if report is None or not any(number(dig(seed, "targets")) for seed in report["seeds"]):
         return not_scored(folder, place, "the score ended without a result; the log above says why")
-    for rule in report_rules(report):
+    for rule in ci_summary.rules_of(report):
         text = f"{rule['figure']}: {rule['sentence']}"
         if rule["passed"]:
             say(f"PASS {rule['id']}: {text}")
@@ -252,12 +242,3 @@ def run_score(folder: Path) -> tuple[int, dict | None]:
     report = parse_json(done.stdout)
     whole = isinstance(dig(report, "seeds"), list) and isinstance(dig(report, "rules"), list)
     return done.returncode, report if whole else None
-
-
-def was_scored(seed) -> bool:
-    """Whether any targets of this seed were compared."""
-    return (number(dig(seed, "targets")) or 0) > 0
-
-
-def report_rules(report: dict) -> list[dict]:
-    return [*report["rules"], *(rule for seed in report["seeds"] for rule in seed.get("rules", []))]

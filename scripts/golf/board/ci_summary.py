@@ -41,13 +41,16 @@ def of_score(folder: Path, report: dict | None, verdict: str, record: str) -> li
         rows = [[str(seed["seed"]), figure(seed["claimed"], "val_bpb"), figure(seed["official"], "val_bpb"),
                  f"{seed['targets']:,}"] for seed in report["seeds"]]  # fmt: skip
         lines += table(["seed", "claimed val_bpb", "official val_bpb", "targets compared"], rows)
-        rules = [r for holder in (report, *report["seeds"]) for r in holder.get("rules", [])]
         rows = [[LEVELS[r["passed"]], cell(str(r["id"])), text(r["figure"], 200), text(r["sentence"], 300)]
-                for r in rules if r["passed"] is not True]  # fmt: skip
+                for r in rules_of(report) if r["passed"] is not True]  # fmt: skip
         lines += ["", *(table(["level", "rule", "figure", "what"], rows) if rows else ["Every rule passed."])]
     head, diff = against_nearest(folder)
     diff = ["<pre>" + html.escape("\n".join(diff)) + "</pre>"] if diff else []
     return [*lines, "", f"Record rule: {text(record, 400)}", "", cell(head), "", *diff]
+
+
+def rules_of(report: dict) -> list[dict]:
+    return [rule for holder in (report, *report["seeds"]) for rule in holder.get("rules", [])]
 
 
 def text(value, limit: int) -> str:

@@ -35,10 +35,7 @@ def enter(folder: Path) -> None:
     path = REPO / "runs" / f"score-{folder.name}" / "audit.json"
     if not path.is_file():
         raise GolfError(f"{shown(path)}: no report there; run golf.sh score {shown(folder)} first", 2)
-    try:
-        claim = submission.read_claim(folder)
-    except submission.ClaimError as error:
-        raise GolfError(str(error), 2) from None
+    claim = submission.read_claim(folder)
     report = read_json(path)
     why = why_not(report, claim)
     if dig(report, "submission_sha256") != sha256(folder / "submission.json"):

@@ -1,5 +1,6 @@
 """How far a run is, by what it adds to metrics.jsonl and the lines that it prints."""
 
+import os
 import re
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ class Follower:
     """A run's phase, step, smoothed loss and speed; `look` reads what is new."""
 
     def __init__(self, metrics: Path, clock=time.monotonic):
-        self.metrics, self.offset, self.clock = metrics, size(metrics), clock
+        self.metrics, self.offset, self.clock = metrics, status(metrics).st_size, clock
         self.budget = self.iterations = self.step = self.seconds = self.rate = 0.0
         self.expected: dict[str, float] = {}  # seconds of a phase, but for training
         self.phase, self.loss = "setup", None
@@ -38,7 +39,7 @@ class Follower:
         """Whole lines added since the last call."""
         try:
             with self.metrics.open("rb") as file:
-                self.offset = min(self.offset, size(self.metrics))  # a run begun anew
+                self.offset = min(self.offset, status(self.metrics).st_size)  # a run begun anew
                 file.seek(self.offset)
                 whole, end, _ = file.read().rpartition(b"\n")
         except OSError:  # not there yet, or not to be read: the bar stands still
@@ -143,20 +144,14 @@ class Progress(Follower):
 def last_setup(folder: Path) -> float | None:
     """Seconds that the newest finished run beside this one took for its set-up."""
     others = [path for path in folder.parent.glob("*/metrics.jsonl") if path.parent != folder]
-    times = [dig(read_run(path.parent), "end", "setup_seconds") for path in sorted(others, key=written)[-3:]]
+    in_order = sorted(others, key=lambda path: status(path).st_mtime)
+    times = [dig(read_run(path.parent), "end", "setup_seconds") for path in in_order[-3:]]
     return next((seconds for seconds in map(number, reversed(times)) if seconds), None)
 
 
-def written(path: Path) -> float:
+def status(path: Path) -> os.stat_result:
+    """Of a file; all 0 where there is none."""
     try:
-        return path.stat().st_mtime
+        return path.stat()
     except OSError:
-        return 0.0
-
-
-def size(path: Path) -> int:
-    """Bytes of a file, 0 where there is none."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+        return os.stat_result([0] * 10)

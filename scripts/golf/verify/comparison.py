@@ -201,7 +201,7 @@ def score_again(folder: Path, claim: dict, rules: dict, plan, trained, data: Pat
         told = dict(lane=claim.get("lane"), track=claim.get("track"), files=files)
         told["seeds"] = [dict(seed=entry.seed, artifact=entry.artifact)]
         (place / "submission.json").write_text(json.dumps(told), encoding="utf-8")
-        report = score(place, track_name=track_path(folder, rules), data=data, device=plan.device)
+        report = score(place, track_name=str(track.home(rules, folder)), data=data, device=plan.device)
     (result,) = report["seeds"]
     failed = tuple(rule["id"] for rule in result["rules"] if rule["passed"] is False)
     if result["official"] is None:
@@ -217,12 +217,6 @@ def score_again(folder: Path, claim: dict, rules: dict, plan, trained, data: Pat
         in_time=claimed_seconds < BY_ITSELF * plan.budget and trained.seconds < plan.budget,
         failed=failed,
     )
-
-
-def track_path(folder: Path, rules: dict) -> str:
-    """The track, as golf.sh score takes it."""
-    home = next((p for p in folder.parents if (p / "track.json").is_file()), None)
-    return str(home) if home else rules["name"]
 
 
 # ---- The verdict
