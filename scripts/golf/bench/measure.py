@@ -23,6 +23,7 @@ from golf.bench import floor
 from golf.core import machine, runlog, track, trainers
 from golf.core.errors import GolfError
 from golf.core.paths import REPO
+from golf.core.processes import kill_tree
 
 SAMPLE_SECONDS = 0.1  # one sample takes at least this, so that a synchronisation does not show
 TOKENIZER = REPO / "data" / "sample_1024_bpe.model"
@@ -392,8 +393,7 @@ def first_step(script: Path, settings: dict[str, str], limit: float) -> float:
                 found = next((event for kind, event in events if kind == "step"), None)
             late = process.poll() is None
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_tree(process.pid)
             process.wait()
         said.seek(0)
         errors = said.read().decode(errors="replace").strip().splitlines()

@@ -52,7 +52,7 @@ def check_trainer(trainer: Path) -> None:
             raise GolfError(f"{shown(path)}: does not parse as Python: {error}") from None
         except OSError as error:
             raise GolfError(f"{shown(path)}: cannot be read ({error.strerror})") from None
-        for name, late in imported(tree, path):
+        for name in sorted(imported(tree, path)):
             if (trainer.parent / name / "__init__.py").is_file():
                 raise GolfError(
                     f"{shown(path)} imports {name}, a folder: a submission's modules are single files; "
@@ -62,21 +62,21 @@ def check_trainer(trainer: Path) -> None:
             if own.is_file():
                 files += [own] if own not in files else []
             elif not can_import(name):
-                refuse_import(path, name, late)
+                refuse_import(path, name)
 
 
-def imported(tree: ast.AST, path: Path) -> list[tuple[str, bool]]:
-    """Top-level names of the modules that a source imports; whether only late, in a function.
+def imported(tree: ast.AST, path: Path) -> set[str]:
+    """Top-level names of the modules that a source imports.
 
     What stands in a `try` that handles its absence is left out. GolfError for relative imports,
     which a script cannot have.
     """
-    found: dict[str, bool] = {}
-    waiting = [(tree, False)]
+    found: set[str] = set()
+    waiting = [tree]
     while waiting:
-        node, late = waiting.pop()
+        node = waiting.pop()
         if isinstance(node, ast.Try) and node.handlers and not any(map(gives_up, node.handlers)):
-            waiting += [(n, late) for n in [*node.handlers, *node.orelse, *node.finalbody]]
+            waiting += [*node.handlers, *node.orelse, *node.finalbody]
             continue
         if isinstance(node, ast.ImportFrom) and node.level:
             raise GolfError(
@@ -85,11 +85,9 @@ def imported(tree: ast.AST, path: Path) -> list[tuple[str, bool]]:
             )
         names = [node.module] if isinstance(node, ast.ImportFrom) else []
         names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        for name in (n.partition(".")[0] for n in names):
-            found[name] = late and found.get(name, True)
-        late = late or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        waiting += [(n, late) for n in ast.iter_child_nodes(node)]
-    return sorted(found.items())
+        found |= {name.partition(".")[0] for name in names}
+        waiting += ast.iter_child_nodes(node)
+    return found
 
 
 def gives_up(handler: ast.ExceptHandler) -> bool:
@@ -110,16 +108,15 @@ def can_import(name: str) -> bool:
         return False
 
 
-def refuse_import(path: Path, name: str, late: bool) -> None:
-    """GolfError for a module that is nowhere, unless it may not be needed: a late known package."""
+def refuse_import(path: Path, name: str) -> None:
+    """GolfError for a module that is nowhere."""
     if name not in TRAINER_PACKAGES:
         raise GolfError(
             f"{shown(path)} imports {name}, which is no installed package, and there is no {name}.py "
             "beside it; put it there, or install it",
             2,
         )
-    if not late:
-        raise missing(name, f"requirements-{'mlx' if imports(path, 'mlx') else 'cuda'}.txt")
+    raise missing(name, f"requirements-{'mlx' if imports(path, 'mlx') else 'cuda'}.txt")
 
 
 def read_knobs(trainer: Path) -> dict[str, str]:

@@ -133,15 +133,8 @@ class Setup:
         return Text(parts, tokens[start : start + most + 1], self.kind != "private")
 
 
-def score(folder: Path, **options) -> dict:
-    """Scores a submission's folder. Returns the report of audit.json. GolfError: it cannot be scored."""
-    with Talker("golf score") as talker:
-        return score_folder(folder, talker, **options)
-
-
-def score_folder(
+def score(
     folder: Path,
-    talker: Talker,
     *,
     track_name: str | None = None,
     data: Path | None = None,
@@ -153,33 +146,32 @@ def score_folder(
     sandboxed: bool = True,
     limits: Limits | None = None,
 ) -> dict:
-    """See score."""
+    """Scores a submission's folder. Returns the report of audit.json. GolfError: it cannot be scored."""
     claim = submission.read_claim(folder)
     rules = track.of_submission(folder, claim, track_name)
-    device = pick_device(device, folder)
-    source = streams.load(rules, data)
-    guard(talker, sandboxed, data or streams.default_folder(rules), *filter(None, [holdout]))
+    device, beside = pick_device(device, folder), Beside()
+    source, data = streams.load(rules, data), data or streams.default_folder(rules)
     stream = pick_targets(rules, source, targets)
     rng = np.random.default_rng()  # of the system's entropy: nobody can foresee it
-    held_out, kind = hold_out(source, stream, holdout, data or streams.default_folder(rules), rng)
-    entries = pick_seeds(read_entries(folder, claim, device), seed, quick)
-    trainers.check_trainer(folder / entries[0].script)  # what is missing here is no fault of it
     vocab = len(source.vocabulary)
-
-    beside = Beside()
 
     def start(entry: SeedEntry, device: str) -> Remote:
         paths = entry.files, entry.script, entry.artifact
         return Remote(*paths, device, vocab, limits, sandboxed, beside)
 
-    setup = Setup(rules=rules, stream=stream, holdout=held_out, kind=kind, device=device,
-                  lane=claim.get("lane") if isinstance(claim.get("lane"), str) else None, quick=quick,
-                  start=start, beside=beside, sandboxed=sandboxed,
-                  control=Control(rules, folder, device, vocab, start, talker), talker=talker,
-                  rng=rng)  # fmt: skip
-    size = seeds_at_once(setup, len(entries))
-    groups = [entries[at : at + size] for at in range(0, len(entries), size)]
-    results = [result for group in groups for result in score_group(setup, group)]
+    with Talker("golf score") as talker:
+        guard(talker, sandboxed, data, *filter(None, [holdout]))
+        held_out, kind = hold_out(source, stream, holdout, data, rng)
+        entries = pick_seeds(read_entries(folder, claim, device), seed, quick)
+        trainers.check_trainer(folder / entries[0].script)  # what is missing here is no fault of it
+        setup = Setup(rules=rules, stream=stream, holdout=held_out, kind=kind, device=device,
+                      lane=claim.get("lane") if isinstance(claim.get("lane"), str) else None, quick=quick,
+                      start=start, beside=beside, sandboxed=sandboxed,
+                      control=Control(rules, folder, device, vocab, start, talker), talker=talker,
+                      rng=rng)  # fmt: skip
+        size = seeds_at_once(setup, len(entries))
+        groups = [entries[at : at + size] for at in range(0, len(entries), size)]
+        results = [result for group in groups for result in score_group(setup, group)]
     general = general_rules(setup, source, claim, results)
     return report_of(setup, folder, source, claim, results, general)
 

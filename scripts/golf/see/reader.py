@@ -114,18 +114,17 @@ def opened(target: Target, *, sandboxed: bool = True, fast: bool = False) -> Ite
     """
     from golf.score.feeder import Fault
 
-    with contextlib.ExitStack() as stack:
-        cached, ours = cached_model(target) if fast else None, target.ours
-        if ours:
-            yield cached or load_ours(ours, target.artifact)
-            return
-        if not sandboxed:
-            print(NO_SANDBOX, file=sys.stderr)
-        try:
-            own = stack.enter_context(in_sandbox(target, sandboxed))
+    cached, ours = cached_model(target) if fast else None, target.ours
+    if ours:
+        yield cached or load_ours(ours, target.artifact)
+        return
+    if not sandboxed:
+        print(NO_SANDBOX, file=sys.stderr)
+    try:
+        with in_sandbox(target, sandboxed) as own:
             yield cached if cached and agree(cached, own) else own
-        except Fault as fault:
-            raise GolfError(f"{shown(target.script)}: {fault.rule}: {fault.message}") from None
+    except Fault as fault:
+        raise GolfError(f"{shown(target.script)}: {fault.rule}: {fault.message}") from None
 
 
 def cached_model(target: Target) -> CachedModel | None:
