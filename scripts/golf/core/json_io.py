@@ -10,6 +10,7 @@ import json
 import math
 import re
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 from golf.core.text import BLANK
@@ -81,8 +82,7 @@ def read_json(path: Path):
 def unique(pairs: list[tuple[str, object]]) -> dict:
     value = dict(pairs)
     if len(value) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
         raise StrictError(f"has the key {ascii(twice)[:60]} twice in one object")
     return value
 

@@ -4,11 +4,10 @@ from pathlib import Path
 
 from golf.core import schema
 from golf.core.errors import GolfError
-from golf.core.json_io import dig, read_json
+from golf.core.json_io import read_json
 from golf.core.paths import REPO, shown
 
 RECORDS = REPO / "records"
-RENAMED = {"reference": "audit_control", "references": "chart_scores", "baseline": "record_baseline"}
 
 
 def names() -> list[str]:
@@ -25,11 +24,8 @@ def load(name: str) -> dict:
 
 
 def read(path: Path) -> dict:
-    """Reads a valid track.json. Raises GolfError (code 2) for an invalid or outdated one."""
+    """Reads a valid track.json. Raises GolfError (code 2) for another, also of an older schema."""
     rules = read_json(path)
-    if dig(rules, "schema_version") == 1:
-        renamed = ", ".join(f"{old} to {new}" for old, new in RENAMED.items())
-        raise GolfError(f"{shown(path)}: schema_version 1; write 2, and rename {renamed}", 2)
     if wrong := schema.errors("track", rules):
         raise GolfError(f"{shown(path)}: not a track.json: {wrong[0]}; see track.schema.json", 2)
     return rules

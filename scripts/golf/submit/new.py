@@ -97,7 +97,10 @@ def main(args) -> int:
     refuse_mixed(runs)
     worked_in = args.out or entry_folder(runs[0])
     rules = track.load(args.track) if args.track else worked_in and track.of_folder(worked_in)
-    rules = rules or guess_track(runs, args.lane)
+    if rules is None:
+        slowest = max(number(run.facts["train_end"].get("train_seconds")) or 0.0 for run in runs)
+        measured = dig(runs[0].facts, "start", "data", "name"), runs[0].facts["sliding"].get("targets")
+        rules = track.guess(*measured, slowest, args.lane)
     lane = args.lane or guess_lane(rules, runs[0])
     if lane not in rules["lanes"]:
         raise GolfError(f"lane {lane!r}: {rules['name']} has {', '.join(rules['lanes'])}", 2)
@@ -246,12 +249,6 @@ def refuse_mixed(runs: list[Run]) -> None:
                     f"{shown(run.folder)} and {shown(first.folder)} differ in {name}: "
                     f"{other.get(name)} and {config.get(name)}"
                 )
-
-
-def guess_track(runs: list[Run], lane: str | None) -> dict:
-    facts = runs[0].facts
-    slowest = max(number(r.facts["train_end"].get("train_seconds")) or 0.0 for r in runs)
-    return track.guess(dig(facts, "start", "data", "name"), facts["sliding"].get("targets"), slowest, lane)
 
 
 def guess_lane(rules: dict, run: Run) -> str:

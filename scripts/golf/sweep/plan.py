@@ -78,10 +78,8 @@ def from_toml(path: Path, words: dict[str, str], name: str | None) -> Sweep:
     words = dict(words)
     seeds = read_seeds(words.pop("SEEDS", None) or found.get("seeds", [1337]), shown(path))
     common = {**as_text(found.get("set", {})), **words}
-    space = {
-        key: value if isinstance(value, list) else [value] for key, value in found.get("grid", {}).items()
-    }
-    space = {key: [str(value) for value in values] for key, values in space.items()}
+    space = found.get("grid", {})
+    space = {key: list(map(str, v if isinstance(v, list) else [v])) for key, v in space.items()}
     if space:
         rows = grid({key: values for key, values in space.items() if key not in words}, common)
     else:
