@@ -128,8 +128,3 @@ def test_settings_behind_the_config_do_what_they_do_before_it(tiny_repo):
     for words, said in ((["b.env"], "2 configs"), (["--nonsense"], "unrecognized arguments")):
         refused(golf(tiny_repo, *words), said)
     refused(golf(tiny_repo, "--no-summary", "x"))
-
-
-def test_a_misspelt_name_in_the_environment_is_told(tiny_repo):
-    done = passed(golf(tiny_repo, MODEL_DMI="3", MODEL_DIM="64", SOME_TOOL="x", model_dmi="3"))
-    assert one_line(done.stderr) == ("golf run: warning: MODEL_DMI is unknown; did you mean MODEL_DIM?")

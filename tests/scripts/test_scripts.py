@@ -601,4 +601,4 @@ def test_an_import_whose_absence_ends_the_script_is_needed():
     gone = "except ImportError as e:\n    if __name__ != '__main__':\n        raise\n    sys.exit(e)\n"
     for handler, needed in ((gone, True), ("except ImportError:\n    nowhere = None\n", False)):
         tree = ast.parse(f"import sys\ntry:\n    import nowhere\n{handler}")
-        assert ("nowhere" in dict(imported(tree, Path("x.py")))) == needed
+        assert ("nowhere" in imported(tree, Path("x.py"))) == needed

@@ -91,8 +91,8 @@ def refuse_unexpanded(value: str, where: str) -> None:
 def require_known(name: str, knobs: dict[str, str], where: str) -> None:
     if is_known(name, knobs):
         return
-    near = nearest(name, knobs, 0.6)
-    hint = f"did you mean {near}?" if near else "`train_gpt.py --knobs` lists the names"
+    near = difflib.get_close_matches(name.upper(), [*knobs, *OWN_NAMES], 1)
+    hint = f"did you mean {near[0]}?" if near else "`train_gpt.py --knobs` lists the names"
     raise GolfError(f"{where}: unknown name {name}; {hint}", 2)
 
 
@@ -104,21 +104,8 @@ def set_words(words: list[str], knobs: dict[str, str]) -> None:
         os.environ[name] = value
 
 
-def near_misses(knobs: dict[str, str]) -> dict[str, str]:
-    """A warning for each variable of the environment that is nearly a knob, by its name."""
-    names = sorted(name for name in os.environ if name.isupper() and not is_known(name, knobs))
-    near = {name: nearest(name, knobs, 0.8) for name in names}
-    return {name: f"{name} is unknown; did you mean {n}?" for name, n in near.items() if n}
-
-
 def is_known(name: str, knobs: dict[str, str]) -> bool:
     return name in knobs or name in KNOWN_NAMES or name.startswith(KNOWN_PREFIXES)
-
-
-def nearest(name: str, knobs: dict[str, str], cutoff: float) -> str | None:
-    """The known name that is most alike, by difflib's ratio of at least `cutoff`."""
-    found = difflib.get_close_matches(name.upper(), [*knobs, *OWN_NAMES], 1, cutoff)
-    return found[0] if found else None
 
 
 def settings(found: dict[str, str], knobs: dict[str, str], defaults=None) -> dict[str, str]:

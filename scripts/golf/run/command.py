@@ -83,15 +83,10 @@ def main(args) -> int:
     knobs = trainers.read_knobs(trainer)
     found = envfile.parse(config, knobs)
     envfile.set_words(words, knobs)
-    misses = envfile.near_misses(knobs)
-    for name in misses:
-        del os.environ[name]  # or the trainer would tell it again
     settings = envfile.settings(found, knobs, dict(args.default))
     runs = plan(trainer, settings, config.stem)
     check(runs, knobs)
     supervisor = Supervisor()
-    for line in misses.values():
-        supervisor.say(f"warning: {line}")
     tell_size(trainer, {**knobs, **runs[0].settings}, supervisor)
     return run_all(runs, config, knobs, supervisor, summary=not args.no_summary)
 
