@@ -61,7 +61,7 @@ def check_source(folder, text, **beside):
 def test_an_import_that_is_nowhere_is_told_before_training(tmp_path):
     check_source(tmp_path, "import json, helper\n", helper="import other\n", other="import math\n")
     check_source(tmp_path, "try:\n    import nowhere\nexcept ImportError:\n    nowhere = None\n")
-    check_source(tmp_path, "def pack():\n    import sentencepiece.x\n")  # a known package, perhaps not needed
+    check_source(tmp_path, "def pack():\n    import sentencepiece.x\n")
     for source, words in (
         ("import nowhere\n", "t.py imports nowhere, which is no installed package"),
         ("def load_scorer():\n    from nowhere.x import y\n", "t.py imports nowhere"),
