@@ -411,43 +411,13 @@ def dump(value: dict) -> str:
 
 def readme(value: dict, start: dict) -> str:
     """README.md: a table of the measurements, and a place for the idea."""
-    rows = [
-        f"| {s['seed']} | {s['val_loss']:.6f} | {s['val_bpb']:.6f} | {s['bytes_total']:,} "
-        f"| {s['train_seconds']:.1f} | {s['eval_seconds']:.1f} |"
-        for s in value["seeds"]
-    ]
-    if len(rows) > 1:
-        loss, bpb = (statistics.stdev(s[n] for s in value["seeds"]) for n in ("val_loss", "val_bpb"))
-        rows.append(
-            f"| mean | {value['val_loss']:.6f} | {value['val_bpb']:.6f} | | "
-            f"{value['train_seconds']:.1f} | {value['eval_seconds']:.1f} |"
-        )
-        rows.append(f"| std | {loss:.6f} | {bpb:.6f} | | | |")
-    software = ", ".join(f"{name} {version}" for name, version in mapping(start, "versions").items())
-    seeds = ", ".join(str(s["seed"]) for s in value["seeds"])
-    table = "\n".join(rows)
-    return f"""# {value["name"]}
+    import jinja2  # late: other commands do without it
 
-{value["blurb"]}
-
-| seed | val_loss (nats) | val_bpb | bytes | train s | eval s |
-| --- | --- | --- | --- | --- | --- |
-{table}
-
-- Track `{value["track"]}`, lane `{value["lane"]}`, {value["date"]}, by {value["author"]}
-- Bytes: code {value["bytes_code"]:,} + model {value["bytes_model"]:,} = {value["bytes_total"]:,}
-- Hardware: {value["hardware"]}
-- Software: {software}
-
-## The idea
-
-{submission.IDEA}
-
-## Reproduce
-
-From the repository's root, once for each seed ({seeds}) with its SEED:
-
-```bash
-{value["command"]}
-```
-"""
+    text = Path(__file__).with_name("templates").joinpath("readme.md").read_text(encoding="utf-8")
+    how = dict(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    return jinja2.Template(text, **how).render(
+        value,
+        idea=submission.IDEA,
+        software=", ".join(f"{name} {version}" for name, version in mapping(start, "versions").items()),
+        stdev=lambda name: statistics.stdev(seed[name] for seed in value["seeds"]),
+    )
