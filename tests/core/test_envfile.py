@@ -6,7 +6,7 @@ import pytest
 from conftest import REPO, passed, refused, run_script
 from golf.core import envfile, runlog, trainers
 from golf.core.errors import GolfError
-from run.conftest import golf, one_line, write_config
+from run.conftest import golf, write_config
 
 
 @pytest.mark.parametrize(("line", "value"), [
