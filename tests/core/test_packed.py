@@ -4,6 +4,7 @@ import ast
 import base64
 import json
 import lzma
+import random
 import resource
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from conftest import REPO, refused, run_script
 from golf.check import command as check
 from golf.core import packed, submission
 from golf.core.errors import GolfError
-from golf.core.findings import FAIL
+from golf.core.findings import FAIL, HUMAN
 from golf.core.trainers import check_trainer
 
 import train_gpt as T
@@ -150,6 +151,35 @@ def test_other_code_is_not_the_same(source, other):
     assert packed.fault(script, other.encode())
 
 
+@pytest.mark.parametrize(("within", "source"), [
+    ('"""Data."""\nx = len(__doc__)', '"""Doc."""\nx = len(__doc__)'), ("x = 1\n'Data.'", "x = 1"),
+    ('"""Doc."""\n"""Data."""\nx = 1', '"""Doc."""\n"""Dat."""\nx = 1'), ("'Data.'", ""),
+    ("def f():\n    'Data.'\n    x = f.__doc__", "def f():\n    x = f.__doc__"),
+    ("class A:\n    'Data.'\n    x = 1", "class A:\n    x = 1"),
+    ("async def f():\n    'Data.'\n    x = 1", "async def f():\n    x = 1"),
+])  # fmt: skip
+def test_no_docstring_is_packed_that_people_do_not_read(within, source):
+    assert packed.fault(stub(compress(within)), source.encode()) == "runs other code than its source"
+
+
+DIGITS = random.Random(1).choices("0123456789", k=400)
+
+
+@pytest.mark.parametrize("within", [
+    "x = 0.333333333333333333" + "".join(DIGITS), "x = 1 / 3\n" + "\n".join(int(d) * " " for d in DIGITS),
+    "x = 1 / 3\n" + "".join(f"y = {int(d) * '('}0{int(d) * ')'}\n" for d in DIGITS),
+    "".join(f"x = '{d}' {' '.join(int(d) * [chr(39) * 2])}\n" for d in DIGITS),
+])  # fmt: skip
+def test_spellings_hold_no_data(within):
+    """Each parses as its source does; where it packs to more, nobody sees what for."""
+    source = ast.unparse(ast.parse(within)).encode()
+    assert (
+        packed.fault(stub(compress(within)), source)
+        == "is longer than what PACK_SCRIPT=1 makes of its source"
+    )
+    assert packed.fault(stub(compress("x = (1_0)\n")), b"x = 10\n") is None  # as other Pythons may write it
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -213,6 +243,17 @@ def test_other_code_in_a_stub_fails(folder, spoil, rule):
     assert rule not in found(folder)
     spoil(folder)
     assert rule in found(folder, FAIL)
+
+
+@pytest.mark.parametrize("name", ["train_gpt", "help"])
+def test_what_runs_beside_a_packed_twin_is_measured_too(folder, name):
+    """Only a file of the role source may hold any comment: it counts nothing, and nothing runs it."""
+    noise = "".join(f"# {base64.b64encode(random.Random(i).randbytes(60)).decode()}\n" for i in range(9))
+    path = folder / f"{name}.py"
+    source = (path.read_text() if path.exists() else "x = 1\n") + noise
+    write(folder, path.name, source, "score")
+    write(folder, f"{name}.packed.py", pack(source), "score")
+    assert {"code-opaque"} == found(folder, HUMAN) and "code-packed" not in found(folder)
 
 
 def role(folder, path: str, name: str) -> None:

@@ -18,7 +18,7 @@ from golf.check.source import MEANING, Totals, faults_of, totals
 from golf.check.steering import other_sources
 from golf.check.syntax import every_node
 from golf.core.findings import FAIL, HUMAN
-from golf.core.packed import SUFFIX, packed_name, source_name, unpack
+from golf.core.packed import SUFFIX, source_name, unpack
 from golf.core.packed import fault as packed_fault
 
 SOURCE_LIMIT, FILES_LIMIT = 256 << 10, 20  # bytes of all files; the longest trainers have 110,000
@@ -59,7 +59,7 @@ def code(folder: Folder) -> None:
     sums = Totals()
     for path, tree in trees.items():
         check_tree(folder, path, tree, modules)
-        if packed_name(path) not in packed:
+        if folder.role(path) != "source":  # which counts nothing and runs nowhere
             sums.add(totals(folder.read(path), tree))
     for path in packed:
         if source := check_packed(folder, path):
