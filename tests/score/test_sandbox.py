@@ -1,5 +1,6 @@
 """Hostile submissions: each ends in a named finding, in time, and leaves nothing behind."""
 
+import collections
 import contextlib
 import ctypes
 import dataclasses
@@ -29,7 +30,7 @@ from golf.score import scorer as official
 from golf.score.feeder import Fault
 from golf.score.sandbox import bwrap as sandbox
 from golf.score.sandbox import client as remote
-from golf.score.sandbox import syscalls, usage, view
+from golf.score.sandbox import syscalls, usage, view, watch
 from score_kit import failed, make_submission, needs_sandbox, needs_user_namespace
 
 LIMITS = sandbox.Limits(load_seconds=HANG_SECONDS, call_seconds=HANG_SECONDS, memory_bytes=4 << 30, tasks=60)
@@ -506,6 +507,20 @@ def test_memory_in_files_counts(tmp_path, way, memory_alone):
         with pytest.raises(Fault) as fault:
             feeder.log_probs(np.zeros(5, np.uint16))
     assert fault.value.rule == "memory" and feeder.peak_memory_bytes > 1 << 28
+
+
+def test_what_others_free_meanwhile_hides_nothing_of_another_kind(monkeypatch):
+    sizes = collections.Counter(Shmem=3 << 30, SUnreclaim=1 << 20)
+    monkeypatch.setattr(usage, "sizes_in", lambda path: sizes if path == "/proc/meminfo" else sizes - sizes)
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as process:
+        watching = watch.LimitWatch(process, dataclasses.replace(LIMITS, memory_bytes=1 << 28))
+        try:
+            sizes.update(Shmem=-(2 << 30), SUnreclaim=1 << 29)
+            wait_until(lambda: watching.fault)
+            assert watching.fault.rule == "memory" and watching.peak_memory_bytes == 1 << 29
+        finally:
+            watching.stop()
+            usage.end(process)
 
 
 @needs_sandbox

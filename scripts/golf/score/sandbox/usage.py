@@ -63,15 +63,19 @@ def sizes_in(path: str) -> defaultdict[str, int]:
 class MachineMemory:
     """Memory of the whole machine."""
 
-    shared_bytes: int  # files in memory, shared memory, and the kernel's: of all processes, and of none
+    shared: tuple[int, ...]  # bytes of each of SHARED: of all processes, and of none
     available_bytes: int
     left: float  # the part that is still available, 0 to 1
+
+    def grown_since(self, before: "MachineMemory") -> int:
+        """Bytes by which counters of SHARED grew: where another one fell meanwhile, that hides nothing."""
+        return sum(max(0, now - was) for now, was in zip(self.shared, before.shared))
 
 
 def machine_memory() -> MachineMemory:
     sizes = sizes_in("/proc/meminfo")
     left = sizes["MemAvailable"] / sizes["MemTotal"] if sizes["MemTotal"] else 1.0
-    return MachineMemory(sum(sizes[name] for name in SHARED), sizes["MemAvailable"], left)
+    return MachineMemory(tuple(sizes[name] for name in SHARED), sizes["MemAvailable"], left)
 
 
 def end(process: subprocess.Popen) -> None:

@@ -24,7 +24,7 @@ class LimitWatch(threading.Thread):
         self.peak_memory_bytes = 0
         self.pids: list[int] = []  # below the process, as of the last look
         self.over = threading.Event()
-        self.shared_before = usage.machine_memory().shared_bytes
+        self.before = usage.machine_memory()
         self.start()
 
     def run(self) -> None:
@@ -45,7 +45,7 @@ class LimitWatch(threading.Thread):
         """
         used, self.pids = usage.usage(self.process.pid)
         machine, most, during = usage.machine_memory(), self.limits, self.during
-        shared = max(machine.shared_bytes - self.shared_before, used.shared_bytes)
+        shared = max(machine.grown_since(self.before), used.shared_bytes)
         memory = used.memory_bytes + shared
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
         if used.tasks > most.tasks:
