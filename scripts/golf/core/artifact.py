@@ -60,7 +60,7 @@ ANYWHERE = re.compile(
     rb"PK\x03\x04..[\x00-\x0f]\x00|PK\x01\x02....[\x00-\x0f]\x00|PK\x05\x06\x00\x00\x00\x00"
     rb"|\x7fELF[\x01\x02][\x01\x02]\x01|\xfd7zXZ\x00|7z\xbc\xaf\x27\x1c|BZh[1-9]1AY&SY"
     rb"|\x1f\x8b\x08[\x00-\x1f].{4}[\x00\x02\x04]|\x80[\x04\x05]\x95.{6}\x00\x00|\x89PNG\r\n"
-    rb"|\x93NUMPY|SQLite format|GGUF[\x01-\x03]\0\0\0|\x89HDF\r\n|\0asm\x01\0\0\0"
+    rb"|\x93NUMPY|ustar(?:\x0000|  \0)|SQLite format|GGUF[\x01-\x03]\0\0\0|\x89HDF\r\n|\0asm\x01\0\0\0"
     rb"|c[a-z_.]{2,}\n[A-Za-z_]{2,}\n[(\x85-\x87]|.{4}\0{4}\{\"[\w.]+\":\{\"dtype\"",
     re.DOTALL,
 )
@@ -107,7 +107,7 @@ def parse(blob: bytes) -> Artifact:
     held = length + sum(array_bytes(shape, encoding) for _, shape, encoding in entries)
     need(held == len(payload), f"its tensors take {held:,} bytes, there are {len(payload):,}")
     found = doubts(config, list(tensors))
-    symbols, small = {}, b""
+    symbols, small, high = {}, b"", Counter()
     for name, encoding, array in arrays(payload, length, entries):
         need(not array.startswith(STARTS) or len(array) < 512, f"tensor {name} begins as a file does")
         need(finite(array, encoding), f"tensor {name} holds NaN or infinity")
@@ -115,14 +115,17 @@ def parse(blob: bytes) -> Artifact:
             symbols[name] = array
             doubt = odd_symbols(array, config)
             small += array if len(array) < ENOUGH else b""
-        elif name in symbols:
-            doubt = odd_scales(name, array, symbols.pop(name))
         else:
-            doubt = odd_floats(array, encoding)
+            size = ITEM_BYTES[encoding][0]
+            high += (exponents := Counter(array[size - 1 :: size]))
+            odd = odd_scales(name, array, symbols.pop(name)) if name in symbols else odd_floats(array, size)
+            doubt = odd or odd_bytes(array, size, exponents)
         found += [f"tensor {name} {doubt}"] if doubt and len(found) < DOUBTS else []
     if doubt := odd_symbols(small, {}):
         found.append(f"the small tensors, joined, are as one that {doubt}")
-    if len(blob) > usual_length(blob, payload):
+    if even(high, EXPONENT_GAP):
+        found.append("its floats and scales, joined, have exponents as even as compressed data")
+    if len(blob) > usual_length(blob, payload) or idle(blob) > 0.01 * len(blob) + 4096:
         found.append(f"{len(blob):,} bytes, more than its coder needs: what does the coding hold?")
     return Artifact(config, tensors, tuple(found))
 
@@ -174,6 +177,8 @@ def doubts(config: dict, names: list[str]) -> list[str]:
     if noise > NAME_NOISE:
         found.append(f"{noise} characters of names that no person reads")
     parts = {part for name in names for part in re.findall("[A-Za-z]{3,}", name)}
+    if (numbered := sum(map(str.isdigit, "".join(names)))) > 100 + len(names) * (3 + len(str(len(names)))):
+        found.append(f"{numbered} digits in the tensors' names")
     if len(parts) > NAME_WORDS:
         found.append(f"{len(parts)} different words in the tensors' names")
     odd = [k for k in COUNTS & config.keys() if type(config[k]) is not int or not 0 < config[k] <= 1e6]
@@ -228,6 +233,12 @@ def usual_length(blob: bytes, payload: bytes) -> float:
     packer = zlib.compressobj(memLevel=9, strategy=zlib.Z_RLE)  # as the trainers pack
     as_packed = len(blob) > usual and blob[PREFIX.size :] == packer.compress(payload) + packer.flush()
     return len(blob) if as_packed else usual
+
+
+def idle(blob: bytes) -> int:
+    """Coded bytes, by sixteens, of which nothing is made: tables, and blocks that decoders skip."""
+    decode = inflater(blob)
+    return sum(16 for at in range(PREFIX.size, len(blob), 16) if not decode(blob[at : at + 16]))
 
 
 def inflate_brotli(coded, length: int) -> tuple[bytes, bytes, bool]:
@@ -322,12 +333,13 @@ def arrays(payload: bytes, at: int, entries: list) -> Iterator[tuple[str, str, m
 
 # What weights are not, though nothing forbids it: each is a way to hold something else.
 DOUBTS, SAMPLE = 12, 1 << 16  # doubts told; floats looked at in a tensor
-SMALLEST = {"fp16": 2**-14, "fp32": 1e-12}  # below are bits more than numbers
+SMALLEST = {2: 2**-14, 4: 1e-12}  # below are bits more than numbers
 VANISHING = 1e-6  # as a scale
 ENOUGH = 4096  # elements that say what a tensor holds
-FEW_VALUES = 256  # different ones, of ENOUGH floats: a table or text; all alike are none
+FEW_VALUES = 256  # different ones at most, of ENOUGH floats: a table or text; all alike are none
 EVEN_BITS, REPEATING = 7.75, 0.9  # the starter's tensors have up to 7.3 bits a symbol; zlib needs 1.0 of that
 EVEN_GAP = 0.2  # bits a symbol less than if all that occur were alike; trained matrices have over 0.5
+EXPONENT_GAP = 0.6  # the same, of floats' highest bytes: trained models have over 1.4
 JAGGED = 0.4  # how far the symbols' shares go up and down, beside one peak: trained matrices up to 0.14
 
 
@@ -345,8 +357,8 @@ def odd_symbols(array: bytes, config: dict) -> str:
     if len(array) < ENOUGH:
         return ""
     counts = Counter(array)
-    entropy = -sum(n * math.log2(n / len(array)) for n in counts.values()) / len(array)
-    if entropy > EVEN_BITS or len(counts) >= 16 and math.log2(len(counts)) - entropy < EVEN_GAP:
+    entropy = bits_each(counts)
+    if entropy > EVEN_BITS or even(counts):
         return f"has symbols as even as compressed data, {entropy:.2f} bits each"
     packed = 8 * len(zlib.compress(array, 6)) / len(array)
     if 1 < entropy and packed < REPEATING * entropy:
@@ -354,6 +366,16 @@ def odd_symbols(array: bytes, config: dict) -> str:
     heights = [counts[symbol % 256] / len(array) for symbol in range(-129, 129)]
     up_and_down = sum(abs(a - b) for a, b in itertools.pairwise(heights)) - 2 * max(heights)
     return "has common symbols beside rare ones, as letters are" if up_and_down > JAGGED else ""
+
+
+def bits_each(counts: Counter) -> float:
+    total = counts.total()
+    return -sum(n * math.log2(n / total) for n in counts.values()) / total
+
+
+def even(counts: Counter, gap: float = EVEN_GAP) -> bool:
+    """Whether enough bytes, of enough kinds to tell, are about equally common."""
+    return counts.total() >= ENOUGH and len(counts) >= 16 and math.log2(len(counts)) - bits_each(counts) < gap
 
 
 def odd_scales(name: str, scales: bytes, symbols: bytes) -> str:
@@ -368,16 +390,27 @@ def odd_scales(name: str, scales: bytes, symbols: bytes) -> str:
     return odd
 
 
-def odd_floats(array: bytes, encoding: str) -> str:
+def odd_floats(array: bytes, size: int) -> str:
     """More than a few numbers that are whole, huge, -0, or too small for what they multiply."""
-    size = ITEM_BYTES[encoding][0]
-    count = min(len(array) // size, SAMPLE)
-    values = struct.unpack(f"<{count}{'e' if size == 2 else 'f'}", array[: count * size])
-    odd = [v for v in values if abs(v) > 1e4 or 0 < abs(v) < SMALLEST[encoding] or v == int(v) and abs(v) > 1]
+    every = 256 * (1 + len(array) // (size * SAMPLE))
+    sample = b"".join(array[at : at + 256] for at in range(0, len(array), every))
+    count = len(sample) // size
+    values = struct.unpack(f"<{count}{'e' if size == 2 else 'f'}", sample)
+    odd = [v for v in values if abs(v) > 1e4 or 0 < abs(v) < SMALLEST[size] or v == int(v) and abs(v) > 1]
     odd += [v for v in values if v == 0 and math.copysign(1, v) < 0]
     if len(odd) > max(32, count / 4):
         return "holds whole, huge or vanishing numbers"
-    return "holds few different numbers" if count >= ENOUGH and 2 < len(set(values)) < FEW_VALUES else ""
+    return "holds few different numbers" if count >= ENOUGH and 2 < len(set(values)) <= FEW_VALUES else ""
+
+
+def odd_bytes(array: bytes, size: int, exponents: Counter) -> str:
+    """Floats whose highest bytes are as even as lower ones are in weights, or whose lower ones are text."""
+    lower = bytearray(array)
+    del lower[size - 1 :: size]
+    for run in (match[0] for match in PRINTABLE.finditer(lower)):
+        if len(set(run)) >= 16 and sum(byte in b" \t\n" for byte in run) >= BLANKS * len(run):
+            return "holds text in its lower bytes"
+    return "has exponents as even as compressed data" if even(exponents, EXPONENT_GAP) else ""
 
 
 def finite(array: bytes, encoding: str) -> bool:
