@@ -31,7 +31,7 @@ from golf.bench import floor
 from golf.core import envfile, text, trainers
 from golf.core.errors import GolfError
 from golf.core.files import read_bytes
-from golf.core.json_io import number, parse_json
+from golf.core.json_io import mapping, number, parse_json
 from golf.core.paths import REPO, path_argument, shown
 
 PARTS = ("train", "score", "optimizer", "data", "startup")
@@ -345,7 +345,7 @@ def differences(a: dict, b: dict) -> list[str]:
     """What differs between two results besides the script: each may explain a difference in speed."""
     names = [name for name in ("device", "dtype", "torch") if a.get(name) != b.get(name)]
     found = [f"{name} differs: {a.get(name)}, {b.get(name)}" for name in names]
-    before, after = (r["config"] if isinstance(r.get("config"), dict) else {} for r in (a, b))
+    before, after = (mapping(r, "config") for r in (a, b))
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name):
             values = (c.get(name, "the default") for c in (before, after))

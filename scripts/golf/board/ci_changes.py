@@ -43,10 +43,7 @@ def git(root: Path, *args: str, given: str = "") -> str:
     """What a git command prints, `given` on its input. File names may hold any byte."""
     command = ["git", "--no-replace-objects", "-C", str(root), *args]
     words = {"encoding": "utf-8", "errors": "surrogateescape"}
-    try:
-        done = subprocess.run(command, input=given, capture_output=True, **words)
-    except OSError as error:
-        raise GolfError(f"git cannot be run: {error.strerror}", 2) from None
+    done = subprocess.run(command, input=given, capture_output=True, **words)
     if done.returncode != 0:
         why = (done.stderr.strip().splitlines() or ["it found nothing"])[-1]
         hint = "BASE must be a commit here, with the history between (fetch-depth: 0)"

@@ -13,7 +13,7 @@ from golf.core import submission
 from golf.core.errors import GolfError
 from golf.core.files import replace_file, sha256
 from golf.core.findings import HUMAN, LEVELS
-from golf.core.json_io import dig, number, objects, read_json
+from golf.core.json_io import dig, mapping, number, objects, read_json
 from golf.core.paths import REPO, shown
 from golf.core.submission import RUN_TOLERANCE, SCORE_TOLERANCE, same_run
 
@@ -46,8 +46,7 @@ def enter(folder: Path) -> None:
     if not (home / "track.json").is_file():
         raise GolfError(f"{shown(folder)}: lies in no track's folder", 2)
     found = summary(report, sha256(folder / "submission.json"))
-    known = read_json(home / submission.VERIFIED)
-    known = {**(known if isinstance(known, dict) else {}), folder.name: found}
+    known = {**mapping(read_json(home / submission.VERIFIED)), folder.name: found}
     kept = {name: known[name] for name in sorted(known) if (home / name).is_dir()}
     replace_file(home / submission.VERIFIED, json.dumps(kept, indent=1) + "\n")
 

@@ -50,8 +50,6 @@ def check_trainer(trainer: Path) -> None:
             raise GolfError(f"{shown(path)}: {error}; ship what the run packed") from None
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise GolfError(f"{shown(path)}: does not parse as Python: {error}") from None
-        except OSError as error:
-            raise GolfError(f"{shown(path)}: cannot be read ({error.strerror})") from None
         for name in sorted(imported(tree, path)):
             if (trainer.parent / name / "__init__.py").is_file():
                 raise GolfError(

@@ -197,8 +197,8 @@ def changes(history: History) -> str:
     """What a run's settings say beyond its preset: NAME=value ..., by supervisor.json."""
     from golf.core import envfile
 
-    settings, config = history.origin.get("set"), history.origin.get("config")
-    if not isinstance(settings, dict) or not isinstance(config, str):
+    settings, config = mapping(history.origin, "set"), history.origin.get("config")
+    if not isinstance(config, str):
         return ""
     try:
         preset = envfile.parse(REPO / config)

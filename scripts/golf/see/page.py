@@ -21,7 +21,7 @@ def section(make: Callable) -> Section:
     """What make() returns; what cannot be told is said to be missing, and why."""
     try:
         return Section(make())
-    except (GolfError, ImportError) as error:
+    except (GolfError, ImportError, OSError) as error:
         return Section(missing=str(error))
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from golf.core import submission, trainers
 from golf.core.errors import GolfError
 from golf.core.files import sha256
-from golf.core.json_io import dig
+from golf.core.json_io import dig, mapping
 from golf.core.paths import REPO, shown
 from golf.core.runlog import read_run
 from golf.score import claims
@@ -71,10 +71,10 @@ def find(place: Path, tokenizer: Path | None = None) -> Target:
 def of_run(folder: Path, tokenizer: Path | None, artifact: str | None = None) -> Target:
     facts = read_run(folder)
     artifact = artifact or dig(facts, "export", "artifact")
-    script, modules = dig(facts, "start", "script"), dig(facts, "start", "modules")
+    script = dig(facts, "start", "script")
     if not isinstance(artifact, str) or not isinstance(script, str):
         raise GolfError(f"{shown(folder)}: that run has not packed a model yet", 2)
-    names = [script, artifact, *(modules if isinstance(modules, dict) else [])]
+    names = [script, artifact, *mapping(facts, "start", "modules")]
     files = {Path(name).name: folder / Path(name).name for name in names}
     for path in files.values():
         if not path.is_file():

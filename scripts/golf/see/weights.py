@@ -49,8 +49,6 @@ def load(path: Path) -> Weights:
         raise GolfError(f"{shown(path)}: {error}; only the script that wrote it can read it", 2) from None
     except artifact.ArtifactError as error:
         raise GolfError(f"{shown(path)}: no sound artifact: {error}", 2) from None
-    except OSError as error:
-        raise GolfError(f"{shown(path)}: cannot be read ({error.strerror})", 2) from None
     length = 4 + struct.unpack_from("<I", payload)[0]
     config, entries = artifact.read_header(payload[4:length], length)
     parts: dict[str, list[np.ndarray]] = {}
