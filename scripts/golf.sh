@@ -4,9 +4,9 @@
 set -euo pipefail
 unset CDPATH
 # What the caller has closed (`>&-`) leads to /dev/null.
-[ -e /dev/fd/0 ] || exec </dev/null
-[ -e /dev/fd/1 ] || exec >/dev/null
-[ -e /dev/fd/2 ] || exec 2>/dev/null
+true 3>&2 || exec 2>/dev/null
+{ true 3>&1; } 2>/dev/null || exec >/dev/null
+{ true 3<&0; } 2>/dev/null || exec </dev/null
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -z "${PYTHON:-}" ]; then
     PYTHON=python3
