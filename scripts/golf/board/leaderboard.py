@@ -6,14 +6,14 @@ and a maintainer has scored every seed whole (--verified FOLDER); others are lis
 instead. Workflows run both after a merge.
 """
 
+from functools import partial
 from pathlib import Path
 
 from golf.board import charts, verified
 from golf.board.ranking import Board, read_board
 from golf.board.tables import PICTURE, page_block, readme_block, with_block
 from golf.core import track
-from golf.core.errors import GolfError
-from golf.core.files import replace_file
+from golf.core.files import renew
 from golf.core.paths import REPO, shown
 from golf.core.picture import drawn, fingerprint, is_signed, signed, tidy
 
@@ -39,18 +39,10 @@ def main(args) -> int:
     pages |= {board.page: page_block(board) for board in boards}
     texts = {path: with_block(path, block) for path, block in pages.items()}
     mark = picture_mark(boards)
-    stale = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
+    stale = {p: partial(texts.get, p) for p, text in texts.items() if p.read_text(encoding="utf-8") != text}
     if not is_signed(REPO / PICTURE, mark):
-        stale.append(REPO / PICTURE)
-    if args.check:
-        if stale:
-            names = ", ".join(shown(path) for path in stale)
-            raise GolfError(f"stale: {names}; run scripts/golf.sh leaderboard and commit that")
-        print("leaderboard: up to date")
-        return 0
-    for path in stale:
-        replace_file(path, texts[path] if path in texts else signed(draw(boards), mark))
-        print(f"wrote {shown(path)}")
+        stale[REPO / PICTURE] = lambda: signed(draw(boards), mark)
+    renew(stale, "leaderboard", args.check)
     count = sum(len(entries) for board in boards for entries in board.lanes.values())
     print(f"leaderboard: {count} ranked, {sum(len(b.unranked) for b in boards)} not ranked")
     return 0

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from golf.core.errors import GolfError
@@ -70,3 +71,15 @@ def replace_file(path: Path, content: str | bytes) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def renew(stale: dict[Path, Callable[[], str | bytes]], command: str, check: bool) -> None:
+    """Makes files anew that are not up to date; with `check` a GolfError names them instead."""
+    if check and stale:
+        names = ", ".join(map(shown, stale))
+        raise GolfError(f"stale: {names}; run scripts/golf.sh {command} and commit that")
+    for path, make in stale.items():
+        replace_file(path, make())
+        print(f"wrote {shown(path)}")
+    if not stale:
+        print(f"{command}: up to date")

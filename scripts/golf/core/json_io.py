@@ -18,7 +18,6 @@ from golf.core.text import BLANK
 DEPTH_LIMIT = 8  # submission.json has 5 levels
 DIGITS_LIMIT = 40  # of one number
 BIGGEST = 1 << 63
-MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Unicode categories that no one sees or that move what is seen: control, format (bidi, zero width),
 # surrogate, private use, unassigned, line and paragraph separator.
 UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
@@ -89,7 +88,7 @@ def unique(pairs: list[tuple[str, object]]) -> dict:
 
 def parse_strict(blob: bytes):
     """The JSON value in `blob`, where it reads one way only. Else StrictError says what is wrong."""
-    if blob.startswith(MARKS):
+    if blob.startswith(codecs.BOM_UTF8):
         raise StrictError("begins with a byte order mark; save it as UTF-8 without one")
     if b"\0" in blob:
         raise StrictError("holds NUL bytes, as UTF-16 and UTF-32 do; save it as UTF-8")

@@ -1,6 +1,5 @@
 """One run a folder: <run>/.lock, held for as long as the run lasts."""
 
-import errno
 import fcntl
 import os
 import shutil
@@ -10,8 +9,6 @@ from pathlib import Path
 
 from golf.core.errors import GolfError
 from golf.core.paths import shown
-
-HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # by another process
 
 
 def refuse_used(run_dir: Path) -> bool:
@@ -64,9 +61,7 @@ def take(file, kind: int, run_dir: Path) -> None:
     """Takes the lock without waiting; GolfError: it is held, OSError: there are no locks there."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in HELD:
-            raise
+    except (BlockingIOError, PermissionError):  # held by another process
         file.seek(0)
         holder = file.read(20).decode("ascii", "replace").strip()
         raise GolfError(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 
 PARENT, TICKS, THREADS = 1, slice(11, 15), 17  # where stat()'s fields say so; proc(5)
 
@@ -44,10 +45,8 @@ def descendants(pid: int, levels: int = 64) -> dict[int, list[bytes]]:
 
 def kill(send, pid: int) -> None:
     """SIGKILL by os.kill or os.killpg, to what may have ended already."""
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         send(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def kill_tree(pid: int) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from golf.core import submission, track
 from golf.core.errors import GolfError
-from golf.core.files import replace_file, sha256
-from golf.core.paths import REPO, shown
+from golf.core.files import renew, sha256
+from golf.core.paths import REPO
 from golf.core.picture import COLOURS, drawn, fingerprint, is_signed, signed
 from golf.see import explain, history, plot, reader, sample
 from golf.see.page import render
@@ -32,16 +32,9 @@ def main(args) -> int:
     entry = control()
     ways = {"curve.svg": curve, "explain.svg": bytes_, "terminal.svg": terminal}
     mark = mark_of(entry)
-    stale = {FOLDER / name: draw for name, draw in ways.items() if not is_signed(FOLDER / name, mark)}
-    if args.check and stale:
-        names = ", ".join(map(shown, stale))
-        raise GolfError(f"stale: {names}; run scripts/golf.sh pictures and commit that")
     FOLDER.mkdir(exist_ok=True)
-    for path, draw in stale.items():
-        replace_file(path, signed(draw(entry), mark))
-        print(f"wrote {shown(path)}")
-    if not stale:
-        print("pictures: up to date")
+    stale = {name: draw for name, draw in ways.items() if not is_signed(FOLDER / name, mark)}
+    renew({FOLDER / n: lambda d=d: signed(d(entry), mark) for n, d in stale.items()}, "pictures", args.check)
     return 0
 
 
