@@ -1,6 +1,7 @@
 """golf check on folders it has not seen: findings that make sense, never a crash."""
 
 import ast
+import contextlib
 import json
 import os
 import shutil
@@ -36,6 +37,17 @@ def checked(folder) -> set[str]:
     return {f.rule for f in findings}
 
 
+@contextlib.contextmanager
+def put_back(folder, *names):
+    """What these files held they hold again after: the next example gets the same folder."""
+    before = {name: (folder / name).read_bytes() for name in names}
+    try:
+        yield
+    finally:
+        for name, content in before.items():
+            (folder / name).write_bytes(content)
+
+
 # ---- Mangled JSON
 
 JSON = st.recursive(
@@ -50,37 +62,29 @@ JSON = st.recursive(
 @given(data=st.data())
 def test_mangled_json_never_crashes(quick, data):
     path = quick / "submission.json"
-    original = path.read_text()
-    value = json.loads(original)
-    target = value
+    value = target = json.loads(path.read_text())
     for _ in range(data.draw(st.integers(0, 3))):
         inner = [v for v in (target.values() if isinstance(target, dict) else target)
                  if isinstance(v, (dict, list)) and v]  # fmt: skip
         target = data.draw(st.sampled_from(inner)) if inner else target
     key = data.draw(st.sampled_from(list(target) if isinstance(target, dict) else range(len(target))))
     target[key] = data.draw(JSON)
-    path.write_text(json.dumps(value))
-    try:
+    with put_back(quick, path.name):
+        path.write_text(json.dumps(value))
         checked(quick)
-    finally:
-        path.write_text(original)
 
 
 @pytest.mark.slow
 @fuzz
 @given(data=st.data())
 def test_mangled_metrics_never_crash(quick, data):
-    path, claim = quick / "metrics_seed2.jsonl", quick / "submission.json"
-    original, listed = path.read_text(), claim.read_text()
-    events = [json.loads(line) for line in original.splitlines()]
+    path = quick / "metrics_seed2.jsonl"
+    events = [json.loads(line) for line in path.read_text().splitlines()]
     event = data.draw(st.sampled_from(events))
     event[data.draw(st.sampled_from(list(event)))] = data.draw(JSON)
-    write(quick, path.name, "\n".join(map(json.dumps, events)))  # listed anew, so that it is read
-    try:
+    with put_back(quick, path.name, "submission.json"):
+        write(quick, path.name, "\n".join(map(json.dumps, events)))  # listed anew, so that it is read
         checked(quick)
-    finally:
-        path.write_text(original)
-        claim.write_text(listed)
 
 
 @settings(max_examples=300, deadline=None)
@@ -134,17 +138,13 @@ def test_messages_hold_nothing_that_moves_a_cursor(folder):
     ]),
 )  # fmt: skip
 def test_junk_in_any_file_never_crashes(folder, blob, cut, name):
-    path, claim = folder / name, folder / "submission.json"
-    original, listed = path.read_bytes(), claim.read_bytes()
-    if name == claim.name:
-        path.write_bytes(original[:cut] + blob)
-    else:
-        write(folder, name, original[:cut] + blob)  # listed anew, so that every rule reads it
-    try:
+    content = (folder / name).read_bytes()[:cut] + blob
+    with put_back(folder, name, "submission.json"):
+        if name == "submission.json":
+            (folder / name).write_bytes(content)
+        else:
+            write(folder, name, content)  # listed anew, so that every rule reads it
         checked(folder)
-    finally:
-        path.write_bytes(original)
-        claim.write_bytes(listed)
 
 
 FIGURE = st.sampled_from(["1.5", "nan", "inf", "-1", "1e999", "", "0" * 5000, "1,5", "--", "2"])
@@ -158,14 +158,9 @@ FIGURE = st.sampled_from(["1.5", "nan", "inf", "-1", "1e999", "", "0" * 5000, "1
     "train_seconds:{} tokens:{} steps:{}", "final_int8_zlib_roundtrip_exact val_loss:{} val_bpb:{} {}",
 ]), FIGURE, FIGURE, FIGURE), max_size=6))  # fmt: skip
 def test_mangled_final_lines_never_crash(quick, lines):
-    path, claim = quick / "train_seed2.log", quick / "submission.json"
-    original, listed = path.read_bytes(), claim.read_text()
-    write(quick, path.name, "\n".join(shape.format(*figures) for shape, *figures in lines))
-    try:
+    with put_back(quick, "train_seed2.log", "submission.json"):
+        write(quick, "train_seed2.log", "\n".join(shape.format(*figures) for shape, *figures in lines))
         assert {"log-lines", "script-hash"} & checked(quick)
-    finally:
-        path.write_bytes(original)
-        claim.write_text(listed)
 
 
 def test_metrics_of_other_shapes(folder):
