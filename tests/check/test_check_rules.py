@@ -437,16 +437,6 @@ def test_a_limit_has_no_tolerance(folder, rule, limit, figure, hair):
         assert (rule in found(folder)) == fails
 
 
-def test_bytes_are_counted_with_what_scoring_reads(folder):
-    write(folder, "helper.py", "#" * 300, "score")
-    add_code(folder, "import helper\n")
-    case_ = check.check_folder(folder)
-    assert "bytes" in found(folder, FAIL) and "bytes-uncounted" not in found(folder)
-    code = (folder / "train_gpt.py").stat().st_size + 300 + len("helper.py")  # names hold bytes too
-    count = submission.count_bytes(folder, case_.listed(), "final_model_seed1.int8.zlib")
-    assert (count.code, count.model, count.total) == (code, 1000, code + 1000)
-
-
 def test_other_lanes_are_less_strict(folder):
     text("train_seed2.log", "targets:6400", "targets:6400 note:interrupted")(folder)
     repeat_last_line(folder)

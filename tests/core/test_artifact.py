@@ -55,9 +55,11 @@ def container(header, arrays=b"", length=None) -> bytes:
     """A container with a sound prefix around any header."""
     blob = header if isinstance(header, bytes) else json.dumps(header).encode()
     payload = struct.pack("<I", len(blob)) + blob + arrays
-    coded = zlib.compress(payload)
-    stated = len(payload) if length is None else length
-    return struct.pack("<4sHHQI", b"PGLA", 1, 1, stated, zlib.crc32(coded)) + coded
+    return with_coded(zlib.compress(payload), len(payload) if length is None else length)
+
+
+def with_coded(coded: bytes, length: int, coder=1) -> bytes:
+    return struct.pack("<4sHHQI", b"PGLA", 1, coder, length, zlib.crc32(coded)) + coded
 
 
 def agree(blob) -> bool:
@@ -125,14 +127,10 @@ def test_damaged_bytes_get_the_same_verdict(flips, cut, tail, mend):
 def test_what_brotli_packed_is_read():
     payload = zlib.decompress(SOUND[20:])
     coded, size = brotli.compress(payload), len(payload)
-
-    def blob(coded, length=size):
-        return struct.pack("<4sHHQI", b"PGLA", 1, 2, length, zlib.crc32(coded)) + coded
-
-    assert ours(blob(coded)) == ours(SOUND)
-    bomb = blob(brotli.compress(bytes(1 << 28), quality=1), 1 << 20)
-    for wrong in (blob(coded + b"x"), blob(coded[:-1]), blob(coded, 9), blob(b""), bomb):
-        assert ours(wrong) is None
+    assert ours(with_coded(coded, size, 2)) == ours(SOUND)
+    bomb = brotli.compress(bytes(1 << 28), quality=1), 1 << 20
+    for wrong in ((coded + b"x", size), (coded[:-1], size), (coded, 9), (b"", size), bomb):
+        assert ours(with_coded(*wrong, 2)) is None
 
 
 def test_models_of_one_layer_and_of_many_are_read():
@@ -227,10 +225,6 @@ def tensor(block: bytes, encoding="int8") -> dict:
     return {"a": ([1, len(block) // size], encoding, block + scale)}
 
 
-def with_coded(coded: bytes, length: int) -> bytes:
-    return struct.pack("<4sHHQI", b"PGLA", 1, 1, length, zlib.crc32(coded)) + coded
-
-
 def archive(name="code.py", text="x = 1\n" * 300) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
@@ -251,6 +245,7 @@ IN_TENSORS = {
     "bzip2": GRAINS + bz2.compress(GRAINS), "a pickle": pickle.dumps(list(range(900)), 4),
     "source": CODE[:3000], "a little source": GRAINS + CODE[:400] + GRAINS,
     "base64": GRAINS + base64.b64encode(GRAINS), "UTF-16": CODE[:600].decode().encode("utf-16-le"),
+    "prose": b"a reviewer reads what no machine can judge, and asks what it is for" * 3,
     "an npy file": b"\x93NUMPY\1\0" + GRAINS, "an artifact": SOUND + bytes(600),
     "a shell script": b"#!/bin/sh\n" + GRAINS,
     "a module of WebAssembly": b"\0asm\1\0\0\0" + GRAINS, "a module behind noise": GRAINS + b"\0asm\1\0\0\0",
@@ -268,9 +263,12 @@ def test_a_tensor_is_no_file_and_no_text(block, encoding):
         artifact.parse(packed({}, tensor(block, encoding)))
 
 
-def test_scales_that_look_like_letters_are_numbers():
-    """As after few steps: hundreds of rows whose float16 scales are nearly the same, 'r;q;G<'."""
-    scales = np.random.default_rng(1).choice(np.frombuffer(b"r;q;G<H<{;p;", "<f2"), 600)
+@pytest.mark.parametrize(("letters", "count", "shares"), [
+    (b"r;q;G<H<{;p;", 600, None),  # after few steps hundreds of rows' float16 scales are nearly the same
+    (b"\t=G=B=", 300, (0.9, 0.05, 0.05)),  # after three, of an untied head, most are one: a tab
+])  # fmt: skip
+def test_scales_that_look_like_letters_are_numbers(letters, count, shares):
+    scales = np.random.default_rng(1).choice(np.frombuffer(letters, "<f2"), count, p=shares)
     artifact.parse(packed({}, tensor(scales.tobytes(), "fp16")))
 
 
@@ -281,9 +279,8 @@ def test_files_are_looked_for_across_tensors_and_behind_foreign_coders():
     with pytest.raises(artifact.ArtifactError, match="file"):
         artifact.parse(packed({}, halves))
     coded = GRAINS + archive()
-    foreign = struct.pack("<4sHHQI", b"PGLA", 1, 77, 9, zlib.crc32(coded)) + coded
     with pytest.raises(artifact.ArtifactError, match="file"):
-        artifact.parse(foreign)
+        artifact.parse(with_coded(coded, 9, 77))
     with pytest.raises(artifact.ArtifactError, match="file"):
         artifact.parse(packed({}, {"a": ([1, len(coded)], "int5", coded)}))
 
@@ -344,7 +341,7 @@ def brotli_with(data: bytes, symbols: bytes = GRAINS) -> bytes:
     block = (3 << 1 | 2 << 4 | (len(data) - 1) << 6).to_bytes(3, "little") + data
     coded = head + block + coder.process(payload[99:]) + coder.finish()
     assert brotli.decompress(coded) == payload
-    return struct.pack("<4sHHQI", b"PGLA", 1, 2, len(payload), zlib.crc32(coded)) + coded
+    return with_coded(coded, len(payload), 2)
 
 
 @pytest.mark.parametrize(("blob", "word"), [
@@ -456,15 +453,6 @@ def test_weights_do_not(blob):
 
 
 DRAWN = np.random.default_rng(7)
-
-
-def test_scales_of_blanks_are_numbers():
-    """After three steps of an untied head most float16 scales are one, whose low byte may be a tab."""
-    scales = np.random.default_rng(1).choice(np.frombuffer(b"\t=G=B=", "<f2"), 300, p=(0.9, 0.05, 0.05))
-    artifact.parse(packed({}, tensor(scales.tobytes(), "fp16")))
-    spaced = " ".join("a reviewer reads what no machine can judge, and asks what it is for" * 3).encode()
-    with pytest.raises(artifact.ArtifactError, match="text lies"):
-        artifact.parse(packed({}, tensor(spaced + b"." * (len(spaced) % 2), "fp16")))
 
 
 def test_what_the_trainers_packer_needs_is_no_more_than_needed():

@@ -33,6 +33,7 @@ DEFAULTS = dict(
     MAX_WALLCLOCK_SECONDS=1800, DEVICE="auto", COMPILE="auto", SEED=1337, RESUME="0", EVAL_ONLY="",
 )  # fmt: skip
 SOURCE = (kit.REPO / "train_gpt.py").read_text()
+RANKS = "RANK, WORLD_SIZE: ", "torchrun"
 AUTO = {"DEVICE", "COMPILE", "MICRO_BATCH_TOKENS", "VAL_BATCH_SIZE"}
 
 
@@ -193,6 +194,12 @@ def test_auto_is_what_is_taken_when_nothing_is_said(name):
     (dict(BETA2=1), ("BETA2='1'", "0.9999")),
     (dict(TRAIN_BATCH_TOKENS=65), ("TRAIN_BATCH_TOKENS=65", "16")),
     (dict(DEVICE="cuda"), ("DEVICE=cuda", "DEVICE=cpu")),
+    (dict(RESUME=1, RUN_ID=""), ("RESUME=1", "RUN_ID")), (dict(DATA_PATH=""), ("DATA_PATH is empty",)),
+    # ranks that no torchrun started, as left over from a scheduler, or set by hand
+    (dict(RANK=0, WORLD_SIZE=2), (*RANKS, "MASTER_ADDR")), (dict(WORLD_SIZE=0), (*RANKS, "no such rank")),
+    (dict(RANK=0, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT="x"), (*RANKS, "x")),
+    (dict(RANK="a", WORLD_SIZE=2), (*RANKS, "'a'")), (dict(WORLD_SIZE="two"), (*RANKS, "'two'")),
+    (dict(RANK=1), (*RANKS, "no such")),
 ], ids=lambda value: "-".join(value) if isinstance(value, dict) else "")  # fmt: skip
 def test_knobs_that_disagree_are_refused(changes, words, tmp_path):
     patches = {}

@@ -57,13 +57,6 @@ def test_the_run_folder_holds_what_the_contract_says(finished):
     assert set(config) == set(kit.KNOB_NAMES) and config["MODEL_DIM"] == 16 and config["MLP_MULT"] == 2
 
 
-def test_every_metric_is_of_the_schema_and_events_come_in_order(finished):
-    assert all(m["schema"] == 1 and isinstance(m["time"], float) for m in finished.metrics)
-    order = [m["event"] for m in finished.metrics]
-    order = [event for event in order if event in CONTRACT and event not in ("step", "val")]
-    assert order == ["start", "train_end", "export", "score", "score", "end"]
-
-
 # The keys that other tools may rely on.
 CONTRACT = {
     "start": "run_id seed script script_sha256 config device hardware versions dtype "
@@ -77,12 +70,14 @@ CONTRACT = {
 }
 
 
-@pytest.mark.parametrize("event", CONTRACT)
-def test_events_have_the_keys_of_the_contract(event, finished):
-    events = finished.events(event)
-    assert events
-    for found in events:
-        assert set(CONTRACT[event].split()) - set(found) == set()
+def test_every_metric_has_the_keys_of_the_contract_and_events_come_in_order(finished):
+    for found in finished.metrics:
+        assert found["schema"] == 1 and isinstance(found["time"], float)
+        assert set(CONTRACT.get(found["event"], "").split()) - set(found) == set()
+    order = [m["event"] for m in finished.metrics if m["event"] in CONTRACT]
+    assert {"step", "val"} <= set(order)
+    expected = ["start", "train_end", "export", "score", "score", "end"]
+    assert [event for event in order if event not in ("step", "val")] == expected
 
 
 def test_the_start_event_says_what_ran(finished):
@@ -514,12 +509,6 @@ def test_where_no_checkpoint_is_a_resumed_run_begins(resume, tmp_path):
     ended = run_main(tmp_path, RESUME=resume)
     assert ended.code == 0 and ended.artifact.read_bytes() == whole.artifact.read_bytes()
     assert ended.events("start")[1]["resumed"] and len(ended.events("step")) == 6
-
-
-def test_resuming_wants_a_name(tmp_path):
-    result = run_main(tmp_path, RESUME=1, RUN_ID="")
-    assert result.code == 2 and not (tmp_path / "runs").exists()
-    kit.assert_one_line(result.err, "RESUME=1", "RUN_ID")
 
 
 def test_a_run_goes_on_wherever_its_data_and_its_folder_lie_now(tmp_path):
@@ -1058,17 +1047,6 @@ def test_compiled_equals_eager(tmp_path):
     assert scores[1] == pytest.approx(scores[0], rel=1e-3)
 
 
-@pytest.mark.parametrize("ranks, words", [
-    (dict(RANK=0, WORLD_SIZE=2), "MASTER_ADDR"),
-    (dict(RANK=0, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT="x"), "x"),
-    (dict(RANK="a", WORLD_SIZE=2), "'a'"), (dict(WORLD_SIZE="two"), "'two'"),
-    (dict(WORLD_SIZE=0), "no such rank"), (dict(RANK=1), "no such"),
-])  # fmt: skip
-def test_ranks_that_no_torchrun_started_are_told_in_a_line(ranks, words, tmp_path):
-    """As left over from a scheduler, or set by hand."""
-    kit.assert_refused(run_main(tmp_path, **ranks), "RANK, WORLD_SIZE: ", words, "torchrun", code=2)
-
-
 def device(path):
     path.symlink_to("/dev/full")
 
@@ -1083,10 +1061,6 @@ def test_a_log_that_is_no_file_is_refused(name, make, tmp_path):
     for resume in (0, 1):
         result = run_main(tmp_path, RESUME=resume, ITERATIONS=1)
         kit.assert_told(result, 1, path, "no file; remove it")
-
-
-def test_an_empty_data_path_is_named(tmp_path):
-    kit.assert_refused(run_main(tmp_path, DATA_PATH=""), "DATA_PATH is empty", code=2)
 
 
 def test_a_pipe_in_the_checkpoint_s_place_stops_no_run_for_ever(tmp_path):
