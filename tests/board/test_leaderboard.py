@@ -220,14 +220,6 @@ def without_artifacts(folder, *seeds):
     edit(folder, change)
 
 
-def test_an_honest_entry_is_ranked_and_a_better_one_a_record(real):
-    real("better", better=0.1)
-    board = read(real)
-    assert (
-        ranked(board) == ["better", "first"] and records(board) == {"first", "better"} and not board.unranked
-    )
-
-
 @pytest.mark.parametrize("lane", ["record", "open-hardware"])
 @pytest.mark.parametrize("seeds", [(1, 2, 3), (2, 3), (3,)])
 def test_no_artifact_no_rank(real, lane, seeds):

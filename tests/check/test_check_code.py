@@ -552,11 +552,6 @@ def test_bytes_that_the_script_did_not_count_itself(folder):
     assert found(folder) == set()
 
 
-def test_a_trainer_may_name_the_log_that_it_writes(folder):
-    assert '"train.log"' in (folder / "train_gpt.py").read_text()
-    assert not uncounted(folder)
-
-
 def test_all_code_is_read_whatever_its_name(folder):
     write(folder, "my_model.py", "import socket\n", "score")
     findings = check.check_folder(folder, track.load("track_tiny")).findings

@@ -280,12 +280,6 @@ def test_a_folder_of_the_larger_challenge(tmp_path):
     assert done.returncode == 1 and "FAIL cap: submission.json: 15,900,000 bytes" in done.stdout
 
 
-@pytest.mark.parametrize("drop", ["seeds", "files", "data", "env", "track", "lane"])
-def test_missing_keys(folder, drop):
-    edit(folder, lambda v: v.pop(drop))
-    assert "json-schema" in checked(folder)
-
-
 def test_a_folder_outside_records(made, tmp_path):
     repo, source, _ = made
     copy = Path(shutil.copytree(source, tmp_path / "elsewhere"))

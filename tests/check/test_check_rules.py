@@ -455,16 +455,5 @@ def test_an_own_tokenizer_is_for_people_to_judge(folder):
     assert "data" in found(folder, FAIL)
 
 
-def test_readme_may_be_edited(folder):
-    (folder / "README.md").write_text("# My idea\n")
-    assert found(folder) == set()
-
-
 def test_the_folder_has_a_good_name_too(folder):
     assert "file-name" in found(folder.rename(folder.with_name("2026-01-01 my idea")), FAIL)
-
-
-def test_links_inside_the_folder_are_no_files(folder):
-    os.remove(folder / "train.log")
-    os.symlink("train_seed1.log", folder / "train.log")
-    assert found(folder) == {"file-link"}
