@@ -1,7 +1,6 @@
 """The CUDA path of the trainer where there is no GPU: mocked devices, graphs that are recordings or wrong."""
 
 import contextlib
-import json
 import weakref
 from types import SimpleNamespace
 
@@ -432,10 +431,8 @@ sys.exit(T.main())
 @pytest.mark.slow
 def test_ranks_compile_together_or_not_at_all(tmp_path):
     """Were rank 0 alone to go on compiled, both would wait for each other."""
-    kit.make_data(tmp_path / "data")
     (tmp_path / "ranks.py").write_text(RANKS)
     env = kit.run_settings(tmp_path, dict(COMPILE="auto", ITERATIONS=2))
     passed(kit.start([*kit.TWO_RANKS, tmp_path / "ranks.py"], env))
-    lines = (tmp_path / "runs" / "run" / "metrics.jsonl").read_text().splitlines()
-    (fact,) = (m for m in map(json.loads, lines) if m["event"] == "warm_up")
+    (fact,) = kit.Result(0, "", "", tmp_path / "runs" / "run").events("warm_up")
     assert fact["compile"] is False and "compile failed (a rank)" in fact["self_test"]
