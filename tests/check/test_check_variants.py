@@ -273,9 +273,23 @@ def test_a_file_for_people_is_one(folder, name):
     assert rules_of(folder) == {"file-role": 1}
 
 
+@pytest.mark.parametrize(("name", "content"), [
+    ("plot.png", b"PK\3\4" + bytes(99)), ("notes.txt", b"x" * (1 << 17) + bytes(9)), ("paper.pdf", b"text"),
+    ("photo.jpg", b""), ("xLICENSE", b"x"),
+])  # fmt: skip
+def test_a_file_for_people_is_what_its_name_says(folder, name, content):
+    write(folder, name, content, "extra")
+    assert rules_of(folder) == {"file-role": 1}
+
+
+def test_a_log_is_text_to_its_end(folder):
+    write(folder, "more.log", b"step\n" * (1 << 14) + bytes(9), "log")
+    assert rules_of(folder) == {"file-role": 1}
+
+
 @pytest.mark.parametrize("name", ["plot.png", "report.html", "run.sh", "sub/notes.md", "LICENSE"])
 def test_honest_files_for_people(folder, name):
-    write(folder, name, "x", "extra")
+    write(folder, name, b"\x89PNG\r\n\0" if name == "plot.png" else "x", "extra")
     assert not rules_of(folder)
 
 

@@ -17,11 +17,12 @@ READ_LIMIT = 100 << 20  # of one file; a hosted repository takes no larger one
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".mar")
 # What scoring may read besides the artifact: Python, text, and tables, whose content is looked at.
 SCORE_SUFFIXES = (".py", ".txt", ".md", ".json", ".csv", ".tsv", ".bin", ".dat", ".npy", ".model", ".vocab")
-# Files for people: nothing that a program reads as code, weights or its own settings.
-EXTRA_SUFFIXES = tuple("""
-    .md .txt .csv .json .jsonl .toml .yaml .yml .env .sh .patch .diff .ipynb .html .pdf .svg .png .jpg .jpeg
-    .gif .webp
-    """.split())  # fmt: skip
+# Files for people, by suffix: nothing that a program reads as code, weights or its own settings. How pictures
+# begin; the others are text.
+EXTRA_STARTS = {".pdf": b"%PDF", ".png": b"\x89PNG", ".gif": b"GIF8", ".webp": b"RIFF"}
+EXTRA_STARTS |= {".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff"} | dict.fromkeys("""
+    .md .txt .csv .json .jsonl .toml .yaml .yml .env .sh .patch .diff .ipynb .html .svg LICENSE
+    """.split(), b"")  # fmt: skip
 NATIVE_MAGICS = (
     b"\x7fELF", b"MZ", b"\0asm", b"\xca\xfe\xba\xbe", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf",
     b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe", b"!<arch>",
@@ -174,16 +175,23 @@ def roles(folder: Folder) -> None:
             "script": not packed,
             "source": packed,
             "readme": path == "README.md",
-            "log": path.endswith((".log", ".jsonl")) and b"\0" not in folder.read(path, 1 << 16),
+            "log": path.endswith((".log", ".jsonl")) and b"\0" not in folder.read(path),
             "artifact": path in artifacts,
             "val": path.endswith(".bin") and folder.claim.get("lane") == "non-record",
-            "extra": path.endswith(EXTRA_SUFFIXES) or PurePosixPath(path).name == "LICENSE",
+            "extra": for_people(folder, PurePosixPath(path)),
         }.get(role, True)
         if not fits:
             text = "code and what scoring reads: role score; extra: text, tables and pictures for people"
             if role in ("script", "source"):
                 text = f"role source is for what the listed script {quoted(packed_name(path))} was made from"
             folder.fail("file-role", f"{quoted(path)} is no {role}; {text}")
+
+
+def for_people(folder: Folder, path: PurePosixPath) -> bool:
+    """Whether people read such a file, and it is what its name says: a picture, or text."""
+    start = EXTRA_STARTS.get(path.suffix or path.name)
+    blob = b"" if start is None else folder.read(str(path))
+    return start is not None and blob.startswith(start) and (start != b"" or b"\0" not in blob)
 
 
 def foreign_files(folder: Folder) -> None:
