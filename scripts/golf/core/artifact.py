@@ -213,8 +213,7 @@ def unpack(blob: bytes) -> bytes:
     if version != FORMAT or coder not in range(1, len(CODERS)):
         refuse_files(bytes(coded))
         raise ForeignArtifact(f"format {version}, coder {coder}: not this repository's own")
-    unpacked = inflate_brotli(coded, length) if CODERS[coder] == "brotli" else inflate(coded, length)
-    payload, rest, whole = unpacked
+    payload, rest, whole = inflate(coded, length, brotli_of(blob))
     need(len(payload) == length and whole, "does not unpack to its stated length")
     need(not rest, f"{len(rest):,} bytes behind its coded part")
     if CODERS[coder] == "zlib":  # brotli's decoder refuses such bits itself
@@ -225,9 +224,7 @@ def unpack(blob: bytes) -> bytes:
 def usual_length(blob: bytes, payload: bytes) -> float:
     """Bytes that its coder needs for a payload, and a little more: there are better and worse encoders, and
     ways to hide data from all decoders (blocks without output, a match where another would do)."""
-    if CODERS[PREFIX.unpack_from(blob)[2]] == "brotli":
-        import brotli
-
+    if brotli := brotli_of(blob):
         return 1.01 * len(brotli.compress(payload, quality=9)) + 100
     usual = 1.01 * len(zlib.compress(payload)) + 100
     packer = zlib.compressobj(memLevel=9, strategy=zlib.Z_RLE)  # as the trainers pack
@@ -241,37 +238,33 @@ def idle(blob: bytes) -> int:
     return sum(16 for at in range(PREFIX.size, len(blob), 16) if not decode(blob[at : at + 16]))
 
 
-def inflate_brotli(coded, length: int) -> tuple[bytes, bytes, bool]:
-    """Like `inflate`, for brotli, whose decoder itself refuses bytes after the end of its stream."""
+def inflate(coded, length: int, brotli=None) -> tuple[bytes, bytes, bool]:
+    """(unpacked bytes, bytes after the end of the stream, whether the end was reached), by zlib, or by the
+    module brotli, whose decoder itself refuses bytes after the end."""
+    decoder = brotli.Decompressor() if brotli else zlib.decompressobj()
     try:
-        import brotli
-    except ImportError:
-        raise missing("brotli") from None
-    decoder = brotli.Decompressor()
-    try:
-        payload = decoder.process(bytes(coded), output_buffer_limit=length + 1)
-    except brotli.error:
+        if brotli:
+            return decoder.process(bytes(coded), output_buffer_limit=length + 1), b"", decoder.is_finished()
+        return decoder.decompress(coded, length + 1), decoder.unused_data, decoder.eof
+    except (brotli or zlib).error:
         raise ArtifactError("its coded part does not unpack") from None
-    return payload, b"", decoder.is_finished()
-
-
-def inflate(coded, length: int) -> tuple[bytes, bytes, bool]:
-    """(unpacked bytes, bytes after the end of the stream, whether the end was reached)."""
-    decoder = zlib.decompressobj()
-    try:
-        payload = decoder.decompress(coded, length + 1)
-    except zlib.error:
-        raise ArtifactError("its coded part does not unpack") from None
-    return payload, decoder.unused_data, decoder.eof
 
 
 def inflater(blob: bytes) -> Callable[[bytes], bytes]:
     """What turns the coded bytes of a sound artifact, piece by piece, into those that they make."""
-    if CODERS[PREFIX.unpack_from(blob)[2]] == "brotli":
-        import brotli
+    brotli = brotli_of(blob)
+    return brotli.Decompressor().process if brotli else zlib.decompressobj().decompress
 
-        return brotli.Decompressor().process
-    return zlib.decompressobj().decompress
+
+def brotli_of(blob: bytes):
+    """The module, if this is its coder; else None."""
+    if CODERS[PREFIX.unpack_from(blob)[2]] != "brotli":
+        return None
+    try:
+        import brotli
+    except ImportError:
+        raise missing("brotli") from None
+    return brotli
 
 
 def zero_padded(coded, payload: bytes) -> bool:
