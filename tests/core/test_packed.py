@@ -245,14 +245,19 @@ def test_other_code_in_a_stub_fails(folder, spoil, rule):
     assert rule in found(folder, FAIL)
 
 
-@pytest.mark.parametrize("name", ["train_gpt", "help"])
-def test_what_runs_beside_a_packed_twin_is_measured_too(folder, name):
-    """Only a file of the role source may hold any comment: it counts nothing, and nothing runs it."""
+@pytest.mark.parametrize(("name", "role"), [
+    ("train_gpt", "source"), ("train_gpt", "script"), ("help", "score"),
+])  # fmt: skip
+def test_the_comments_of_what_is_packed_are_measured_too(folder, name, role):
+    """The packed one lacks them, but a run may read them: while it trains, or when it scores."""
     noise = "".join(f"# {base64.b64encode(random.Random(i).randbytes(60)).decode()}\n" for i in range(9))
     path = folder / f"{name}.py"
     source = (path.read_text() if path.exists() else "x = 1\n") + noise
-    write(folder, path.name, source, "score")
-    write(folder, f"{name}.packed.py", pack(source), "score")
+    write(folder, path.name, source, role)
+    if role == "source":
+        ship_packed(folder)
+    else:
+        write(folder, f"{name}.packed.py", pack(source), "score")
     assert {"code-opaque"} == found(folder, HUMAN) and "code-packed" not in found(folder)
 
 

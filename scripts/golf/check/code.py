@@ -18,8 +18,7 @@ from golf.check.source import MEANING, Totals, faults_of, totals
 from golf.check.steering import other_sources
 from golf.check.syntax import every_node
 from golf.core.findings import FAIL, HUMAN
-from golf.core.packed import SUFFIX, source_name, unpack
-from golf.core.packed import fault as packed_fault
+from golf.core.packed import SUFFIX, fault, source_name
 
 SOURCE_LIMIT, FILES_LIMIT = 256 << 10, 20  # bytes of all files; the longest trainers have 110,000
 LINES_SHOWN = 8
@@ -59,30 +58,27 @@ def code(folder: Folder) -> None:
     sums = Totals()
     for path, tree in trees.items():
         check_tree(folder, path, tree, modules)
-        if folder.role(path) != "source":  # which counts nothing and runs nowhere
-            sums.add(totals(folder.read(path), tree))
+        sums.add(totals(folder.read(path), tree))
     for path in packed:
-        if source := check_packed(folder, path):
-            sums.add(totals(source, ast.parse(source)))
+        check_packed(folder, path)
     for name, (found, most) in sums.over().items():
         text = f"the code holds {found:,} {MEANING[name]}, over {most:,} for its size"
         folder.human("code-opaque", f"{text}: is it data disguised as code? weights belong in the artifact")
 
 
-def check_packed(folder: Folder, path: str) -> bytes | None:
-    """The source that a packed script runs; None, with a finding, if it is not the one beside it.
+def check_packed(folder: Folder, path: str) -> None:
+    """A finding if a packed script is not the plain one beside it.
 
-    Both have the same syntax tree, so the code rules read the plain file alone and can name its lines.
+    Both have the same syntax tree, so the code rules read the plain file alone and can name its lines. Its
+    comments do not count, but a run may read them.
     """
     plain = source_name(path)
     if not folder.has(plain):
         text = f"{quoted(path)} lacks {quoted(plain)}, which it was made from; ship that with the role source"
-    elif why := packed_fault(folder.read(path), folder.read(plain)):
+        folder.fail("code-packed", text)
+    elif why := fault(folder.read(path), folder.read(plain)):
         text = f"{quoted(path)} {why}; ship what PACK_SCRIPT=1 made of {quoted(plain)}"
-    else:
-        return unpack(folder.read(path))
-    folder.fail("code-packed", text)
-    return None
+        folder.fail("code-packed", text)
 
 
 def parse(folder: Folder, path: str) -> ast.Module | None:
