@@ -9,7 +9,7 @@ a namespace; its parents are listed too, so that `import a.b` is known by its pa
 
 from __future__ import annotations
 
-import types
+import re
 
 # The requirements' distributions and what these depend on, by the names that are imported. What is
 # here but not in MODULES is there to be imported, and a reviewer reads why.
@@ -42,6 +42,11 @@ _NUMPY_AND_MLX = """
 
 # Module or namespace -> its names that need no reviewer.
 MODULES = {
+    **dict.fromkeys(("errno", "torch.distributions", "torch.nn", "torch.optim"), CLASSES),
+    "torch.optim.lr_scheduler": CLASSES,
+    **dict.fromkeys(("torch.amp", "torch.cuda.amp"), "autocast GradScaler custom_fwd custom_bwd"),
+    **dict.fromkeys(("numpy.fft", "torch.fft"), """
+        fft ifft rfft irfft fft2 ifft2 rfft2 irfft2 fftfreq rfftfreq fftshift ifftshift"""),
     # ---- Standard library
     "__future__": "annotations",
     "abc": "ABC abstractmethod",
@@ -65,7 +70,6 @@ MODULES = {
     "decimal": "Decimal",
     "difflib": "get_close_matches SequenceMatcher",
     "enum": "Enum IntEnum Flag IntFlag auto",
-    "errno": CLASSES,
     "fractions": "Fraction",
     "functools": "partial reduce lru_cache cache cached_property wraps total_ordering cmp_to_key",
     "gc": "collect disable enable freeze",
@@ -90,7 +94,7 @@ MODULES = {
         devnull dup2 open close O_APPEND O_CREAT O_EXCL O_RDONLY O_RDWR O_TRUNC O_WRONLY SEEK_CUR SEEK_END
         SEEK_SET""",
     "os.path": """join exists dirname basename abspath realpath splitext isfile isdir getsize split
-        normpath relpath expanduser""",
+        normpath expanduser""",
     "pathlib": "Path PurePath PurePosixPath",
     "platform": "machine system processor python_version node platform",
     "queue": "Queue SimpleQueue LifoQueue PriorityQueue Empty Full",
@@ -139,7 +143,6 @@ MODULES = {
         signedinteger sinc single size sort_complex str_ take trapezoid tril_indices trim_zeros
         triu_indices trunc ubyte ufunc uint uintc uintp union1d unpackbits unravel_index unsignedinteger
         vander vdot vectorize void vsplit vstack""",
-    "numpy.fft": "fft ifft rfft irfft fft2 ifft2 rfft2 irfft2 fftfreq rfftfreq fftshift ifftshift",
     "numpy.lib": "",
     "numpy.lib.stride_tricks": "sliding_window_view",
     "numpy.linalg": """norm svd qr eig eigh eigvals eigvalsh inv pinv solve lstsq det slogdet cholesky
@@ -203,7 +206,6 @@ MODULES = {
         fx_graph_cache shape_padding combo_kernels use_mixed_mm force_fuse_int_mm_with_mul
         reorder_for_compute_comm_overlap aggressive_fusion""",
     "torch._inductor.config.triton": "unique_kernel_names cudagraphs cudagraph_trees",
-    "torch.amp": "autocast GradScaler custom_fwd custom_bwd",
     "torch.autograd": "grad backward Function no_grad enable_grad set_grad_enabled detect_anomaly Variable",
     "torch.autograd.function": "once_differentiable Function",
     "torch.autograd.profiler": "record_function",
@@ -227,7 +229,6 @@ MODULES = {
         mem_get_info memory_allocated memory_reserved memory_stats memory_summary nvtx
         reset_peak_memory_stats set_device set_per_process_memory_fraction set_rng_state set_rng_state_all
         set_stream stream synchronize utilization""",
-    "torch.cuda.amp": "autocast GradScaler custom_fwd custom_bwd",
     "torch.cuda.graphs": "graph CUDAGraph",
     "torch.cuda.nvtx": "range range_push range_pop mark",
     "torch.distributed": """ReduceOp ProcessGroup Work all_gather all_gather_into_tensor all_reduce
@@ -237,8 +238,6 @@ MODULES = {
         scatter send init_device_mesh""",
     "torch.distributed.fsdp": "FullyShardedDataParallel fully_shard MixedPrecision ShardingStrategy",
     "torch.distributed.optim": "ZeroRedundancyOptimizer",
-    "torch.distributions": CLASSES,
-    "torch.fft": "fft ifft rfft irfft fft2 ifft2 rfft2 irfft2 fftfreq rfftfreq fftshift ifftshift",
     "torch.func": """grad grad_and_value vmap vjp jvp jacrev jacfwd hessian functional_call
         stack_module_state linearize""",
     "torch.library": "register_fake register_autograd register_kernel wrap_triton",
@@ -247,7 +246,6 @@ MODULES = {
         solve_triangular lstsq det slogdet cholesky matrix_rank matrix_power matrix_exp multi_dot lu
         householder_product cond cross diagonal vecdot""",
     "torch.mps": "empty_cache synchronize manual_seed current_allocated_memory driver_allocated_memory",
-    "torch.nn": CLASSES,
     "torch.nn.attention": "SDPBackend sdpa_kernel",
     "torch.nn.attention.bias": "causal_lower_right causal_upper_left CausalBias",
     "torch.nn.attention.flex_attention": """flex_attention create_block_mask create_mask BlockMask and_masks
@@ -273,8 +271,6 @@ MODULES = {
     "torch.nn.utils.parametrizations": "orthogonal weight_norm spectral_norm",
     "torch.nn.utils.parametrize": "register_parametrization remove_parametrizations is_parametrized",
     "torch.nn.utils.rnn": "pad_sequence pack_padded_sequence pad_packed_sequence",
-    "torch.optim": CLASSES,
-    "torch.optim.lr_scheduler": CLASSES,
     "torch.optim.optimizer": "Optimizer",
     "torch.optim.swa_utils": "AveragedModel SWALR get_ema_multi_avg_fn update_bn",
     "torch.profiler": "profile record_function ProfilerActivity schedule",
@@ -305,7 +301,7 @@ MODULES = {
     # ---- MLX; not metal_kernel, cuda_kernel, import_function, export_function
     "mlx": "",
     "mlx.core": _NUMPY_AND_MLX + """
-        Device DeviceType Dtype Stream StreamContext addmm array as_strided astype async_eval bfloat16
+        Device DeviceType Dtype Stream StreamContext addmm array astype async_eval bfloat16
         block_masked_mm checkpoint clear_cache compile concat contiguous conv1d conv2d conv3d conv_general
         conv_transpose1d cpu cummax cummin custom_function default_device default_stream depends
         dequantize device_count device_info disable_compile enable_compile erf erfinv eval flatten from_fp8
@@ -368,8 +364,37 @@ DUNDER_METHODS = DUNDERS | frozenset("""
     __format__ __divmod__
     """.split())  # fmt: skip
 
-# Names with an underscore that others own, and code may name; its own it may name too, if they are
-# not in LEADING_OUT.
+# Names of attributes that others own, and code may name: those of built-in types, those listed above, `add_`
+# for `add`, constants, and these. Its own it may name too, if they are not in LEADING_OUT.
+_BUILT_IN = (str, bytes, bytearray, dict, list, set, tuple, int, float, complex, range, slice)
+ATTRIBUTES = frozenset([name for kind in _BUILT_IN for name in dir(kind)] + [
+    name for names in MODULES.values() for name in names.split()
+] + """
+    closed read readline readlines seek tell flush fileno getvalue name buffer encoding errors reconfigure
+    stem suffix suffixes read_text read_bytes write_text write_bytes touch iterdir resolve absolute with_name
+    with_suffix relative_to as_posix joinpath cwd appendleft popleft maxlen most_common total default_factory
+    groups groupdict span args errno strerror filename code value add_argument add_argument_group add_parser
+    parse_args parse_known_args daemon acquire release notify notify_all get_nowait put_nowait qsize task_done
+    submit result shutdown done cancel enter_context callback pop_all digest hexdigest process finish eof
+    unused_data unconsumed_tail needs_input strftime isoformat timestamp total_seconds now time utc today days
+    seconds default metadata body decorator_list targets id elts lineno setLevel exception addHandler writerow
+    writerows major minor timeit key_averages table set_description set_postfix setter cache_clear run_script
+    modules mT mH at accumulate data dim element_size expand expand_as grad_fn item itemsize nbytes ndimension
+    numpy pin_memory record_stream requires_grad reshape_as retain_grad stride strides tobytes tolist tofile
+    to type type_as view_as zero integers eps smallest_normal tiny bits kind eigenvalues eigenvectors Vh
+    cauchy_ geometric_ log_normal_ log_prob rsample probs logits parameters buffers children state_dict
+    load_state_dict train apply zero_grad training add_module forward extra_repr weight bias in_features
+    out_features embedding_dim padding_idx kernel_size padding dilation param_groups defaults add_param_group
+    get_last_lr last_epoch scale unscale get_scale update_parameters module no_sync save_for_backward
+    saved_tensors needs_input_grad mark_non_differentiable set_materialize_grads record query elapsed_time
+    wait_stream wait_event replay capture_begin capture_end pool total_memory batch_size dataset sampler
+    set_epoch trainable_parameters set_dtype learning_rate apply_gradients element_ty id_to_piece piece_to_id
+    get_piece_size vocab_size bos_id eos_id unk_id pad_id encode_as_ids encode_as_pieces decode_ids
+    serialized_model_proto Load Encode Decode log_probs map set end
+    """.split()) - frozenset("system from_file walk".split())  # fmt: skip
+ATTRIBUTE = re.compile(r"(is|st|new|named|register|num|weight|bias|to)_\w+|[A-Z][A-Z0-9_]*|[a-z]")
+# More than unlisted, where nothing of this name is the code's own.
+OUTWARD = "anchor root from_file parts parent parents obj".split()
 PRIVATE = frozenset("""
     _orig_mod _asdict _replace _fields _make _parameters _modules _buffers _grad _version
     """.split())  # fmt: skip
@@ -409,20 +434,14 @@ NAMED_RULES = {name: rule for rule, names in NAMED.items() for name in names.spl
 
 # Attributes of any object that lead out of it: frames and code, what is named above (but for words that
 # trainers use for things of their own), other modules, foreign memory, and calls with code as a text.
-_FRAMES = (types.FrameType, types.CodeType, types.TracebackType, types.GeneratorType, types.CoroutineType,
-           types.AsyncGeneratorType)  # fmt: skip
-_ORDINARY = frozenset("""
-    classes code config datasets export extra hub http jit kill modules ops package path profile requests
-    site system testing timeit trace
+LEADING_OUT = frozenset("""
+    os sys posix inspect shutil linecache bltns _os _sys _io _flavour mro exec load_library load_module
+    exec_module import_module find_spec on_generate_code collect_callgrind format_map fromfile_prefix_chars
+    add_safe_globals register _convert_ _mmap _unsafe_update_src asm _get_kwargs multiprocessing_context
+    symlink_to hardlink_to chmod lchmod findCaller stack_info set_ Popen popen check_output check_call
+    getoutput fork execv execve execvp execl spawnv spawnl posix_spawn startfile killpg ProcessPoolExecutor
+    CDLL PyDLL cudart ctypes cffi urlopen socket subprocess multiprocessing importlib builtins pickle
+    Unpickler marshal runpy meta_path path_hooks FunctionType CodeType ModuleType UntypedStorage load_inline
+    f_back f_builtins f_code f_globals f_locals f_trace ag_code ag_frame cr_code cr_frame gi_code gi_frame
+    gi_yieldfrom tb_frame tb_next co_code co_consts co_filename co_names co_varnames
     """.split())  # fmt: skip
-LEADING_OUT = (
-    frozenset("""
-        os sys posix inspect shutil linecache bltns _os _sys _io _flavour mro exec load_library load_module
-        exec_module import_module find_spec on_generate_code collect_callgrind format_map
-        fromfile_prefix_chars add_safe_globals register _convert_ _mmap _unsafe_update_src asm _get_kwargs
-        multiprocessing_context symlink_to hardlink_to chmod lchmod findCaller stack_info
-        """.split())
-    | {name for kind in _FRAMES for name in dir(kind) if name[:3] in ("f_b", "f_c", "f_g", "f_l", "f_t")
-       or name.startswith(("ag_", "co_", "cr_", "gi_", "tb_"))}
-    | {name.rpartition(".")[2] for name in NAMED_RULES} - _ORDINARY
-)  # fmt: skip

@@ -68,11 +68,9 @@ def report(folder: Folder, as_json: bool) -> int:
             "track": folder.track["name"],
             "verdict": result,
             "ruling": RULING,
-            "findings": [
-                {name: getattr(finding, name) for name in ("level", "rule", "message", "section")}
-                for finding in folder.findings
-            ],
         }
+        names = ("level", "rule", "message", "section")
+        value["findings"] = [{name: getattr(one, name) for name in names} for one in folder.findings]
         print(json.dumps(value, indent=1))
         return int(result == FAIL)
     for finding in found:

@@ -62,11 +62,8 @@ def check_log(folder: Folder, seed: dict, log: str) -> None:
         if count == 0:
             folder.fail("log-lines", f"{quoted(log)} has no {start} line; ship the finished run's log")
         elif count > 1:
-            folder.add(
-                folder.record_lane_level(),
-                "log-lines",
-                f"{quoted(log)}: {count} {start} lines; one run has 1",
-            )
+            text = f"{quoted(log)}: {count} {start} lines; one run has 1"
+            folder.add(folder.record_lane_level(), "log-lines", text)
     sliding, size, train = (by_kind[kind][-1] if by_kind[kind] else {} for kind in FINAL_LINES)
     for rule, name, line, tolerance in (  # as far as the log prints them
         ("score", "val_loss", sliding, 1e-8),
@@ -129,9 +126,8 @@ def check_events(folder: Folder, events: dict[str, list[dict]], metrics: str) ->
         if count == 0 and kind in ("start", "sliding"):
             folder.fail("metrics", f"{metrics} has no {kind} event; ship the finished run's metrics.jsonl")
         elif count > 1:
-            folder.add(
-                folder.record_lane_level(), "metrics", f"{metrics} has {count} {kind} events; one run has 1"
-            )
+            text = f"{metrics} has {count} {kind} events; one run has 1"
+            folder.add(folder.record_lane_level(), "metrics", text)
     for kind, names in SAID.items() if folder.ranked else ():
         last = events.get(kind, [{}])[-1]
         for name in (n for n in names if not last.get(n)):
@@ -152,7 +148,7 @@ def with_score_files(folder: Folder, seed: dict, facts: dict) -> dict:
 
 
 def same(
-    folder: Folder, rule: str, what: str, claimed, found, where: str, tolerance: float = 0.0, figure=None
+    folder: Folder, rule: str, what: str, claimed, found, where: str, tolerance=0.0, figure=None
 ) -> None:
     """FAIL if two figures differ. Claims that are not numbers are left to json-schema.
 
@@ -193,9 +189,8 @@ def check_segments(folder: Folder, seed: dict, who: str) -> None:
     """The segments, SEGMENTS pairs [nats, bytes], add up to the claimed val_loss and val_bpb."""
     segments = seed.get("segments")
     if segments is None:
-        folder.add(
-            folder.record_lane_level(), "segments", f"{who}: no segments, so no part can be verified alone"
-        )
+        text = f"{who}: no segments, so no part can be verified alone"
+        folder.add(folder.record_lane_level(), "segments", text)
         return
     pairs = [s for s in segments if isinstance(s, list)] if isinstance(segments, list) else []
     values = [number(value) for pair in pairs for value in pair]

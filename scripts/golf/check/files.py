@@ -72,9 +72,8 @@ def scan_entry(folder: Folder, path: Path) -> bool:
     if is_folder:
         return not check_names.EDITORS_OWN.fullmatch(path.name)
     if stat.S_ISLNK(facts.st_mode):
-        folder.fail_file(
-            "file-link", relative, f"{quoted(relative)} is a symbolic link; ship the file itself"
-        )
+        text = f"{quoted(relative)} is a symbolic link; ship the file itself"
+        folder.fail_file("file-link", relative, text)
     elif not stat.S_ISREG(facts.st_mode):
         folder.fail_file("file-kind", relative, f"{quoted(relative)} is not a regular file; remove it")
     elif facts.st_size > READ_LIMIT:

@@ -12,12 +12,11 @@ from golf.check import allowed, texts
 from golf.check.syntax import assignments, called, every_node, text_of
 
 # Arguments of any call that read files, or take attributes by a text.
-ODD_KEYWORDS = ("style", "opener", "closefd", "namespace", "metaclass", "dir_fd", "src_dir_fd", "dst_dir_fd")
+ODD_KEYWORDS = ("style", "opener", "closefd", "namespace", "metaclass", "dir_fd", "src_dir_fd", "dst_dir_fd",
+                "record", "recursive")  # fmt: skip
 
 # These take a path, and numbers of files that somebody else has opened.
-DESCRIPTORS = (
-    """open os.open os.close os.fsync os.stat os.listdir os.truncate numpy.fromfile io.open""".split()
-)
+DESCRIPTORS = "open os.open os.close os.fsync os.stat os.listdir os.truncate numpy.fromfile io.open".split()
 
 
 def guard_load(walk, node: ast.Call) -> str | None:
@@ -120,11 +119,8 @@ def guard_memory(walk, node: ast.Call) -> str | None:
     """numpy.memmap of numbers: of `object` it would take what a file holds for addresses."""
     words = {word.arg: word.value for word in node.keywords}
     kind = words.get("dtype", node.args[1] if len(node.args) > 1 else ast.Constant("u1"))
-    name = (
-        text_of(kind)
-        or walk.templates.get(getattr(kind, "id", ""))
-        or next((chain[-1] for chain in walk.full_names(kind) if chain[0] == "numpy"), "")
-    )
+    named = [chain[-1] for chain in walk.full_names(kind) if chain[0] == "numpy"]
+    name = text_of(kind) or walk.templates.get(getattr(kind, "id", "")) or "".join(named)
     if None in words or not re.fullmatch(r"[<>=|]?[bui?f]\d*|(u?int|float)\d+", name):
         return "numpy.memmap of what is not in sight"
     return guard_open(walk, node)
@@ -136,19 +132,18 @@ def guard_words(walk, node: ast.Call) -> str | None:
     return "arguments that are not in sight" if far or None in [word.arg for word in node.keywords] else None
 
 
+def guard_sink(walk, node: ast.Call) -> str | None:
+    """What libraries say (warnings, logs, errors, help) goes to the terminal or to a file opened here."""
+    sinks = [w.value for w in node.keywords if w.arg in ("file", "stream", "new_target")] + node.args
+    for sink in (one for one in sinks if called(one) != "open" and not isinstance(one, ast.Constant)):
+        if "sys" not in [chain[0] for chain in walk.full_names(sink)]:
+            return "what libraries say, kept"
+    return guard_words(walk, node)
+
+
 def guard_parse(walk, node: ast.Call) -> str | None:
     """parse_args(texts, X) gives X attributes of any name."""
     return "parse_args into an object" if len(node.args) > 1 else guard_words(walk, node)
-
-
-def guard_finder(walk, node: ast.Call) -> str | None:
-    """ModuleFinder(folders): without folders it reads all modules of the machine."""
-    given = node.args[0] if node.args else None
-    return None if isinstance(given, ast.List) and given.elts else "modules of the machine"
-
-
-def guard_write(walk, node: ast.Call) -> str | None:
-    return None if getattr(node.args[0] if node.args else None, "value", 0) in (1, 2) else "os.write"
 
 
 def guard_dup2(walk, node: ast.Call) -> str | None:
@@ -163,11 +158,6 @@ def guard_compile(walk, node: ast.Call) -> str | None:
     if None in words:
         return "compile(**...)"
     return None if words.get("backend", "inductor") in allowed.COMPILE_BACKENDS else "compile's backend"
-
-
-def guard_wraps(walk, node: ast.Call) -> str | None:
-    """functools.wraps may copy its usual attributes; others could be any attribute."""
-    return None if len(node.args) == 1 and not node.keywords else "functools.wraps of chosen attributes"
 
 
 def guard_format(walk, node: ast.Call) -> str | None:
@@ -193,38 +183,40 @@ def makes_class(node: ast.Call) -> bool:
     return len(node.args) == 3 and all(map(isinstance, node.args, forms))
 
 
-def guard_namespace(walk, node: ast.Call) -> str | None:
-    """Attributes of any name: what NumPy would take for foreign memory, for one."""
-    return "attributes of computed names" if None in [word.arg for word in node.keywords] else None
+def unless(holds, what: str):
+    """A guard of one condition on the call."""
+    return lambda walk, node: None if holds(node) else what
 
 
 # By any other name nobody sees what they are given.
-IN_SIGHT = frozenset(
-    "torch.load torch.compile torch.utils.benchmark.Timer functools.wraps os.write os.dup2".split()
-)
+IN_SIGHT = "torch.load torch.compile torch.utils.benchmark.Timer functools.wraps os.write os.dup2".split()
 GUARDS = {
     "torch.load": guard_load,
     "torch.compile": guard_compile,
-    "functools.wraps": guard_wraps,
+    "functools.wraps": unless(lambda n: len(n.args) == 1 and not n.keywords, "wraps of chosen attributes"),
     "torch.utils.benchmark.Timer": guard_timer,
-    "os.write": guard_write,
+    "os.write": unless(lambda n: n.args and getattr(n.args[0], "value", 0) in (1, 2), "os.write"),
     "os.dup2": guard_dup2,
     "getattr": guard_attribute,
     "setattr": guard_attribute,
     "type": guard_type,
     "vars": guard_vars,
-    **dict.fromkeys(("types.SimpleNamespace", "argparse.Namespace"), guard_namespace),
-    **{
-        f"enum.{name}": lambda walk, node: "an enumeration that is not in sight"
-        for name in ("Enum", "IntEnum", "Flag", "IntFlag")
-    },
-    **dict.fromkeys(DESCRIPTORS, guard_open),
+    # Attributes of any name: what NumPy would take for foreign memory, for one.
     **dict.fromkeys(
-        ("argparse.ArgumentParser", "logging.basicConfig", "torch.utils.data.DataLoader"), guard_words
+        ("types.SimpleNamespace", "argparse.Namespace"),
+        unless(lambda n: None not in [word.arg for word in n.keywords], "attributes of computed names"),
     ),
+    **dict.fromkeys(
+        ("enum.Enum", "enum.IntEnum", "enum.Flag", "enum.IntFlag", "numpy.ndarray"),
+        unless(lambda n: False, "members or memory that are not in sight"),
+    ),
+    **dict.fromkeys(DESCRIPTORS, guard_open),
+    **dict.fromkeys(("argparse.ArgumentParser", "torch.utils.data.DataLoader"), guard_words),
+    **dict.fromkeys(("traceback.print_exc", "contextlib.redirect_stdout"), guard_sink),
+    **dict.fromkeys(("logging.basicConfig", "logging.StreamHandler"), guard_sink),
     **dict.fromkeys((".parse_args", ".parse_known_args", ".parse_intermixed_args"), guard_parse),
-    "modulefinder.ModuleFinder": guard_finder,
+    # Without folders it reads all modules of the machine.
+    "modulefinder.ModuleFinder": unless(lambda n: n.args and getattr(n.args[0], "elts", 0), "all modules"),
     "numpy.memmap": guard_memory,
-    "numpy.ndarray": lambda walk, node: "numpy.ndarray of memory",
     ".format": guard_format,
 }

@@ -12,14 +12,13 @@ VAL_TEXT = re.compile(
     r"(.*[/_*])?(val|valid|validation)([/_*.].*)?|(.*/)?(fineweb_)?\*(\.bin)?|VAL_(DATA|FILES|TOKENS|PATH)\w*"
 )
 VAL_NAME = re.compile(
-    r"(.*_)?(val|valid|validation)_(tokens?|data|data_path|files|ids|stream|batch(es)?|loader|shards?|targets?"
-    r"|inputs?|set|seqs?|sequences?|x|y|docs?)",
-    re.IGNORECASE,
+    r"(?i)(.*_)?(val|valid|validation)_(tokens?|data|data_path|files|ids|stream|batch(es)?|loader|shards?"
+    r"|targets?|inputs?|set|seqs?|sequences?|x|y|docs?)"
 )
 # Take the gradient, or fit, of their arguments or of the object; the makers return such functions.
 GRADIENTS = frozenset("backward grad vjp jvp jacrev jacfwd hessian linearize lstsq partial_fit".split())
 MAKERS = frozenset("value_and_grad grad grad_and_value".split())
-FILLERS = frozenset("append appendleft extend insert add update put copy_".split())
+FILLERS = frozenset("append appendleft extend insert add update put copy_ setdefault send".split())
 HAND_OVERS = 5  # from function to function
 LOOP, CALL, ASSIGN, RETURN = range(4)  # in the order in which a line does them
 
@@ -38,9 +37,7 @@ def validation_gradients(tree: ast.Module) -> list[int]:
     for _ in range(HAND_OVERS):
         teachers |= {f.name for f in functions if any(syntax.called(n) in teachers for n in calls[f])}
         scoring |= {syntax.called(n) for f in functions if f.name in scoring for n in calls[f]}
-    shared: set[str] = (
-        set()
-    )  # attributes, names of the module, and functions that return, what val shards hold
+    shared: set[str] = set()  # attributes, the module's names, functions that return it: of val shards
     scopes = [("", set(), in_order(syntax.outside_functions(tree)))]
     scopes += [(f.name, syntax.locals_of(f)[0], in_order(syntax.every_node(f))) for f in functions]
     for _ in range(HAND_OVERS):
@@ -54,9 +51,7 @@ def in_order(nodes: Iterable[ast.AST]) -> list[tuple]:
     return sorted((step for node in nodes for step in steps_of(node)), key=lambda step: step[:2])
 
 
-def follow(
-    function: str, variables: set[str], steps: list[tuple], shared: set[str], teachers, makers
-) -> set[int]:
+def follow(function: str, variables: set[str], steps: list, shared: set[str], teachers, makers) -> set[int]:
     """Lines of a function where what validation shards hold meets a gradient; adds to `shared`.
 
     variables: its own, which are nobody's attributes. function: its name, '' for the module.
@@ -111,13 +106,8 @@ def steps_of(node: ast.AST) -> Iterator[tuple[int, int, ast.expr | None, ast.AST
             pairs = zip(*sides) if len(sides[0]) == len(sides[1]) else [(target, node.value)]  # a, b = x, y
             yield from ((node.end_lineno, ASSIGN, one, added(one, value)) for one, value in pairs)
     elif isinstance(node, (ast.AnnAssign, ast.AugAssign, ast.NamedExpr)) and node.value:
-        kept = isinstance(node, ast.AugAssign)
-        yield (
-            node.end_lineno,
-            ASSIGN,
-            node.target,
-            ast.List([node.target, node.value]) if kept else node.value,
-        )
+        kept = ast.List([node.target, node.value]) if isinstance(node, ast.AugAssign) else node.value
+        yield node.end_lineno, ASSIGN, node.target, kept
     elif isinstance(node, ast.withitem) and node.optional_vars:
         yield node.optional_vars.lineno, LOOP, node.optional_vars, node.context_expr
     elif isinstance(node, (ast.For, ast.comprehension)):

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 
 from golf.check import allowed
-from golf.check.syntax import FUNCTIONS, bindings, chain_of, dict_of, every_node, imports, text_of
+from golf.check.syntax import FUNCTIONS, bindings, called, chain_of, dict_of, every_node, imports, text_of
 
 HOPS = 8  # files that hand a name on to each other
 
@@ -19,7 +19,7 @@ class Modules:
         self.defined = {names[m]: set(bindings(tree)) for m, tree in modules.items()}
         parts = [name.split(".") for name in names.values()]
         self.names = {".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)}
-        self.private = {name for tree in modules.values() for name in private_names(tree)}
+        self.given = {name for tree in modules.values() for name in given_names(tree)}
 
     def own(self, name: str) -> bool:
         return name in self.names
@@ -66,19 +66,24 @@ def module_aliases(tree: ast.Module, known: dict[str, set[str]]) -> Iterator[tup
                     yield node.targets[0].id, ".".join([full, *parts]), node.value
 
 
-def private_names(tree: ast.Module) -> set[str]:
-    """Names that begin with an underscore and that a file gives to attributes of its own."""
+GIVING = ("setattr", "namedtuple", "NamedTuple", "add_argument")
+
+
+def given_names(tree: ast.Module) -> set[str]:
+    """Names that a file gives to attributes of its own."""
     found = set()
     for node in every_node(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             found.add(node.attr)
-        elif isinstance(node, FUNCTIONS):
-            found.add(node.name)
-        elif isinstance(node, ast.ClassDef):
-            found.update(*map(bindings, node.body))
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "").startswith("register_"):
+        elif isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            found.update([node.name], *(map(bindings, node.body) if isinstance(node, ast.ClassDef) else []))
+        elif called(node).startswith("register_"):
             found |= {text_of(argument) for argument in node.args[:1]} - {None}
-    return {name for name in found if name.startswith("_")}
+        elif isinstance(node, (ast.keyword, ast.Dict)) or called(node) in GIVING:  # of a namespace, perhaps
+            words = " ".join([getattr(node, "arg", 0) or "", *(text_of(n) or "" for n in every_node(node))])
+            words = [word.lstrip("-").replace("-", "_") for word in words.replace(",", " ").split()]
+            found |= {word for word in words if not word.startswith("_")}
+    return found
 
 
 def is_module(name: str) -> bool:

@@ -11,46 +11,15 @@ import builtins
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from golf.check import allowed, guards, texts
+from golf.check import allowed, guards, syntax, texts
+from golf.check.machine import climbs, environment
 from golf.check.modules import Modules, aliases, is_module, module_aliases
-from golf.check.syntax import (
-    FUNCTIONS,
-    absolute,
-    annotations,
-    arguments,
-    assignments,
-    bare,
-    bindings,
-    called,
-    chain_of,
-    constant_words,
-    constants,
-    defaults,
-    dict_of,
-    docstrings,
-    every_node,
-    format_texts,
-    imports,
-    locals_of,
-    name_of,
-    number_names,
-    stored,
-    surely_bound,
-    text_of,
-    words_of,
-)
+from golf.check.syntax import FUNCTIONS, called, every_node, text_of
 
 INDIRECT, UNLISTED, IMPORT = "code-indirect", "code-unlisted", "code-import"
 PICKLE, OUTSIDE = "code-pickle", "code-outside"
-ENVIRON = ("get", "setdefault", "pop", "update")  # others take the machine's part of it too
 BUILTIN_NAMES = frozenset(dir(builtins))
-EXCEPTIONS = frozenset(
-    name for name, value in vars(builtins).items()
-    if isinstance(value, type) and issubclass(value, BaseException)
-)  # fmt: skip
-PATH_TAKERS = (
-    "os.", "pathlib.", "glob.", "shutil.", "io.", "numpy.fromfile", "numpy.memmap", "torch.from_file",
-)  # fmt: skip
+ERRORS = frozenset(name for name, value in vars(builtins).items() if hasattr(value, "with_traceback"))
 
 
 def reached(tree: ast.Module, modules: Modules, module: str) -> Iterator[tuple[int, str, str]]:
@@ -58,6 +27,7 @@ def reached(tree: ast.Module, modules: Modules, module: str) -> Iterator[tuple[i
     walk = Walk(tree, modules, module)
     walk.visit(tree)
     yield from walk.found
+    yield from ((line, OUTSIDE, what) for line, what in (*climbs(tree), *environment(tree, walk.aliases)))
 
 
 class Walk(ast.NodeVisitor):
@@ -67,17 +37,18 @@ class Walk(ast.NodeVisitor):
         self.found: list[tuple[int, str, str]] = []
         self.modules, self.module, self.tree = modules, module, tree
         self.aliases = aliases(tree, module)
-        self.renamed = {id(node) for _, _, node in module_aliases(tree, dict_of(imports(tree, module)))}
+        known = syntax.dict_of(syntax.imports(tree, module))
+        self.renamed = {id(node) for _, _, node in module_aliases(tree, known)}
         # Of the functions around: names that they bind, not by import; those that they call global.
         self.scopes: list[tuple[set[str], set[str]]] = []
-        self.sure = surely_bound(tree)
+        self.sure = syntax.surely_bound(tree)
         self.loops: dict[str, list[str]] = {}  # comprehension variable -> the words that it takes
-        self.documented = docstrings(tree)
-        self.times, self.words = bindings(tree), constant_words(tree)
-        self.templates = format_texts(ast.Module([s for s in tree.body if not isinstance(s, FUNCTIONS)], []))
-        self.kinds = {t.id for t, v in assignments(tree) if "type" in map(called, every_node(v))}
-        self.numbers = set(number_names(tree))
-        self.own = {n.attr for n in every_node(tree) if isinstance(n, ast.Attribute) and stored(n)}
+        self.documented = syntax.docstrings(tree)
+        self.times, self.words = syntax.bindings(tree), syntax.constant_words(tree)
+        outside = [s for s in tree.body if not isinstance(s, FUNCTIONS)]
+        self.templates = syntax.format_texts(ast.Module(outside, []))
+        self.kinds = {t.id for t, v in syntax.assignments(tree) if "type" in map(called, every_node(v))}
+        self.numbers = set(syntax.number_names(tree))
         self.renaming: set[int] = set()  # ids of nodes that get another name
         self.harmless: set[int] = set()  # ids of nodes that a node around them makes plain
 
@@ -92,7 +63,7 @@ class Walk(ast.NodeVisitor):
             self.bound_name(node, alias.asname or alias.name.split(".")[0])
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        base = absolute(node, self.module)
+        base = syntax.absolute(node, self.module)
         if node.level and base and not self.modules.own(base):
             self.report(node, IMPORT, "." * node.level + (node.module or ""))
             return
@@ -128,7 +99,7 @@ class Walk(ast.NodeVisitor):
             if isinstance(node.ctx, ast.Del) and taken:
                 self.report(node, INDIRECT, f"del {node.id}")
             return
-        if self.local(node):
+        if self.bound(node.id):
             return
         if node.id == "__doc__" and id(node) not in self.harmless:
             self.report(node, INDIRECT, "__doc__ as data")
@@ -136,11 +107,8 @@ class Walk(ast.NodeVisitor):
             self.value(node, full.split("."))
         self.builtin(node, called=False)
 
-    def local(self, node: ast.Name) -> bool:
-        """Whether the name is a variable of a function around it, so neither import nor builtin."""
-        return self.bound(node.id)
-
     def bound(self, name: str) -> bool:
+        """Whether the name is a variable of a function around it, so neither import nor builtin."""
         for names, declared in reversed(self.scopes):
             if name in names or name in declared:
                 return name in names
@@ -156,7 +124,7 @@ class Walk(ast.NodeVisitor):
             self.report(node, INDIRECT, name)
         elif name in allowed.GUARDED_BUILTINS and not called:
             self.report(node, INDIRECT, f"{name} as a value")
-        elif name in BUILTIN_NAMES and name not in allowed.BUILTINS | EXCEPTIONS:
+        elif name in BUILTIN_NAMES - allowed.BUILTINS - ERRORS:
             self.report(node, UNLISTED, name)
 
     def value(self, node: ast.AST, parts: list[str]) -> None:
@@ -194,38 +162,31 @@ class Walk(ast.NodeVisitor):
                 self.report(node, INDIRECT, f"type(...).{node.attr}")
         if node.attr == "src" and not isinstance(node.ctx, ast.Load):  # what Triton compiles
             self.report(node, INDIRECT, ".src = ")
-        above = node
-        for _ in range(4):
-            above = above.value if getattr(above, "attr", "") == "parent" else None
-        if above is not None:
-            self.report(node, OUTSIDE, ".parent" * 4)
-        self.named(node, node.attr, id(node) in self.harmless)
+        if node.attr not in ("parent", "parents"):  # climbs() sees to them
+            self.named(node, node.attr, id(node) in self.harmless)
 
     def named(self, node: ast.AST, name: str, called: bool = False) -> None:
         """Judges the name of an attribute of any object, however code names it."""
+        given = name in self.modules.given
         if name in ("format", "compile") and not called:
             self.report(node, INDIRECT, f".{name} as a value")
-        if name in ("anchor", "root", "from_file") and name not in self.own:
-            self.report(node, OUTSIDE, f".{name}")
-        if name == "obj" and name not in self.own:  # of an AttributeError: a module, perhaps
-            self.report(node, INDIRECT, ".obj")
         self.odd(node, name)
-        self.private(node, name)
+        if name.startswith("_"):
+            if not (given or texts.DUNDER.fullmatch(name) or name in allowed.PRIVATE | allowed.LEADING_OUT):
+                self.report(node, INDIRECT, f".{name}, which is another's")
+        elif name in allowed.OUTWARD and not given:
+            self.report(node, INDIRECT if name == "obj" else OUTSIDE, f".{name}")
+        elif not (given or listed_attribute(name) or getattr(getattr(node, "value", 0), "id", "") == "self"):
+            self.report(node, UNLISTED, f".{name}")
 
     def odd(self, node: ast.AST, name: str) -> None:
         """Reports names of attributes that lead out of an object."""
         if name in allowed.LEADING_OUT or texts.DUNDER.fullmatch(name) and name not in allowed.DUNDERS:
             self.report(node, INDIRECT, f".{name}")
 
-    def private(self, node: ast.AST, name: str) -> None:
-        """Reports what only others may name: an attribute that a package keeps to itself."""
-        if name.startswith("_") and not texts.DUNDER.fullmatch(name):
-            if name not in allowed.PRIVATE | self.modules.private | allowed.LEADING_OUT:
-                self.report(node, INDIRECT, f".{name}, which is another's")
-
     def full_names(self, node: ast.expr) -> Iterator[list[str]]:
         """The chain of names that an attribute of an imported name stands for."""
-        root, parts = chain_of(node)
+        root, parts = syntax.chain_of(node)
         if not self.bound(root):
             for full in self.aliases.get(root, ()):
                 yield [*full.split("."), *parts]
@@ -245,14 +206,12 @@ class Walk(ast.NodeVisitor):
                 module, rest = f"{module}.{rest[0]}", rest[1:]
             if rest and (imported or not listed(module, rest[0])):
                 self.report(node, UNLISTED, ".".join(chain))
-            for name in rest:
+            for name in rest[:1]:
                 self.odd(node, name)
             for name in rest[1:]:
-                self.private(node, name)
-            if "home" in rest or rest[:1] == ["environ"] and rest[1:] and rest[1] not in ENVIRON:
+                self.named(node, name, called=True)
+            if "home" in rest:
                 self.report(node, OUTSIDE, ".".join(chain))
-            if rest and rest[-1] in ("__doc__", "__file__", "__path__"):
-                self.report(node, INDIRECT, ".".join(chain))
         if not list(self.modules.resolve(parts)):
             for name in parts[1:]:
                 self.odd(node, name)
@@ -264,20 +223,16 @@ class Walk(ast.NodeVisitor):
         for parts in self.full_names(node.func):
             for chain in self.modules.resolve(parts):
                 return ".".join(chain)
-        if isinstance(node.func, ast.Name) and not self.local(node.func):
+        if isinstance(node.func, ast.Name) and not self.bound(node.func.id):
             return node.func.id
         return f".{node.func.attr}" if isinstance(node.func, ast.Attribute) else ""
 
     def visit_Call(self, node: ast.Call) -> None:
         name = self.called_name(node)
-        if name in BUILTIN_NAMES and "environ" in map(name_of, node.args):  # dict(os.environ)
-            self.report(node, OUTSIDE, "environ")
         guard = guards.GUARDS.get(name) or (guards.guard_compile if name.endswith(".compile") else None)
         self.plain_parts(node, name)
         if texts.makes_text(node) or guards.makes_class(node):
             self.report(node, INDIRECT, "a text or a class that is not in sight")
-        if texts.first_of_path(node):
-            self.report(node, OUTSIDE, "a path from the root")
         for word in node.keywords:
             if word.arg:
                 self.odd(word.value, word.arg)
@@ -301,10 +256,6 @@ class Walk(ast.NodeVisitor):
         starred = any(isinstance(part, ast.Starred) for part in node.args)
         if made and (node.keywords or len(node.args) > 1 or starred):
             self.report(node, INDIRECT, "type(...)(...)")
-        if name == "open" or name.startswith(PATH_TAKERS):
-            for argument in [*node.args, *(word.value for word in node.keywords)]:
-                if (text_of(argument) or "").startswith("/"):
-                    self.report(node, OUTSIDE, text_of(argument))
         self.parts_of_call(node, guarded=bool(guard) and not name.startswith("."))
 
     def plain_parts(self, node: ast.Call, name: str) -> None:
@@ -313,7 +264,7 @@ class Walk(ast.NodeVisitor):
         parser = name.endswith(("ArgumentParser", "add_parser", "add_argument_group"))
         words = ("description", "epilog", "usage") if parser else ("sep",)
         shown += [word.value for word in node.keywords if word.arg in words]
-        self.harmless |= {id(part) for argument in shown for part in bare(argument)} | {id(node.func)}
+        self.harmless |= {id(part) for argument in shown for part in syntax.bare(argument)} | {id(node.func)}
         method = getattr(node.func, "attr", "")
         if method in texts.CUTTERS and name != "os.path.join":
             self.harmless |= {id(argument) for argument in [node.func.value, *node.args]}
@@ -341,24 +292,15 @@ class Walk(ast.NodeVisitor):
             self.text(node, node.value if isinstance(node.value, str) else node.value.decode("latin-1"))
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
-        step = getattr(node.slice, "value", None)
-        if getattr(node.value, "attr", "") == "parents" and step not in (0, 1, 2, 3):
-            self.report(node, OUTSIDE, ".parents[…]")
-        cut = node.value.func if isinstance(node.value, ast.Call) else node.value
-        if texts.first_of_path(node) or getattr(cut, "attr", "") in ("getcwd", "abspath", "realpath"):
+        if texts.first_of_path(node):
             self.report(node, OUTSIDE, "a path from the root")
         if texts.makes_text(node):
             self.report(node, INDIRECT, "a text that is not in sight")
         self.harmless.add(id(node.slice))  # table[type(x)]
         self.generic_visit(node)
 
-    def visit_Dict(self, node: ast.Dict) -> None:
-        if "environ" in [name_of(value) for key, value in zip(node.keys, node.values) if key is None]:
-            self.report(node, OUTSIDE, "environ")
-        self.generic_visit(node)
-
     def visit_Compare(self, node: ast.Compare) -> None:
-        self.harmless |= {id(part) for part in bare(node)}
+        self.harmless |= {id(part) for part in syntax.bare(node)}
         self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
@@ -401,7 +343,7 @@ class Walk(ast.NodeVisitor):
                 self.report(node, INDIRECT, ascii(name))
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        parts = list(bare(node.value))
+        parts = list(syntax.bare(node.value))
         self.harmless |= {id(part) for part in parts if called(part) == "type"}  # self.kinds
         self.renaming |= {id(part) for part in parts}
         self.generic_visit(node)
@@ -412,7 +354,7 @@ class Walk(ast.NodeVisitor):
         if texts.DUNDER.fullmatch(node.name) and node.name not in allowed.DUNDER_METHODS:
             self.report(node, INDIRECT, f"def {node.name}")
         decorators = [n for n in node.decorator_list if self.called_name(ast.Call(n)) != "torch.compile"]
-        outside = [*decorators, *defaults(node.args), *annotations(node)]
+        outside = [*decorators, *syntax.defaults(node.args), *syntax.annotations(node)]
         for outer in [*outside, *getattr(node, "type_params", ())]:
             self.visit(outer)
         self.function(node, node.body)
@@ -420,18 +362,18 @@ class Walk(ast.NodeVisitor):
     visit_AsyncFunctionDef = visit_FunctionDef
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
-        for outer in defaults(node.args):
+        for outer in syntax.defaults(node.args):
             self.visit(outer)
         self.function(node, [node.body])
 
     def function(self, node, body: list) -> None:
-        for argument in arguments(node.args):
+        for argument in syntax.arguments(node.args):
             self.bound_name(argument, argument.arg)
-        self.scopes.append(locals_of(node))
+        self.scopes.append(syntax.locals_of(node))
         loops, self.loops = self.loops, {}
-        templates, own = self.templates, set(bindings(node))
+        templates, own = self.templates, set(syntax.bindings(node))
         kept = {name: text for name, text in templates.items() if name not in own}
-        self.templates = kept | format_texts(node)
+        self.templates = kept | syntax.format_texts(node)
         for part in body:
             self.visit(part)
         self.scopes.pop()
@@ -446,19 +388,23 @@ class Walk(ast.NodeVisitor):
             if isinstance(part, (ast.Import, ast.ImportFrom)):
                 self.report(part, INDIRECT, f"an import as an attribute of {node.name}")
             elif isinstance(part, (ast.Assign, ast.AnnAssign)):  # a field's name may be looked up
-                for name in allowed.LEADING_OUT & set(bindings(part)):
+                for name in allowed.LEADING_OUT & set(syntax.bindings(part)):
                     self.report(part, INDIRECT, f"{node.name}.{name}")
+        # A class may say `global`: what a function around it binds is not meant then.
+        declared = [n.names for n in every_node(node) if isinstance(n, ast.Global)]
+        self.scopes.append((set(), {name for names in declared for name in names}))
         self.generic_visit(node)
+        self.scopes.pop()
 
     def comprehension(self, node) -> None:
         """Its variables are its own; they may run through words that are in sight."""
         before, names = dict(self.loops), set()
-        if all(constants(part.iter) for part in node.generators) and texts.calls_chr(node):
+        if all(syntax.constants(part.iter) for part in node.generators) and texts.calls_chr(node):
             self.report(node, INDIRECT, "a text that is not in sight")
         self.visit(node.generators[0].iter)
         for part in node.generators:
-            stored = set(bindings(part.target))
-            words = words_of(part.iter, self.words)
+            stored = set(syntax.bindings(part.target))
+            words = syntax.words_of(part.iter, self.words)
             fields = isinstance(part.iter, ast.Call) and self.called_name(part.iter) == "dataclasses.fields"
             for name in stored:
                 self.loops.pop(name, None)
@@ -494,6 +440,10 @@ class Walk(ast.NodeVisitor):
             if node.name in BUILTIN_NAMES or node.name in self.aliases:
                 self.report(node, INDIRECT, f"except … as {node.name}, which deletes it")
         self.generic_visit(node)
+
+
+def listed_attribute(name: str) -> bool:
+    return bool({name, name.removesuffix("_")} & allowed.ATTRIBUTES or allowed.ATTRIBUTE.fullmatch(name))
 
 
 def named_rule(chain: list[str]) -> str | None:

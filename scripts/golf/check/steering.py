@@ -1,12 +1,14 @@
 """Finds what may steer a score besides the artifact and the text so far. It goes by the names of calls."""
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 
+from golf.check import syntax
 from golf.check.allowed import DUNDER_METHODS
-from golf.check.learning import FILLERS, HAND_OVERS, SCORER, inner
+from golf.check.learning import ASSIGN, CALL, FILLERS, HAND_OVERS, SCORER, inner, steps_of
 from golf.check.modules import aliases
-from golf.check.syntax import FUNCTIONS, assignments, called, chain_of, every_node, name_of, stored
+from golf.check.syntax import FUNCTIONS, assignments, called, every_node, full_names, name_of, stored
 
 # What differs from one pass over the same text to the next, or tells which pass it is.
 VARYING = (
@@ -15,8 +17,16 @@ VARYING = (
     "sys.argv.", "sys.getsizeof.", "signal.", "threading.", "queue.", "concurrent.", "shutil.", "logging.",
     "traceback.", "tqdm.", "os.getcwd.", "gc.", "torch.profiler.", "torch.utils.benchmark.", "torch.cuda.mem",
 )  # fmt: skip
-# Brotli holds a dictionary of words that no byte counts.
-IN_SCORING = VARYING + ("os.environ.", "os.getenv.", "os.path.", "glob.", "brotli.")
+# Brotli holds a dictionary of words that no byte counts; gzip writes the time.
+IN_SCORING = VARYING + ("os.environ.", "os.getenv.", "os.path.", "glob.", "brotli.", "gzip.", "warnings.")
+IN_LOADING = VARYING + ("brotli.compress.", "brotli.Compressor.")
+# Tensors by chance, and such as hold what memory held; the last name is that of a method, perhaps.
+CHANCE = re.compile(
+    r"(torch|mlx)\.(\w+\.)*(rand\w*|normal|uniform|gumbel\w*|categorical|rrelu|dropout|\w+_lowrank|\w*Tensor)"
+    r"|(.+\.)?((log_|trunc_)?normal_|(uniform|random|cauchy|exponential|geometric|orthogonal)_|bernoulli_?"
+    r"|multinomial|r?samples?|(kaiming|xavier)_\w+|(new_)?empty(_like|_strided)?)"
+)
+STARTS = ("threading.Thread.", "signal.signal.", "concurrent.futures.ThreadPoolExecutor.")
 SEEDED = frozenset("Random default_rng RandomState PCG64 Philox SeedSequence Generator".split())
 READS = frozenset("open read_text read_bytes fromfile memmap".split())
 FILE_STATE = READS | frozenset(
@@ -30,9 +40,16 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
     for target, value in assignments(tree):
         names.setdefault(target.id, set()).update(full_names(value, names))  # clock = time.time
     scoring, loading = reach(tree, {SCORER, "reset", *UNCALLED}), reach(tree, {LOADER})
-    for kinds, nodes in ((IN_SCORING, scoring), (VARYING, loading)):
+    yield from (*chances(scoring, names), *kept(tree, scoring, {name for name in names if names[name]}))
+    errors = {
+        id(part) for handler in every_node(tree) if isinstance(handler, ast.ExceptHandler) and handler.name
+        for node in every_node(handler) for _, order, _, value in steps_of(node) if order != CALL
+        for part in every_node(value) if getattr(part, "id", "") == handler.name
+    }  # fmt: skip
+    for kinds, nodes in ((IN_SCORING, scoring), (IN_LOADING, loading)):
         plain = {id(n.value) for n in nodes if isinstance(n, ast.Attribute)}  # a.b of a.b.c
-        plain |= {id(n.func) for n in nodes if called(n) in SEEDED and n.args}
+        seeded = [n for n in nodes if called(n) in SEEDED and n.args and ast.unparse(n.args[0]) != "None"]
+        plain |= {id(n.func) for n in seeded}
         for node in nodes:
             found = [full for full in full_names(node, names) if f"{full}.".startswith(kinds)]
             if found and id(node) not in plain:
@@ -41,11 +58,18 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, called(node)
             elif called(node) == "seed" and not node.args:
                 yield node.lineno, "a seed by chance"
+            elif id(node) in errors:
+                yield node.lineno, "the text of an error"
     own = {t.id for t, v in assignments(tree) if names_source(v, names, set())}
     source = holders(tree, lambda node: reads_source(node, names, own))
-    varying = holders(
-        tree, lambda node: any(f"{full}.".startswith(VARYING) for full in full_names(node, names))
-    )
+    differs = lambda node, kinds=(*VARYING, "brotli."): (  # noqa: E731
+        id(node) in errors or called(node) in FILE_STATE - READS
+        or any(f"{full}.".startswith(kinds) for full in full_names(node, names))
+    )  # fmt: skip
+    varying = holders(tree, differs)
+    for node in (part for parts in statements(tree.body) if scoring for part in parts if called(part)):
+        if differs(node.func, STARTS):
+            yield node.lineno, "what runs beside"
     for node in [*scoring, *loading]:
         if reads_source(node, names, own) or name_of(node) in source:
             yield node.lineno, "its own source"
@@ -53,11 +77,33 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"{name_of(node)}, which differs from run to run"
 
 
-def full_names(node: ast.AST, names: dict[str, set[str]]) -> Iterator[str]:
-    """The full dotted names that a chain of names may stand for."""
-    if isinstance(node, (ast.Name, ast.Attribute)):
-        root, parts = chain_of(node)
-        yield from (".".join([full, *parts]) for full in sorted(names.get(root, ())))
+def chances(nodes: list[ast.AST], names: dict[str, set[str]]) -> Iterator[tuple[int, str]]:
+    """(line, what) of tensors by chance without a generator, and of empty ones that nothing fills."""
+    calls = [n for n in nodes if isinstance(n, ast.Call)]
+    held = {id(value): name_of(inner(target)) for n in nodes for *_, target, value in steps_of(n) if target}
+    filled = {name_of(inner(n)) for n in nodes if isinstance(n, ast.Subscript) and stored(n)} - {""}
+    filled |= {name_of(n.func.value) for n in calls if called(n)[-1:] == "_" and hasattr(n.func, "value")}
+    filled |= {name_of(word.value) for n in calls for word in n.keywords if word.arg == "out"}
+    for node in calls:
+        name, words = next(full_names(node.func, names), called(node)), {w.arg for w in node.keywords}
+        known = words & {"generator", "key", "training"} or name.endswith("dropout") and len(node.args) > 2
+        if CHANCE.fullmatch(name) and not known and not ("empty" in name and held.get(id(node)) in filled):
+            yield node.lineno, f"{name}, chance or what memory held"
+
+
+def kept(tree: ast.Module, nodes: list[ast.AST], imported: set[str]) -> Iterator[tuple[int, str]]:
+    """(line, what) where scoring keeps what reset() does not see: in a module, a class, a default."""
+    shared = {getattr(n, "name", "") for n in tree.body}
+    shared |= {name_of(n) for n in syntax.outside_functions(tree) if stored(n)}
+    for function in (n for n in nodes if isinstance(n, FUNCTIONS)):
+        own = syntax.locals_of(function)[0] | imported | {""}
+        given = [n for n in syntax.defaults(function.args) if isinstance(n, (ast.List, ast.Dict, ast.Set))]
+        for node in [*given, *every_node(function)]:
+            targets = [target for _, order, target, _ in steps_of(node) if order == ASSIGN]
+            targets += node.args[:1] if called(node) == "next" else []
+            roots = [re.fullmatch(r"(\w+)(\.\w+|\[.*\])*", ast.unparse(target)) for target in targets]
+            if node in given or {m[1] for m in roots if m} & (shared - own):
+                yield node.lineno, "what outlives reset()"
 
 
 def reads_source(node: ast.AST, names: dict[str, set[str]], own: set[str]) -> bool:
@@ -82,12 +128,9 @@ def holders(tree: ast.Module, gives: Callable[[ast.AST], bool]) -> set[str]:
     for _ in range(HAND_OVERS):
         for parts in heads:
             if any(gives(n) or getattr(n, "id", "") in held for n in parts):
-                held |= {
-                    name_of(inner(n)) for n in parts if isinstance(n, (ast.Name, ast.Subscript)) and stored(n)
-                }
-                held |= {
-                    name_of(n.func.value) for n in parts if called(n) in FILLERS and hasattr(n.func, "value")
-                }
+                kept = [inner(n) for n in parts if isinstance(n, (ast.Name, ast.Subscript)) and stored(n)]
+                kept += [n.func.value for n in parts if called(n) in FILLERS and hasattr(n.func, "value")]
+                held |= set(map(name_of, kept))
     return held
 
 

@@ -42,6 +42,13 @@ def chain_of(node: ast.expr) -> tuple[str, list[str]]:
     return node.id if isinstance(node, ast.Name) else "", parts[::-1]
 
 
+def full_names(node: ast.AST, names: dict[str, set[str]]) -> Iterator[str]:
+    """The full dotted names that a chain of names may stand for."""
+    if isinstance(node, (ast.Name, ast.Attribute)):
+        root, parts = chain_of(node)
+        yield from (".".join([full, *parts]) for full in sorted(names.get(root, ())))
+
+
 def imports(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
     """(name in the file, full dotted name) of what is imported."""
     for node in every_node(tree):
@@ -201,11 +208,8 @@ def text_of(node: ast.AST | None) -> str | None:
 
 def docstrings(tree: ast.Module) -> set[int]:
     """Ids of the nodes that document a module, a class or a function, or stand for a comment."""
-    return {
-        id(node.value)
-        for node in every_node(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
+    alone = [node.value for node in every_node(tree) if isinstance(node, ast.Expr)]
+    return {id(value) for value in alone if isinstance(value, ast.Constant)}
 
 
 def arguments(args: ast.arguments) -> list[ast.arg]:

@@ -18,17 +18,14 @@ ROOTS = re.compile(
     r"|~\w*/|~\w+$|[A-Za-z]:[\\/]|(.*/)?\.\./|.*/\.\.$|(file|tcp|https?|ftps?|ssh|s3|gs|hf)://"
     r"|(?!127\.|0\.0\.0\.0)\d{1,3}(\.\d{1,3}){3}(:|$)"
 )
-# What a path begins with, once it stands alone; methods of texts that cut and join are given it too.
-BARE_ROOTS = ("/", "~", "..", *(f"/{place[:n]}" for place in PLACES for n in range(1, len(place))))
-BEGUN = re.compile(r"(/|~|\.\.)[%{]\S*")  # '/%s', '/{}'
 CUTTERS = frozenset("""
     join split rsplit replace strip lstrip rstrip startswith endswith partition rpartition find rfind index
     rindex count removesuffix removeprefix
     """.split())  # fmt: skip
-CODE_FILE = re.compile(r"(?:.*/)?([\w-]+)\.(?:(py)|py[cdiwz]|pth|so|dll|dylib|zip|whl|egg)")
+CODE_FILE = re.compile(r"(?:.*/)?([\w%{}-]*)\.(?:(py)|py[cdiwz]|pth|so|dll|dylib|zip|whl|egg)")
 ESCAPED = re.compile(r"\\u00[2-7][0-9a-fA-F]|\\N\{")  # letters that another reader would make of it
 # Relative to a root that is found at run time.
-RELATIVE = re.compile(r"(usr|proc|etc)/.*|(.*/)?((site|dist)-packages|pydoc_data)(/.*)?|proc|usr|etc")
+RELATIVE = re.compile(r"(usr|proc|etc)/.*|(.*/)?((site|dist)-packages|pydoc_data|\*\*)(/.*)?|proc|usr|etc")
 # Variables by which a shell, Python or the loader runs or imports what they name.
 STARTING = re.compile(
     r"PYTHON(?!HASHSEED|UNBUFFERED).*|(LD|DYLD|GIT)_.*|PATH|HOME|ENV|BASH_.*|IFS|SHELL.*|PS4|PROMPT_COMMAND"
@@ -51,33 +48,24 @@ def names_place(text: str) -> bool:
 
 
 def begins_place(text: str) -> bool:
-    """Whether such a place may begin with it."""
-    return re.sub(r"^/[./]*$", "/", text) in BARE_ROOTS or bool(BEGUN.fullmatch(text))
+    """Whether it is or begins a path from the root, where nothing stands before it."""
+    return text in ("~", "..") or text[:1] == "/" and len(text.split()) == 1
 
 
-def first_of_path(node: ast.expr) -> bool:
+WHOLE_PATHS = "getcwd cwd abspath realpath gettempdir absolute resolve as_posix __file__".split()
+
+
+def first_of_path(node: ast.Subscript) -> bool:
     """Whether the first letter or part of a whole path is taken: the root."""
-    if isinstance(node, ast.Call):
-        return called(node) in ("next", "min") and any(map(is_path, node.args[:1]))
     part, whole = node.slice, node.value
     if isinstance(part, ast.Slice):
-        first = getattr(part.lower, "value", 0) in (0, None) and getattr(part.upper, "value", 0) == 1
-    else:
-        first = getattr(part, "value", None) == 0 and called(whole) != "split"
-    return first and is_path(whole)
-
-
-WHOLE_PATHS = "getcwd cwd abspath realpath gettempdir absolute resolve as_posix".split()
-
-
-def is_path(node: ast.expr) -> bool:
-    """Whether an expression is a path from the root, or its parts."""
-    if isinstance(node, ast.Call):
-        same = called(node) in ("str", "list", "tuple", "iter", "fsdecode", "fspath", "split", "dirname")
-        return called(node) in WHOLE_PATHS or same and any(map(is_path, node.args[:1]))
-    if isinstance(node, ast.Subscript):
-        return name_of(node.value) == "argv" or is_path(node.value)
-    return getattr(node, "attr", "") == "parts" or getattr(node, "id", "") == "__file__"
+        part = part.upper if getattr(part.lower, "value", 0) in (0, None) else None
+    first = getattr(part, "value", None) in (0, 1) or called(whole) in ("getcwd", "abspath", "realpath")
+    while called(whole) in ("str", "list", "tuple", "fsdecode", "fspath", "dirname") and whole.args:
+        whole = whole.args[0]
+    if isinstance(whole, ast.Subscript) and name_of(whole.value) == "argv":
+        return first
+    return first and (called(whole) or name_of(whole)) in WHOLE_PATHS
 
 
 # ---- Texts that are not written out
@@ -143,7 +131,5 @@ def plain_fields(text: str) -> bool:
         fields = [(name or "", spec or "") for _, name, spec, _ in string.Formatter().parse(text)]
     except ValueError:
         return True  # raises when it runs
-    return all(
-        not {".", "["} & {*name} and not spec.endswith("c") and ("{" not in spec or plain_fields(spec))
-        for name, spec in fields
-    )
+    taken = any({".", "["} & {*name} or spec.endswith("c") for name, spec in fields)
+    return not taken and all("{" not in spec or plain_fields(spec) for _, spec in fields)
