@@ -367,37 +367,33 @@ DUNDER_METHODS = DUNDERS | frozenset("""
 # Names of attributes that others own, and code may name: those of built-in types, those listed above, `add_`
 # for `add`, constants, and these. Its own it may name too, if they are not in LEADING_OUT.
 _BUILT_IN = (str, bytes, bytearray, dict, list, set, tuple, int, float, complex, range, slice)
-ATTRIBUTES = frozenset([name for kind in _BUILT_IN for name in dir(kind)] + [
-    name for names in MODULES.values() for name in names.split()
-] + """
+ATTRIBUTES = {name for kind in _BUILT_IN for name in dir(kind)} | frozenset(" ".join([*MODULES.values(), """
     closed read readline readlines seek tell flush fileno getvalue name buffer encoding errors reconfigure
     stem suffix suffixes read_text read_bytes write_text write_bytes touch iterdir resolve absolute with_name
-    with_suffix relative_to as_posix joinpath cwd appendleft popleft maxlen most_common total default_factory
-    groups groupdict span args errno strerror filename code value add_argument add_argument_group add_parser
-    parse_args parse_known_args daemon acquire release notify notify_all get_nowait put_nowait qsize task_done
-    submit result shutdown done cancel enter_context callback pop_all digest hexdigest process finish eof
-    unused_data unconsumed_tail needs_input strftime isoformat timestamp total_seconds now time utc today days
-    seconds default metadata body decorator_list targets id elts lineno setLevel exception addHandler writerow
-    writerows major minor timeit key_averages table set_description set_postfix setter cache_clear run_script
-    modules mT mH at accumulate data dim element_size expand expand_as grad_fn item itemsize nbytes ndimension
-    numpy pin_memory record_stream requires_grad reshape_as retain_grad stride strides tobytes tolist tofile
-    to type type_as view_as zero integers eps smallest_normal tiny bits kind eigenvalues eigenvectors Vh
-    cauchy_ geometric_ log_normal_ log_prob rsample probs logits parameters buffers children state_dict
-    load_state_dict train apply zero_grad training add_module forward extra_repr weight bias in_features
-    out_features embedding_dim padding_idx kernel_size padding dilation param_groups defaults add_param_group
-    get_last_lr last_epoch scale unscale get_scale update_parameters module no_sync save_for_backward
-    saved_tensors needs_input_grad mark_non_differentiable set_materialize_grads record query elapsed_time
-    wait_stream wait_event replay capture_begin capture_end pool total_memory batch_size dataset sampler
-    set_epoch trainable_parameters set_dtype learning_rate apply_gradients element_ty id_to_piece piece_to_id
-    get_piece_size vocab_size bos_id eos_id unk_id pad_id encode_as_ids encode_as_pieces decode_ids
-    serialized_model_proto Load Encode Decode log_probs map set end
-    """.split()) - frozenset("system from_file walk".split())  # fmt: skip
-ATTRIBUTE = re.compile(r"(is|st|new|named|register|num|weight|bias|to)_\w+|[A-Z][A-Z0-9_]*|[a-z]")
+    with_suffix relative_to as_posix joinpath cwd popleft maxlen most_common total default_factory groups
+    groupdict span args errno strerror filename code value add_argument add_argument_group add_parser
+    parse_args parse_known_args daemon acquire release notify_all get_nowait put_nowait qsize submit result
+    shutdown done cancel enter_context callback digest hexdigest process finish eof unused_data
+    unconsumed_tail needs_input strftime isoformat timestamp total_seconds now time utc today days seconds
+    default metadata body decorator_list targets id elts lineno setLevel exception writerow writerows major
+    minor key_averages set_description set_postfix setter cache_clear run_script modules mT mH at accumulate
+    data dim element_size expand expand_as grad_fn item itemsize nbytes ndimension numpy pin_memory
+    record_stream requires_grad reshape_as retain_grad stride strides tobytes tolist tofile to type type_as
+    view_as zero integers eps smallest_normal tiny bits kind eigenvalues eigenvectors Vh cauchy_ log_normal_
+    log_prob rsample probs logits parameters buffers children state_dict load_state_dict train apply zero_grad
+    training add_module forward extra_repr weight bias in_features out_features embedding_dim padding_idx
+    kernel_size padding dilation param_groups defaults add_param_group get_last_lr last_epoch scale unscale
+    update_parameters module no_sync save_for_backward saved_tensors needs_input_grad mark_non_differentiable
+    set_materialize_grads record query elapsed_time wait_stream wait_event replay pool total_memory batch_size
+    dataset sampler set_epoch trainable_parameters set_dtype learning_rate apply_gradients id_to_piece
+    piece_to_id get_piece_size vocab_size bos_id eos_id unk_id pad_id encode_as_ids encode_as_pieces
+    decode_ids serialized_model_proto Load Encode Decode log_probs map set end to_dense to_sparse to_empty
+    readinto get_future from_kv_blocks reset_parameters setFormatter appendleft timeit table task_done
+    """]).split()) - {"system", "from_file", "walk"}  # fmt: skip
+ATTRIBUTE = re.compile(r"(is|st|new|named|register|num|weight|bias)_\w+|[A-Z][A-Z0-9_]*|[a-z]")
 # More than unlisted, where nothing of this name is the code's own.
 OUTWARD = "anchor root from_file parts parent parents obj".split()
-PRIVATE = frozenset("""
-    _orig_mod _asdict _replace _fields _make _parameters _modules _buffers _grad _version
-    """.split())  # fmt: skip
+PRIVATE = {*"_orig_mod _asdict _replace _fields _make _parameters _modules _buffers _grad _version".split()}
 
 # Back ends of torch.compile that compile; others are given the graph, which can take any text as code.
 COMPILE_BACKENDS = frozenset("inductor eager aot_eager cudagraphs".split())

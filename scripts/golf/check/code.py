@@ -30,11 +30,7 @@ REACHES = {
     "code-exec": (HUMAN, "runs or imports what is not in sight"),
     "code-native": (HUMAN, "runs native code"),
     "code-pickle": (FAIL, "reads pickles, which run code when read; torch.load: weights_only=True"),
-    "code-import": (
-        FAIL,
-        "imports what is neither in Python, in the requirements nor in this folder; ship it here with "
-        "the role score, or do without",
-    ),
+    "code-import": (FAIL, "imports what is not in Python, the requirements or this folder; ship it as score"),
     "code-unlisted": (HUMAN, "uses names that are not on the list (scripts/golf/check/allowed.py)"),
     "code-indirect": (HUMAN, "reaches names in a way that cannot be followed; write them out"),
     "code-outside": (HUMAN, "names places or secrets outside the run"),
@@ -115,14 +111,12 @@ def check_tree(folder: Folder, path: str, tree: ast.Module, modules: Modules) ->
     for rule, lines in raised.items():
         level, meaning = REACHES[rule]
         folder.add(level, rule, f"{quoted(path)} {meaning}: {show(lines)}")
-    lines = {line: "gradient" for line in validation_gradients(tree)}
-    if lines:
-        text = "validation tokens may reach an optimizer; a model may learn only from targets already scored"
-        folder.human("code-val", f"{quoted(path)}: {text}: {show(lines)}")
-    lines = dict(other_sources(tree, module_name(path)))
-    if lines:
-        text = "scores may depend on more than the artifact and the text so far"
-        folder.human("code-val", f"{quoted(path)}: {text}: {show(lines)}")
+    learns = "validation tokens may reach an optimizer; a model may learn only from targets already scored"
+    steers = "scores may depend on more than the artifact and the text so far"
+    gradients = {line: "gradient" for line in validation_gradients(tree)}
+    for text, lines in ((learns, gradients), (steers, dict(other_sources(tree, module_name(path))))):
+        if lines:
+            folder.human("code-val", f"{quoted(path)}: {text}: {show(lines)}")
     uncounted(folder, path, tree, "code-exec" in raised)
 
 

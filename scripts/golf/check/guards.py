@@ -146,13 +146,6 @@ def guard_parse(walk, node: ast.Call) -> str | None:
     return "parse_args into an object" if len(node.args) > 1 else guard_words(walk, node)
 
 
-def guard_dup2(walk, node: ast.Call) -> str | None:
-    """os.dup2 may replace stdout, stderr and files of the script, not the scorer's descriptors."""
-    target = node.args[1] if len(node.args) > 1 else None
-    own = isinstance(target, ast.Call) and getattr(target.func, "attr", "") == "fileno"
-    return None if own or getattr(target, "value", 0) in (1, 2) else "os.dup2"
-
-
 def guard_compile(walk, node: ast.Call) -> str | None:
     words = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
     if None in words:
@@ -184,7 +177,6 @@ def makes_class(node: ast.Call) -> bool:
 
 
 def unless(holds, what: str):
-    """A guard of one condition on the call."""
     return lambda walk, node: None if holds(node) else what
 
 
@@ -196,7 +188,10 @@ GUARDS = {
     "functools.wraps": unless(lambda n: len(n.args) == 1 and not n.keywords, "wraps of chosen attributes"),
     "torch.utils.benchmark.Timer": guard_timer,
     "os.write": unless(lambda n: n.args and getattr(n.args[0], "value", 0) in (1, 2), "os.write"),
-    "os.dup2": guard_dup2,
+    "os.dup2": unless(
+        lambda n: n.args[1:] and (called(n.args[1]) == "fileno" or getattr(n.args[1], "value", 0) in (1, 2)),
+        "os.dup2",
+    ),
     "getattr": guard_attribute,
     "setattr": guard_attribute,
     "type": guard_type,
@@ -215,7 +210,6 @@ GUARDS = {
     **dict.fromkeys(("traceback.print_exc", "contextlib.redirect_stdout"), guard_sink),
     **dict.fromkeys(("logging.basicConfig", "logging.StreamHandler"), guard_sink),
     **dict.fromkeys((".parse_args", ".parse_known_args", ".parse_intermixed_args"), guard_parse),
-    # Without folders it reads all modules of the machine.
     "modulefinder.ModuleFinder": unless(lambda n: n.args and getattr(n.args[0], "elts", 0), "all modules"),
     "numpy.memmap": guard_memory,
     ".format": guard_format,

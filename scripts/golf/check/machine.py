@@ -11,7 +11,7 @@ from golf.check.steering import statements
 from golf.check.syntax import called, every_node, name_of, text_of
 
 FAR, ROOT = 4, 9  # folders above that which a path begins with; all of them
-UP = {"parent": 1, "parents": ROOT, "dirname": 1, "gettempdir": 3}
+UP = {"parent": 1, "parents": ROOT, "dirname": 1, "gettempdir": 3, "NamedTemporaryFile": 2}
 # The repository around a script: the first folder that holds one of these.
 SEARCH = re.compile(
     r"next\(\((\w+) for \1 in [\w.()]+\.parents if \(\1 / '(data|records|\.git)'\)\.(is_dir|exists)\(\)\)"
@@ -20,9 +20,12 @@ SEARCH = re.compile(
 
 def climbs(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """(line, what) where a path goes far up. Followed are a function's names, and what functions return."""
-    plain = {id(part) for node in every_node(tree) if searches(node) for part in every_node(node)}
-    plain |= {id(n.value) for n in every_node(tree) if isinstance(n, ast.Subscript) and few(n)}
-    outer: dict[str, int] = {}  # names of the module -> folders up
+    searches = [n for n in every_node(tree) if called(n) == "next" and SEARCH.match(ast.unparse(n))]
+    plain = {id(part) for node in searches for part in every_node(node)}
+    few = [n for n in every_node(tree) if isinstance(n, ast.Subscript) and name_of(n.value) == "parents"]
+    plain |= {id(n.value) for n in few if getattr(n.slice, "value", None) in (0, 1, 2, 3)}
+    imported = ((name, full.rpartition(".")[2]) for name, full in syntax.imports(tree, ""))
+    outer = {name: UP[last] for name, last in imported if last in UP}  # names of the module -> folders up
     for scope in [tree, *(n for n in every_node(tree) if isinstance(n, syntax.FUNCTIONS))] * 2:
         high, function = dict(outer), getattr(scope, "name", "")
         nodes = every_node(scope) if function else syntax.outside_functions(tree)
@@ -30,50 +33,43 @@ def climbs(tree: ast.Module) -> Iterator[tuple[int, str]]:
         steps = [one for n in nodes for one in steps_of(n) if one[1] != CALL]
         for *_, target, value in steps * FAR:
             if any(name_of(part) in UP or name_of(part) in high for part in every_node(value)):
-                up, targets = height(value, high), getattr(target, "elts", [target])
+                up, targets = height(value, high, plain), getattr(target, "elts", [target])
                 names = [name_of(inner(one)) if one else function for one in targets]
                 high |= {name: min(up, ROOT) for name in names if up > high.get(name, 0)}
         outer = outer | {function: high.get(function, 0)} if function else high
         for node in (n for n in nodes if isinstance(n, (ast.Attribute, ast.Call))):
-            if height(node, high) >= FAR:
+            if height(node, high, plain) >= FAR:
                 yield node.lineno, f"{FAR} folders up"
 
 
-def height(node: ast.AST, high: dict[str, int]) -> int:
+def height(node: ast.AST, high: dict[str, int], plain: set[int]) -> int:
     """How many folders up an expression leads from where it begins."""
     name, parts = name_of(node), list(ast.iter_child_nodes(node))
-    if isinstance(node, (ast.Compare, ast.Constant)) or searches(node):
+    if isinstance(node, (ast.Compare, ast.Constant)) or id(node) in plain:
         return 0
     if isinstance(node, ast.Lambda):
         return ROOT * (name_of(node.body) in UP or called(node.body) in UP)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-        return height(node.left, high) - any(map(str.isalpha, text_of(node.right) or "x"))
+        return height(node.left, high, plain) - any(map(str.isalpha, text_of(node.right) or "x"))
     own = high.get(name, 0) if isinstance(node, ast.Name) else UP.get(name, 0)
     own += name == "split" and name_of(getattr(node, "value", None)) == "path"  # of os
-    own += height(parts.pop(0), high) if isinstance(node, ast.Call) else 0
-    own += max(1, node.slice.value) - ROOT if isinstance(node, ast.Subscript) and few(node) else 0
-    return own + max([height(part, high) for part in parts], default=0)
-
-
-def few(node: ast.Subscript) -> bool:
-    return name_of(node.value) == "parents" and getattr(node.slice, "value", None) in (0, 1, 2, 3)
-
-
-def searches(node: ast.AST) -> bool:
-    return called(node) == "next" and bool(SEARCH.match(ast.unparse(node)))
+    own += height(parts.pop(0), high, plain) if isinstance(node, ast.Call) else 0
+    if isinstance(node, ast.Subscript) and id(node.value) in plain and id(node) not in plain:
+        return height(node.value.value, high, plain) + max(1, node.slice.value)
+    own += max([height(part, high, plain) for part in parts], default=0)
+    return max(own, high.get(getattr(node, "attr", ""), 0))
 
 
 def environment(tree: ast.Module, names: dict[str, set[str]]) -> Iterator[tuple[int, str]]:
-    """(line, 'environ') where all of the environment is used, or a variable of a computed name is set.
-
-    A function that an import calls may not use all of what it is given; a main program's may: knobs.
-    """
+    """(line, 'environ') where an import uses all of the environment, or sets what is not written out."""
     run = {id(node) for nodes in statements(tree.body) for node in nodes}
     takers = {n.name: syntax.arguments(n.args) for n in every_node(tree) if isinstance(n, syntax.FUNCTIONS)}
-    known = {target.id for target, value in syntax.assignments(tree) if name_of(value) == "environ"}
+    known = {"environ"}
+    for target, value in [*syntax.assignments(tree)] * 2:
+        known |= {target.id} if name_of(value) in known else set()
 
     def whole(node: ast.AST) -> bool:
-        return getattr(node, "id", "") in known or "os.environ" in syntax.full_names(node, names)
+        return name_of(node) in known - {"environ"} or "os.environ" in syntax.full_names(node, names)
 
     plain: list[ast.AST] = []  # what is used by name, or handed on
     for node in every_node(tree):

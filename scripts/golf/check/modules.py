@@ -8,6 +8,7 @@ from golf.check import allowed
 from golf.check.syntax import FUNCTIONS, bindings, called, chain_of, dict_of, every_node, imports, text_of
 
 HOPS = 8  # files that hand a name on to each other
+NAMESPACES = ("setattr", "namedtuple", "NamedTuple", "add_argument")  # make attributes of the texts given
 
 
 class Modules:
@@ -66,9 +67,6 @@ def module_aliases(tree: ast.Module, known: dict[str, set[str]]) -> Iterator[tup
                     yield node.targets[0].id, ".".join([full, *parts]), node.value
 
 
-GIVING = ("setattr", "namedtuple", "NamedTuple", "add_argument")
-
-
 def given_names(tree: ast.Module) -> set[str]:
     """Names that a file gives to attributes of its own."""
     found = set()
@@ -79,7 +77,7 @@ def given_names(tree: ast.Module) -> set[str]:
             found.update([node.name], *(map(bindings, node.body) if isinstance(node, ast.ClassDef) else []))
         elif called(node).startswith("register_"):
             found |= {text_of(argument) for argument in node.args[:1]} - {None}
-        elif isinstance(node, (ast.keyword, ast.Dict)) or called(node) in GIVING:  # of a namespace, perhaps
+        elif isinstance(node, (ast.keyword, ast.Dict)) or called(node) in NAMESPACES:
             words = " ".join([getattr(node, "arg", 0) or "", *(text_of(n) or "" for n in every_node(node))])
             words = [word.lstrip("-").replace("-", "_") for word in words.replace(",", " ").split()]
             found |= {word for word in words if not word.startswith("_")}

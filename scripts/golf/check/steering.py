@@ -26,12 +26,12 @@ CHANCE = re.compile(
     r"|(.+\.)?((log_|trunc_)?normal_|(uniform|random|cauchy|exponential|geometric|orthogonal)_|bernoulli_?"
     r"|multinomial|r?samples?|(kaiming|xavier)_\w+|(new_)?empty(_like|_strided)?)"
 )
+CHANGES = re.compile(r"\w*[a-z]_|pop\w*|clear|sort|reverse|remove|discard")
 STARTS = ("threading.Thread.", "signal.signal.", "concurrent.futures.ThreadPoolExecutor.")
 SEEDED = frozenset("Random default_rng RandomState PCG64 Philox SeedSequence Generator".split())
 READS = frozenset("open read_text read_bytes fromfile memmap".split())
-FILE_STATE = READS | frozenset(
-    "exists is_file stat write_text write_bytes touch iterdir id data_ptr elapsed_time".split()
-)
+WRITES = "exists is_file stat write_text write_bytes touch iterdir id data_ptr elapsed_time"
+FILE_STATE = READS | set(WRITES.split())
 
 
 def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
@@ -48,7 +48,9 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
     }  # fmt: skip
     for kinds, nodes in ((IN_SCORING, scoring), (IN_LOADING, loading)):
         plain = {id(n.value) for n in nodes if isinstance(n, ast.Attribute)}  # a.b of a.b.c
-        seeded = [n for n in nodes if called(n) in SEEDED and n.args and ast.unparse(n.args[0]) != "None"]
+        seeded = [
+            n for n in nodes if called(n) in SEEDED and n.args and getattr(n.args[0], "value", 0) is not None
+        ]
         plain |= {id(n.func) for n in seeded}
         for node in nodes:
             found = [full for full in full_names(node, names) if f"{full}.".startswith(kinds)]
@@ -83,7 +85,8 @@ def chances(nodes: list[ast.AST], names: dict[str, set[str]]) -> Iterator[tuple[
     held = {id(value): name_of(inner(target)) for n in nodes for *_, target, value in steps_of(n) if target}
     filled = {name_of(inner(n)) for n in nodes if isinstance(n, ast.Subscript) and stored(n)} - {""}
     filled |= {name_of(n.func.value) for n in calls if called(n)[-1:] == "_" and hasattr(n.func, "value")}
-    filled |= {name_of(word.value) for n in calls for word in n.keywords if word.arg == "out"}
+    given = [n for n in nodes if called(n) in ("readinto", "copyto") or getattr(n, "arg", "") == "out"]
+    filled |= {name_of(part) for n in given for part in every_node(n)}
     for node in calls:
         name, words = next(full_names(node.func, names), called(node)), {w.arg for w in node.keywords}
         known = words & {"generator", "key", "training"} or name.endswith("dropout") and len(node.args) > 2
@@ -98,12 +101,18 @@ def kept(tree: ast.Module, nodes: list[ast.AST], imported: set[str]) -> Iterator
     for function in (n for n in nodes if isinstance(n, FUNCTIONS)):
         own = syntax.locals_of(function)[0] | imported | {""}
         given = [n for n in syntax.defaults(function.args) if isinstance(n, (ast.List, ast.Dict, ast.Set))]
-        for node in [*given, *every_node(function)]:
+        yield from ((node.lineno, "a default that outlives reset()") for node in given)
+        for node in every_node(function):
             targets = [target for _, order, target, _ in steps_of(node) if order == ASSIGN]
             targets += node.args[:1] if called(node) == "next" else []
-            roots = [re.fullmatch(r"(\w+)(\.\w+|\[.*\])*", ast.unparse(target)) for target in targets]
-            if node in given or {m[1] for m in roots if m} & (shared - own):
-                yield node.lineno, "what outlives reset()"
+            targets += (
+                [node.func.value] if CHANGES.fullmatch(called(node)) and hasattr(node.func, "value") else []
+            )
+            for target in targets:
+                while isinstance(getattr(target, "value", None), ast.AST):
+                    target = target.value
+                if getattr(target, "id", "") in shared - own:
+                    yield node.lineno, "what outlives reset()"
 
 
 def reads_source(node: ast.AST, names: dict[str, set[str]], own: set[str]) -> bool:
@@ -183,7 +192,7 @@ def outer_values(scope: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     """Names that a module or a class gives to functions, and a module to what varies from run to run. Knobs
     are read from the environment, which the scorer sets: they are none."""
     for target, value in assignments(ast.Module([s for s in scope.body if isinstance(s, ast.Assign)], [])):
-        called_once = isinstance(scope, ast.Module) and isinstance(value, ast.Call)
+        called_once = isinstance(value, ast.Call)
         knob = {"environ", "getenv"} & set(map(name_of, every_node(value)))
         if isinstance(value, ast.Lambda) or called_once and not knob:
             yield target.id, value

@@ -25,7 +25,9 @@ CUTTERS = frozenset("""
 CODE_FILE = re.compile(r"(?:.*/)?([\w%{}-]*)\.(?:(py)|py[cdiwz]|pth|so|dll|dylib|zip|whl|egg)")
 ESCAPED = re.compile(r"\\u00[2-7][0-9a-fA-F]|\\N\{")  # letters that another reader would make of it
 # Relative to a root that is found at run time.
-RELATIVE = re.compile(r"(usr|proc|etc)/.*|(.*/)?((site|dist)-packages|pydoc_data|\*\*)(/.*)?|proc|usr|etc")
+RELATIVE = re.compile(
+    r"(usr|proc|etc)/.*|(.*/)?((site|dist)-packages|pydoc_data)(/.*)?|proc|usr|etc|(.*/)?\*\*/.*"
+)
 # Variables by which a shell, Python or the loader runs or imports what they name.
 STARTING = re.compile(
     r"PYTHON(?!HASHSEED|UNBUFFERED).*|(LD|DYLD|GIT)_.*|PATH|HOME|ENV|BASH_.*|IFS|SHELL.*|PS4|PROMPT_COMMAND"
