@@ -5,6 +5,7 @@ import itertools
 import re
 
 import pytest
+from conftest import REPO
 from golf.check import source as check_text
 from golf.check.steering import other_sources
 from golf.core.findings import FAIL, HUMAN
@@ -94,15 +95,41 @@ AROUND = {
         "kernel.asm['cubin'] = b", "self.popen('x')", "t.collect_callgrind()",
         # its own text as data
         "x = __doc__", "f(description=__doc__)",
+        # what leads out also where the code has such a name of its own
+        "m.Popen(['ls'])", "class A:\n    def Popen(self): pass\nm.Popen(['ls'])", "m.urlopen(u)",
+        "m.CDLL('x')", "x.set_(y, 0, (9,))",
+        # what libraries say, kept: warnings, errors, logs, help; files that an import would find
+        "import warnings\nwarnings.catch_warnings(record=True)",
+        "import traceback\ntraceback.print_exc(file=b)", "import logging\nlogging.StreamHandler(b)",
+        "import contextlib\nwith contextlib.redirect_stdout(b): f()",
+        "import logging\nlogging.basicConfig(stream=b)", "import glob\nglob.glob('**', recursive=True)",
+        "import os\nos.rename(x, n + '.pth')", "open(f'{n}.so', 'wb')",
     ],
     "code-exec": [
         "if 0:\n    from math import pi as exec\nexec('x')", "d = {}\nd[\n exec] = 1\nexec('x')",
         "d = {}\n[exec('x') for d[exec] in [0]]", "def exec(\n  x=exec('1')): pass",
         "class exec:\n    x = exec('1')", "vars(x)", "def f(a=vars(C)): pass",
-        "args = p.parse_args(namespace=n)\nvars(args)"],
+        "args = p.parse_args(namespace=n)\nvars(args)",
+        "def f(eval):\n    class A:\n        global eval\n        eval('1')",
+    ],
     "code-unlisted": [
         "import unicodedata\nunicodedata.name(c)", "from torch.library import custom_op", 
         "import torch\ng = torch.library.triton_op('a::b')(f)",
+        # attributes of objects whose origin is not shown: none leads to a program, a folder, a text or memory
+        "m.system('ls')", "m.Process(target=f)", "m.run(['ls'])", "m.call(['ls'])", "m.spawn(f)",
+        "m.connect(a)", "m.dlopen('x', 2)", "class A:\n    def f(self): self.tool.system('ls')",
+        "getattr(m, 'system')('ls')", "m.run_path('a')", "match m:\n    case object(system=s): s('ls')",
+        "match m:\n    case {'a': object(communicate=c)}: c()", "m.get_data('x')", "m.load_dynamic('x')",
+        "x = [getattr(m, n) for n in ('walk_packages', 'x')]", "here.rglob('*')", "here.walk()",
+        "class A(dict): __getitem__ = here.rglob", "@(lambda f: f.rglob)\ndef g(): pass",
+        "try: f()\nexcept E as e: x = e.msg", "w[0].message", "p.format_help()", "p.format_usage()",
+        "p.set_defaults(**d)", "d.arg_constraints", "model.get_submodule(n)", "x.untyped_storage()",
+        "x.as_strided(a, b)", "x.share_memory_()", "x.data_ptr()", "x.getbuffer()", "x.setflags(write=True)",
+        "x.base", "x.to_dlpack()", "import array\narray.array('b').buffer_info()",
+        "import mlx.core as mx\nmx.as_strided(x, s)", "f.cache_info()", "import os\nos.path.relpath(a, b)",
+    ],
+    "code-process": [
+        "import os\ndef f(os):\n    class A:\n        global os; os.system('x')",
     ],
     "code-pickle": ["import torch\ntorch.load(p, 'cpu', x, weights_only=True)"],
     "code-outside": [
@@ -124,6 +151,31 @@ AROUND = {
         "x = top / 'usr/share'", "x = top / 'proc'", "x = 'lib/site-packages'", "import os\ndict(os.environ)",
         "import os\nos.environ.update(CXX='x')", "import os\nx = {**os.environ}", "x = 'TRITON_PTXAS_PATH'",
         "import os\nos.environ.data", "dict(LD_PRELOAD=x)",
+        # folders above, whatever way leads there
+        "for p in here.parents: print(p)", "while p != p.parent: p = p.parent",
+        "a = p.parent.parent\nb = a.parent.parent\nb / 'x'",
+        "import functools\nfunctools.reduce(lambda p, _: p.parent, x, here)", "top = list(here.parents)[-1]",
+        "*_, top = here.parents", "max(here.parents, key=len)", "getattr(here, 'parents')",
+        "match here:\n    case Path(parents=p): pass", "import os\nwhile x: d = os.path.dirname(d)",
+        "from os.path import dirname as d\nd(d(d(d(x))))",
+        "import os\nd = os.path.dirname\nd(d(d(d(__file__))))",
+        "import os\nfor _ in x: p = os.path.split(p)[0]",
+        "import tempfile\nx = Path(tempfile.gettempdir()).parent",
+        "def up(p): return up(p.parent) if x else p", "up = lambda p: p.parent\nup(x)",
+        "def up(p): return p.parent\nup(up(up(up(x))))",
+        "class W:\n    def up(self): self.at = self.at.parent",
+        "next(p for p in here.parents if p.is_dir())",
+        "next(p for p in here.parents if (p / 'bin').is_dir())", "here.glob('**/*.txt')", "x.parts",
+        # all of the environment, and variables whose names are computed
+        "import os\nfor k in os.environ: print(k)", "import os\nenv = os.environ\nenv.items()",
+        "import os\n[*os.environ]", "import os\na, *b = os.environ", "import os\nx = f'{os.environ}'",
+        "import os\nx = os.environ | {}", "from os import environ as e\nfor k in e: print(k)",
+        "import os\n' '.join(os.environ)", "import os\nf(**os.environ)",
+        "import os\ndef f(e): return e.values()\nx = f(os.environ)",
+        "import os\nmatch os.environ:\n    case {**x}: pass", "import copy, os\ncopy.copy(os.environ)",
+        "import os\ne = os.environ\nf = e\nprint(f)", "import os\nclass K: env = os.environ\nlist(K.env)",
+        "import os\nfor k in x: os.environ[k] = v", "import os\nos.environ.setdefault(k, v)",
+        "import os\nos.environ.update(d)",
     ],
 }  # fmt: skip
 
@@ -169,6 +221,10 @@ PLAIN = [
     "here = Path(__file__).resolve().parents[0]\nsorted(here.glob(n))[0]", "folder / 'dev' / 'lib'",
     "import sys\nparts = name.split('.')\nparts[0], sys.argv[0]", "import torch\ntorch.autocast('cuda')",
     "p.parse_args(), p.parse_known_args(words)",
+    "import os\ndef read(env): return [k for k in env]\nif __name__ == '__main__': read(os.environ)",
+    "ROOT = next((p for p in here.parents if (p / 'data').is_dir()), Path.cwd())\nROOT / 'data' / 'x'",
+    "folder = path.parent\ndef f(folder): path = folder / n\npath.parent.mkdir()",
+    *re.split(r"# ---- .*\n", (REPO / "tests/fixtures/honest_code.txt").read_text())[1:],
 ]  # fmt: skip
 
 
@@ -191,6 +247,31 @@ STEERED = {
         "traceback": "traceback.format_exc()", "tqdm": "tqdm.tqdm(x).format_dict", "ast": "x.data_ptr()",
         "math": "a.elapsed_time(b)", "json": "sys.getsizeof(x)",
     }.items()},
+    **{f"by chance: {call}": scorer(f"return {call}  # here", "import gzip, torch") for call in (
+        "torch.rand(3)", "torch.randint(9, (3,))", "torch.bernoulli(x)", "torch.nn.functional.dropout(x)",
+        "torch.normal(x)", "x.normal_()", "x.uniform_()", "x.random_()", "x.multinomial(2)", "d.sample()",
+        "torch.svd_lowrank(x)", "np.random.default_rng(None).random()", "random.Random(None).random()",
+        "torch.empty(3)", "np.empty(3)", "np.empty_like(x).sum()", "x.new_empty(3)", "torch.Tensor(3)",
+        "(torch.empty(9), 1)", "gzip.compress(b'')[4]",
+    )},
+    **{f"kept: {body}": scorer(f"{body}  # here", f"import torch\n{held}") for body, held in {
+        "C[0] = x": "C = {}", "C.append(x)": "C = []", "C.n += 1": "class C: n = 0",
+        "global C; C = x": "C = 0", "C.copy_(x)": "C = torch.zeros(9)", "next(C)": "C = iter(x)",
+        "C.send(x)": "C = g()", "C.setdefault(x, [])": "C = {}", "C.pop()": "C = [1]",
+        "C.seen = x": "def C(): pass",
+    }.items()},
+    "kept in a default": scorer("seen.append(tokens)").replace("tokens):", "tokens, seen=[]):  # here"),
+    "the text of an error": scorer("try: f()\n        except OSError as e: return str(e)  # here"),
+    "the text of an error, at the start": scorer("return T  # here", "try: f()\n"
+    "except OSError as e: T = str(e)"),
+    "the text of an error, by a function": scorer("return T", "def f():\n    try: g()\n"
+    "    except OSError as e: return str(e)  # here\nT = f()"),
+    "what is there at the start": scorer("return T  # here", "T = Path('seen').exists()"),
+    "brotli's dictionary, in a class": scorer("return K.t  # here", "import brotli\nclass K:\n"
+    "    t = brotli.Decompressor().process(b'x')"),
+    "brotli's words, when it loads": "import brotli\ndef load_scorer(p): return brotli.compress(p)  # here",
+    "a thread that counts": scorer("return N", "import threading\nN = 0\nthreading.Thread(target=f)  # here"),
+    "a signal that counts": scorer("return N", "import signal\nN = 0\nsignal.signal(14, f)  # here"),
     "a property": scorer("return self.now\n    @property\n    def now(self): return time.time()  # here"),
     "what it is made of": scorer("return self.t\n    def __init__(self): self.t = time.time()  # here")
     + "def load_scorer(p, d): return Scorer()\n",

@@ -11,7 +11,7 @@ from golf.check.steering import statements
 from golf.check.syntax import called, every_node, name_of, text_of
 
 FAR, ROOT = 4, 9  # folders above that which a path begins with; all of them
-UP = {"parent": 1, "parents": ROOT, "dirname": 1, "gettempdir": 3, "NamedTemporaryFile": 2}
+UP = {"parent": 1, "parents": ROOT, "dirname": 1, "gettempdir": 3, "NamedTemporaryFile": 2, "split": 0}
 # The repository around a script: the first folder that holds one of these.
 SEARCH = re.compile(
     r"next\(\((\w+) for \1 in [\w.()]+\.parents if \(\1 / '(data|records|\.git)'\)\.(is_dir|exists)\(\)\)"
@@ -48,7 +48,7 @@ def height(node: ast.AST, high: dict[str, int], plain: set[int]) -> int:
     if isinstance(node, (ast.Compare, ast.Constant)) or id(node) in plain:
         return 0
     if isinstance(node, ast.Lambda):
-        return ROOT * (name_of(node.body) in UP or called(node.body) in UP)
+        return ROOT * any(map(UP.get, (name_of(node.body), called(node.body))))
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
         return height(node.left, high, plain) - any(map(str.isalpha, text_of(node.right) or "x"))
     own = high.get(name, 0) if isinstance(node, ast.Name) else UP.get(name, 0)
