@@ -130,7 +130,6 @@ class Knobs(TrainKnobs):  # all: also what no weight depends on
     val_max_tokens: int = CHALLENGE_TARGETS  # targets to score; 0: all
     artifact_cap_bytes: int = 2000000  # code plus artifact; 0: no cap
     quant_bits: int = knob(8, 2, 8)  # of a packed weight, before coding
-    max_quant_step: float = knob(2.0, 0.05, 100)  # of packing, in deviations of a row
     compressor: str = knob("zlib", choices=("zlib", "brotli"))  # of the artifact; brotli is a package
     int8_keep_float_fp32_name_patterns: str = ""  # packed as fp32: parts of names
     pack_script: int = knob(0, 0, 1)  # 1: ship the script without comments, packed
@@ -254,7 +253,8 @@ def attend(q, k, v, span):
         return fused(q, k, v, is_causal=True)
     block = span if q.is_cuda else CPU_BLOCK * (1 + q.requires_grad)
     kernel = fused if q.is_cuda or q.itemsize > 2 else attend_by_products
-    seen = q.new_ones(block, span + block, dtype=torch.bool).tril(span).triu(1)
+    kind = torch.bool if kernel is fused else q.dtype  # numbers multiply sooner
+    seen = q.new_ones(block, span + block, dtype=kind).tril(span).triu(1)
     for start in range(past, end, block):  # skips keys that no query sees
         stop, first = min(start + block, end), max(0, start - span)
         part = q[:, :, start - past : stop - past], k[:, :, first:stop], v[:, :, first:stop]
@@ -631,7 +631,7 @@ PREFIX = struct.Struct("<4sHHQI")
 MAGIC, FORMAT, CODERS = b"PGLA", 1, ("", "zlib", "brotli")
 MAX_UNPACKED = 64 << 20  # bytes
 DTYPES = {"int8": "i1", "fp16": "<f2", "fp32": "<f4"}  # int8: symbols, with fp16 scales [rows]
-FINEST_STEP = 1 / 24  # in deviations of a row
+FINEST_STEP, COARSEST_STEP = 1 / 24, 2  # in deviations of a row
 EMBEDDING_STEP = 0.1  # of the other matrices': a logit adds up its errors
 RESERVE_BYTES = 5000  # left under the cap, to change the code
 
@@ -723,7 +723,7 @@ def parse(blob):
 
 def export_artifact(weights, k, code_bytes):
     """The artifact, and its step: the finest that fits the cap less RESERVE_BYTES, or the coarsest."""
-    config, steps = knobs_of(k, ModelKnobs), np.geomspace(FINEST_STEP, k.max_quant_step, 2000)
+    config, steps = knobs_of(k, ModelKnobs), np.geomspace(FINEST_STEP, COARSEST_STEP, 2000)
     limit = (k.artifact_cap_bytes or math.inf) - RESERVE_BYTES - code_bytes
 
     @lru_cache

@@ -50,11 +50,10 @@ def test_coarser_steps_take_fewer_bytes_and_cost_more():
 def test_the_step_that_fits_is_the_finest():
     model = size.model(STARTER)
     room = size.packed(model, 8, "brotli").model_bytes
-    found = size.fitting(model, "brotli", room, 0.5)
+    found = size.fitting(model, "brotli", room)
     assert found.model_bytes <= room and found.steps == pytest.approx(8, rel=0.02)
-    assert size.fitting(model, "zlib", 3_000_000, 0.5).steps == size.FINEST
-    assert size.fitting(model, "zlib", 100_000, 0.5) is None
-    assert size.fitting(model, "brotli", room, 10) is None
+    assert size.fitting(model, "zlib", 3_000_000).steps == size.FINEST
+    assert size.fitting(model, "zlib", 100_000) is None
 
 
 @pytest.mark.parametrize("change, words", [
@@ -88,7 +87,7 @@ def test_twenty_timed_steps_tell_memory_and_minutes(torch_run):
 
 @pytest.mark.parametrize(
     "words",
-    [("MODEL_DIM=0",), ("ARTIFACT_CAP_BYTES=inf",), ("VAL_MAX_TOKENS=x",), ("MAX_QUANT_STEP=0",),
+    [("MODEL_DIM=0",), ("ARTIFACT_CAP_BYTES=inf",), ("VAL_MAX_TOKENS=x",),
      ("NUM_HEADS=-2",), ("MAX_WALLCLOCK_SECONDS=0", "ITERATIONS=0"), ("--trainer", "other.py")],
 )  # fmt: skip
 def test_knobs_that_nothing_can_be_said_of_are_told(words, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import trainer_kit as kit
+from golf.core import size
 from trainer_kit import knobs, random_model, random_tokens, weights_of
 
 import train_gpt as T
@@ -178,13 +179,9 @@ def test_the_step_is_the_finest_that_fits_and_a_slow_coder_packs_seldom(coder, s
     assert step == pytest.approx(high, rel=0.01)
 
 
-def test_the_coarsest_step_is_a_knob():
-    sizes = {}
-    for most in (2.0, 0.5, 0.1):
-        blob, step, _ = artifact_of(cap=20_000, MODEL_DIM=64, MAX_QUANT_STEP=most)
-        sizes[most] = len(blob)
-        assert step == most, "none fits"
-    assert sizes[2.0] < sizes[0.5] < sizes[0.1]
+def test_where_no_step_fits_the_coarsest_is_taken():
+    _, step, _ = artifact_of(cap=20_000, MODEL_DIM=64)
+    assert step == T.COARSEST_STEP == 1 / size.COARSEST
 
 
 def test_the_run_fits_a_small_cap_and_says_so(tmp_path):

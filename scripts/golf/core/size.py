@@ -17,7 +17,7 @@ from statistics import NormalDist
 
 from golf.core import packed as packed_script
 
-FINEST = 24.0  # steps in a row deviation
+FINEST, COARSEST = 24.0, 0.5  # steps in a row deviation
 ROOM = 5000  # bytes that the exporter leaves under the cap
 EMBEDDING = 0.1  # of the step: a logit adds up the errors of a row of the embedding or head
 TOP = 127  # the largest symbol: a step is never finer than a row's largest weight over it
@@ -101,12 +101,9 @@ def packed(m: Model, steps: float, coder: str) -> Packed:
     return Packed(steps, bits, block, round(size), max(0.0, between(COSTS, block)))
 
 
-def fitting(m: Model, coder: str, room: int, coarsest: float) -> Packed | None:
-    """The finest step whose artifact is expected to take at most `room` bytes; None: none does.
-
-    coarsest: the fewest steps in a row deviation.
-    """
-    low, high = coarsest, FINEST
+def fitting(m: Model, coder: str, room: int) -> Packed | None:
+    """The finest step whose artifact is expected to take at most `room` bytes; None: none does."""
+    low, high = COARSEST, FINEST
     if packed(m, high, coder).model_bytes <= room:
         return packed(m, high, coder)
     if packed(m, low, coder).model_bytes > room:
@@ -139,10 +136,9 @@ def line(knobs: dict[str, str], code: int) -> tuple[str, str | None]:
     if not cap or coder not in CODERS:
         return f"{m.weights:,} weights", None
     head = f"{m.weights:,} weights, {cap - code:,} bytes for them"
-    coarsest = 1 / float(knobs.get("MAX_QUANT_STEP", 2))  # entries made before it was a knob had 2
-    found = fitting(m, coder, cap - ROOM - code, coarsest)
+    found = fitting(m, coder, cap - ROOM - code)
     if found is None:
-        over = packed(m, coarsest, coder).model_bytes + code - cap
+        over = packed(m, COARSEST, coder).model_bytes + code - cap
         return head, f"even the coarsest packing is expected {over:,} bytes over the cap: shrink the model"
     text = f"{head}: expected at {found.bits:.1f} bits a weight, {found.model_bytes:,} bytes"
     if found.block_bits < COSTS[0][0]:
