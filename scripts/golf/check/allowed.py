@@ -42,8 +42,8 @@ _NUMPY_AND_MLX = """
 
 # Module or namespace -> its names that need no reviewer.
 MODULES = {
-    **dict.fromkeys(("errno", "torch.distributions", "torch.nn", "torch.optim"), CLASSES),
     "torch.optim.lr_scheduler": CLASSES,
+    **dict.fromkeys(("errno", "torch.distributions", "torch.nn", "torch.optim"), CLASSES),
     **dict.fromkeys(("torch.amp", "torch.cuda.amp"), "autocast GradScaler custom_fwd custom_bwd"),
     **dict.fromkeys(("numpy.fft", "torch.fft"), """
         fft ifft rfft irfft fft2 ifft2 rfft2 irfft2 fftfreq rfftfreq fftshift ifftshift"""),
@@ -391,8 +391,7 @@ ATTRIBUTES = {name for kind in _BUILT_IN for name in dir(kind)} | frozenset(" ".
     readinto get_future from_kv_blocks reset_parameters setFormatter appendleft timeit table task_done
     """]).split()) - {"system", "from_file", "walk"}  # fmt: skip
 ATTRIBUTE = re.compile(r"(is|st|new|named|register|num|weight|bias)_\w+|[A-Z][A-Z0-9_]*|[a-z]")
-# More than unlisted, where nothing of this name is the code's own.
-OUTWARD = "anchor root from_file parts parent parents obj".split()
+OUTWARD = "anchor root from_file parts parent parents obj".split()  # of others, to other places
 PRIVATE = {*"_orig_mod _asdict _replace _fields _make _parameters _modules _buffers _grad _version".split()}
 
 # Back ends of torch.compile that compile; others are given the graph, which can take any text as code.
@@ -430,14 +429,15 @@ NAMED_RULES = {name: rule for rule, names in NAMED.items() for name in names.spl
 
 # Attributes of any object that lead out of it: frames and code, what is named above (but for words that
 # trainers use for things of their own), other modules, foreign memory, and calls with code as a text.
-LEADING_OUT = frozenset("""
+_ORDINARY = """
+    classes code config datasets export extra hub http jit kill modules ops package path profile requests site
+    system testing timeit trace""".split()  # fmt: skip
+LEADING_OUT = {name.rpartition(".")[2] for name in NAMED_RULES}.difference(_ORDINARY) | frozenset("""
     os sys posix inspect shutil linecache bltns _os _sys _io _flavour mro exec load_library load_module
     exec_module import_module find_spec on_generate_code collect_callgrind format_map fromfile_prefix_chars
     add_safe_globals register _convert_ _mmap _unsafe_update_src asm _get_kwargs multiprocessing_context
-    symlink_to hardlink_to chmod lchmod findCaller stack_info set_ Popen popen check_output check_call
-    getoutput fork execv execve execvp execl spawnv spawnl posix_spawn startfile killpg ProcessPoolExecutor
-    CDLL PyDLL cudart ctypes cffi urlopen socket subprocess multiprocessing importlib builtins pickle
-    Unpickler marshal runpy meta_path path_hooks FunctionType CodeType ModuleType UntypedStorage load_inline
-    f_back f_builtins f_code f_globals f_locals f_trace ag_code ag_frame cr_code cr_frame gi_code gi_frame
-    gi_yieldfrom tb_frame tb_next co_code co_consts co_filename co_names co_varnames
+    symlink_to hardlink_to chmod lchmod findCaller stack_info set_ Popen check_output check_call getoutput
+    CDLL PyDLL urlopen Unpickler load_inline f_back f_builtins f_code f_globals f_locals f_trace ag_code
+    ag_frame cr_code cr_frame gi_code gi_frame gi_yieldfrom tb_frame tb_next co_code co_consts co_filename
+    co_names co_varnames
     """.split())  # fmt: skip

@@ -69,9 +69,8 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
         or any(f"{full}.".startswith(kinds) for full in full_names(node, names))
     )  # fmt: skip
     varying = holders(tree, differs)
-    for node in (part for parts in statements(tree.body) if scoring for part in parts if called(part)):
-        if differs(node.func, STARTS):
-            yield node.lineno, "what runs beside"
+    starts = [n for ns in statements(tree.body) for n in ns if called(n) and differs(n.func, STARTS)]
+    yield from ((n.lineno, "what runs beside") for n in starts if scoring)
     for node in [*scoring, *loading]:
         if reads_source(node, names, own) or name_of(node) in source:
             yield node.lineno, "its own source"
@@ -83,14 +82,21 @@ def chances(nodes: list[ast.AST], names: dict[str, set[str]]) -> Iterator[tuple[
     """(line, what) of tensors by chance without a generator, and of empty ones that nothing fills."""
     calls = [n for n in nodes if isinstance(n, ast.Call)]
     held = {id(value): name_of(inner(target)) for n in nodes for *_, target, value in steps_of(n) if target}
-    filled = {name_of(inner(n)) for n in nodes if isinstance(n, ast.Subscript) and stored(n)} - {""}
+    filled = {name_of(inner(n)) for n in nodes if isinstance(n, ast.Subscript) and stored(n)}
     filled |= {name_of(n.func.value) for n in calls if called(n)[-1:] == "_" and hasattr(n.func, "value")}
     given = [n for n in nodes if called(n) in ("readinto", "copyto") or getattr(n, "arg", "") == "out"]
     filled |= {name_of(part) for n in given for part in every_node(n)}
-    for node in calls:
+    tests = [n for n in nodes if isinstance(n, (ast.If, ast.IfExp))]
+    tests = [n for n in tests if "training" in map(name_of, every_node(n.test))]
+    trained = {id(part) for node in tests for part in every_node(node)}
+    for node in (n for n in calls if id(n) not in trained):
         name, words = next(full_names(node.func, names), called(node)), {w.arg for w in node.keywords}
         known = words & {"generator", "key", "training"} or name.endswith("dropout") and len(node.args) > 2
-        if CHANCE.fullmatch(name) and not known and not ("empty" in name and held.get(id(node)) in filled):
+        if (
+            CHANCE.fullmatch(name)
+            and not known
+            and not ("empty" in name and held.get(id(node)) in filled - {""})
+        ):
             yield node.lineno, f"{name}, chance or what memory held"
 
 

@@ -18,6 +18,7 @@ ROOTS = re.compile(
     r"|~\w*/|~\w+$|[A-Za-z]:[\\/]|(.*/)?\.\./|.*/\.\.$|(file|tcp|https?|ftps?|ssh|s3|gs|hf)://"
     r"|(?!127\.|0\.0\.0\.0)\d{1,3}(\.\d{1,3}){3}(:|$)"
 )
+WHOLE_PATHS = "getcwd cwd abspath realpath gettempdir absolute resolve as_posix __file__".split()
 CUTTERS = frozenset("""
     join split rsplit replace strip lstrip rstrip startswith endswith partition rpartition find rfind index
     rindex count removesuffix removeprefix
@@ -52,9 +53,6 @@ def names_place(text: str) -> bool:
 def begins_place(text: str) -> bool:
     """Whether it is or begins a path from the root, where nothing stands before it."""
     return text in ("~", "..") or text[:1] == "/" and len(text.split()) == 1
-
-
-WHOLE_PATHS = "getcwd cwd abspath realpath gettempdir absolute resolve as_posix __file__".split()
 
 
 def first_of_path(node: ast.Subscript) -> bool:
