@@ -387,8 +387,9 @@ ATTRIBUTES = {name for kind in _BUILT_IN for name in dir(kind)} | frozenset(" ".
     set_materialize_grads record query elapsed_time wait_stream wait_event replay pool total_memory batch_size
     dataset sampler set_epoch trainable_parameters set_dtype learning_rate apply_gradients id_to_piece
     piece_to_id get_piece_size vocab_size bos_id eos_id unk_id pad_id encode_as_ids encode_as_pieces
-    decode_ids serialized_model_proto Load Encode Decode log_probs map set end to_dense to_sparse to_empty
-    readinto get_future from_kv_blocks reset_parameters setFormatter appendleft timeit table task_done
+    decode_ids serialized_model_proto element_ty Load Encode Decode log_probs map set end to_dense to_sparse
+    to_empty readinto get_future from_kv_blocks reset_parameters setFormatter appendleft timeit table
+    task_done
     """]).split()) - {"system", "from_file", "walk"}  # fmt: skip
 ATTRIBUTE = re.compile(r"(is|st|new|named|register|num|weight|bias)_\w+|[A-Z][A-Z0-9_]*|[a-z]")
 OUTWARD = "anchor root from_file parts parent parents obj".split()  # of others, to other places

@@ -81,7 +81,7 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
 def chances(nodes: list[ast.AST], names: dict[str, set[str]]) -> Iterator[tuple[int, str]]:
     """(line, what) of tensors by chance without a generator, and of empty ones that nothing fills."""
     calls = [n for n in nodes if isinstance(n, ast.Call)]
-    held = {id(value): name_of(inner(target)) for n in nodes for *_, target, value in steps_of(n) if target}
+    held = {id(value): name_of(inner(to)) or "?" for n in nodes for *_, to, value in steps_of(n) if to}
     filled = {name_of(inner(n)) for n in nodes if isinstance(n, ast.Subscript) and stored(n)}
     filled |= {name_of(n.func.value) for n in calls if called(n)[-1:] == "_" and hasattr(n.func, "value")}
     given = [n for n in nodes if called(n) in ("readinto", "copyto") or getattr(n, "arg", "") == "out"]
@@ -92,11 +92,7 @@ def chances(nodes: list[ast.AST], names: dict[str, set[str]]) -> Iterator[tuple[
     for node in (n for n in calls if id(n) not in trained):
         name, words = next(full_names(node.func, names), called(node)), {w.arg for w in node.keywords}
         known = words & {"generator", "key", "training"} or name.endswith("dropout") and len(node.args) > 2
-        if (
-            CHANCE.fullmatch(name)
-            and not known
-            and not ("empty" in name and held.get(id(node)) in filled - {""})
-        ):
+        if CHANCE.fullmatch(name) and not known and not ("empty" in name and held.get(id(node)) in filled):
             yield node.lineno, f"{name}, chance or what memory held"
 
 
