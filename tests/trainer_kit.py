@@ -5,9 +5,11 @@ import io
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import warnings
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -89,6 +91,29 @@ def random_model(k: T.Knobs, seed: int = 0, dtype=torch.float32) -> T.GPT:
 
 def weights_of(model) -> dict[str, np.ndarray]:
     return {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+
+
+def container(payload: bytes, stated=None, coded=None, version=1, magic=b"PGLA", crc=None, coder=1) -> bytes:
+    """An artifact of this payload; what it states may be another's."""
+    coded = zlib.compress(payload) if coded is None else coded
+    stated, crc = len(payload) if stated is None else stated, zlib.crc32(coded) if crc is None else crc
+    return struct.pack("<4sHHQI", magic, version, coder, stated, crc) + coded
+
+
+def parts_of(blob: bytes) -> tuple[bytes, bytes]:
+    """An artifact's header and its arrays' bytes."""
+    payload = zlib.decompress(blob[20:])
+    at = 4 + struct.unpack_from("<I", payload)[0]
+    return payload[4:at], payload[at:]
+
+
+def with_header(blob: bytes, change, arrays=None, **options) -> bytes:
+    """The artifact, sound in itself, whose header was changed, in place or to the bytes that are given."""
+    text, rest = parts_of(blob)
+    header = json.loads(text)
+    other = change(header)
+    text = other if isinstance(other, bytes) else json.dumps(header, separators=(",", ":")).encode()
+    return container(struct.pack("<I", len(text)) + text + (rest if arrays is None else arrays), **options)
 
 
 @contextlib.contextmanager

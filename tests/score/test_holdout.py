@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from check_kit import edit
-from conftest import REPO, run_golf, write_shard
+from conftest import REPO, write_shard
 from golf.cli import main
 from golf.core import track
 from golf.core.errors import GolfError
@@ -111,13 +111,6 @@ def test_another_tokenizer_than_the_tracks_is_refused(tmp_path, monkeypatch, cap
     (tmp_path / "t.txt").write_text("text")
     assert main(["holdout", str(tmp_path / "t.txt"), "--out", str(tmp_path / "o")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_the_command_line(tmp_path):
-    (tmp_path / "t.txt").write_text("Some text.")
-    env = {"TOKENIZER_PATH": str(REPO / "data" / "sample_1024_bpe.model")}
-    done = run_golf("holdout", tmp_path / "t.txt", "--out", tmp_path / "o", env=env)
-    assert done.returncode == 0 and (tmp_path / "o" / holdout.SHARD).is_file(), done.stderr
 
 
 # ---- Drawn from train shards

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import struct
 
 import numpy as np
 import pytest
@@ -252,18 +251,6 @@ def test_inputs_that_are_no_stream_are_refused(tokens, scorer):
         scorer.log_probs(np.array(tokens, np.int64))
 
 
-def resized(blob: bytes, change) -> bytes:
-    """The artifact with its JSON header changed, else whole: lengths and CRC are right."""
-    payload = M.zlib.decompress(blob[M.PREFIX.size :])
-    at = 4 + struct.unpack_from("<I", payload)[0]
-    header = json.loads(payload[4:at])
-    change(header)
-    text = json.dumps(header).encode()
-    payload = struct.pack("<I", len(text)) + text + payload[at:]
-    coded = M.zlib.compress(payload)
-    return M.PREFIX.pack(M.MAGIC, M.FORMAT, 1, len(payload), M.zlib.crc32(coded)) + coded
-
-
 @pytest.mark.parametrize("change", [
     lambda h: h["config"].update(num_layers=3), lambda h: h["config"].update(model_dim=65536),
     lambda h: h["config"].pop("rope_base"), lambda h: h["tensors"][0].__setitem__(1, [1 << 30, 1 << 30]),
@@ -277,10 +264,10 @@ def test_artifacts_that_lie_are_refused_before_anything_is_allocated(change, tmp
         with pytest.raises(M.UserError, match="damaged, or no artifact"):
             M.load_scorer(path, "cpu")
 
-    for bad in (resized(blob, change), blob[:-1], blob[: M.PREFIX.size], b""):
+    for bad in (kit.with_header(blob, change), blob[:-1], blob[: M.PREFIX.size], b""):
         path.write_bytes(bad)
         assert peak_of(refused) < mx.get_active_memory() + 1_000_000
-    path.write_bytes(resized(blob, lambda header: None))
+    path.write_bytes(kit.with_header(blob, lambda header: None))
     assert M.load_scorer(path, "cpu").log_probs([1]).shape == (1, kit.VOCAB)
 
 

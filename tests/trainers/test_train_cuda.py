@@ -209,9 +209,15 @@ def run_captured(folder, monkeypatch, name, changes=None, **fakes):
     return result
 
 
-def test_a_captured_step_trains_as_the_plain_one(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The run without a graph."""
+    with pytest.MonkeyPatch.context() as patch:
+        return run_captured(tmp_path_factory.mktemp("plain"), patch, "plain", {"COMPILE": "nograph"})
+
+
+def test_a_captured_step_trains_as_the_plain_one(plain, tmp_path, monkeypatch):
     """All that changes from step to step lies in tensors, and all state is restored in place."""
-    plain = run_captured(tmp_path, monkeypatch, "plain", {"COMPILE": "nograph"})
     captured = run_captured(tmp_path, monkeypatch, "captured")
     assert plain.code == captured.code == 0
     losses = [[step["train_loss"] for step in run.events("step")] for run in (plain, captured)]
@@ -296,8 +302,7 @@ WRONG = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_graph_is_named_and_left(wrong, tmp_path, monkeypatch):
-    plain = run_captured(tmp_path, monkeypatch, "plain", {"COMPILE": "nograph"})
+def test_a_wrong_graph_is_named_and_left(wrong, plain, tmp_path, monkeypatch):
     result = run_captured(tmp_path, monkeypatch, "wrong", graph=wrong)
     assert result.code == 0 and result.artifact.read_bytes() == plain.artifact.read_bytes()
     (line,) = (line for line in result.out.splitlines() if line.startswith("CUDA graph failed"))
@@ -311,7 +316,7 @@ def test_a_wrong_graph_is_named_and_left(wrong, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["entry", "inside", "exit"])
-def test_a_capture_that_fails_leaves_no_trace(at, tmp_path, monkeypatch):
+def test_a_capture_that_fails_leaves_no_trace(at, plain, tmp_path, monkeypatch):
     @contextlib.contextmanager
     def context(graph, stream):
         if at == "entry":
@@ -327,7 +332,6 @@ def test_a_capture_that_fails_leaves_no_trace(at, tmp_path, monkeypatch):
                 raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
             return super().__torch_dispatch__(operator, types, args, kwargs)
 
-    plain = run_captured(tmp_path, monkeypatch, "plain", {"COMPILE": "nograph"})
     result = run_captured(tmp_path, monkeypatch, "failed", graph=Syncing, context=context)
     assert result.code == 0 and result.artifact.read_bytes() == plain.artifact.read_bytes()
     (fact,) = result.events("warm_up")
