@@ -137,6 +137,7 @@ def test_new_refuses_in_one_line(made, tmp_path):
     cases.append((new(repo, tmp_path), "no metrics.jsonl"))
     cases.append((new(repo, "runs/q"), "give a run's folder, or of runs with SEEDS=... their RUN_ID's"))
     cases.append((new(repo, "runs/r-s1", "--out", folder), "is there already"))
+    cases.append((new(repo, "runs/r-s1", "--out", "train_gpt.py/x"), "golf new: error: train_gpt.py"))
     cases.append((new(repo, "runs/r-s1", "--lane", "fast"), "in lane fast"))
     cases.append((new(repo, "runs/r-s1", "--track", "none"), "no track 'none'; there are: track_tiny"))
     for done, words in cases:
