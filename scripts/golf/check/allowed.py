@@ -383,13 +383,12 @@ ATTRIBUTES = {name for kind in _BUILT_IN for name in dir(kind)} | frozenset(" ".
     log_prob rsample probs logits parameters buffers children state_dict load_state_dict train apply zero_grad
     training add_module forward extra_repr weight bias in_features out_features embedding_dim padding_idx
     kernel_size padding dilation param_groups defaults add_param_group get_last_lr last_epoch scale unscale
-    update_parameters module no_sync save_for_backward saved_tensors needs_input_grad mark_non_differentiable
-    set_materialize_grads record query elapsed_time wait_stream wait_event replay pool total_memory batch_size
-    dataset sampler set_epoch trainable_parameters set_dtype learning_rate apply_gradients id_to_piece
-    piece_to_id get_piece_size vocab_size bos_id eos_id unk_id pad_id encode_as_ids encode_as_pieces
-    decode_ids serialized_model_proto element_ty Load Encode Decode log_probs map set end to_dense to_sparse
-    to_empty readinto get_future from_kv_blocks reset_parameters setFormatter appendleft timeit table
-    task_done
+    update_parameters module no_sync save_for_backward saved_tensors needs_input_grad set_materialize_grads
+    record query elapsed_time wait_stream wait_event replay pool total_memory batch_size dataset sampler
+    set_epoch trainable_parameters set_dtype learning_rate apply_gradients id_to_piece piece_to_id
+    get_piece_size vocab_size bos_id eos_id unk_id pad_id encode_as_ids encode_as_pieces decode_ids
+    serialized_model_proto element_ty Load Encode Decode log_probs map set end to_dense to_sparse to_empty
+    readinto get_future from_kv_blocks reset_parameters setFormatter appendleft timeit table task_done
     """]).split()) - {"system", "from_file", "walk"}  # fmt: skip
 ATTRIBUTE = re.compile(r"(is|st|new|named|register|num|weight|bias)_\w+|[A-Z][A-Z0-9_]*|[a-z]")
 OUTWARD = "anchor root from_file parts parent parents obj".split()  # of others, to other places
