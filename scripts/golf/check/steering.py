@@ -64,10 +64,13 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, "the text of an error"
     own = {t.id for t, v in assignments(tree) if names_source(v, names, set())}
     source = holders(tree, lambda node: reads_source(node, names, own))
-    differs = lambda node, kinds=(*VARYING, "brotli."): (  # noqa: E731
-        id(node) in errors or called(node) in FILE_STATE - READS
-        or any(f"{full}.".startswith(kinds) for full in full_names(node, names))
-    )  # fmt: skip
+
+    def differs(node: ast.AST, kinds: tuple[str, ...] = (*VARYING, "brotli.")) -> bool:
+        """Whether it may be another from one pass to the next."""
+        if id(node) in errors or called(node) in FILE_STATE - READS:
+            return True
+        return any(f"{full}.".startswith(kinds) for full in full_names(node, names))
+
     varying = holders(tree, differs)
     starts = [n for ns in statements(tree.body) for n in ns if called(n) and differs(n.func, STARTS)]
     yield from ((n.lineno, "what runs beside") for n in starts if scoring)
