@@ -134,7 +134,6 @@ class Knobs(TrainKnobs):  # all: also what no weight depends on
     val_batch_size: int = knob(0, auto=True)  # tokens a scoring pass; 0, auto: by device
     val_max_tokens: int = CHALLENGE_TARGETS  # targets to score; 0: all
     artifact_cap_bytes: int = 2000000  # code plus artifact; 0: no cap
-    quant_bits: int = knob(8, 2, 8)  # of a packed weight, before coding
     compressor: str = knob("zlib", choices=("zlib", "brotli"))  # of the artifact; brotli is a package
     int8_keep_float_fp32_name_patterns: str = ""  # packed as fp32: parts of names
     pack_script: int = knob(0, 0, 1)  # 1: ship the script without comments, packed
@@ -185,18 +184,25 @@ def print_knobs():
         say(f"{name:35} {knob.default!r:55} # {meanings.get(knob.name, '')}", sys.stdout)
 
 
-def on_stop(action):
-    """For signals to stop; one that nohup switched off stays so."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, action)
+class StopFlag:
+    """The first signal to stop sets it; the second ends all, but SIGHUP, which comes in twos."""
 
+    def __init__(self, early=""):
+        self.asked, self.early = False, early  # early: said by a first that ends all, too
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
+                signal.signal(number, self.ask)
 
-def shout(text, leave=False):  # print is not reentrant
-    with suppress(OSError):
-        os.write(2, utf8(f"{text}\n"))
-    if leave:
-        os._exit(130)
+    def ask(self, number, _):
+        again, self.asked = self.asked, True  # first: another may come in here
+        end = self.early
+        if again and number in (signal.SIGINT, signal.SIGTERM):
+            end = "stopped at once; RESUME=1 goes on from the last checkpoint"
+        told = end or "stopping: what is trained is saved, packed, scored; again to stop at once"
+        with suppress(OSError):  # print is not reentrant
+            os.write(2, utf8(f"{told}\n"))
+        if end:
+            os._exit(130)
 
 
 if __name__ == "__main__":  # before imports that may fail
@@ -204,7 +210,7 @@ if __name__ == "__main__":  # before imports that may fail
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     if sys.argv[1:]:
         sys.exit(print_knobs())
-    on_stop(lambda *_: shout("stopped before training began", leave=True))
+    StopFlag("stopped before training began")
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep
 try:
@@ -401,25 +407,19 @@ def matches(name, patterns):
     return any(pattern and pattern in name for pattern in patterns.split(","))
 
 
-def split_parameters(model, k):
-    """Rates of Adam's parameters, and Muon's by shape: one batched product serves a shape."""
-    embed_lr = k.tied_embed_lr if k.tie_embeddings else k.embed_lr
-    rates = {"tok_emb.weight": embed_lr, "lm_head.weight": k.head_lr}
-    adam, muon = {}, {}
-    for name, p in tree_flatten(model.parameters()):
-        if name in rates or p.ndim < 2 or matches(name, k.control_tensor_name_patterns):
-            adam[name] = rates.get(name, k.scalar_lr)
-        else:
-            muon.setdefault(p.shape, []).append(name)
-    return adam, muon
-
-
 class Optimizers:
     """What changes with the step is in `state`, arrays that the compiled update reads and writes."""
 
     def __init__(self, model, k):
         self.k, self.model, self.state = k, model, {}
-        self.adam, muon = split_parameters(model, k)
+        embed_lr = k.tied_embed_lr if k.tie_embeddings else k.embed_lr
+        rates = {"tok_emb.weight": embed_lr, "lm_head.weight": k.head_lr}
+        self.adam, muon = {}, {}  # parameters' rates; names by shape: one batched product serves a shape
+        for name, p in tree_flatten(model.parameters()):
+            if name in rates or p.ndim < 2 or matches(name, k.control_tensor_name_patterns):
+                self.adam[name] = rates.get(name, k.scalar_lr)
+            else:
+                muon.setdefault(p.shape, []).append(name)
         self.matrices = list(muon.values())
         self.update = self.apply  # or that, compiled
         self.reset()
@@ -499,8 +499,8 @@ class TrainState:
 
     def lap(self, keep=False):
         """Ends a step; False, and not counted, if it ended past the budget."""
-        now = self.clock()
-        seconds, self.mark = now - self.mark, now
+        seconds = self.clock() - self.mark
+        self.mark += seconds
         self.recent = [*self.recent[-19:], seconds]
         if self.elapsed + seconds > self.cap and not keep:
             self.discarded = self.step + 1
@@ -556,11 +556,6 @@ def sha256(blob):
     return hashlib.sha256(blob).hexdigest()
 
 
-@lru_cache(2)
-def shuffled(seed, epoch, count):
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
-
 class TrainData:
     """Sequences of TRAIN_SEQ_LEN + 1 tokens (neighbours share one), in epochs shuffled by seed."""
 
@@ -568,8 +563,9 @@ class TrainData:
         self.k = k
         self.shards = [open_shard(path, k.vocab_size) for path in find_shards(k.data_path, "train")]
         self.starts = np.cumsum([0, *((len(shard) - 1) // k.train_seq_len for shard in self.shards)])
-        self.sequences = int(self.starts[-1])
-        need(self.sequences, f"{k.data_path}: no shard holds TRAIN_SEQ_LEN={k.train_seq_len} tokens + 1")
+        count = self.sequences = int(self.starts[-1])
+        need(count, f"{k.data_path}: no shard holds TRAIN_SEQ_LEN={k.train_seq_len} tokens + 1")
+        self.order = lru_cache(2)(lambda epoch: np.random.default_rng([k.seed, epoch]).permutation(count))
         parts = [struct.pack("<Q", len(s)) + s[:: 1 + len(s) // 1_000_000].tobytes() for s in self.shards]
         self.facts = dict(train_files=len(self.shards), train_fingerprint=sha256(b"".join(parts)))
 
@@ -578,7 +574,7 @@ class TrainData:
         length, rows = self.k.train_seq_len, []
         for place in range(first, first + count):
             epoch, at = divmod(place, self.sequences)
-            index = shuffled(self.k.seed, epoch, self.sequences)[at]
+            index = self.order(epoch)[at]
             shard = bisect_right(self.starts, index) - 1
             start = (index - self.starts[shard]) * length
             rows.append(self.shards[shard][start : start + length + 1])
@@ -655,13 +651,12 @@ EMBEDDING_STEP = 0.1  # of the other matrices': a logit adds up its errors
 RESERVE_BYTES = 5000  # left under the cap, to change the code
 
 
-def quantize(matrix, step, bits):
+def quantize(matrix, step):
     """float32 [rows, cols] -> int8, fp16 scales [rows]: `step` deviations, more where symbols would clip."""
-    top = 2 ** (bits - 1) - 1
     deviation = np.sqrt(np.mean(np.square(matrix, dtype=np.float64), axis=1))
-    scales = np.maximum(deviation * step, np.abs(matrix).max(1) / top).astype("<f2")
+    scales = np.maximum(deviation * step, np.abs(matrix).max(1) / 127).astype("<f2")
     divisor = np.where(scales > 0, scales, np.inf).astype(np.float32)[:, None]  # rows of zeros
-    return [np.clip(np.rint(matrix / divisor), -top, top).astype("i1"), scales]
+    return [np.clip(np.rint(matrix / divisor), -127, 127).astype("i1"), scales]
 
 
 def dequantize(arrays):
@@ -680,11 +675,10 @@ def pack_tensors(weights, k, step):
             encoding, arrays = "fp16", [value.astype("<f2")]
         else:
             factor = 1 if name.startswith("blocks") else EMBEDDING_STEP
-            encoding, arrays = "int8", quantize(value, step * factor, k.quant_bits)
+            encoding, arrays = "int8", quantize(value, step * factor)
         need(np.isfinite(dequantize(arrays)).all(), f"{name}: too large for fp16; lower the rates")
         tensors[name] = encoding, arrays
-    order = sorted(tensors, key=lambda name: (tensors[name][0] != "int8", name.split(".")[2:]))
-    return {name: tensors[name] for name in order}
+    return dict(sorted(tensors.items(), key=lambda item: (item[1][0] != "int8", item[0].split(".")[2:])))
 
 
 def compress(payload, coder):
@@ -692,15 +686,6 @@ def compress(payload, coder):
         packer = zlib.compressobj(memLevel=9, strategy=zlib.Z_RLE)  # other repeats would take more
         return packer.compress(payload) + packer.flush()
     return brotli.compress(payload)
-
-
-def decompress(coded, coder, limit):
-    """At most `limit` bytes of what `coded` unpacks to, and whether that is all."""
-    if coder == "zlib":
-        decoder = zlib.decompressobj()
-        return decoder.decompress(coded, limit), decoder.eof and not decoder.unused_data
-    decoder = brotli.Decompressor()
-    return decoder.process(coded, output_buffer_limit=limit), decoder.is_finished()
 
 
 def serialize(config, tensors, coder="zlib"):
@@ -720,22 +705,26 @@ def parse(blob):
     sound = (magic, version) == (MAGIC, FORMAT) and coder > 0 and zlib.crc32(coded) == crc
     need(sound, "wrong magic, format, coder or CRC-32")
     need(length <= MAX_UNPACKED, f"unpacks to {length} bytes, over {MAX_UNPACKED}")
-    payload, whole = decompress(coded, CODERS[coder], length + 1)
+    if CODERS[coder] == "zlib":
+        decoder = zlib.decompressobj()
+        payload = decoder.decompress(coded, length + 1)
+        whole = decoder.eof and not decoder.unused_data
+    else:
+        decoder = brotli.Decompressor()
+        payload = decoder.process(coded, output_buffer_limit=length + 1)
+        whole = decoder.is_finished()
     need(len(payload) == length and whole, "not of its stated length")
     at = 4 + struct.unpack_from("<I", payload)[0]
     header = json.loads(payload[4:at])
     entries = header["tensors"]
 
-    def take(dtype, shape):
-        nonlocal at
+    arrays = [(name, DTYPES[encoding], shape) for name, shape, encoding in entries]
+    arrays += [(name, "<f2", shape[:1]) for name, shape, encoding in entries if encoding == "int8"]
+    tensors = {name: (encoding, []) for name, _, encoding in entries}
+    for name, dtype, shape in arrays:
         array = np.frombuffer(payload, dtype, math.prod(shape), at).reshape(shape)
+        tensors[name][1].append(array)
         at += array.nbytes
-        return array
-
-    tensors = {name: (encoding, [take(DTYPES[encoding], shape)]) for name, shape, encoding in entries}
-    for name, shape, encoding in entries:
-        if encoding == "int8":
-            tensors[name][1].append(take("<f2", shape[:1]))
     need(at == length and len(tensors) == len(entries), "bytes left over, a name twice")
     return header["config"], tensors
 
@@ -851,10 +840,9 @@ CHECKPOINT = "checkpoint.safetensors"
 class Log:
     """train.log for people, metrics.jsonl for tools."""
 
-    doing = "setup"
-
     def __init__(self):
-        self.folder, self.told, self.console = None, set(), os.getenv("RANK", "0") == "0"
+        self.folder, self.told, self.doing = None, set(), "setup"
+        self.console = os.getenv("RANK", "0") == "0"
         self.began = self.spoken = time.monotonic()
 
     def keep_on(self):
@@ -949,26 +937,6 @@ def read_checkpoint(run):
     return saved
 
 
-def restore(run):
-    try:
-        run.model.update(run.checkpoint["model"])
-        run.opt.state.update(run.checkpoint["opt"])
-    except (KeyError, ValueError, RuntimeError):
-        raise UserError(f"{run.folder / CHECKPOINT}: does not fit this script")
-
-
-class StopFlag:
-    """The first signal sets it; the second ends all, but SIGHUP, which comes in twos."""
-
-    asked = False
-
-    def ask(self, number, _):
-        again, self.asked = self.asked, True  # first: another may come in here
-        if again and number in (signal.SIGINT, signal.SIGTERM):
-            shout("stopped at once; RESUME=1 goes on from the last checkpoint", leave=True)
-        shout("stopping: what is trained is saved, packed, scored; again to stop at once")
-
-
 def pick_device(name):
     gpu = mx.metal.is_available() or mx.default_device() == mx.gpu
     need(gpu or name != "gpu", "DEVICE=gpu: MLX finds none here; DEVICE=cpu does without", 2)
@@ -978,14 +946,6 @@ def pick_device(name):
 def pick_dtype():
     """bfloat16 on a GPU; MLX's CPU backend is made for float32."""
     return mx.bfloat16 if mx.default_device() == mx.gpu else mx.float32
-
-
-def own_sources():
-    """Name -> bytes of this script and the modules beside it that it imports."""
-    finder = ModuleFinder([str(SCRIPT.parent)])
-    finder.run_script(str(SCRIPT))
-    paths = [SCRIPT, *(SCRIPT.with_name(f"{name}.py") for name in finder.modules)]
-    return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 
 def pack_script(source):
@@ -1010,8 +970,12 @@ class Run:
         self.k, self.cpu = k, mx.default_device() == mx.cpu
         if self.cpu:  # MLX would finish one stream's pass before it begins the other's
             os.environ.setdefault("MLX_BFS_MAX_WIDTH", "100000")
-        self.log, self.modules = log or Log(), own_sources()
-        self.source = self.modules.pop(SCRIPT.name)
+        self.log = log or Log()
+        finder = ModuleFinder([str(SCRIPT.parent)])
+        finder.run_script(str(SCRIPT))
+        beside = [SCRIPT.with_name(f"{name}.py") for name in finder.modules if name != SCRIPT.stem]
+        self.source = SCRIPT.read_bytes()
+        self.modules = {path.name: path.read_bytes() for path in beside if path.is_file()}  # that it imports
         self.packed = pack_script(self.source) if k.pack_script else b""
         self.sequences, rest = divmod(k.train_batch_tokens, k.train_seq_len)  # a step
         need(not rest, f"TRAIN_BATCH_TOKENS={k.train_batch_tokens}: no multiple of {k.train_seq_len}", 2)
@@ -1035,10 +999,8 @@ class Run:
 
     def pick_micro_batch(self):
         """Sequences a pass: on a GPU as many as half its memory holds, by what a pass of one takes."""
-        k = self.k
-        most = min(
-            k.mlx_max_microbatch_tokens, k.train_batch_tokens // max(k.grad_accum_steps, len(self.streams))
-        )
+        k, passes = self.k, max(self.k.grad_accum_steps, len(self.streams))
+        most = min(k.mlx_max_microbatch_tokens, k.train_batch_tokens // passes)
         if k.micro_batch_tokens:
             most = min(k.micro_batch_tokens, k.train_batch_tokens // k.grad_accum_steps)
         elif mx.default_device() == mx.cpu:
@@ -1081,8 +1043,7 @@ class Run:
 
 
 def describe(run):
-    k = run.k
-    config = {name.upper(): value for name, value in knobs_of(k, Knobs).items()}
+    k, config = run.k, {name.upper(): value for name, value in vars(run.k).items()}
     run.log.open(run.folder, k.resume != "0")
     run.log.put("train.log", run.source.decode(errors="replace"))
     cpu = f"{os.cpu_count()}-core {os.uname().machine} CPU"
@@ -1132,7 +1093,11 @@ def warm_up(run):
     run.model.update(fresh)
     run.opt.reset()
     if run.checkpoint:
-        restore(run)
+        try:
+            run.model.update(run.checkpoint["model"])
+            run.opt.state.update(run.checkpoint["opt"])
+        except (KeyError, ValueError, RuntimeError):
+            raise UserError(f"{run.folder / CHECKPOINT}: does not fit this script")
     mx.reset_peak_memory()
     run.log.fact("warm_up", warmup_steps=step, compile=compiled)
 
@@ -1140,7 +1105,6 @@ def warm_up(run):
 def train(run, step, elapsed, clock=time.monotonic):
     """Until budget, steps or a signal end it; says which."""
     run.stop, state = StopFlag(), TrainState(run.k, step, elapsed, clock)
-    on_stop(run.stop.ask)
     tokens = run.batch(step)
     while True:
         reason, progress = "interrupted" if run.stop.asked else state.over(), state.progress()
@@ -1192,7 +1156,7 @@ def export(run):
     code += sum(len(name.encode()) + len(blob) for name, blob in run.modules.items())
     weights = {name: np.array(p) for name, p in tree_flatten(run.model.parameters())}
     blob, step = export_artifact(weights, k, code)
-    path = run.folder / f"final_model.int{k.quant_bits}.{k.compressor}"
+    path = run.folder / f"final_model.int8.{k.compressor}"
     replace_file(path, Path.write_bytes, blob)
     model, cap = len(blob), k.artifact_cap_bytes
     total, room = model + code, cap - model - code
@@ -1232,7 +1196,7 @@ def run_all(k, log):
         raw = os.getenv(name, "0")
         need(raw.isdecimal(), f"{name}={raw!r}: no number; unset it, MLX trains in one process", 2)
     if k.eval_only:
-        return score_artifact(Path(k.eval_only), k, read_stream(k), log, [])
+        return score_artifact(k.eval_only, k, read_stream(k), log, [])
     run = Run(k, log)
     describe(run)
     warm_up(run)
@@ -1249,7 +1213,6 @@ def run_all(k, log):
     need(room >= 0, f"{-room} bytes over the cap at the coarsest step; shrink the model")
 
 
-WATCHDOG = "Impacting Interactivity"  # Metal's words; ml-explore/mlx issue 3267
 REMEDIES = """macOS ended the GPU's work to keep the screen responsive; let the display sleep (caffeinate -i \
 keeps the Mac awake), set MICRO_BATCH_TOKENS lower, or set AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1 for a less \
 responsive screen; RESUME=1 goes on"""
@@ -1266,7 +1229,7 @@ def main():
     except OSError as e:
         message, code = explain(e), 1
     except (RuntimeError, MemoryError) as e:
-        if WATCHDOG in str(e):
+        if "Impacting Interactivity" in str(e):  # Metal's words; ml-explore/mlx issue 3267
             message, code = REMEDIES, 1
         elif matches(repr(e).lower(), "memoryerror,out of memory,outofmemory,alloc"):
             message, code = "out of memory; lower MICRO_BATCH_TOKENS or VAL_BATCH_SIZE", 3
