@@ -411,6 +411,7 @@ class Optimizers:
         self.k, self.dtype = k, model.dtype
         self.params = list(model.parameters())
         self.weights = [p.detach() for p in self.params]
+        self.kept = [weight.clone() for weight in self.weights]  # to undo what is tried
         self.scale, self.momentum = self.params[0].new_zeros(2)  # of all rates; Muon's
         embed_lr = k.tied_embed_lr if k.tie_embeddings else k.embed_lr
         rates = {"tok_emb.weight": embed_lr, "lm_head.weight": k.head_lr}
@@ -443,18 +444,15 @@ class Optimizers:
         for group in self.adam.param_groups:
             torch.mul(self.scale, group["base_lr"], out=group["lr"])
         self.adam.step()
+        # Muon: Nesterov momentum, made orthogonal, of matrices of one shape
         for params, buffer in zip(self.matrices, self.buffers):
-            self.apply_muon(params, buffer)
-
-    def apply_muon(self, params, buffer):
-        """Nesterov momentum, made orthogonal, of matrices of one shape."""
-        grad = torch.stack([p.grad for p in params])  # [n, rows, cols]
-        buffer.mul_(self.momentum).add_(grad)
-        nesterov = grad.addcmul_(buffer, self.momentum).to(self.dtype)
-        update = newton_schulz(nesterov, self.k.muon_backend_steps)
-        stretch = max(1.0, update.size(1) / update.size(2)) ** 0.5
-        rate = self.scale * (self.k.matrix_lr * stretch)
-        torch._foreach_sub_(params, (update.float() * rate).unbind())
+            grad = torch.stack([p.grad for p in params])  # [n, rows, cols]
+            buffer.mul_(self.momentum).add_(grad)
+            nesterov = grad.addcmul_(buffer, self.momentum).to(self.dtype)
+            update = newton_schulz(nesterov, self.k.muon_backend_steps)
+            stretch = max(1.0, update.size(1) / update.size(2)) ** 0.5
+            rate = self.scale * (self.k.matrix_lr * stretch)
+            torch._foreach_sub_(params, (update.float() * rate).unbind())
 
 
 # ---- Schedule and budget: progress is a number from 0 to 1
@@ -662,20 +660,17 @@ def pack_tensors(weights, k, step):
     return dict(sorted(tensors.items(), key=lambda item: (item[1][0] != "int8", item[0].split(".")[2:])))
 
 
-def compress(payload, coder):
-    if coder == "zlib":
-        packer = zlib.compressobj(memLevel=9, strategy=zlib.Z_RLE)  # other repeats would take more
-        return packer.compress(payload) + packer.flush()
-    return brotli.compress(payload)
-
-
 def serialize(config, tensors, coder="zlib"):
     """An artifact's bytes; the inverse of parse."""
     entries = [[name, a[0].shape, encoding] for name, (encoding, a) in tensors.items()]
     header = json.dumps(dict(config=config, tensors=entries), separators=(",", ":")).encode()
     arrays = [a[n].tobytes() for n in (0, 1) for _, a in tensors.values() if n < len(a)]
     payload = b"".join([struct.pack("<I", len(header)), header, *arrays])
-    coded = compress(payload, coder)
+    if coder == "zlib":
+        packer = zlib.compressobj(memLevel=9, strategy=zlib.Z_RLE)  # other repeats would take more
+        coded = packer.compress(payload) + packer.flush()
+    else:
+        coded = brotli.compress(payload)
     return PREFIX.pack(MAGIC, FORMAT, CODERS.index(coder), len(payload), zlib.crc32(coded)) + coded
 
 
@@ -826,7 +821,6 @@ class Log:
 
     def __init__(self):
         self.folder, self.told, self.doing = None, set(), "setup"
-        self.console = os.getenv("RANK", "0") == "0"
         self.began = self.spoken = time.monotonic()
 
     def keep_on(self):
@@ -866,7 +860,7 @@ class Log:
 
     def line(self, text):
         self.spoken = time.monotonic()
-        if self.console:
+        if os.getenv("RANK", "0") == "0":
             say(re.sub(r"(.{180}).{20,}", r"\1 ...", text), sys.stdout)
         self.put("train.log", text)
 
@@ -948,9 +942,8 @@ def pack_script(source):
 
 class Run:
     def __init__(self, k, log=None):
-        self.k, self.device = k, pick_device(k.device)
+        self.k, self.log, self.device = k, log or Log(), pick_device(k.device)
         self.cuda = self.device.type == "cuda"
-        self.log = log or Log()
         finder = ModuleFinder([str(SCRIPT.parent)])
         finder.run_script(str(SCRIPT))
         beside = [SCRIPT.with_name(f"{name}.py") for name in finder.modules if name != SCRIPT.stem]
@@ -964,10 +957,7 @@ class Run:
         self.folder = Path(k.out_dir) / (k.run_id or time.strftime("%Y%m%d-%H%M%S"))
         self.identity = knobs_of(k, TrainKnobs) | self.data.facts | self.stream.hashes
         self.checkpoint = read_checkpoint(self)
-        self.setup_model()
-
-    def setup_model(self):
-        k, dtype = self.k, [self.checkpoint["dtype"] if self.checkpoint else pick_dtype(self.device)]
+        dtype = [self.checkpoint["dtype"] if self.checkpoint else pick_dtype(self.device)]
         try:
             self.rank, self.world = int(os.getenv("RANK", 0)), int(os.getenv("WORLD_SIZE", 1))
             need(self.rank < self.world, "no such rank")
@@ -1097,7 +1087,6 @@ def warm_up(run):
     k, compiled = run.k, False
     graph = run.fault = None
     tokens = torch.randint(k.vocab_size, (run.sequences, k.train_seq_len + 1), device=run.device)
-    fresh = [weight.clone() for weight in run.opt.weights]
     if k.compile != "0":
         # All blocks compiled as one move fewer bytes; a CPU compiles one, for all, sooner.
         parts = GPT.features if run.cuda else Block.forward, GPT.nats
@@ -1110,7 +1099,7 @@ def warm_up(run):
         float(train_step(run, tokens, step, 1.0))
     if run.cuda and run.world == 1 and k.compile in ("auto", "1"):
         graph = attempt(run, "CUDA graph", lambda: try_graph(run, tokens))
-    torch._foreach_copy_(run.opt.weights, fresh)
+    torch._foreach_copy_(run.opt.weights, run.opt.kept)
     torch._foreach_zero_(run.opt.state())
     if run.checkpoint:
         try:  # in place, where a CUDA graph reads
@@ -1125,8 +1114,7 @@ def warm_up(run):
 def train(run, step, elapsed, clock=time.monotonic):
     """Until budget, steps or a signal end it; says which."""
     run.stop, state = StopFlag(), TrainState(run.k, step, elapsed, clock)
-    weights = run.opt.weights
-    kept = [weight.clone() for weight in weights]
+    weights, kept = run.opt.weights, run.opt.kept
     tokens = run.batch(step)
     while True:
         decision = ["interrupted" if run.stop.asked else state.over(), state.progress()]
@@ -1199,9 +1187,8 @@ def log_score(scorer, stream, log, event, head, tail="", digits=8, stop=None, **
 
 def score_artifact(path, k, stream, log, notes):
     sliding = load_scorer(path, k.device, batch_tokens=k.val_batch_size)
-    length = sliding.model.k.train_seq_len
+    length, count = sliding.model.k.train_seq_len, len(stream.target_bytes)
     plain = Scorer(sliding.model, length, length, k.val_batch_size)
-    count = len(stream.target_bytes)
     if stream.name != CHALLENGE_DATA:
         notes.append(f"data={stream.name}")
     elif count < CHALLENGE_TARGETS:

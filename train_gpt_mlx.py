@@ -360,16 +360,13 @@ class GPT(nn.Module):
         return x
 
     def head(self, x, weight):
-        """[..., dim] -> float32 logits [..., vocab_size]; weight: output_weight()."""
+        """[..., dim] -> float32 logits [..., vocab_size]; weight: of the output."""
         logits = project(rms_norm(x), weight.astype(x.dtype)).astype(mx.float32)
         return self.k.logit_softcap * mx.tanh(logits / self.k.logit_softcap)
 
-    def output_weight(self):
-        return (self.lm_head or self.tok_emb).weight
-
     def logits(self, tokens, rows, past=None):
         """int [batch, length] -> float32 [batch, rows, vocab_size]: the last `rows` positions."""
-        return self.head(self.features(tokens, past)[:, -rows:], self.output_weight())
+        return self.head(self.features(tokens, past)[:, -rows:], (self.lm_head or self.tok_emb).weight)
 
     def nats(self, x, weight, targets):
         """Summed nats of targets [n] after features [n, dim]."""
@@ -380,7 +377,7 @@ class GPT(nn.Module):
         """int [batch, length + 1] -> mean nats a target. float32 logits exist for LOGIT_CHUNK_TOKENS at a
         time, for which the backward pass makes them again."""
         x = self.features(tokens[:, :-1]).flatten(0, 1)
-        targets, weight = tokens[:, 1:].flatten(), self.output_weight()
+        targets, weight = tokens[:, 1:].flatten(), (self.lm_head or self.tok_emb).weight
         size = min(self.k.logit_chunk_tokens or len(x), len(x))
         sum_nats = mx.checkpoint(self.nats) if size < len(x) else self.nats
         starts = range(0, len(x), size)
@@ -442,19 +439,12 @@ class Optimizers:
 
     def apply(self, grads, scale, momentum):
         """One update by gradients by name."""
-        params = dict(tree_flatten(self.model.parameters()))
-        if self.k.grad_clip_norm:
+        k, state, params = self.k, self.state, dict(tree_flatten(self.model.parameters()))
+        if k.grad_clip_norm:
             norm = mx.sqrt(sum(g.square().sum() for g in grads.values()))
-            factor = mx.minimum(1, self.k.grad_clip_norm / (norm + 1e-6))
+            factor = mx.minimum(1, k.grad_clip_norm / (norm + 1e-6))
             grads = {name: g * factor for name, g in grads.items()}
-        params |= self.apply_adam(params, grads, scale)
-        for i in range(len(self.matrices)):
-            params |= self.apply_muon(i, params, grads, scale, momentum)
-        self.model.update(tree_unflatten(list(params.items())))
-
-    def apply_adam(self, params, grads, scale):
-        """Adam with its bias correction (https://arxiv.org/abs/1412.6980): the new parameters."""
-        k, state, new = self.k, self.state, {}
+        # Adam with its bias correction: https://arxiv.org/abs/1412.6980
         state["count"] = state["count"] + 1
         unbias1, unbias2 = (1 - beta ** state["count"] for beta in (k.beta1, k.beta2))
         for i, (name, rate) in enumerate(self.adam.items()):
@@ -462,18 +452,16 @@ class Optimizers:
             square = k.beta2 * state["square"][i] + (1 - k.beta2) * grads[name].square()
             state["mean"][i], state["square"][i] = mean, square
             change = mean / unbias1 / (mx.sqrt(square / unbias2) + k.adam_eps)
-            new[name] = params[name] - rate * scale * change
-        return new
-
-    def apply_muon(self, i, params, grads, scale, momentum):
-        """Nesterov momentum, made orthogonal, of matrices of one shape: the new ones."""
-        names, state = self.matrices[i], self.state["momentum"]
-        grad = mx.stack([grads[name] for name in names])  # [n, rows, cols]
-        buffer = state[i] = momentum * state[i] + grad
-        update = newton_schulz(grad + momentum * buffer, self.k.muon_backend_steps)
-        stretch = max(1.0, update.shape[1] / update.shape[2]) ** 0.5
-        rate = self.k.matrix_lr * scale * stretch
-        return {name: params[name] - rate * change for name, change in zip(names, update)}
+            params[name] = params[name] - rate * scale * change
+        # Muon: Nesterov momentum, made orthogonal, of matrices of one shape
+        for i, names in enumerate(self.matrices):
+            grad = mx.stack([grads[name] for name in names])  # [n, rows, cols]
+            buffer = state["momentum"][i] = momentum * state["momentum"][i] + grad
+            update = newton_schulz(grad + momentum * buffer, k.muon_backend_steps)
+            stretch = max(1.0, update.shape[1] / update.shape[2]) ** 0.5
+            rate = k.matrix_lr * scale * stretch
+            params |= {name: params[name] - rate * change for name, change in zip(names, update)}
+        self.model.update(tree_unflatten(list(params.items())))
 
 
 # ---- Schedule and budget: progress is a number from 0 to 1
@@ -681,20 +669,17 @@ def pack_tensors(weights, k, step):
     return dict(sorted(tensors.items(), key=lambda item: (item[1][0] != "int8", item[0].split(".")[2:])))
 
 
-def compress(payload, coder):
-    if coder == "zlib":
-        packer = zlib.compressobj(memLevel=9, strategy=zlib.Z_RLE)  # other repeats would take more
-        return packer.compress(payload) + packer.flush()
-    return brotli.compress(payload)
-
-
 def serialize(config, tensors, coder="zlib"):
     """An artifact's bytes; the inverse of parse."""
     entries = [[name, a[0].shape, encoding] for name, (encoding, a) in tensors.items()]
     header = json.dumps(dict(config=config, tensors=entries), separators=(",", ":")).encode()
     arrays = [a[n].tobytes() for n in (0, 1) for _, a in tensors.values() if n < len(a)]
     payload = b"".join([struct.pack("<I", len(header)), header, *arrays])
-    coded = compress(payload, coder)
+    if coder == "zlib":
+        packer = zlib.compressobj(memLevel=9, strategy=zlib.Z_RLE)  # other repeats would take more
+        coded = packer.compress(payload) + packer.flush()
+    else:
+        coded = brotli.compress(payload)
     return PREFIX.pack(MAGIC, FORMAT, CODERS.index(coder), len(payload), zlib.crc32(coded)) + coded
 
 
@@ -842,7 +827,6 @@ class Log:
 
     def __init__(self):
         self.folder, self.told, self.doing = None, set(), "setup"
-        self.console = os.getenv("RANK", "0") == "0"
         self.began = self.spoken = time.monotonic()
 
     def keep_on(self):
@@ -882,7 +866,7 @@ class Log:
 
     def line(self, text):
         self.spoken = time.monotonic()
-        if self.console:
+        if os.getenv("RANK", "0") == "0":
             say(re.sub(r"(.{180}).{20,}", r"\1 ...", text), sys.stdout)
         self.put("train.log", text)
 
@@ -967,10 +951,9 @@ def pack_script(source):
 class Run:
     def __init__(self, k, log=None):
         mx.set_default_device(pick_device(k.device))
-        self.k, self.cpu = k, mx.default_device() == mx.cpu
+        self.k, self.log, self.cpu = k, log or Log(), mx.default_device() == mx.cpu
         if self.cpu:  # MLX would finish one stream's pass before it begins the other's
             os.environ.setdefault("MLX_BFS_MAX_WIDTH", "100000")
-        self.log = log or Log()
         finder = ModuleFinder([str(SCRIPT.parent)])
         finder.run_script(str(SCRIPT))
         beside = [SCRIPT.with_name(f"{name}.py") for name in finder.modules if name != SCRIPT.stem]
@@ -982,11 +965,7 @@ class Run:
         self.data, self.stream = TrainData(k), read_stream(k)
         self.folder = Path(k.out_dir) / (k.run_id or time.strftime("%Y%m%d-%H%M%S"))
         self.identity = knobs_of(k, TrainKnobs) | self.data.facts | self.stream.hashes
-        self.checkpoint = read_checkpoint(self)
-        self.setup_model()
-
-    def setup_model(self):
-        k, dtype = self.k, pick_dtype()
+        self.checkpoint, dtype = read_checkpoint(self), pick_dtype()
         if self.checkpoint:
             dtype = mx.bfloat16 if "bfloat16" in self.checkpoint["dtype"] else mx.float32
         mx.random.seed(k.seed)
@@ -1175,9 +1154,8 @@ def log_score(scorer, stream, log, event, head, tail="", digits=8, stop=None, **
 
 def score_artifact(path, k, stream, log, notes):
     sliding = load_scorer(path, k.device, batch_tokens=k.val_batch_size)
-    length = sliding.model.k.train_seq_len
+    length, count = sliding.model.k.train_seq_len, len(stream.target_bytes)
     plain = Scorer(sliding.model, length, length, k.val_batch_size)
-    count = len(stream.target_bytes)
     if stream.name != CHALLENGE_DATA:
         notes.append(f"data={stream.name}")
     elif count < CHALLENGE_TARGETS:

@@ -155,10 +155,10 @@ def test_the_step_is_coarsened_until_code_and_artifact_fit():
 @pytest.mark.parametrize("coder", ["zlib", "brotli"])
 def test_the_step_is_the_finest_that_fits_and_a_slow_coder_packs_seldom(coder, share, monkeypatch):
     k = dict(MODEL_DIM=64, COMPRESSOR=coder)
-    model, packs, real = random_model(knobs(**k)), [], T.compress
+    model, packs, real = random_model(knobs(**k)), [], T.serialize
     free, _, _ = artifact_of(model=model, **k)
     limit = int(share * len(free))
-    monkeypatch.setattr(T, "compress", lambda *args: packs.append(args[1]) or real(*args))
+    monkeypatch.setattr(T, "serialize", lambda *args: packs.append(args[2]) or real(*args))
     blob, step, _ = artifact_of(cap=limit + 5000, model=model, **k)
     assert coder == "zlib" or packs.count(coder) <= 4
 

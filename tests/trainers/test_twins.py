@@ -17,17 +17,17 @@ TORCH_ALONE = {
 MLX_ALONE = {
     "Knobs.mlx_max_microbatch_tokens", "Knobs.grad_accum_steps", "Knobs.mlx_eager_eval",
     "Knobs.logit_chunk_tokens", "QUERY_BLOCK", "project_vjp", "Linear.__init__", "Linear.forward",
-    "Optimizers.reset", "GPT.output_weight", "Optimizers.apply_adam", "Run.build", "REMEDIES",
+    "Optimizers.reset", "Run.build", "REMEDIES",
 }  # fmt: skip
 TRANSLATED = {
     "Knobs.device", "Knobs.compile", "rotate", "rms_norm", "project", "Linear", "attend",
     "Attention.__init__", "Attention.forward", "MLP.__init__", "MLP.forward", "Block.__init__",
     "Block.forward", "GPT.__init__", "GPT.features", "GPT.head", "GPT.logits", "GPT.nats", "GPT.loss",
     "newton_schulz", "Optimizers", "Optimizers.__init__",
-    "Optimizers.schedule", "Optimizers.apply", "Optimizers.apply_muon",
+    "Optimizers.schedule", "Optimizers.apply",
     "TrainData.__init__", "TrainData.batch", "Scorer.__init__", "Scorer.log_probs",
     "load_scorer", "score_stream", "CHECKPOINT", "save_checkpoint", "read_checkpoint",
-    "pick_device", "pick_dtype", "Run.__init__", "Run.setup_model", "Run.pick_micro_batch", "Run.batch",
+    "pick_device", "pick_dtype", "Run.__init__", "Run.pick_micro_batch", "Run.batch",
     "Run.update", "describe", "warm_up", "train", "export", "run_all", "main",
 }  # fmt: skip
 
