@@ -183,7 +183,7 @@ class StopFlag:
     """The first signal to stop sets it; the second ends all, but SIGHUP, which comes in twos."""
 
     def __init__(self, early=""):
-        self.asked, self.early = False, early  # early: said by a first that ends all, too
+        self.asked, self.early = False, early  # early: said where even the first ends all
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
                 signal.signal(number, self.ask)
@@ -902,9 +902,8 @@ def read_checkpoint(run):
         was = dict(saved["identity"])
     except Exception as e:
         raise UserError(f"{path}: damaged ({type(e).__name__}); delete it to begin anew")
-    changed = [n for n in now | was if now.get(n) != was.get(n)]
-    changes = "; ".join(f"{n.upper()} was {was.get(n)}, is {now.get(n)}" for n in changed)
-    need(not changes, f"{path}: {changes}; put that back, or change RUN_ID", 2)
+    other = [f"{n.upper()} was {was.get(n)}, is {now.get(n)}" for n in now | was if now.get(n) != was.get(n)]
+    need(not other, f"{path}: {'; '.join(other)}; put that back, or change RUN_ID", 2)
     return saved
 
 
@@ -1114,7 +1113,6 @@ def warm_up(run):
 def train(run, step, elapsed, clock=time.monotonic):
     """Until budget, steps or a signal end it; says which."""
     run.stop, state = StopFlag(), TrainState(run.k, step, elapsed, clock)
-    weights, kept = run.opt.weights, run.opt.kept
     tokens = run.batch(step)
     while True:
         decision = ["interrupted" if run.stop.asked else state.over(), state.progress()]
@@ -1125,7 +1123,7 @@ def train(run, step, elapsed, clock=time.monotonic):
             after_step(run, state, reason)
         if reason:
             break
-        torch._foreach_copy_(kept, weights)  # to undo a late step
+        torch._foreach_copy_(run.opt.kept, run.opt.weights)  # to undo a late step
         scale = lr_scale(run.k, progress, state.step)
         loss = train_step(run, tokens, state.step, scale)
         tokens = run.batch(state.step + 1)  # while the device works
@@ -1134,7 +1132,7 @@ def train(run, step, elapsed, clock=time.monotonic):
         if state.lap(keep=run.rank > 0):
             state.loss, state.scale = loss, scale
         else:
-            torch._foreach_copy_(weights, kept)
+            torch._foreach_copy_(run.opt.weights, run.opt.kept)
             run.log.line(f"discarded_step:{state.discarded}")
     need(state.step > state.first or reason != "interrupted", "stopped before a step was done", 130)
     facts, at, _ = state.facts()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train, pack and score a tiny GPT whose code plus weights fit a byte cap: the twin of train_gpt.py on MLX,
-for Apple Silicon and, slowly, any CPU. Change a copy; `--knobs` lists its environment variables,
-PACK_SCRIPT=1 ships it without comments. Recipe and names: https://github.com/openai/parameter-golf."""
+for Apple Silicon and, slowly, any CPU. `--knobs` lists its variables.
+Model, recipe and names follow the baseline of https://github.com/openai/parameter-golf."""
 
 import ast
 import base64
@@ -188,7 +188,7 @@ class StopFlag:
     """The first signal to stop sets it; the second ends all, but SIGHUP, which comes in twos."""
 
     def __init__(self, early=""):
-        self.asked, self.early = False, early  # early: said by a first that ends all, too
+        self.asked, self.early = False, early  # early: said where even the first ends all
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
                 signal.signal(number, self.ask)
@@ -915,9 +915,8 @@ def read_checkpoint(run):
         was = dict(saved["identity"])
     except Exception as e:
         raise UserError(f"{path}: damaged ({type(e).__name__}); delete it to begin anew")
-    changed = [n for n in now | was if now.get(n) != was.get(n)]
-    changes = "; ".join(f"{n.upper()} was {was.get(n)}, is {now.get(n)}" for n in changed)
-    need(not changes, f"{path}: {changes}; put that back, or change RUN_ID", 2)
+    other = [f"{n.upper()} was {was.get(n)}, is {now.get(n)}" for n in now | was if now.get(n) != was.get(n)]
+    need(not other, f"{path}: {'; '.join(other)}; put that back, or change RUN_ID", 2)
     return saved
 
 
