@@ -1021,7 +1021,7 @@ class Run:
 
 
 def describe(run):
-    k, config = run.k, {name.upper(): value for name, value in vars(run.k).items()}
+    k, config = run.k, {name.upper(): value for name, value in knobs_of(run.k, Knobs).items()}
     run.log.open(run.folder, k.resume != "0")
     run.log.put("train.log", run.source.decode(errors="replace"))
     cpu = f"{os.cpu_count()}-core {os.uname().machine} CPU"
