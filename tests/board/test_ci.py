@@ -205,6 +205,8 @@ SCENARIOS = {
     "the rules beside": ("outside", True, lambda p: (p.track / "track.json").write_text("{}")),
     "the rules alone": ("outside", False, lambda p: (p.track / "track.json").write_text("{}")),
     "the board alone": ("outside", False, lambda p: (p.track / "README.md").write_text("I lead")),
+    "the control's answers": ("outside", False, lambda p: (p.track / "control.npz").write_text("x")),
+    "the control's answers beside": ("outside", True, lambda p: (p.track / "control.npz").write_text("x")),
     "a file under records": ("outside", False, lambda p: (p.root / "records/x.md").write_text("x")),
     "attributes at the root": (
         "settings", True, lambda p: index(p, ".gitattributes", text="* text eol=crlf"),
@@ -243,6 +245,7 @@ SCENARIOS = {
     "a name for a device": ("file-name", True, f"{X}/aux.log"),
     "a name that is another's in capitals": ("file-name", True, f"{X}/TRAIN.log"),
     "a name of the track's own": ("file-name", False, lambda p: p.add("verified.json")),
+    "the name of the control's answers": ("file-name", False, lambda p: p.add("Control.npz")),
     "attributes by a short name": ("settings", False, "GITATT~1"),
     "two entries": ("one-folder", True, lambda p: shutil.copytree(p.root / X, p.track / "y")),
     "an entry of an unknown track": ("track", False, "records/track_moon/x/README.md"),

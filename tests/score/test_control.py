@@ -10,7 +10,10 @@ from golf.core.errors import GolfError
 from golf.core.submission import read_claim
 from golf.score import claims as entry
 from golf.score import scorer as official
+from golf.score.audit.control import KEPT, STEPS, Control, key_of
+from golf.score.audit.passes import Text, feed
 from golf.score.audit.reference import bigram_log_probs
+from golf.score.sandbox.client import Remote
 from score_kit import ECHO, echo_log_probs, hostile, make_submission, make_track, needs_sandbox
 
 BIGRAM = "a bigram model, counted over the audited text"
@@ -120,6 +123,51 @@ def test_what_has_the_references_files_is_its_own_control(track, echo, asked, ca
     relist(echo)
     run(track, echo, seed=4)
     assert "by the control, echo" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_ships_with_the_track_is_not_run_again(track, echo, asked, tmp_path, monkeypatch, capsys):
+    """But only if it is of the control's own files and of the very text."""
+    texts, look_up = [], Control.look_up
+    monkeypatch.setattr(Control, "look_up", lambda self, text: (texts.append(text), look_up(self, text)))
+    folder, ran = make_submission(tmp_path / "entry", "Plain"), "by the control, echo"
+    run(track, folder)
+    assert ran in capsys.readouterr().err
+    control, count = entry.read_entries(echo, read_claim(echo), "cpu")[0], len(texts[0])
+    shipped = {"steps": np.arange(count + 9, dtype=np.uint16), key_of(control, texts[0]): count}
+    np.savez(tmp_path / KEPT, **shipped)
+    assert run(track, folder)[1]["figure"] == "echo, seed 3"
+    assert ran not in capsys.readouterr().err
+    np.testing.assert_array_equal(asked[-1][2], np.arange(count) / -STEPS)
+    run(track, folder, targets=count // 4)
+    assert ran in capsys.readouterr().err, "another text"
+    (echo / "final_model_seed3.bin").write_bytes(b"other")
+    relist(echo)
+    run(track, folder)
+    assert ran in capsys.readouterr().err, "another artifact"
+
+
+@pytest.mark.slow
+def test_what_ships_is_of_todays_control_and_text(sample_data, monkeypatch):
+    """Whole and --quick find the file's answer, and the control answers so; else run dev/control.py again."""
+    setups = []
+
+    def score_entry(setup, seed, step):
+        setups.append(setup)
+        return official.SeedScore(seed.seed, 0, {})
+
+    monkeypatch.setattr(official, "score_entry", score_entry)
+    rules = tracks.load("track_sample_5min")
+    folder = tracks.RECORDS / rules["name"] / rules["audit_control"]
+    for quick in (True, False):
+        data = sample_data / "datasets" / "sample_sp1024"
+        official.score(folder, seed=42, quick=quick, data=data, device="cpu", sandboxed=False)
+        control, text = setups[-1].control, setups[-1].text
+        assert len(text) == 65_536 + (8_192 if quick else 32_768)
+        assert not control.due(text) and len(control(text)) == len(text)
+    seed, start = control.entry, Text((setups[0].stream.part(0, 1024),))
+    with Remote(seed.files, seed.script, seed.artifact, "cpu", 1024, sandboxed=False) as remote:
+        np.testing.assert_allclose(control(text)[:1024], feed(remote, start).log_probs, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -260,6 +260,7 @@ def score_group(setup: Setup, entries: list[SeedEntry]) -> list[SeedScore]:
     on each core does more than threads that share the small products of one."""
     step = InStep(len(entries), int(setup.rng.integers(1 << 62)))
     text, control = setup.text, setup.control
+    control.look_up(text)
     beside = setup.device == "cpu" and control.due(text) and not any(map(control.is_it, entries))
     setup.beside.count = len(entries) + beside
     with ThreadPoolExecutor(len(entries) + 1) as pool:
