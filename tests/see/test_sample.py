@@ -38,6 +38,15 @@ def test_another_models_tensors_or_settings_are_not_read_as_the_starters(torch_r
             CachedModel(weights.Weights(**{**vars(found), **change}))
 
 
+def test_a_scorer_that_learns_is_not_read_as_its_net_alone(torch_run, monkeypatch):
+    target = reader.find(torch_run)
+    found = weights.load(target.artifact)
+    assert reader.cached_model(target)
+    config = {**found.config, "followers": 1}
+    monkeypatch.setattr(weights, "load", lambda path: weights.Weights(**{**vars(found), "config": config}))
+    assert reader.cached_model(target) is None
+
+
 def test_the_command_writes_the_prompt_and_as_many_tokens_as_asked_for(any_run):
     words = ("sample", any_run, "--prompt", "The  file ", "--tokens", 30, "--seed", 3)
     first = passed(run_golf(*words))

@@ -14,7 +14,7 @@ SETTINGS = frozenset(
     """
     vocab_size num_layers model_dim num_heads num_kv_heads mlp_mult tie_embeddings rope_base logit_softcap
     train_seq_len
-    eval_seq_len eval_stride qk_gain_init tied_embed_init_std
+    eval_seq_len eval_stride qk_gain_init tied_embed_init_std followers
     """.split()
 )
 

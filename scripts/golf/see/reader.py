@@ -132,7 +132,8 @@ def cached_model(target: Target) -> CachedModel | None:
     from golf.see.cached import CachedModel
 
     try:
-        return CachedModel(weights.load(target.artifact))
+        found = weights.load(target.artifact)
+        return None if found.config.get("followers") else CachedModel(found)  # which knows the net alone
     except (GolfError, KeyError, ValueError, TypeError, ZeroDivisionError):
         return None  # another architecture or container
 
