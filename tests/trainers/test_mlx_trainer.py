@@ -245,21 +245,6 @@ def test_a_row_depends_on_nothing_after_its_input(scorer):
     assert moved[:33].max() == 0 and moved[33] > 1e-5
 
 
-def test_followers_change_rows_as_the_twins_do(tmp_path):
-    k, tokens = knobs(FOLLOWERS=1), kit.random_tokens(90).astype(np.int64)
-    path = tmp_path / "artifact"
-    path.write_bytes(M.export_artifact(kit.weights_of(kit.random_model(kit.knobs())), k, 0)[0])
-    scorer = M.load_scorer(path, "cpu")
-    net = M.Scorer(scorer.model, k.eval_seq_len, k.eval_stride)
-    alone = net.log_probs(tokens)
-    expected = T.Followers(kit.VOCAB).mix(tokens, alone)
-    for _ in range(2):  # a reset forgets
-        scorer.reset()
-        rows = np.concatenate([scorer.log_probs(part) for part in np.split(tokens, [1, 40])])
-        assert np.abs(rows - expected).max() < 1e-3
-    assert np.abs(expected - alone).max() > 0.1
-
-
 @pytest.mark.parametrize("tokens", [[], [kit.VOCAB], [-1], [[1, 2]]], ids=str)
 def test_inputs_that_are_no_stream_are_refused(tokens, scorer):
     with pytest.raises(M.UserError, match="tokens"):

@@ -38,8 +38,9 @@ NAME_LENGTH = 80
 CONFIG_KEYS = frozenset(
     """
     vocab_size num_layers model_dim num_heads num_kv_heads mlp_mult tie_embeddings rope_base logit_softcap
-    train_seq_len eval_seq_len eval_stride followers head_dim hidden_dim num_loops num_experts top_k window_size
+    train_seq_len eval_seq_len eval_stride head_dim hidden_dim num_loops num_experts top_k window_size
     qk_gain_init rope_dims activation norm dropout bias dtype quant_bits block_size n_layer n_head n_embd
+    followers
     """.split()
 )
 CONFIG_WORDS = frozenset(
