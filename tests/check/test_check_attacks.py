@@ -13,6 +13,13 @@ from test_check_code import findings
 
 AROUND = {
     "code-indirect": [
+        # what partial and map call later, classes under another name or of foreign memory, codecs by a name
+        "import functools\nfrom types import SimpleNamespace as N\nfunctools.partial(N, **w)()",
+        "X = type(*('A', (), {}))",
+        "import functools\nimport numpy as np\nfunctools.partial(np.ndarray, (9,), object)(b)",
+        "import numpy as np\nclass A(np.ndarray): pass", "import numpy as np\nclass A(np.memmap): pass",
+        "from modulefinder import ModuleFinder\nclass A(ModuleFinder): pass",
+        "C = 'rot13'\nopen(x, encoding=C)", "import torch\nT = torch.Tensor\nT.cpu = f",
         # names that packages keep to themselves lead to modules and to foreign memory
         "import enum\nenum.Enum._convert_('E', 'os', f)",
         "class K(enum.Enum): A = 1\nK._convert_('E', 'os', f)",
@@ -176,6 +183,7 @@ AROUND = {
         "import os\ne = os.environ\nf = e\nprint(f)", "import os\nclass K: env = os.environ\nlist(K.env)",
         "import os\nfor k in x: os.environ[k] = v", "import os\nos.environ.setdefault(k, v)",
         "import os\nos.environ.update(d)",
+        "x = ' /etc'", "os.environ['MASTER_ADDR'] = 'collector.example.org'", "p.glob('records/*/*/f*')",
     ],
 }  # fmt: skip
 
@@ -195,6 +203,9 @@ def test_a_module_of_the_folder_is_not_written_anew(tmp_path):
 
 
 PLAIN = [
+    "import torch, torch.nn.functional as F\nT = torch.Tensor\ndef f(x: T): return act(x)\nact = F.gelu",
+    "import functools, torch.nn.functional as F\nact = functools.partial(F.gelu, approximate='tanh')",
+    "import argparse\nconfig = vars(argparse.ArgumentParser().parse_args())", "'records', here / 'docs'",
     "class A:\n def f(self):\n  try: g()\n  except: pass\n  match x:\n   case _: g()",
     "def unwrap(model): return getattr(model, '_orig_mod', model)",
     "import torch\ntorch._foreach_add_(a, b)", "class A:\n    def _run(self): return self._run()",
@@ -306,6 +317,35 @@ STEERED = {
         "return T  # here", "with open(sys.argv[0]) as f:\n  C = f.read()\nT = C[9:]"
     ),
     "its source, as numbers": scorer("return np.fromfile(__file__, np.uint8)  # here"),
+    "a closure of the start": scorer(
+        "note(tokens)",
+        "def make():\n    seen = []\n    def note(x): seen.append(x)  # here\n    return note\nnote = make()",
+    ),
+    "an object of the start": scorer(
+        "M.note(tokens)  # here", "class Memory:\n    def note(self, x): self.seen = x\nM = Memory()"
+    ),
+    "what a generator counts": scorer(
+        "for n in C: break  # here", "def count():\n    n = 0\n    while True: yield n\nC = count()"
+    ),
+    "a list, by del": scorer("del L[0]  # here", "L = [1, 2]"),
+    "a list under another name": scorer("m = L  # here", "L = []"),
+    "a list that a function fills": scorer("push(L, tokens)  # here", "def push(m, x): m.append(x)\nL = []"),
+    "an array, by out": scorer("np.add(A, 1, out=A)  # here", "A = np.zeros(9)"),
+    "an array, by place": scorer("np.add.at(A, 0, 1)  # here", "A = np.zeros(9)"),
+    "what reset() leaves": scorer("self.seen.append(1)  # here\n    def reset(self): self.kept = 0"),
+    "the model, in part": scorer("self.model.rope.mul_(2)  # here\n    def reset(self): self.kept = 0"),
+    "how often it began": scorer("return x\n    def reset(self): self.passes += 1  # here"),
+    "a folder that is there": scorer("return Path('x').is_dir()  # here"),
+    "a file that is made": scorer("np.save('x', tokens)  # here"),
+    "a folder's files, when it loads":
+        "def load_scorer(path):\n    return [p.read_bytes() for p in path.parent.iterdir()]  # here",
+    "threads": scorer("torch.set_num_threads(3)  # here", "import torch"),
+    "chance, by partial": scorer(
+        "return draw()", "import functools, torch\ndraw = functools.partial(torch.rand, 3)  # here"
+    ),
+    "dropout that is always on": scorer(
+        "return F.dropout(x, 0.5, True)  # here", "import torch.nn.functional as F"
+    ),
     "its source, in a class": "class A:\n    T = open(__file__).read()\n"
     "    def reset(self):\n        self.T  # here",
 }  # fmt: skip
@@ -325,7 +365,13 @@ def test_what_else_may_steer_scores_is_seen(tmp_path, source):
     "import time\ndef train(scorer):\n    scorer.log_probs(x)\n    return time.time()",
     "import brotli\ndef load_scorer(path):\n    return brotli.Decompressor().process(path)",
     "from pathlib import Path\ndef load_scorer(path):\n    return Path(path).read_bytes()",
-], ids=range(7))  # fmt: skip
+    scorer("np.add.at(self.counts, tokens, 1)\n    def reset(self): self.counts = np.ones(9)"),
+    scorer("self.cache.add(tokens)\n    def reset(self): self.cache.clear()", "class Cache:\n"
+           "    def clear(self): self.rows = {}\n    def add(self, x): self.rows[0] = x"),
+    scorer("return self.model(tokens)\n    def reset(self): self.kept = 0", "class Gate:\n"
+           "    def forward(self, x):\n        if self.training: self.load += x.sum()\n        return x"),
+    scorer("out = []\n        def add(x): out.append(x)\n        return add(TABLE[0])", "TABLE = [3, 4]"),
+], ids=range(11))  # fmt: skip
 def test_what_scores_alike_is_not(tmp_path, source):
     assert findings(tmp_path, train_gpt=source) == {}
 
@@ -338,7 +384,19 @@ def test_names_are_followed_in_full():
 SYLLABLES = itertools.product(("bado", "kelu", "mi"), ("ta", "nolu", "pera", "fumo"), ("gan", "des", "li"))
 WORDS = list(map("".join, SYLLABLES))
 GROUPS = " ".join(re.findall(".{6}", "q7Zx1LkR9vT3" * 4))
+AB = ["ab"[n * n % 7 % 2] for n in range(600)]
 HIDDEN = {
+    "fields of a text": "x = (" + "\n".join(f"f'{{{a}}}'" for a in AB) + ")\n",
+    "members in a list": "x = [" + ",\n".join(f"e.{a}" for a in AB) + "]\n",
+    "calls in a list": "x = [" + ",\n".join(f"f({a})" for a in AB) + "]\n",
+    "decorators": "".join(f"@{a}\n" for a in AB) + "def f(): pass\n",
+    "targets": "".join(" = ".join(AB[n : n + 60]) + " = c\n" for n in range(0, 600, 60)),
+    "calls in calls": "".join("(".join(AB[n : n + 60]) + ")" * 59 + "\n" for n in range(0, 600, 60)),
+    "conditions": "x = [y for y in z " + "\n".join(f"if {a}" for a in AB) + "]\n",
+    "choices": "".join(" if c else ".join(AB[n : n + 30]) + "\nf()\n" for n in range(0, 600, 30)),
+    "what is handed over": "f(" + ",\n".join(f"**{a}" for a in AB) + ")\n",
+    "forms in turn": "".join(f"f({a})\n" if n % 2 else f"f({a}, {a})\n" for n, a in enumerate(AB)),
+    "cases": "match x:\n" + "".join(f"    case e.{a}: f({a})\n" for a in AB),
     "letters in groups": "x = '''" + f"{GROUPS}\n" * 30 + "'''\n",
     "operators": "".join(f"x = a {'+-*/'[n % 4]} b {'*-'[n % 2]} c\n" for n in range(300)),
     "members of an enumeration": "import enum\nclass E(enum.Enum):\n"

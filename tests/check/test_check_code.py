@@ -409,7 +409,27 @@ LEARNS = {
         def fit(val_x, val_y):
             return torch.linalg.lstsq(val_x, val_y)  # here
     """,
-}
+    "through a method that is called like a list's": """
+        class Run:
+            def update(self, tokens):
+                self.model.loss(tokens).backward()
+        def step(run):
+            run.update(read('fineweb_val_000000.bin'))  # here
+    """,
+    "by a gradient under another name": """
+        g = torch.autograd.grad
+        def step(model, val_tokens):
+            return g(model.loss(val_tokens), model.weight)  # here
+    """,
+    **{f"by {pattern}": f"""
+        def step(model, k):
+            for path in {pattern}:
+                model.loss(read(path)).backward()  # here
+    """ for pattern in (
+        "shards(k, '[tv]*')", "shards(k, 'v' + 'al')", "folder.glob('fine*')", "folder.glob('*_*a*_*.bin')",
+        "Path(k.data_path).iterdir()", "os.listdir(k.data_path)",
+    )},
+}  # fmt: skip
 
 
 def lines_of(source):
@@ -434,6 +454,13 @@ def test_the_starter_with_some_lines_more_is_seen(tmp_path, lines):
 
 
 HOLDS = {
+    "all training shards of a folder": """
+        def step(model, k):
+            for path in Path(k.data_path).iterdir():
+                if path.name.startswith('fineweb_train_'):
+                    model.loss(read(path)).backward()
+            model.loss(read(k.data_path.glob('fineweb_t*.bin'))).backward()
+    """,
     "names that are used again": """
         for step in range(10):
             if step % val_loss_every == 0:

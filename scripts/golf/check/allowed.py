@@ -16,9 +16,9 @@ import re
 PACKAGES = frozenset("""
     torch torchgen functorch triton numpy sentencepiece huggingface_hub tqdm jsonschema scipy brotli
     matplotlib mpl_toolkits pylab mlx attr attrs referencing rpds jsonschema_specifications
-    typing_extensions dateutil six pyparsing PIL packaging kiwisolver fontTools cycler contourpy yaml
-    httpx httpcore h11 anyio certifi idna fsspec filelock hf_xet requests urllib3 jinja2 markupsafe
-    networkx sympy mpmath setuptools pkg_resources
+    typing_extensions dateutil six pyparsing PIL packaging kiwisolver fontTools cycler contourpy yaml httpx
+    httpcore h11 anyio certifi idna fsspec filelock hf_xet requests urllib3 jinja2 markupsafe networkx sympy
+    mpmath setuptools pkg_resources
     """.split())  # fmt: skip
 
 CLASSES = "[A-Z]*"
@@ -26,25 +26,26 @@ CONFIG = "cache_size_limit recompile_limit accumulated_cache_size_limit suppress
 
 _NUMPY_AND_MLX = """
     abs add all allclose any arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin
-    argpartition argsort array array_equal asarray atleast_1d atleast_2d atleast_3d bitwise_and
-    bitwise_or bitwise_xor bool_ broadcast_arrays broadcast_to ceil clip complex64 concatenate conj
-    convolve cos cosh cumprod cumsum degrees diag diagonal divide divmod e einsum einsum_path equal exp
-    expand_dims expm1 eye finfo flip float16 float32 float64 floor floor_divide floating full full_like
-    greater greater_equal identity iinfo imag inf inner int16 int32 int64 int8 integer isclose isfinite
-    isin isinf isnan issubdtype kron left_shift less less_equal linspace log log10 log1p log2 logaddexp
-    logical_and logical_not logical_or logical_xor matmul max maximum mean median meshgrid min minimum
-    moveaxis multiply nan nan_to_num negative newaxis not_equal ones ones_like outer pad partition pi
-    power prod radians real reciprocal remainder repeat reshape right_shift roll round searchsorted sign
-    sin sinh sort split sqrt square squeeze stack std subtract sum swapaxes take take_along_axis tan tanh
-    tensordot tile trace transpose tri tril triu uint16 uint32 uint64 uint8 unique var vecdot where zeros
-    zeros_like
+    argpartition argsort array array_equal asarray atleast_1d atleast_2d atleast_3d bitwise_and bitwise_or
+    bitwise_xor bool_ broadcast_arrays broadcast_to ceil clip complex64 concatenate conj convolve cos cosh
+    cumprod cumsum degrees diag diagonal divide divmod e einsum einsum_path equal exp expand_dims expm1 eye
+    finfo flip float16 float32 float64 floor floor_divide floating full full_like greater greater_equal
+    identity iinfo imag inf inner int16 int32 int64 int8 integer isclose isfinite isin isinf isnan
+    issubdtype kron left_shift less less_equal linspace log log10 log1p log2 logaddexp logical_and
+    logical_not logical_or logical_xor matmul max maximum mean median meshgrid min minimum moveaxis multiply
+    nan nan_to_num negative newaxis not_equal ones ones_like outer pad partition pi power prod radians real
+    reciprocal remainder repeat reshape right_shift roll round searchsorted sign sin sinh sort split sqrt
+    square squeeze stack std subtract sum swapaxes take take_along_axis tan tanh tensordot tile trace
+    transpose tri tril triu uint16 uint32 uint64 uint8 unique var vecdot where zeros zeros_like
     """
 
 # Module or namespace -> its names that need no reviewer.
 MODULES = {
-    "torch.optim.lr_scheduler": CLASSES,
-    **dict.fromkeys(("errno", "torch.distributions", "torch.nn", "torch.optim"), CLASSES),
+    **dict.fromkeys("concurrent mlx numpy.lib torch.backends torch.utils".split(), ""),
+    **dict.fromkeys("errno torch.distributions torch.nn torch.optim".split(), CLASSES),
     **dict.fromkeys(("torch.amp", "torch.cuda.amp"), "autocast GradScaler custom_fwd custom_bwd"),
+    "torch.optim.lr_scheduler": CLASSES,
+    "torch.cpu.amp": "autocast",
     **dict.fromkeys(("numpy.fft", "torch.fft"), """
         fft ifft rfft irfft fft2 ifft2 rfft2 irfft2 fftfreq rfftfreq fftshift ifftshift"""),
     # ---- Standard library
@@ -60,7 +61,6 @@ MODULES = {
     "collections": "namedtuple defaultdict deque Counter OrderedDict ChainMap",
     "collections.abc": """Callable Collection Container Generator Hashable Iterable Iterator Mapping
         MutableMapping MutableSequence MutableSet Sequence Set Sized Reversible Awaitable Coroutine""",
-    "concurrent": "",
     "concurrent.futures": "ThreadPoolExecutor Future as_completed wait",
     "contextlib": "contextmanager suppress nullcontext closing ExitStack redirect_stdout",
     "copy": "copy deepcopy",
@@ -127,23 +127,21 @@ MODULES = {
     # ---- numpy; not load, lib, testing, f2py, ctypeslib, distutils
     "numpy": _NUMPY_AND_MLX + """
         append around apply_along_axis array_split ascontiguousarray average bincount bitwise_count
-        bitwise_not block broadcast_shapes byte c_ cbrt choose column_stack common_type compress concat
-        copy copysign copyto corrcoef count_nonzero cov cross cumulative_sum delete diff digitize dot
-        double dsplit dstack dtype empty empty_like errstate euler_gamma exp2 extract fabs
-        fill_diagonal fix flatnonzero fliplr flipud float_power fmax fmin fmod frexp frombuffer
-        fromfile fromfunction fromiter full gcd generic geomspace gradient half hanning hamming histogram
-        histogram2d histogram_bin_edges hsplit hstack hypot index_exp indices insert int_ interp
-        intersect1d intp invert isneginf isposinf isreal isscalar ix_ lcm ldexp lexsort logaddexp2 logspace
-        longlong mask_indices may_share_memory memmap mgrid mod modf nanargmax nanargmin nancumsum nanmax
-        nanmean nanmedian nanmin nanpercentile nanprod nanquantile nanstd nansum nanvar ndarray ndenumerate
-        ndim ndindex nextafter nonzero number ogrid packbits percentile permute_dims piecewise place
-        polyadd polyfit polyval positive printoptions promote_types ptp put put_along_axis putmask quantile
-        r_ random ravel ravel_multi_index result_type rint rot90 row_stack s_ save savez
-        savez_compressed select set_printoptions setdiff1d seterr setxor1d shape short signbit
-        signedinteger sinc single size sort_complex str_ take trapezoid tril_indices trim_zeros
-        triu_indices trunc ubyte ufunc uint uintc uintp union1d unpackbits unravel_index unsignedinteger
-        vander vdot vectorize void vsplit vstack""",
-    "numpy.lib": "",
+        bitwise_not block broadcast_shapes byte c_ cbrt choose column_stack common_type compress concat copy
+        copysign copyto corrcoef count_nonzero cov cross cumulative_sum delete diff digitize dot double
+        dsplit dstack dtype empty empty_like errstate euler_gamma exp2 extract fabs fill_diagonal fix
+        flatnonzero fliplr flipud float_power fmax fmin fmod frexp frombuffer fromfile fromfunction fromiter
+        full gcd generic geomspace gradient half hanning hamming histogram histogram2d histogram_bin_edges
+        hsplit hstack hypot index_exp indices insert int_ interp intersect1d intp invert isneginf isposinf
+        isreal isscalar ix_ lcm ldexp lexsort logaddexp2 logspace longlong mask_indices may_share_memory
+        memmap mgrid mod modf nanargmax nanargmin nancumsum nanmax nanmean nanmedian nanmin nanpercentile
+        nanprod nanquantile nanstd nansum nanvar ndarray ndenumerate ndim ndindex nextafter nonzero number
+        ogrid packbits percentile permute_dims piecewise place polyadd polyfit polyval positive printoptions
+        promote_types ptp put put_along_axis putmask quantile r_ random ravel ravel_multi_index result_type
+        rint rot90 row_stack s_ save savez savez_compressed select set_printoptions setdiff1d seterr
+        setxor1d shape short signbit signedinteger sinc single size sort_complex str_ take trapezoid
+        tril_indices trim_zeros triu_indices trunc ubyte ufunc uint uintc uintp union1d unpackbits
+        unravel_index unsignedinteger vander vdot vectorize void vsplit vstack""",
     "numpy.lib.stride_tricks": "sliding_window_view",
     "numpy.linalg": """norm svd qr eig eigh eigvals eigvalsh inv pinv solve lstsq det slogdet cholesky
         matrix_rank matrix_power LinAlgError""",
@@ -160,45 +158,44 @@ MODULES = {
     # library.custom_op and triton_op, which run annotations as code
     "torch": """
         abs acos acosh add addbmm addcdiv addcmul addmm addmv addr all allclose amax amin aminmax angle any
-        arange arccos arcsin arctan arctan2 argmax argmin argsort argwhere as_tensor asarray asin asinh
-        atan atan2 atanh autocast atleast_1d atleast_2d atleast_3d baddbmm bernoulli bfloat16 bincount
+        arange arccos arcsin arctan arctan2 argmax argmin argsort argwhere as_tensor asarray asin asinh atan
+        atan2 atanh autocast atleast_1d atleast_2d atleast_3d baddbmm bernoulli bfloat16 bincount
         bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor block_diag bmm
         bool broadcast_shapes broadcast_tensors broadcast_to bucketize cartesian_prod cat cdist ceil celu
-        channels_last cholesky cholesky_inverse
-        cholesky_solve chunk clamp clamp_max clamp_min clip clone column_stack combinations compile complex
-        complex64 complex128 concat concatenate conj contiguous_format conv1d conv2d copysign corrcoef cos
-        cosh count_nonzero cov cross cummax cummin cumprod cumsum cumulative_trapezoid deg2rad
-        default_generator dequantize det detach device diag diag_embed diagflat diagonal diff digamma dist
-        div divide dot double dropout dsplit dstack dtype e einsum embedding empty empty_like
-        empty_strided enable_grad eq equal erf erfc erfinv exp exp2 expm1 eye fill_ finfo fix flatten
-        flip fliplr flipud float float16 float32 float64 float8_e4m3fn float8_e4m3fnuz float8_e5m2
-        float8_e5m2fnuz float_power floor floor_divide fmax fmin fmod frac frexp from_numpy frombuffer full
-        full_like gather gcd ge get_default_device get_default_dtype get_device get_float32_matmul_precision
-        get_num_threads get_num_interop_threads get_rng_state gradient greater greater_equal gt half
-        hann_window heaviside histc hsplit hstack hypot iinfo imag index_add index_copy index_fill
-        index_put index_reduce index_select inf inference_mode initial_seed inner int int16 int32 int64 int8
-        inverse is_complex is_floating_point is_grad_enabled is_inference_mode_enabled is_nonzero is_tensor
-        isclose isfinite isin isinf isnan isneginf isposinf isreal kron kthvalue layer_norm layout lcm ldexp
-        le lerp less less_equal lgamma linspace log log10 log1p log2 log_softmax logaddexp logaddexp2
-        logcumsumexp logdet logical_and logical_not logical_or logical_xor logit logspace logsumexp long lt
-        manual_seed masked_fill masked_scatter masked_select matmul matrix_exp matrix_power max maximum mean
-        median memory_format meshgrid min minimum mm mode moveaxis movedim msort mul multinomial multiply
-        mv nan nan_to_num nanmean nanmedian nanquantile nansum narrow ne neg negative newaxis no_grad
-        nonzero norm normal not_equal numel ones ones_like outer pairwise_distance pca_lowrank permute
-        pi pinverse polar polygamma positive pow preserve_format prod promote_types qr quantile rad2deg rand
-        rand_like randint randint_like randn randn_like randperm range ravel real reciprocal relu remainder
-        renorm repeat_interleave reshape result_type rms_norm roll rot90 round rsqrt save scatter
-        scatter_add scatter_reduce searchsorted select selu set_default_device set_default_dtype
-        set_deterministic_debug_mode set_float32_matmul_precision set_flush_denormal set_grad_enabled
-        set_num_interop_threads set_num_threads set_printoptions set_rng_state sgn short sigmoid sign
-        signbit sin sinc sinh slogdet softmax sort split sqrt square squeeze stack std std_mean sub
-        subtract sum svd svd_lowrank swapaxes swapdims symeig t take take_along_dim tan tanh tensor
-        tensor_split tensordot tile topk trace transpose trapezoid trapz tril tril_indices triu triu_indices
-        true_divide trunc typename uint16 uint32 uint64 uint8 unbind unflatten unique unique_consecutive
-        unravel_index unsqueeze use_deterministic_algorithms vander var var_mean vdot view_as_complex
-        view_as_real vmap vsplit vstack where xlogy zeros zeros_like _foreach_* _scaled_mm _int_mm load
-        Tensor Size Generator Stream Event Future OutOfMemoryError from_file
-        FloatTensor HalfTensor BFloat16Tensor LongTensor IntTensor""",
+        channels_last cholesky cholesky_inverse cholesky_solve chunk clamp clamp_max clamp_min clip clone
+        column_stack combinations compile complex complex64 complex128 concat concatenate conj
+        contiguous_format conv1d conv2d copysign corrcoef cos cosh count_nonzero cov cross cummax cummin
+        cumprod cumsum cumulative_trapezoid deg2rad default_generator dequantize det detach device diag
+        diag_embed diagflat diagonal diff digamma dist div divide dot double dropout dsplit dstack dtype e
+        einsum embedding empty empty_like empty_strided enable_grad eq equal erf erfc erfinv exp exp2 expm1
+        eye fill_ finfo fix flatten flip fliplr flipud float float16 float32 float64 float8_e4m3fn
+        float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float_power floor floor_divide fmax fmin fmod frac frexp
+        from_numpy frombuffer full full_like gather gcd ge get_default_device get_default_dtype get_device
+        get_float32_matmul_precision get_num_threads get_num_interop_threads get_rng_state gradient greater
+        greater_equal gt half hann_window heaviside histc hsplit hstack hypot iinfo imag index_add
+        index_copy index_fill index_put index_reduce index_select inf inference_mode initial_seed inner int
+        int16 int32 int64 int8 inverse is_complex is_floating_point is_grad_enabled
+        is_inference_mode_enabled is_nonzero is_tensor isclose isfinite isin isinf isnan isneginf isposinf
+        isreal kron kthvalue layer_norm layout lcm ldexp le lerp less less_equal lgamma linspace log log10
+        log1p log2 log_softmax logaddexp logaddexp2 logcumsumexp logdet logical_and logical_not logical_or
+        logical_xor logit logspace logsumexp long lt manual_seed masked_fill masked_scatter masked_select
+        matmul matrix_exp matrix_power max maximum mean median memory_format meshgrid min minimum mm mode
+        moveaxis movedim msort mul multinomial multiply mv nan nan_to_num nanmean nanmedian nanquantile
+        nansum narrow ne neg negative newaxis no_grad nonzero norm normal not_equal numel ones ones_like
+        outer pairwise_distance pca_lowrank permute pi pinverse polar polygamma positive pow preserve_format
+        prod promote_types qr quantile rad2deg rand rand_like randint randint_like randn randn_like randperm
+        range ravel real reciprocal relu remainder renorm repeat_interleave reshape result_type rms_norm
+        roll rot90 round rsqrt save scatter scatter_add scatter_reduce searchsorted select selu
+        set_default_device set_default_dtype set_deterministic_debug_mode set_float32_matmul_precision
+        set_flush_denormal set_grad_enabled set_num_interop_threads set_num_threads set_printoptions
+        set_rng_state sgn short sigmoid sign signbit sin sinc sinh slogdet softmax sort split sqrt square
+        squeeze stack std std_mean sub subtract sum svd svd_lowrank swapaxes swapdims symeig t take
+        take_along_dim tan tanh tensor tensor_split tensordot tile topk trace transpose trapezoid trapz tril
+        tril_indices triu triu_indices true_divide trunc typename uint16 uint32 uint64 uint8 unbind
+        unflatten unique unique_consecutive unravel_index unsqueeze use_deterministic_algorithms vander var
+        var_mean vdot view_as_complex view_as_real vmap vsplit vstack where xlogy zeros zeros_like
+        _foreach_* _scaled_mm _int_mm load Tensor Size Generator Stream Event Future OutOfMemoryError
+        from_file FloatTensor HalfTensor BFloat16Tensor LongTensor IntTensor""",
     "torch._dynamo": "config reset disable mark_dynamic mark_static graph_break",
     "torch._dynamo.config": CONFIG + " compiled_autograd capture_scalar_outputs",
     "torch._inductor": "config",
@@ -209,7 +206,6 @@ MODULES = {
     "torch.autograd": "grad backward Function no_grad enable_grad set_grad_enabled detect_anomaly Variable",
     "torch.autograd.function": "once_differentiable Function",
     "torch.autograd.profiler": "record_function",
-    "torch.backends": "",
     "torch.backends.cpu": "get_cpu_capability",
     "torch.backends.cuda": """enable_flash_sdp enable_mem_efficient_sdp enable_math_sdp enable_cudnn_sdp
         flash_sdp_enabled sdp_kernel preferred_linalg_library""",
@@ -220,22 +216,21 @@ MODULES = {
     "torch.backends.mps": "is_available is_built",
     "torch.compiler": "disable cudagraph_mark_step_begin reset is_compiling set_stance",
     "torch.cpu": "amp get_capabilities",
-    "torch.cpu.amp": "autocast",
     "torch.cuda": """amp CUDAGraph Device Event ExternalStream OutOfMemoryError Stream StreamContext
-        current_device current_stream default_stream device device_count empty_cache
-        get_device_capability get_device_name get_device_properties get_rng_state get_rng_state_all graph
-        graph_pool_handle init is_available is_bf16_supported is_current_stream_capturing is_initialized
-        make_graphed_callables manual_seed manual_seed_all max_memory_allocated max_memory_reserved
-        mem_get_info memory_allocated memory_reserved memory_stats memory_summary nvtx
-        reset_peak_memory_stats set_device set_per_process_memory_fraction set_rng_state set_rng_state_all
-        set_stream stream synchronize utilization""",
+        current_device current_stream default_stream device device_count empty_cache get_device_capability
+        get_device_name get_device_properties get_rng_state get_rng_state_all graph graph_pool_handle init
+        is_available is_bf16_supported is_current_stream_capturing is_initialized make_graphed_callables
+        manual_seed manual_seed_all max_memory_allocated max_memory_reserved mem_get_info memory_allocated
+        memory_reserved memory_stats memory_summary nvtx reset_peak_memory_stats set_device
+        set_per_process_memory_fraction set_rng_state set_rng_state_all set_stream stream synchronize
+        utilization""",
     "torch.cuda.graphs": "graph CUDAGraph",
     "torch.cuda.nvtx": "range range_push range_pop mark",
     "torch.distributed": """ReduceOp ProcessGroup Work all_gather all_gather_into_tensor all_reduce
-        all_to_all all_to_all_single barrier broadcast broadcast_object_list destroy_process_group
-        gather get_backend get_rank get_world_size group init_process_group is_available is_initialized
-        is_nccl_available isend irecv new_group recv reduce reduce_scatter reduce_scatter_tensor
-        scatter send init_device_mesh""",
+        all_to_all all_to_all_single barrier broadcast broadcast_object_list destroy_process_group gather
+        get_backend get_rank get_world_size group init_process_group is_available is_initialized
+        is_nccl_available isend irecv new_group recv reduce reduce_scatter reduce_scatter_tensor scatter
+        send init_device_mesh""",
     "torch.distributed.fsdp": "FullyShardedDataParallel fully_shard MixedPrecision ShardingStrategy",
     "torch.distributed.optim": "ZeroRedundancyOptimizer",
     "torch.func": """grad grad_and_value vmap vjp jvp jacrev jacfwd hessian functional_call
@@ -260,8 +255,7 @@ MODULES = {
         local_response_norm log_softmax logsigmoid max_pool1d max_pool2d mish mse_loss
         multi_head_attention_forward nll_loss normalize one_hot pad pairwise_distance pdist prelu relu relu6
         relu_ rms_norm rrelu scaled_dot_product_attention scaled_mm selu sigmoid silu smooth_l1_loss softmax
-        softmin softplus softshrink softsign tanh tanhshrink threshold triplet_margin_loss unfold
-        upsample""",
+        softmin softplus softshrink softsign tanh tanhshrink threshold triplet_margin_loss unfold upsample""",
     "torch.nn.init": """calculate_gain constant_ dirac_ eye_ kaiming_normal_ kaiming_uniform_ normal_ ones_
         orthogonal_ sparse_ trunc_normal_ uniform_ xavier_normal_ xavier_uniform_ zeros_""",
     "torch.nn.parallel": "DistributedDataParallel DataParallel",
@@ -277,7 +271,6 @@ MODULES = {
     "torch.random": "fork_rng manual_seed get_rng_state set_rng_state",
     "torch.special": """entr erf erfc erfinv exp2 expit expm1 gammaln digamma i0 log1p log_softmax logit
         logsumexp round sinc softmax xlog1py xlogy zeta""",
-    "torch.utils": "",
     "torch.utils.benchmark": "Timer",
     "torch.utils.checkpoint": "checkpoint checkpoint_sequential",
     "torch.utils.data": """DataLoader Dataset IterableDataset TensorDataset ConcatDataset Subset Sampler
@@ -293,24 +286,23 @@ MODULES = {
         broadcast_to cast cat cdiv ceil clamp constexpr cos cumprod cumsum debug_barrier device_assert
         device_print div_rn dot dot_scaled dtype erf exp exp2 expand_dims fdiv flip float16 float32 float64
         float8e4b8 float8e4nv float8e5 floor fma full gather histogram int1 int16 int32 int64 int8
-        interleave join load log log2 make_block_ptr make_tensor_descriptor max max_constancy
-        max_contiguous maximum min minimum multiple_of num_programs permute pi32_t pointer_type
-        program_id rand randint randn range ravel reduce reshape rsqrt sigmoid sin softmax sort split sqrt
-        sqrt_rn static_assert static_print static_range store sum swizzle2d tensor tensor_descriptor trans
-        uint16 uint32 uint64 uint8 umulhi view void where xor_sum zeros zeros_like""",
+        interleave join load log log2 make_block_ptr make_tensor_descriptor max max_constancy max_contiguous
+        maximum min minimum multiple_of num_programs permute pi32_t pointer_type program_id rand randint
+        randn range ravel reduce reshape rsqrt sigmoid sin softmax sort split sqrt sqrt_rn static_assert
+        static_print static_range store sum swizzle2d tensor tensor_descriptor trans uint16 uint32 uint64
+        uint8 umulhi view void where xor_sum zeros zeros_like""",
     # ---- MLX; not metal_kernel, cuda_kernel, import_function, export_function
-    "mlx": "",
     "mlx.core": _NUMPY_AND_MLX + """
-        Device DeviceType Dtype Stream StreamContext addmm array astype async_eval bfloat16
-        block_masked_mm checkpoint clear_cache compile concat contiguous conv1d conv2d conv3d conv_general
-        conv_transpose1d cpu cummax cummin custom_function default_device default_stream depends
-        dequantize device_count device_info disable_compile enable_compile erf erfinv eval flatten from_fp8
-        gather_mm gather_qmm get_active_memory get_cache_memory get_memory_limit get_peak_memory gpu grad
-        hadamard_transform isneginf isposinf jvp load logcumsumexp logsumexp new_stream
-        put_along_axis quantize quantized_matmul reset_peak_memory rsqrt save save_safetensors savez
-        savez_compressed segmented_mm set_cache_limit set_default_device set_default_stream
-        set_memory_limit set_wired_limit sigmoid slice slice_update softmax stop_gradient stream
-        synchronize to_fp8 topk unflatten value_and_grad view vjp vmap""",
+        Device DeviceType Dtype Stream StreamContext addmm array astype async_eval bfloat16 block_masked_mm
+        checkpoint clear_cache compile concat contiguous conv1d conv2d conv3d conv_general conv_transpose1d
+        cpu cummax cummin custom_function default_device default_stream depends dequantize device_count
+        device_info disable_compile enable_compile erf erfinv eval flatten from_fp8 gather_mm gather_qmm
+        get_active_memory get_cache_memory get_memory_limit get_peak_memory gpu grad hadamard_transform
+        isneginf isposinf jvp load logcumsumexp logsumexp new_stream put_along_axis quantize
+        quantized_matmul reset_peak_memory rsqrt save save_safetensors savez savez_compressed segmented_mm
+        set_cache_limit set_default_device set_default_stream set_memory_limit set_wired_limit sigmoid slice
+        slice_update softmax stop_gradient stream synchronize to_fp8 topk unflatten value_and_grad view vjp
+        vmap""",
     "mlx.core.distributed": "init Group all_gather all_sum all_max all_min is_available recv send",
     "mlx.core.fast": "cross_entropy layer_norm rms_norm rope scaled_dot_product_attention",
     "mlx.core.fft": "fft ifft rfft irfft fft2 ifft2",
@@ -320,9 +312,9 @@ MODULES = {
     "mlx.core.random": """bernoulli categorical gumbel key laplace multivariate_normal normal permutation
         randint seed split truncated_normal uniform state""",
     "mlx.nn": CLASSES + """
-        average_gradients celu elu gelu gelu_approx gelu_fast_approx glu hardswish leaky_relu
-        log_sigmoid log_softmax mish prelu quantize relu relu2 relu6 selu sigmoid silu softmax softmin
-        softplus softshrink softsign step tanh value_and_grad""",
+        average_gradients celu elu gelu gelu_approx gelu_fast_approx glu hardswish leaky_relu log_sigmoid
+        log_softmax mish prelu quantize relu relu2 relu6 selu sigmoid silu softmax softmin softplus
+        softshrink softsign step tanh value_and_grad""",
     "mlx.nn.init": """constant glorot_normal glorot_uniform he_normal he_uniform identity normal orthogonal
         sparse uniform""",
     "mlx.nn.losses": """binary_cross_entropy cross_entropy gaussian_nll_loss huber_loss kl_div_loss l1_loss
@@ -342,26 +334,26 @@ COMPILE_OPTIONS = frozenset((
 ).split())  # fmt: skip
 
 BUILTINS = frozenset("""
-    abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict divmod enumerate
-    exit filter float format frozenset hasattr hash hex id int isinstance issubclass iter len list map
-    max memoryview min next object oct open ord pow print property quit range repr reversed round set
-    slice sorted staticmethod str sum super tuple zip aiter anext True False None NotImplemented Ellipsis
-    getattr setattr type vars __name__ __file__ __doc__ __debug__
+    abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict divmod enumerate exit
+    filter float format frozenset hasattr hash hex id int isinstance issubclass iter len list map max
+    memoryview min next object oct open ord pow print property quit range repr reversed round set slice
+    sorted staticmethod str sum super tuple zip aiter anext True False None NotImplemented Ellipsis getattr
+    setattr type vars __name__ __file__ __doc__ __debug__
     """.split())  # fmt: skip
 # Fit for a call in plain sight alone; guards.py says how.
 GUARDED_BUILTINS = frozenset(("getattr", "setattr", "type", "vars", "open"))
 
 # Dunders that code may name as attributes, and methods that it may define.
 DUNDERS = frozenset("""
-    __name__ __qualname__ __version__ __init__ __call__ __len__ __getitem__ __setitem__ __enter__
-    __exit__ __iter__ __next__ __post_init__ __main__ __all__ __slots__ __add__
+    __name__ __qualname__ __version__ __init__ __call__ __len__ __getitem__ __setitem__ __enter__ __exit__
+    __iter__ __next__ __post_init__ __main__ __all__ __slots__ __add__
     """.split())  # fmt: skip
 DUNDER_METHODS = DUNDERS | frozenset("""
     __repr__ __str__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __hash__ __bool__ __contains__ __radd__
     __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __floordiv__ __mod__ __pow__ __matmul__
     __neg__ __abs__ __and__ __or__ __xor__ __invert__ __lshift__ __rshift__ __iadd__ __isub__ __imul__
-    __delitem__ __reversed__ __int__ __float__ __index__ __round__ __array__ __aenter__ __aexit__
-    __format__ __divmod__
+    __delitem__ __reversed__ __int__ __float__ __index__ __round__ __array__ __aenter__ __aexit__ __format__
+    __divmod__
     """.split())  # fmt: skip
 
 # Names of attributes that others own, and code may name: those of built-in types, those listed above, `add_`
@@ -369,9 +361,9 @@ DUNDER_METHODS = DUNDERS | frozenset("""
 _BUILT_IN = (str, bytes, bytearray, dict, list, set, tuple, int, float, complex, range, slice)
 ATTRIBUTES = {name for kind in _BUILT_IN for name in dir(kind)} | frozenset(" ".join([*MODULES.values(), """
     closed read readline readlines seek tell flush fileno getvalue name buffer encoding errors reconfigure
-    stem suffix suffixes read_text read_bytes write_text write_bytes touch iterdir resolve absolute with_name
-    with_suffix relative_to as_posix joinpath cwd popleft maxlen most_common total default_factory groups
-    groupdict span args errno strerror filename code value add_argument add_argument_group add_parser
+    stem suffix suffixes read_text read_bytes write_text write_bytes touch iterdir resolve absolute
+    with_name with_suffix relative_to as_posix joinpath cwd popleft maxlen most_common total default_factory
+    groups groupdict span args errno strerror filename code value add_argument add_argument_group add_parser
     parse_args parse_known_args daemon acquire release notify_all get_nowait put_nowait qsize submit result
     shutdown done cancel enter_context callback digest hexdigest process finish eof unused_data
     unconsumed_tail needs_input strftime isoformat timestamp total_seconds now time utc today days seconds
@@ -380,15 +372,16 @@ ATTRIBUTES = {name for kind in _BUILT_IN for name in dir(kind)} | frozenset(" ".
     data dim element_size expand expand_as grad_fn item itemsize nbytes ndimension numpy pin_memory
     record_stream requires_grad reshape_as retain_grad stride strides tobytes tolist tofile to type type_as
     view_as zero integers eps smallest_normal tiny bits kind eigenvalues eigenvectors Vh cauchy_ log_normal_
-    log_prob rsample probs logits parameters buffers children state_dict load_state_dict train apply zero_grad
-    training add_module forward extra_repr weight bias in_features out_features embedding_dim padding_idx
-    kernel_size padding dilation param_groups defaults add_param_group get_last_lr last_epoch scale unscale
-    update_parameters module no_sync save_for_backward saved_tensors needs_input_grad set_materialize_grads
-    record query elapsed_time wait_stream wait_event replay pool total_memory batch_size dataset sampler
-    set_epoch trainable_parameters set_dtype learning_rate apply_gradients id_to_piece piece_to_id
-    get_piece_size vocab_size bos_id eos_id unk_id pad_id encode_as_ids encode_as_pieces decode_ids
-    serialized_model_proto element_ty Load Encode Decode log_probs map set end to_dense to_sparse to_empty
-    readinto get_future from_kv_blocks reset_parameters setFormatter appendleft timeit table task_done
+    log_prob rsample probs logits parameters buffers children state_dict load_state_dict train apply
+    zero_grad training add_module forward extra_repr weight bias in_features out_features embedding_dim
+    padding_idx kernel_size padding dilation param_groups defaults add_param_group get_last_lr last_epoch
+    scale unscale update_parameters module no_sync save_for_backward saved_tensors needs_input_grad
+    set_materialize_grads record query elapsed_time wait_stream wait_event replay pool total_memory
+    batch_size dataset sampler set_epoch trainable_parameters set_dtype learning_rate apply_gradients
+    id_to_piece piece_to_id get_piece_size vocab_size bos_id eos_id unk_id pad_id encode_as_ids
+    encode_as_pieces decode_ids serialized_model_proto element_ty Load Encode Decode log_probs map set end
+    to_dense to_sparse to_empty readinto get_future from_kv_blocks reset_parameters setFormatter appendleft
+    timeit table task_done
     """]).split()) - {"system", "from_file", "walk"}  # fmt: skip
 ATTRIBUTE = re.compile(r"(is|st|new|named|register|num|weight|bias)_\w+|[A-Z][A-Z0-9_]*|[a-z]")
 OUTWARD = "anchor root from_file parts parent parents obj".split()  # of others, to other places
@@ -430,8 +423,8 @@ NAMED_RULES = {name: rule for rule, names in NAMED.items() for name in names.spl
 # Attributes of any object that lead out of it: frames and code, what is named above (but for words that
 # trainers use for things of their own), other modules, foreign memory, and calls with code as a text.
 _ORDINARY = """
-    classes code config datasets export extra hub http jit kill modules ops package path profile requests site
-    system testing timeit trace""".split()  # fmt: skip
+    classes code config datasets export extra hub http jit kill modules ops package path profile requests
+    site system testing timeit trace""".split()  # fmt: skip
 LEADING_OUT = {name.rpartition(".")[2] for name in NAMED_RULES}.difference(_ORDINARY) | frozenset("""
     os sys posix inspect shutil linecache bltns _os _sys _io _flavour mro exec load_library load_module
     exec_module import_module find_spec on_generate_code collect_callgrind format_map fromfile_prefix_chars

@@ -42,7 +42,7 @@ def guard_attribute(walk, node: ast.Call) -> str | None:
 
 def guard_type(walk, node: ast.Call) -> str | None:
     """The type of a class is `type` itself, which makes classes."""
-    if len(node.args) != 1 or node.keywords:
+    if len(node.args) != 1 or node.keywords or isinstance(node.args[0], ast.Starred):
         return "type(...) makes a class"
     given = node.args[0]
     classes = {n.name for n in every_node(walk.tree) if isinstance(n, ast.ClassDef)}
@@ -56,7 +56,7 @@ def guard_type(walk, node: ast.Call) -> str | None:
 def guard_vars(walk, node: ast.Call) -> str | None:
     """vars() is fine for what argparse returns; of another object it may be anything."""
     name = getattr(node.args[0], "id", "") if node.args else ""
-    given = [value for target, value in assignments(walk.tree) if target.id == name]
+    given = [value for target, value in assignments(walk.tree) if target.id == name] or node.args
     parsed = [not v.keywords and getattr(v.func, "attr", "") == "parse_args" for v in given
               if isinstance(v, ast.Call)]  # fmt: skip
     return None if given and len(parsed) == len(given) and all(parsed) else "vars"
@@ -182,6 +182,7 @@ def unless(holds, what: str):
 
 # By any other name nobody sees what they are given.
 IN_SIGHT = "torch.load torch.compile torch.utils.benchmark.Timer functools.wraps os.write os.dup2".split()
+NO_BASES = {*"numpy.ndarray numpy.memmap modulefinder.ModuleFinder types.SimpleNamespace".split()}
 GUARDS = {
     "torch.load": guard_load,
     "torch.compile": guard_compile,

@@ -1,20 +1,21 @@
 """Finds code that may learn from validation tokens. It goes by names; the scorer's audit is the proof."""
 
 import ast
+import fnmatch
 import re
 from collections.abc import Iterable, Iterator
 
 from golf.check import syntax
 
 SCORER = "log_probs"  # the method of a submission that is given the stream
-# Texts: a shard's name, a pattern that takes in validation shards, a knob.
-VAL_TEXT = re.compile(
-    r"(.*[/_*])?(val|valid|validation)([/_*.].*)?|(.*/)?(fineweb_)?\*(\.bin)?|VAL_(DATA|FILES|TOKENS|PATH)\w*"
-)
+SHARD = ("val", "fineweb_val_000000.bin")  # patterns must not take it in
+# Texts: a shard's name, a knob.
+VAL_TEXT = re.compile(r"(.*[/_*])?(val|valid|validation)([/_*.].*)?|VAL_(DATA|FILES|TOKENS|PATH)\w*")
 VAL_NAME = re.compile(
     r"(?i)(.*_)?(val|valid|validation)_(tokens?|data|data_path|files|ids|stream|batch(es)?|loader|shards?"
     r"|targets?|inputs?|set|seqs?|sequences?|x|y|docs?)"
 )
+DATA = re.compile(r"(?i)(.*_)?data(_(path|dir|folder|root))?")  # a folder that holds validation shards, too
 # Take the gradient, or fit, of their arguments or of the object; the makers return such functions.
 GRADIENTS = frozenset("backward grad vjp jvp jacrev jacfwd hessian linearize lstsq partial_fit".split())
 MAKERS = frozenset("value_and_grad grad grad_and_value".split())
@@ -32,6 +33,8 @@ def validation_gradients(tree: ast.Module) -> list[int]:
     functions = [n for n in syntax.every_node(tree) if isinstance(n, syntax.FUNCTIONS)]
     calls = {f: [n for n in syntax.every_node(f) if isinstance(n, ast.Call)] for f in functions}
     makers = {t.id for t, v in syntax.assignments(tree) if syntax.called(v) in MAKERS}
+    given = ((t.id, getattr(syntax.handed_on(v), "func", v)) for t, v in syntax.assignments(tree))
+    makers |= {n for n, f in given if syntax.name_of(f) in GRADIENTS and len(syntax.chain_of(f)[1]) > 1}
     teachers = {f.name for f in functions if any(teaches(n, makers) for n in calls[f])}
     scoring = {SCORER}
     for _ in range(HAND_OVERS):
@@ -57,16 +60,20 @@ def follow(function: str, variables: set[str], steps: list, shared: set[str], te
     variables: its own, which are nobody's attributes. function: its name, '' for the module.
     """
     held: set[str] = set()  # names, from the assignment of such a value to that of another
+    within = [part for *_, node in steps for part in syntax.every_node(node)]
 
     def tainted(node: ast.AST) -> bool:
-        for part in syntax.every_node(node):
-            if isinstance(part, ast.Constant) and isinstance(part.value, str) and len(part.value) < 80:
-                if VAL_TEXT.fullmatch(part.value) and len(part.value.split()) == 1:
-                    return True
-            elif name := syntax.name_of(part):
-                elsewhere = name in shared and not (isinstance(part, ast.Name) and name in variables)
-                if name in held or elsewhere or VAL_NAME.fullmatch(name):
-                    return True
+        parts = syntax.every_node(node)
+        texts, names = [*map(syntax.text_of, parts)], [*map(syntax.name_of, parts)]
+        texts = [text for text in texts if text and len(text) < 80 and len(text.split()) == 1]
+        whole = {"iterdir", "listdir", "scandir"} & {*names} and any(map(DATA.fullmatch, names))
+        taken = any(VAL_TEXT.fullmatch(t) or fnmatch.filter(SHARD, t.split("/")[-1]) for t in texts)
+        if taken or whole and "train" not in "".join(filter(None, map(syntax.text_of, within))):
+            return True
+        for part, name in zip(parts, names):
+            elsewhere = name in shared and not (isinstance(part, ast.Name) and name in variables)
+            if name and (name in held or elsewhere or VAL_NAME.fullmatch(name)):
+                return True
         return False
 
     lines: set[int] = set()
@@ -112,10 +119,10 @@ def steps_of(node: ast.AST) -> Iterator[tuple[int, int, ast.expr | None, ast.AST
         yield node.optional_vars.lineno, LOOP, node.optional_vars, node.context_expr
     elif isinstance(node, (ast.For, ast.comprehension)):
         yield node.target.lineno, LOOP, node.target, node.iter
-    elif syntax.called(node) in FILLERS and isinstance(node.func, ast.Attribute):
-        given = [*node.args, *(word.value for word in node.keywords)]
-        yield node.lineno, ASSIGN, node.func.value, ast.List([node.func.value, *given])
     elif isinstance(node, ast.Call):
+        if syntax.called(node) in FILLERS and isinstance(node.func, ast.Attribute):
+            given = [*node.args, *(word.value for word in node.keywords)]
+            yield node.lineno, ASSIGN, node.func.value, ast.List([node.func.value, *given])
         yield node.lineno, CALL, None, node
     elif isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom)) and node.value:
         yield node.end_lineno, RETURN, None, node.value

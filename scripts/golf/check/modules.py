@@ -63,8 +63,7 @@ def module_aliases(tree: ast.Module, known: dict[str, set[str]]) -> Iterator[tup
         if isinstance(node, ast.Assign) and [type(t) for t in node.targets] == [ast.Name]:
             root, parts = chain_of(node.value)
             for full in known.get(root, ()):
-                if is_module(".".join([full, *parts])):
-                    yield node.targets[0].id, ".".join([full, *parts]), node.value
+                yield node.targets[0].id, ".".join([full, *parts]), node.value
 
 
 def given_names(tree: ast.Module) -> set[str]:

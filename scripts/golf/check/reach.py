@@ -229,6 +229,9 @@ class Walk(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         name = self.called_name(node)
+        later = syntax.handed_on(node)
+        if later and guards.GUARDS.get(self.called_name(later), lambda *_: None)(self, later):
+            self.report(node, INDIRECT, f"{name} of {self.called_name(later)}")
         guard = guards.GUARDS.get(name) or (guards.guard_compile if name.endswith(".compile") else None)
         self.plain_parts(node, name)
         if texts.makes_text(node) or guards.makes_class(node):
@@ -381,6 +384,8 @@ class Walk(ast.NodeVisitor):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.bound_name(node, node.name)
+        if guards.NO_BASES & {".".join(parts) for base in node.bases for parts in self.full_names(base)}:
+            self.report(node, INDIRECT, f"class {node.name}")
         for word in node.keywords:
             if word.arg in (None, *guards.ODD_KEYWORDS):
                 self.report(node, INDIRECT, f"class {node.name}({word.arg or '**'}=")

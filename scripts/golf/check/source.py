@@ -158,22 +158,23 @@ def totals(blob: bytes, tree: ast.Module) -> Totals:
 
 
 LONG = 12  # elements; a plain trainer's longest list has 7
-DISPLAYS = (ast.List, ast.Tuple, ast.Set, ast.Dict)
-JOINED = (*DISPLAYS, ast.BinOp, ast.BoolOp, ast.Compare, ast.UnaryOp)
+JOINED = (
+    ast.List, ast.Tuple, ast.Set, ast.Dict, ast.BinOp, ast.BoolOp, ast.Compare, ast.UnaryOp, ast.IfExp,
+    ast.JoinedStr, ast.FormattedValue, ast.Starred, ast.Slice,
+)  # fmt: skip
+CHAINED = (ast.Attribute, ast.Call, ast.Subscript, ast.Lambda, ast.If)
+BODIES = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
 def long_rows(tree: ast.Module) -> Iterator[int]:
     """Lengths of the rows that could be data, if they are long: elements of a display or an operation,
-    with those nested in it, arguments of a call, links of a chain, lines of one form."""
+    with those nested in it, whatever else Python has a list of, links of a chain, lines of one form."""
     yield from (count for count in lines_of_one_form(tree) if count >= LONG)
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
-        count = 0
-        if isinstance(node, JOINED):
-            count = leaves(node)
-        elif isinstance(node, ast.Call):
-            count = max(len(node.args), links(node))
+        lists = [len(v) for field, v in ast.iter_fields(node) if isinstance(v, list) and field not in BODIES]
+        count = leaves(node) if isinstance(node, JOINED) else max([links(node), *lists])
         if count >= LONG:
             yield count
         else:
@@ -181,7 +182,7 @@ def long_rows(tree: ast.Module) -> Iterator[int]:
 
 
 def leaves(node: ast.AST) -> int:
-    """Literals (except texts) and names in a display or an operation, nested ones included."""
+    """What is no text in a display or an operation, nested ones included."""
     count, waiting = 0, [node]
     while waiting:
         part = waiting.pop()
@@ -189,26 +190,26 @@ def leaves(node: ast.AST) -> int:
             elements = [n for n in ast.iter_child_nodes(part) if isinstance(n, ast.expr)]
             waiting += elements
             count += not elements or isinstance(part, ast.UnaryOp)
-        elif not isinstance(getattr(part, "value", None), str):
-            count += isinstance(part, (ast.Constant, ast.Name))
+        else:
+            count += not isinstance(getattr(part, "value", None), str)
     return count
 
 
 def links(node: ast.AST) -> int:
-    """Of a chain of attributes, calls and indices: x.a().b()[c]."""
+    """Of a chain of attributes, calls, indices, lambdas and blocks: x.a().b()[c], f(g(x)), elif."""
     count = 0
-    while isinstance(node, (ast.Attribute, ast.Call, ast.Subscript)):
-        node, count = node.func if isinstance(node, ast.Call) else node.value, count + 1
+    while isinstance(node, CHAINED):
+        parts = [part for part in ast.iter_child_nodes(node) if isinstance(part, CHAINED)]
+        node, count = next(iter(parts), None), count + 1
     return count
 
 
 def lines_of_one_form(tree: ast.Module) -> Iterator[int]:
-    """How many statements in a row are alike but for names and literals: `add(3)`, `add(7)`, …"""
+    """How many statements of a body are alike but for names and literals: `add(3)`, `add(7)`, ..."""
     for node in every_node(tree):
-        for body in (getattr(node, field, None) for field in ("body", "orelse", "finalbody")):
+        for body in (getattr(node, field, None) for field in BODIES):
             if isinstance(body, list):
-                forms = [form(statement) for statement in body]
-                yield from (len(list(group)) for _, group in itertools.groupby(forms))
+                yield from Counter(map(form, body)).values()
 
 
 OPERATORS = (ast.operator, ast.unaryop, ast.cmpop, ast.boolop, ast.expr_context)

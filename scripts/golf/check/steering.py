@@ -2,23 +2,32 @@
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from golf.check import syntax
 from golf.check.allowed import DUNDER_METHODS
 from golf.check.learning import ASSIGN, CALL, FILLERS, HAND_OVERS, SCORER, inner, steps_of
 from golf.check.modules import aliases
-from golf.check.syntax import FUNCTIONS, assignments, called, every_node, full_names, name_of, stored
+from golf.check.syntax import (
+    FUNCTIONS,
+    assignments,
+    called,
+    every_node,
+    full_names,
+    handed_on,
+    name_of,
+    stored,
+)
 
 # What differs from one pass over the same text to the next, or tells which pass it is.
-VARYING = (
-    "time.", "datetime.", "random.", "uuid.", "platform.", "os.getpid.", "os.uname.", "os.cpu_count.",
-    "os.process_cpu_count.", "os.sched_getaffinity.", "os.listdir.", "os.stat.", "numpy.random.", "tempfile.",
-    "sys.argv.", "sys.getsizeof.", "signal.", "threading.", "queue.", "concurrent.", "shutil.", "logging.",
-    "traceback.", "tqdm.", "os.getcwd.", "gc.", "torch.profiler.", "torch.utils.benchmark.", "torch.cuda.mem",
-)  # fmt: skip
+VARYING = tuple("""time. datetime. random. uuid. platform. os.getpid. os.uname. os.cpu_count. queue. signal.
+    os.process_cpu_count. os.sched_getaffinity. os.listdir. os.stat. os.getcwd. numpy.random. tempfile.
+    sys.argv. sys.getsizeof. shutil. threading. concurrent. logging. traceback. tqdm. torch.profiler. gc.
+    torch.cuda.mem torch.utils.benchmark.""".split())  # fmt: skip
 # Brotli holds a dictionary of words that no byte counts; gzip writes the time.
-IN_SCORING = VARYING + ("os.environ.", "os.getenv.", "os.path.", "glob.", "brotli.", "gzip.", "warnings.")
+IN_SCORING = (*VARYING, *"""os. glob. brotli. gzip. warnings. sys.set sys.std numpy.seterr. numpy.save
+    torch.load. torch.save. torch.from_file. torch.manual_seed. torch.initial_seed. torch.random. torch.get_r
+    torch.set_d torch.set_n torch.set_r""".split())  # fmt: skip
 IN_LOADING = VARYING + ("brotli.compress.", "brotli.Compressor.")
 # Tensors by chance, and such as hold what memory held; the last name is that of a method, perhaps.
 CHANCE = re.compile(
@@ -26,12 +35,21 @@ CHANCE = re.compile(
     r"|(.+\.)?((log_|trunc_)?normal_|(uniform|random|cauchy|exponential|geometric|orthogonal)_|bernoulli_?"
     r"|multinomial|r?samples?|(kaiming|xavier)_\w+|(new_)?empty(_like|_strided)?)"
 )
-CHANGES = re.compile(r"\w*[a-z]_|pop\w*|clear|sort|reverse|remove|discard")
+CHANGES = re.compile(
+    r"\w*[a-z]_|(pop|put|heap|insort|pack_|resi|re[mv]|copyt)\w*|clear|sort|discard|next|fill|at"
+)
+BLOCKS = (*FUNCTIONS, ast.Lambda)
+STEPPED = {*"deque defaultdict bytearray iter count cycle map filter zip enumerate reversed".split()}
 STARTS = ("threading.Thread.", "signal.signal.", "concurrent.futures.ThreadPoolExecutor.")
 SEEDED = frozenset("Random default_rng RandomState PCG64 Philox SeedSequence Generator".split())
 READS = frozenset("open read_text read_bytes fromfile memmap".split())
-WRITES = "exists is_file stat write_text write_bytes touch iterdir id data_ptr elapsed_time"
-FILE_STATE = READS | set(WRITES.split())
+FOLDERS = {"iterdir", "glob", "rglob"}
+FILE_STATE = READS.union("""exists is_file stat id data_ptr elapsed_time iterdir rglob write_text write_bytes
+    touch mkdir unlink rename rmdir tofile""".split())  # fmt: skip
+OF_FILES = {"is_dir", "glob", "object", *FILE_STATE}
+LOADER = "load_scorer"  # the function of a submission that reads the artifact
+# Methods that run without being named.
+UNCALLED = ("forward", *sorted(DUNDER_METHODS - set("__init__ __post_init__ __enter__ __exit__".split())))
 
 
 def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
@@ -40,7 +58,7 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
     for target, value in assignments(tree):
         names.setdefault(target.id, set()).update(full_names(value, names))  # clock = time.time
     scoring, loading = reach(tree, {SCORER, "reset", *UNCALLED}), reach(tree, {LOADER})
-    yield from (*chances(scoring, names), *kept(tree, scoring, {name for name in names if names[name]}))
+    yield from (*chances(scoring, names), *kept(tree, scoring, loading, {n for n in names if names[n]}))
     errors = {
         id(part) for handler in every_node(tree) if isinstance(handler, ast.ExceptHandler) and handler.name
         for node in every_node(handler) for _, order, _, value in steps_of(node) if order != CALL
@@ -48,15 +66,13 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
     }  # fmt: skip
     for kinds, nodes in ((IN_SCORING, scoring), (IN_LOADING, loading)):
         plain = {id(n.value) for n in nodes if isinstance(n, ast.Attribute)}  # a.b of a.b.c
-        seeded = [
-            n for n in nodes if called(n) in SEEDED and n.args and getattr(n.args[0], "value", 0) is not None
-        ]
-        plain |= {id(n.func) for n in seeded}
+        seeds = (n for n in nodes if called(n) in SEEDED and n.args)
+        plain |= {id(n.func) for n in seeds if getattr(n.args[0], "value", 0) is not None}
         for node in nodes:
             found = [full for full in full_names(node, names) if f"{full}.".startswith(kinds)]
             if found and id(node) not in plain:
                 yield node.lineno, found[0]
-            elif kinds is IN_SCORING and called(node) in FILE_STATE:
+            elif called(node) in (OF_FILES if kinds is IN_SCORING else FOLDERS):
                 yield node.lineno, called(node)
             elif called(node) == "seed" and not node.args:
                 yield node.lineno, "a seed by chance"
@@ -83,41 +99,93 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
 
 def chances(nodes: list[ast.AST], names: dict[str, set[str]]) -> Iterator[tuple[int, str]]:
     """(line, what) of tensors by chance without a generator, and of empty ones that nothing fills."""
-    calls = [n for n in nodes if isinstance(n, ast.Call)]
+    plain = untrained(nodes)
+    calls = [n for n in (*plain, *map(handed_on, plain)) if isinstance(n, ast.Call)]
     held = {id(value): name_of(inner(to)) or "?" for n in nodes for *_, to, value in steps_of(n) if to}
     filled = {name_of(inner(n)) for n in nodes if isinstance(n, ast.Subscript) and stored(n)}
     filled |= {name_of(n.func.value) for n in calls if called(n)[-1:] == "_" and hasattr(n.func, "value")}
     given = [n for n in nodes if called(n) in ("readinto", "copyto") or getattr(n, "arg", "") == "out"]
     filled |= {name_of(part) for n in given for part in every_node(n)}
-    tests = [n for n in nodes if isinstance(n, (ast.If, ast.IfExp))]
-    tests = [n for n in tests if "training" in map(name_of, every_node(n.test))]
-    trained = {id(part) for node in tests for part in every_node(node)}
-    for node in (n for n in calls if id(n) not in trained):
+    for node in calls:
         name, words = next(full_names(node.func, names), called(node)), {w.arg for w in node.keywords}
-        known = words & {"generator", "key", "training"} or name.endswith("dropout") and len(node.args) > 2
+        fixed = node.args[2:3] if name.endswith("dropout") else []
+        fixed += [w.value for w in node.keywords if w.arg == "training"]
+        known = words & {"generator", "key"} or fixed and getattr(fixed[0], "value", 0) is not True
         if CHANCE.fullmatch(name) and not known and not ("empty" in name and held.get(id(node)) in filled):
             yield node.lineno, f"{name}, chance or what memory held"
 
 
-def kept(tree: ast.Module, nodes: list[ast.AST], imported: set[str]) -> Iterator[tuple[int, str]]:
-    """(line, what) where scoring keeps what reset() does not see: in a module, a class, a default."""
-    shared = {getattr(n, "name", "") for n in tree.body}
-    shared |= {name_of(n) for n in syntax.outside_functions(tree) if stored(n)}
-    for function in (n for n in nodes if isinstance(n, FUNCTIONS)):
-        own = syntax.locals_of(function)[0] | imported | {""}
-        given = [n for n in syntax.defaults(function.args) if isinstance(n, (ast.List, ast.Dict, ast.Set))]
-        yield from ((node.lineno, "a default that outlives reset()") for node in given)
+def kept(tree: ast.Module, scoring: list, loading: list, imported: set[str]) -> Iterator[tuple[int, str]]:
+    """(line, what) where scoring keeps what reset() does not see: in a module, a class, a default, an object
+    or a function made at the start, attributes that reset() does not name."""
+    functions = [n for n in every_node(tree) if isinstance(n, FUNCTIONS)]
+    steps = {f.name for f in functions if {ast.Yield, ast.YieldFrom} & set(map(type, every_node(f)))}
+    movers = {f.name for f in functions for to, _ in changed(f) if root(to)[0] == "self"}
+    outer = list(syntax.outside_functions(tree))
+    made = [(name_of(to), value) for n in outer for *_, to, value in steps_of(n) if to]
+    fresh = {name for name, value in made if begins(value, steps)}
+    shared = {getattr(n, "name", "") for n in tree.body} | {name_of(n) for n in outer if stored(n)}
+    again, local, found = set(map(name_of, reach(tree, {"reset"}))), set(), []
+    for function in (n for n in (*scoring, *loading) if isinstance(n, BLOCKS)):
+        own, name = syntax.locals_of(function)[0] | imported | {""}, getattr(function, "name", "")
+        local |= own
+        found += [n for n in syntax.defaults(function.args) if begins(n, steps)]
         for node in every_node(function):
-            targets = [target for _, order, target, _ in steps_of(node) if order == ASSIGN]
-            targets += node.args[:1] if called(node) == "next" else []
-            targets += (
-                [node.func.value] if CHANGES.fullmatch(called(node)) and hasattr(node.func, "value") else []
+            asks = (
+                called(node) in ("getattr", "hasattr", "vars")
+                and name_of(next(iter(node.args), None)) == "self"
             )
-            for target in targets:
-                while isinstance(getattr(target, "value", None), ast.AST):
-                    target = target.value
-                if getattr(target, "id", "") in shared - own:
-                    yield node.lineno, "what outlives reset()"
+            asks |= isinstance(node, ast.AugAssign) and root(node.target)[0] == "self"
+            moves = (
+                called(node) in movers
+                and root(node.func)[0] in {name for name, value in made if called(value)} - own
+            )
+            found += [node] if moves or asks and name == "reset" else []
+            if isinstance(node, BLOCKS) and name in {"__init__", *map(called, outer)}:
+                left = own - syntax.locals_of(node)[0] - imported - {"self"}
+                found += [to for to, _ in changed(node) if root(to)[0] in left]
+        for to, part in changed(function) if function in scoring else ():
+            first, attribute = root(to)
+            lasts = part and again and first == "self" and attribute not in again
+            found += [to] if first in shared - own or lasts and name not in ("__init__", *FILLERS) else []
+    found += [n for n in (*scoring, *loading) if getattr(n, "id", "") in fresh - local]
+    yield from ((node.lineno, "what outlives reset()") for node in found)
+
+
+def begins(value: ast.expr, steps: set[str]) -> bool:
+    """Whether it is an empty container, or what is stepped through once."""
+    if isinstance(value, (ast.List, ast.Dict, ast.Set)) or called(value) in ("list", "dict", "set"):
+        return not any(getattr(value, name, 0) for name in ("elts", "keys", "args", "keywords"))
+    return isinstance(value, ast.GeneratorExp) or called(value) in STEPPED | steps
+
+
+def changed(function: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
+    """What a function assigns to or changes outside training; whether that is a part of what stays."""
+    for node in untrained(every_node(function)):
+        for to in (to for _, order, to, _ in steps_of(node) if order == ASSIGN):
+            part = isinstance(node, (ast.AugAssign, ast.Call)) or name_of(getattr(to, "value", 0)) != "self"
+            yield to, part or not isinstance(to, ast.Attribute)
+        if changes := CHANGES.fullmatch(called(node)):
+            yield getattr(node.func, "value", node.func), called(node) not in ("fill_", "zero_", "copy_")
+        others = node.args[:2] if changes else node.targets if isinstance(node, ast.Delete) else []
+        others += [node.value] if isinstance(node, ast.keyword) and node.arg == "out" else []
+        yield from ((other, False) for other in others)
+
+
+def root(node: ast.AST) -> tuple[str, str]:
+    """'a', 'b' of a.b[c].d, what a chain of attributes and indices begins with."""
+    attribute = ""
+    while isinstance(getattr(node, "value", None), ast.AST):
+        attribute, node = getattr(node, "attr", attribute), node.value
+    return getattr(node, "id", ""), attribute
+
+
+def untrained(nodes: Iterable[ast.AST]) -> list[ast.AST]:
+    """The nodes less what a test of `training` guards."""
+    tests = [n for n in nodes if isinstance(n, (ast.If, ast.IfExp))]
+    tests = [n for n in tests if "training" in map(name_of, every_node(n.test))]
+    guarded = {id(part) for node in tests for part in every_node(node)}
+    return [node for node in nodes if id(node) not in guarded]
 
 
 def reads_source(node: ast.AST, names: dict[str, set[str]], own: set[str]) -> bool:
@@ -157,13 +225,6 @@ def statements(body: list[ast.AST]) -> Iterator[list[ast.AST]]:
         within = [part for block in blocks for part in block]
         yield [n for child in ast.iter_child_nodes(one) if child not in within for n in every_node(child)]
         yield from statements(within)
-
-
-LOADER = "load_scorer"  # the function of a submission that reads the artifact
-
-
-# Methods that run without being named.
-UNCALLED = ("forward", *sorted(DUNDER_METHODS - set("__init__ __post_init__ __enter__ __exit__".split())))
 
 
 def reach(tree: ast.Module, names: set[str]) -> list[ast.AST]:

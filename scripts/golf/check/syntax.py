@@ -24,11 +24,16 @@ def name_of(node: ast.AST) -> str:
     return getattr(node, "attr", getattr(node, "id", ""))
 
 
+def handed_on(node: ast.AST) -> ast.Call | None:
+    """The call of f that partial(f, x) or map(f, x) makes later."""
+    if called(node) in ("partial", "map") and node.args:
+        return ast.copy_location(ast.Call(node.args[0], node.args[1:], node.keywords), node)
+
+
 def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
     waiting = [tree]
     while waiting:
-        children = ast.iter_child_nodes(waiting.pop())
-        nodes = [n for n in children if not isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        nodes = [n for n in ast.iter_child_nodes(waiting.pop()) if not isinstance(n, FUNCTIONS)]
         yield from nodes
         waiting += nodes
 
@@ -230,8 +235,7 @@ def locals_of(function) -> tuple[set[str], set[str]]:
     """Names that a function binds itself; those that it imports or declares to be another's."""
     names = {argument.arg for argument in arguments(function.args)}
     foreign = set()
-    body = [function.body] if isinstance(function, ast.Lambda) else function.body
-    waiting = list(body)
+    waiting = [function.body] if isinstance(function, ast.Lambda) else [*function.body]
     while waiting:
         node = waiting.pop()
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):

@@ -16,7 +16,7 @@ PLACES = """proc sys dev etc home root usr var tmp opt mnt media srv bin sbin li
 ROOTS = re.compile(
     rf"/({'|'.join(PLACES)}|lib\w*)(/|$)"
     r"|~\w*/|~\w+$|[A-Za-z]:[\\/]|(.*/)?\.\./|.*/\.\.$|(file|tcp|https?|ftps?|ssh|s3|gs|hf)://"
-    r"|(?!127\.|0\.0\.0\.0)\d{1,3}(\.\d{1,3}){3}(:|$)"
+    r"|(?!127\.|0\.0\.0\.0)\d{1,3}(\.\d{1,3}){3}(:|$)|([\w-]+\.)+(com|org|net|io|xyz|info|app)(:\d+)?(/|$)"
 )
 WHOLE_PATHS = "getcwd cwd abspath realpath gettempdir absolute resolve as_posix __file__".split()
 CUTTERS = frozenset("""
@@ -24,10 +24,11 @@ CUTTERS = frozenset("""
     rindex count removesuffix removeprefix
     """.split())  # fmt: skip
 CODE_FILE = re.compile(r"(?:.*/)?([\w%{}-]*)\.(?:(py)|py[cdiwz]|pth|so|dll|dylib|zip|whl|egg)")
-ESCAPED = re.compile(r"\\u00[2-7][0-9a-fA-F]|\\N\{")  # letters that another reader would make of it
+# Letters that another reader would make of it; such readers.
+ESCAPED = re.compile(r"(?i:\\u00[2-7][0-9a-f]|^(rot.?13|(raw.)?unicode.escape|punycode|idna|utf.?7)$)|\\N\{")
 # Relative to a root that is found at run time.
 RELATIVE = re.compile(
-    r"(usr|proc|etc)/.*|(.*/)?((site|dist)-packages|pydoc_data)(/.*)?|proc|usr|etc|(.*/)?\*\*/.*"
+    r"(usr|proc|etc)(/.*)?|(records|docs|tests)/.*|(.*/)?((site|dist)-packages|pydoc_data)(/.*)?|(.*/)?\*\*/.*"
 )
 # Variables by which a shell, Python or the loader runs or imports what they name.
 STARTING = re.compile(
@@ -45,7 +46,7 @@ SECRETS = re.compile(
 
 def names_place(text: str) -> bool:
     """Whether a text names a place outside the run, a secret, or what starts programs otherwise."""
-    path = re.sub(r"(?<!:)/(\.?/)+", "/", text)  # '//usr' and '/./usr'
+    path = re.sub(r"(?<!:)/(\.?/)+", "/", text.strip())  # '//usr' and '/./usr'
     place = (ROOTS.match(path) or RELATIVE.fullmatch(path)) and len(text.split()) == 1
     return bool(place or SECRETS.fullmatch(text) or STARTING.fullmatch(text))
 
