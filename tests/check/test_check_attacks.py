@@ -370,8 +370,11 @@ def test_what_else_may_steer_scores_is_seen(tmp_path, source):
            "    def clear(self): self.rows = {}\n    def add(self, x): self.rows[0] = x"),
     scorer("return self.model(tokens)\n    def reset(self): self.kept = 0", "class Gate:\n"
            "    def forward(self, x):\n        if self.training: self.load += x.sum()\n        return x"),
+    scorer("self.cache.add(tokens)\n    def reset(self): self.cache = Cache()", "class Cache:\n"
+           "    def __init__(self): self.n = 0\n    def add(self, x): self.n += self.one(x)\n"
+           "    def one(self, x): return 1"),
     scorer("out = []\n        def add(x): out.append(x)\n        return add(TABLE[0])", "TABLE = [3, 4]"),
-], ids=range(11))  # fmt: skip
+], ids=range(12))  # fmt: skip
 def test_what_scores_alike_is_not(tmp_path, source):
     assert findings(tmp_path, train_gpt=source) == {}
 

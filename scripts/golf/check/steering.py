@@ -126,6 +126,8 @@ def kept(tree: ast.Module, scoring: list, loading: list, imported: set[str]) -> 
     fresh = {name for name, value in made if begins(value, steps)}
     shared = {getattr(n, "name", "") for n in tree.body} | {name_of(n) for n in outer if stored(n)}
     again, local, found = set(map(name_of, reach(tree, {"reset"}))), set(), []
+    anew = [n for n in every_node(tree) if isinstance(n, ast.ClassDef) and n.name in again]
+    again |= {name_of(part) for one in anew for part in every_node(one)}  # reset() makes such an object
     for function in (n for n in (*scoring, *loading) if isinstance(n, BLOCKS)):
         own, name = syntax.locals_of(function)[0] | imported | {""}, getattr(function, "name", "")
         local |= own
