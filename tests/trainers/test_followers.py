@@ -61,8 +61,8 @@ def model_rows(count, seed=0):
 def raises(T, tokens, at):
     """(token, order, rank, here) after tokens[: at + 1], by looking at every earlier place."""
     start = max((i for i in range(at + 1) if tokens[i] == T.FIRST_TOKEN), default=0)
-    padded = [0] * max(T.ORDERS) + list(tokens)
-    contexts = [padded[max(T.ORDERS) + i + 1 - max(T.ORDERS) : max(T.ORDERS) + i + 1] for i in range(at + 1)]
+    padded = [0] * max(T.ORDERS) + list(tokens)  # contexts before the stream begins are zeros
+    contexts = [padded[i + 1 : i + 1 + max(T.ORDERS)] for i in range(at + 1)]
     for n, order in enumerate(T.ORDERS):
         ends = [i for i in range(at - 1, -1, -1) if contexts[i][-order:] == contexts[at][-order:]]
         for rank, end in enumerate(ends[: T.RANKS]):
