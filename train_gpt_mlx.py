@@ -134,6 +134,7 @@ class Knobs(TrainKnobs):  # all: also what no weight depends on
     val_batch_size: int = knob(0, auto=True)  # tokens a scoring pass; 0, auto: by device
     val_max_tokens: int = CHALLENGE_TARGETS  # targets to score; 0: all
     artifact_cap_bytes: int = 2000000  # code plus artifact; 0: no cap
+    quant_bits: int = knob(8, 2, 8)  # of a packed weight, before coding
     compressor: str = knob("zlib", choices=("zlib", "brotli"))  # of the artifact; brotli is a package
     int8_keep_float_fp32_name_patterns: str = ""  # packed as fp32: parts of names
     pack_script: int = knob(0, 0, 1)  # 1: ship the script without comments, packed
@@ -639,12 +640,13 @@ EMBEDDING_STEP = 0.1  # of the other matrices': a logit adds up its errors
 RESERVE_BYTES = 5000  # left under the cap, to change the code
 
 
-def quantize(matrix, step):
+def quantize(matrix, step, bits):
     """float32 [rows, cols] -> int8, fp16 scales [rows]: `step` deviations, more where symbols would clip."""
+    top = 2 ** (bits - 1) - 1
     deviation = np.sqrt(np.mean(np.square(matrix, dtype=np.float64), axis=1))
-    scales = np.maximum(deviation * step, np.abs(matrix).max(1) / 127).astype("<f2")
+    scales = np.maximum(deviation * step, np.abs(matrix).max(1) / top).astype("<f2")
     divisor = np.where(scales > 0, scales, np.inf).astype(np.float32)[:, None]  # rows of zeros
-    return [np.clip(np.rint(matrix / divisor), -127, 127).astype("i1"), scales]
+    return [np.clip(np.rint(matrix / divisor), -top, top).astype("i1"), scales]
 
 
 def dequantize(arrays):
@@ -663,7 +665,7 @@ def pack_tensors(weights, k, step):
             encoding, arrays = "fp16", [value.astype("<f2")]
         else:
             factor = 1 if name.startswith("blocks") else EMBEDDING_STEP
-            encoding, arrays = "int8", quantize(value, step * factor)
+            encoding, arrays = "int8", quantize(value, step * factor, k.quant_bits)
         need(np.isfinite(dequantize(arrays)).all(), f"{name}: too large for fp16; lower the rates")
         tensors[name] = encoding, arrays
     return dict(sorted(tensors.items(), key=lambda item: (item[1][0] != "int8", item[0].split(".")[2:])))
@@ -1134,7 +1136,7 @@ def export(run):
     code += sum(len(name.encode()) + len(blob) for name, blob in run.modules.items())
     weights = {name: np.array(p) for name, p in tree_flatten(run.model.parameters())}
     blob, step = export_artifact(weights, k, code)
-    path = run.folder / f"final_model.int8.{k.compressor}"
+    path = run.folder / f"final_model.int{k.quant_bits}.{k.compressor}"
     replace_file(path, Path.write_bytes, blob)
     model, cap = len(blob), k.artifact_cap_bytes
     total, room = model + code, cap - model - code

@@ -60,7 +60,7 @@ def rounded(steps):
         for name in names:
             value = matrices[name]
             if steps[kind]:
-                packed = T.quantize(value, steps[kind])
+                packed = T.quantize(value, steps[kind], k.quant_bits)
                 shares = np.unique(packed[0], return_counts=True)[1] / value.size
                 bits += 16 * len(packed[1]) - value.size * (shares * np.log2(shares)).sum()
                 value = T.dequantize(packed)

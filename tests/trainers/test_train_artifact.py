@@ -34,17 +34,19 @@ def saved(folder, blob):
 # ---- Quantization ----
 
 
-def test_symbols_and_scales_follow_the_design():
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_symbols_and_scales_follow_the_design(bits):
     rng = np.random.default_rng(0)
     matrix = (rng.standard_normal((5, 400)) * [[0.01], [1], [3], [50], [0.3]]).astype(np.float32)
     matrix[1, 7], matrix[2, 7] = 1000, -1000  # these set their rows' scales: nothing is clipped
-    symbols, scales = T.quantize(matrix, 0.1)
+    symbols, scales = T.quantize(matrix, 0.1, bits)
+    top = 2 ** (bits - 1) - 1
     assert symbols.dtype == np.int8 and scales.dtype == np.float16
     deviations = np.sqrt((matrix.astype(float) ** 2).mean(axis=1))
     largest = np.abs(matrix).max(axis=1)
-    assert np.allclose(scales.astype(float), np.maximum(0.1 * deviations, largest / 127), rtol=1e-3)
-    expected = np.clip(np.rint(matrix / scales.astype(np.float32)[:, None]), -127, 127)
-    assert (symbols == expected).all() and symbols.max() == 127 and symbols.min() == -127
+    assert np.allclose(scales.astype(float), np.maximum(0.1 * deviations, largest / top), rtol=1e-3)
+    expected = np.clip(np.rint(matrix / scales.astype(np.float32)[:, None]), -top, top)
+    assert (symbols == expected).all() and symbols.max() == top and symbols.min() == -top
 
 
 def test_zero_constant_and_tiny_rows_survive():
@@ -53,7 +55,7 @@ def test_zero_constant_and_tiny_rows_survive():
     matrix[2] = -3e-5  # its scale is a subnormal fp16
     matrix[3] = 1e-30  # too small for one: becomes zero, not infinite
     matrix[4, 5] = 1
-    symbols, scales = T.quantize(matrix, 1 / 24)
+    symbols, scales = T.quantize(matrix, 1 / 24, 8)
     got = symbols * scales.astype(np.float32)[:, None]
     assert np.isfinite(got).all() and scales[0] == scales[3] == 0
     assert not got[0].any() and not got[3].any()
@@ -64,9 +66,10 @@ def test_zero_constant_and_tiny_rows_survive():
 # ---- Container ----
 
 
+@pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("changes", [{}, dict(NUM_LAYERS=1, TIE_EMBEDDINGS=0), dict(MLP_MULT=2.5)], ids=str)
-def test_parse_and_serialize_are_inverse(changes):
-    blob, _, _ = artifact_of(**changes)
+def test_parse_and_serialize_are_inverse(bits, changes):
+    blob, _, _ = artifact_of(QUANT_BITS=bits, **changes)
     config, tensors = T.parse(blob)
     assert T.serialize(config, tensors) == blob
     magic, version, coder_id, length, crc = struct.unpack_from("<4sHHQI", blob)
@@ -88,8 +91,9 @@ def test_the_coder_is_chosen_named_and_read_back(tmp_path):
     assert torch.equal(*rows)
 
 
-def test_weights_come_back_nearly_as_they_were(tmp_path):
-    blob, step, model = artifact_of(TIE_EMBEDDINGS=0)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weights_come_back_nearly_as_they_were(bits, tmp_path):
+    blob, step, model = artifact_of(QUANT_BITS=bits, TIE_EMBEDDINGS=0)
     back = weights_of(T.load_scorer(saved(tmp_path, blob), "cpu", torch.float32).model)
     assert step == pytest.approx(1 / 24)
     assert list(back) == list(weights_of(model))
@@ -97,7 +101,7 @@ def test_weights_come_back_nearly_as_they_were(tmp_path):
     for name, value in weights_of(model).items():
         errors.append(np.sqrt(((back[name] - value) ** 2).mean() / (value**2).mean()))
         assert errors[-1] < 1e-3 if value.ndim == 1 else errors[-1] > 0, name  # gains stay fp16
-    assert max(errors) < 0.02
+    assert max(errors) < 0.02 if bits == 8 else 0.02 < max(errors) < 0.3
 
 
 def test_what_is_fp16_fp32_and_quantized_follows_the_patterns():

@@ -265,8 +265,8 @@ def test_the_size_line_counts_the_files(finished):
 
 def test_key_names_stay_whatever_is_packed_how(tmp_path):
     coder = T.CODERS[-1]
-    result = run_main(tmp_path, COMPRESSOR=coder, ITERATIONS=1)
-    assert result.code == 0 and result.artifact.name == f"final_model.int8.{coder}"
+    result = run_main(tmp_path, QUANT_BITS=4, COMPRESSOR=coder, ITERATIONS=1)
+    assert result.code == 0 and result.artifact.name == f"final_model.int4.{coder}"
     for beginning in ("final_int8_zlib_roundtrip_exact ", "total_submission_size_quant_zlib:"):
         assert only_line(result, beginning)
 
