@@ -538,7 +538,7 @@ def test_the_page_shows_score_verdict_record_rule_and_what_is_new(scored, page, 
     for words in (
         "FAIL",
         "1.900000",
-        "Record rule: NOTE&#58;",
+        "Record rule: NOTE: ",
         "the whole score, of every seed, is due",
         "+# &lt;/pre&gt;",
     ):

@@ -35,9 +35,11 @@ def columns(rows: list[Sequence[str]], right: Collection[int]) -> list[str]:
 def cell(text: str) -> str:
     """Untrusted text for a Markdown table, with punctuation as entities so that nothing is markup.
 
-    CommonMark 2.5: an entity never acts as a structural symbol.
+    CommonMark 2.5: an entity never acts as a structural symbol. Apostrophes, and what ends a word and begins
+    no address, stay readable.
     """
-    return re.sub(r"[!-+./:-@\[-`{-~]", lambda c: f"&#{ord(c[0])};", text)
+    markup = r"[!-&(-+/<-@\[-`{-~]|(?<![A-Za-z])[.:;]|[.:;](?=\S)"
+    return re.sub(markup, lambda c: f"&#{ord(c[0])};", text)
 
 
 def table(head: Sequence[str], rows: list[Sequence[str]]) -> list[str]:
