@@ -1,11 +1,13 @@
 """The audit's control model: the entry that a track names, or a bigram model in its place."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 from check_kit import relist
 from golf.core import track as tracks
+from golf.core.bar import Talker
 from golf.core.errors import GolfError
 from golf.core.submission import read_claim
 from golf.score import claims as entry
@@ -14,6 +16,7 @@ from golf.score.audit.control import KEPT, STEPS, Control, key_of
 from golf.score.audit.passes import Text, feed
 from golf.score.audit.reference import bigram_log_probs
 from golf.score.sandbox.client import Remote
+from golf.score.stream import Stream
 from score_kit import ECHO, echo_log_probs, hostile, make_submission, make_track, needs_sandbox
 
 BIGRAM = "a bigram model, counted over the audited text"
@@ -145,6 +148,41 @@ def test_what_ships_with_the_track_is_not_run_again(track, echo, asked, tmp_path
     relist(echo)
     run(track, folder)
     assert ran in capsys.readouterr().err, "another artifact"
+
+
+DAMAGED = {
+    "cut": lambda blob, _: blob[: len(blob) // 2],
+    "empty": lambda blob, _: b"",
+    "of text": lambda blob, _: b"version https://git-lfs.github.com\n" * 3,
+    "in a bit": lambda blob, _: blob[:170] + bytes([blob[170] ^ 1]) + blob[171:],
+    "without steps": lambda blob, _: blob.replace(b"steps", b"stops"),
+    "too short": lambda _, key: saved(np.savez, steps=np.arange(9, dtype=np.uint16), **{key: 9}),
+    "of other numbers": lambda _, key: saved(np.savez, steps=np.full(9999, np.nan), **{key: 9}),
+    "of one array": lambda _, key: saved(np.save, np.arange(9)),
+    "a pickle": lambda _, key: saved(np.save, np.array([None]), allow_pickle=True),
+}
+
+
+def saved(save, *given, **more) -> bytes:
+    file = io.BytesIO()
+    save(file, *given, **more)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_file_is_told_and_not_used(track, echo, tmp_path, capsys, damage):
+    """The control's own answers are the same, so nothing hangs on the file."""
+    text = Text((Stream(np.arange(65, dtype=np.uint16), None),))
+    control = Control(tracks.load(str(track)), tmp_path / "entry", "cpu", 1024, None, Talker("golf score"))
+    key = key_of(control.entry, text)
+    blob = saved(np.savez, steps=np.arange(64, dtype=np.uint16), **{key: len(text)})
+    for content, due in ((blob, False), (damage(blob, key), True)):
+        control.asked = None
+        control.kept.write_bytes(content)
+        control.look_up(text)
+        lines = capsys.readouterr().err.splitlines()
+        assert control.due(text) is due and len(lines) == due
+    assert "control.npz is damaged (" in lines[0] and "the control runs instead" in lines[0]
 
 
 @pytest.mark.slow

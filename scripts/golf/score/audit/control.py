@@ -13,7 +13,9 @@ from golf.core.bar import Talker
 from golf.core.errors import GolfError
 from golf.core.files import sha256
 from golf.core.findings import Finding, judged
+from golf.core.paths import shown
 from golf.core.submission import read_claim
+from golf.core.text import plain
 from golf.score.audit.passes import Pass, Text, feed
 from golf.score.audit.reference import bigram_log_probs
 from golf.score.claims import SeedEntry, read_entries
@@ -75,11 +77,19 @@ class Control:
 
     def look_up(self, text: Text) -> None:
         """Takes the answer from the track's file, if that is of the control's files and this text. Only on a
-        CPU: there a pass takes long, and rounds as the file's did."""
-        if self.entry and self.device == "cpu" and self.kept.is_file():
-            with np.load(self.kept) as kept:  # arrays alone: nothing is unpickled
-                if (key := key_of(self.entry, text)) in kept:
-                    self.asked, self.answer = text, kept["steps"][: kept[key]] / -STEPS
+        CPU: there a pass takes long, and rounds as the file's did. From a damaged file it takes nothing."""
+        if self.due(text) and self.device == "cpu" and self.kept.is_file():
+            try:
+                with np.load(self.kept) as kept:  # arrays alone: nothing is unpickled
+                    if (key := key_of(self.entry, text)) in kept:
+                        steps = kept["steps"][: kept[key]]
+                        if steps.shape != (len(text),) or steps.dtype != np.uint16:
+                            raise ValueError(f"{len(text):,} targets, steps {steps.dtype}{[*steps.shape]}")
+                        self.asked, self.answer = text, steps / -STEPS
+            except Exception as error:  # zipfile, zlib and numpy raise many kinds
+                why = plain(f"{type(error).__name__}: {error}", 80)
+                where = f"{shown(self.kept)} is damaged ({why}); git restores it"
+                self.talker.say(f"{where}; the control runs instead")
 
     def recall(self, entry: SeedEntry, text: Text, passed: Pass) -> None:
         """Reuses a pass: an entry with the control's own files was just fed this text."""
