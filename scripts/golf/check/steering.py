@@ -119,39 +119,47 @@ def kept(tree: ast.Module, scoring: list, loading: list, imported: set[str]) -> 
     """(line, what) where scoring keeps what reset() does not see: in a module, a class, a default, an object
     or a function made at the start, attributes that reset() does not name."""
     functions = [n for n in every_node(tree) if isinstance(n, FUNCTIONS)]
-    steps = {f.name for f in functions if {ast.Yield, ast.YieldFrom} & set(map(type, every_node(f)))}
-    movers = {f.name for f in functions for to, _ in changed(f) if root(to)[0] == "self"}
-    outer = list(syntax.outside_functions(tree))
-    made = [(name_of(to), value) for n in outer for *_, to, value in steps_of(n) if to]
-    fresh = {name for name, value in made if begins(value, steps)}
-    shared = {getattr(n, "name", "") for n in tree.body} | {name_of(n) for n in outer if stored(n)}
-    again, local, found = set(map(name_of, reach(tree, {"reset"}))), set(), []
-    anew = [n for n in every_node(tree) if isinstance(n, ast.ClassDef) and n.name in again]
-    again |= {name_of(part) for one in anew for part in every_node(one)}  # reset() makes such an object
-    for function in (n for n in (*scoring, *loading) if isinstance(n, BLOCKS)):
-        own, name = syntax.locals_of(function)[0] | imported | {""}, getattr(function, "name", "")
-        local |= own
-        found += [n for n in syntax.defaults(function.args) if begins(n, steps)]
-        for node in every_node(function):
-            asks = (
-                called(node) in ("getattr", "hasattr", "vars")
-                and name_of(next(iter(node.args), None)) == "self"
-            )
-            asks |= isinstance(node, ast.AugAssign) and root(node.target)[0] == "self"
-            moves = (
-                called(node) in movers
-                and root(node.func)[0] in {name for name, value in made if called(value)} - own
-            )
-            found += [node] if moves or asks and name == "reset" else []
-            if isinstance(node, BLOCKS) and name in {"__init__", *map(called, outer)}:
-                left = own - syntax.locals_of(node)[0] - imported - {"self"}
-                found += [to for to, _ in changed(node) if root(to)[0] in left]
-        for to, part in changed(function) if function in scoring else ():
+    generators = {f.name for f in functions if {ast.Yield, ast.YieldFrom} & set(map(type, every_node(f)))}
+    movers = {f.name for f in functions if "self" in [root(to)[0] for to, _ in changed(f)]}
+    start = list(syntax.outside_functions(tree))  # what runs once, before a stream begins
+    made = [(name_of(to), value) for n in start for *_, to, value in steps_of(n) if to]
+    objects = {name for name, value in made if called(value)}
+    empty = {name for name, value in made if begins(value, generators)}
+    lasting = {name_of(n) for n in start if stored(n)} | {getattr(n, "name", "") for n in tree.body}
+    renewed, all_locals, found = renewed_by_reset(tree), set(), []
+    for block in (n for n in (*scoring, *loading) if isinstance(n, BLOCKS)):
+        name, within = getattr(block, "name", ""), every_node(block)
+        own = syntax.locals_of(block)[0] | imported | {""}  # what has no name is nobody's
+        all_locals |= own
+        found += [n for n in syntax.defaults(block.args) if begins(n, generators)]  # def f(x, seen=[])
+        found += [n for n in within if called(n) in movers and root(n.func)[0] in objects - own]  # M.note(x)
+        if name == "reset":
+            found += [n for n in within if asks_self(n)]
+        if name in {"__init__", *map(called, start)}:  # a function that it makes may keep its variables
+            for inside in (n for n in within if isinstance(n, BLOCKS)):
+                closed = own - syntax.locals_of(inside)[0] - imported - {"self"}
+                found += [to for to, _ in changed(inside) if root(to)[0] in closed]
+        for to, part in changed(block) if block in scoring else ():
             first, attribute = root(to)
-            lasts = part and again and first == "self" and attribute not in again
-            found += [to] if first in shared - own or lasts and name not in ("__init__", *FILLERS) else []
-    found += [n for n in (*scoring, *loading) if getattr(n, "id", "") in fresh - local]
+            if first in lasting - own:  # SEEN[0] = x
+                found.append(to)
+            elif first == "self" and part and renewed and attribute not in renewed:  # self.seen[0] = x
+                found += [to] if name not in ("__init__", *FILLERS) else []
+    found += [n for n in (*scoring, *loading) if getattr(n, "id", None) in empty - all_locals]
     yield from ((node.lineno, "what outlives reset()") for node in found)
+
+
+def renewed_by_reset(tree: ast.Module) -> set[str]:
+    """Names that reset() and what it uses mention, and those in classes that it makes objects of."""
+    named = set(map(name_of, reach(tree, {"reset"})))
+    classes = [n for n in every_node(tree) if isinstance(n, ast.ClassDef) and n.name in named]
+    return named | {name_of(part) for one in classes for part in every_node(one)}
+
+
+def asks_self(node: ast.AST) -> bool:
+    """Whether reset() counts, or asks what was there before: self.n += 1, hasattr(self, "n")."""
+    asks = called(node) in ("getattr", "hasattr", "vars") and name_of(next(iter(node.args), None)) == "self"
+    return asks or isinstance(node, ast.AugAssign) and root(node.target)[0] == "self"
 
 
 def begins(value: ast.expr, steps: set[str]) -> bool:
