@@ -302,6 +302,11 @@ STEERED = {
     .replace("    def l", "    @d\n    def l"),
     "an assigned method": "import time\ndef h(self, t): return time.time()  # here\n"
     "class Scorer: pass\nScorer.log_probs = h",
+    "a function that a module seems to have": scorer(
+        "return struct.pack(x)", "def pack(x): return time.time()  # here\nclass struct: pack = pack"
+    ),
+    "a function that a module had": scorer("return json.loads(x)", "import json\n"
+    "def loads(x): return time.time()  # here\njson = Own()"),
     "the clock": scorer("return self.a if time.time() % 2 > 1 else self.b  # here"),
     "the clock by another name": scorer("return clock()  # here", "clock = time.monotonic"),
     "brotli's dictionary": scorer("return rows(brotli.compress(tokens))  # here", "import brotli"),
@@ -374,7 +379,10 @@ def test_what_else_may_steer_scores_is_seen(tmp_path, source):
            "    def __init__(self): self.n = 0\n    def add(self, x): self.n += self.one(x)\n"
            "    def one(self, x): return 1"),
     scorer("out = []\n        def add(x): out.append(x)\n        return add(TABLE[0])", "TABLE = [3, 4]"),
-], ids=range(12))  # fmt: skip
+    *(scorer(f"return {module}.{name}(x)", f"import {module}, torch\ndef {name}(x):\n    SEEN.append(x)\n"
+             "    return torch.rand(3)\nSEEN = []") for module, name in (
+        ("struct", "pack"), ("json", "loads"), ("zlib", "compress"), ("numpy", "pad"), ("math", "fsum"))),
+], ids=range(17))  # fmt: skip
 def test_what_scores_alike_is_not(tmp_path, source):
     assert findings(tmp_path, train_gpt=source) == {}
 

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 from golf.check import allowed
@@ -55,6 +56,13 @@ def aliases(tree: ast.Module, module: str) -> dict[str, set[str]]:
     for name, full, _ in list(module_aliases(tree, found)):
         found.setdefault(name, set()).add(full)
     return found
+
+
+def libraries(tree: ast.Module) -> set[str]:
+    """Names that only stand for Python's modules and the requirements', or for what these hold."""
+    known, times = sys.stdlib_module_names | allowed.PACKAGES, bindings(tree)
+    found = Counter(name for name, full in imports(tree, "") if full.split(".")[0] in known)
+    return {name for name, count in found.items() if count == times[name]}
 
 
 def module_aliases(tree: ast.Module, known: dict[str, set[str]]) -> Iterator[tuple[str, str, ast.expr]]:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from golf.check import syntax
 from golf.check.allowed import DUNDER_METHODS
 from golf.check.learning import ASSIGN, CALL, FILLERS, HAND_OVERS, SCORER, inner, steps_of
-from golf.check.modules import aliases
+from golf.check.modules import aliases, libraries
 from golf.check.syntax import (
     FUNCTIONS,
     assignments,
     called,
+    chain_of,
     every_node,
     full_names,
     handed_on,
@@ -258,8 +259,10 @@ def reach(tree: ast.Module, names: set[str]) -> list[ast.AST]:
             methods = {getattr(part, "name", ""): part for part in node.body}
             if {SCORER, "__init__"} <= set(methods):
                 parts.setdefault(node.name, []).append(methods["__init__"])
+    foreign = libraries(tree)
     for _ in range(HAND_OVERS):
         nodes = [n for name in names for part in parts.get(name, ()) for n in every_node(part)]
+        nodes = [n for n in nodes if chain_of(getattr(n, "func", n))[0] not in foreign]  # not struct.pack
         names = names | {called(n) for n in nodes} | {name_of(n) for n in nodes} & unasked
     return [node for name in sorted(names) for part in parts.get(name, ()) for node in every_node(part)]
 
