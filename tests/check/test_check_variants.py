@@ -86,6 +86,10 @@ BYTES = {
     "a newline in a name": replaced('"my idea"', '"my\\nidea"'),
     "NUL by escape": replaced('"my idea"', '"my\\u0000idea"'),
     "escape character": replaced('"my idea"', '"\\u001b[2Jmy idea"'),
+    **{
+        f"U+{ord(c):04X} as a blank": replaced('"my idea"', f'"my{c}idea"')
+        for c in "\xa0\u1680\u2003\u202f\u3000"
+    },
     "half a pair": replaced('"my idea"', '"\\ud800"'),
     "right to left": replaced('"my idea"', '"\\u202emy idea"'),
     "zero width": replaced('"my idea"', '"my\\u200b idea"'),
@@ -152,6 +156,10 @@ SHAPES = {
     "a blank author": top(author="   "),
     "an odd variable": lambda v: v["env"].update({"A B": "1"}),
     "a number in env": lambda v: v["env"].update(ITERATIONS=3),
+    "markup": top(blurb="Wider.<script>alert(1)</script>"),
+    "markup in a name": top(name="<img src=x onerror=alert(1)>"),
+    "markup in an author": top(author="A. Thor</a>"),
+    "a comment of a page": top(blurb="Wider <!-- and more -->"),
     "a date with a time": top(date="2026-11-22T10:00:00"),
     "a date in other digits": top(date="２０２６-11-22"),
     "a date of week": top(date="2026-W47-1"),
@@ -173,6 +181,11 @@ def test_shapes_that_the_schema_refuses(folder, change):
     edit(folder, change)
     raised = rules_of(folder)
     assert "json-schema" in raised and "unreadable" not in raised
+
+
+def test_tokens_and_sums_are_no_markup(folder):
+    edit(folder, top(blurb="No <unk>, <s>, </s> or <|endoftext|>; 3 < 4 > 2, rows <100, x<-1, a->b"))
+    assert findings(folder) == []
 
 
 def test_no_pattern_of_a_schema_lets_a_line_end_through():

@@ -333,6 +333,11 @@ def test_a_container_holds_nothing_else(blob):
 ZEROS = zlib.decompress(packed({}, tensor(bytes(9000)))[20:])
 
 
+TINY = zlib.decompress(
+    packed({"model_dim": 8}, {f"w{n}": ([8, 8], "int8", bytes(range(80))) for n in "ab"})[20:]
+)
+
+
 def brotli_with(data: bytes, symbols: bytes = GRAINS) -> bytes:
     """A container whose brotli stream holds `data` in a block of metadata, which decoders skip."""
     payload = zlib.decompress(packed({}, tensor(symbols))[20:])
@@ -350,6 +355,8 @@ def brotli_with(data: bytes, symbols: bytes = GRAINS) -> bytes:
                  for i in range(0, 200, 9)}), "names"),
     (with_coded(zlib.compress(ZEROS, 0), len(ZEROS)), "coder"), (SOUND, ""),
     (brotli_with(GRAINS), "coder"),
+    (with_coded(zlib.compress(TINY, 0), len(TINY)), "coder"),
+    (with_coded(zlib.compress(TINY), len(TINY)), ""),
 ])  # fmt: skip
 def test_what_a_reviewer_must_see(blob, word):
     found = artifact.parse(blob).doubts

@@ -8,6 +8,8 @@ from golf.check.folder import Folder, quoted
 from golf.core import schema, submission
 from golf.core.json_io import dig
 
+# A page's tags, not a vocabulary's: <s>, </s>, <unk>.
+MARKUP = re.compile(r"<(?!/?(s|unk|pad|[be]os|mask|sep|cls)>)[A-Za-z/!?][^<>]*>")
 DATE = re.compile(r"20\d\d-\d\d-\d\d", re.ASCII)
 
 
@@ -41,6 +43,8 @@ def check_shape(folder: Folder) -> None:
         if unwritten and not (name == "github_id" and value == "-"):  # who has no account
             text = f"{name} still says {quoted(value)}; edit submission.json and README.md"
             folder.fail("placeholder", text)
+        elif isinstance(value, str) and MARKUP.search(value):
+            folder.fail("json-schema", f"{name} holds markup, {quoted(value)}; write it in plain words")
 
 
 def readme(folder: Folder) -> None:

@@ -226,8 +226,8 @@ def usual_length(blob: bytes, payload: bytes) -> float:
     """Bytes that its coder needs for a payload, and a little more: there are better and worse encoders, and
     ways to hide data from all decoders (blocks without output, a match where another would do)."""
     if brotli := brotli_of(blob):
-        return 1.01 * len(brotli.compress(payload, quality=9)) + 100
-    usual = 1.01 * len(zlib.compress(payload)) + 100
+        return 1.01 * len(brotli.compress(payload, quality=9)) + PREFIX.size + 16
+    usual = 1.01 * len(zlib.compress(payload)) + PREFIX.size + 16
     packer = zlib.compressobj(memLevel=9, strategy=zlib.Z_RLE)  # as the trainers pack
     as_packed = len(blob) > usual and blob[PREFIX.size :] == packer.compress(payload) + packer.flush()
     return len(blob) if as_packed else usual

@@ -19,8 +19,8 @@ DEPTH_LIMIT = 8  # submission.json has 5 levels
 DIGITS_LIMIT = 40  # of one number
 BIGGEST = 1 << 63
 # Unicode categories that no one sees or that move what is seen: control, format (bidi, zero width),
-# surrogate, private use, unassigned, line and paragraph separator.
-UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+# surrogate, private use, unassigned, line and paragraph separator, blanks.
+UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs")
 # Between letters of scripts that need them, as Persian and Hindi do, and between emoji, joiners show.
 JOINED = re.compile("(?<=[^\0-\u05ff\u2000-\u206f])[\u200c\u200d](?=[^\0-\u05ff\u2000-\u206f])")
 MARKS_LIMIT = 4  # on one letter; no language writes more
@@ -145,10 +145,12 @@ def refuse_unseen(value) -> None:
 
 
 def refuse_characters(text: str) -> None:
-    seen = JOINED.sub("", text)
+    seen = JOINED.sub("", text).replace(" ", "")
     unseen = next((c for c in seen if unicodedata.category(c) in UNSEEN or BLANK.match(c)), None)
     if unseen is not None:
-        raise StrictError(f"holds the character U+{ord(unseen):04X}, which no one sees; remove it")
+        raise StrictError(
+            f"holds the character U+{ord(unseen):04X}, which no one sees, or tells from a space; remove it"
+        )
     stacked = 0
     for character in text:
         stacked = stacked + 1 if unicodedata.category(character) in ("Mn", "Me") else 0
