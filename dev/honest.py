@@ -86,10 +86,8 @@ def entries():
     yield examples / "bigram"
     yield examples / "learning"
     yield changed(examples / "learning", "learns-slowly", slower)
-    for strength in ("8.0", "128.0"):
-        yield changed(
-            examples / "bigram", f"bigram-{strength}", ("STRENGTH = 32.0", f"STRENGTH = {strength}")
-        )
+    for value in ("8.0", "128.0"):
+        yield changed(examples / "bigram", f"bigram-{value}", ("STRENGTH = 32.0", f"STRENGTH = {value}"))
     for seed in (1, 2, 3, 4):
         yield from (trained(name, seed) for name in SHAPES)
         if seed == 1:

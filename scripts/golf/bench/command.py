@@ -77,12 +77,14 @@ def add_arguments(parser) -> None:
         "what", nargs="?", default="all", choices=choices, metavar="WHAT", help=", ".join(choices)
     )
     parser.add_argument("files", nargs="*", type=path_argument, metavar="FILE", help="two, for compare")
-    parser.add_argument(
-        "--config", type=path_argument, metavar="CONFIG.env", help="default: the trainer's defaults"
-    )
+    parser.add_argument("--config", type=path_argument, metavar="CONFIG.env", help="default: its defaults")
     parser.add_argument("--json", type=path_argument, metavar="FILE", help="write one line a result there")
-    parser.add_argument("--script", type=path_argument, default=REPO / "train_gpt.py", metavar="PATH",
-                        help="the trainer to time; default: train_gpt.py")  # fmt: skip
+    parser.add_argument(
+        "--script",
+        type=path_argument,
+        default=REPO / "train_gpt.py",
+        help="the trainer; default: train_gpt.py",
+    )
 
 
 def main(args) -> int:

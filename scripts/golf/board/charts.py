@@ -61,9 +61,7 @@ def draw_points(axes, found: list[dict], places: list, labels: bool = False) -> 
     """A dot an entry in its lane's colour, a star for a record; the line of the best scores so far."""
     kinds = [(point["lane"], point["record"]) for point in found]
     for lane, record in dict.fromkeys(kinds):
-        xs, ys = zip(
-            *[(x, p["val_bpb"]) for x, p, kind in zip(places, found, kinds) if kind == (lane, record)]
-        )
+        xs, ys = zip(*[(x, p["val_bpb"]) for x, p, of in zip(places, found, kinds) if of == (lane, record)])
         marker, size = ("*", 150) if record else ("o", 36)
         name = f"{lane} lane: set a record" if record else f"{lane} lane"
         axes.scatter(xs, ys, s=size, marker=marker, color=LANE_COLOURS.get(lane, INK), linewidths=0, zorder=3,

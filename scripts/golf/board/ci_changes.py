@@ -61,9 +61,7 @@ def read_changes(root: Path, base: str) -> list[Change]:
         raise GolfError(f"{shown(root)}: its history is cut off; fetch all of it (fetch-depth: 0)", 2)
     fork, *more = git(root, "merge-base", "--all", base, "HEAD").split()
     if more:
-        raise GolfError(
-            f"HEAD merged old commits of {base[:12]} crosswise; rebase it, or squash it to one commit"
-        )
+        raise GolfError(f"HEAD merged old commits of {base[:12]} crosswise; rebase it, or squash it")
     words = ("--raw", "--no-renames", "--no-abbrev", "--ignore-submodules=none", "-z")
     fields = git(root, "diff", *words, fork, "HEAD").split("\0")
     changes = []

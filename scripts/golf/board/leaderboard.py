@@ -53,10 +53,8 @@ VERSION = 3  # of how the picture is drawn: a change makes it stale
 
 def picture_mark(boards: list[Board]) -> str:
     """A hash of what the picture shows."""
-    shown_facts = [
-        (charts.points(b), b.rules["data"]["name"], b.rules["cap_bytes"], b.chart_scores) for b in boards
-    ]
-    return fingerprint(VERSION, shown_facts)
+    told = [(charts.points(b), b.rules["data"]["name"], b.rules["cap_bytes"], b.chart_scores) for b in boards]
+    return fingerprint(VERSION, told)
 
 
 def draw(boards: list[Board]) -> bytes:

@@ -47,12 +47,12 @@ def author(entry: Entry) -> str:
     return cell(name)
 
 
-def ranked_table(board: Board, link: str, leave_out: tuple = (), limit: int | None = None):
+def ranked_table(board: Board, link: str, without: tuple = (), limit: int | None = None):
     rows, head = [], []
     for lane, entries in board.lanes.items():
         for rank, entry in enumerate(entries[:limit], 1):
             cells = {"lane": lane, "#": str(rank), **entry_cells(entry, link)}
-            head = [name for name in cells if name not in leave_out]
+            head = [name for name in cells if name not in without]
             rows.append([cells[name] for name in head])
     return table(head, rows) if rows else ["No entries yet."]
 
@@ -68,9 +68,7 @@ def readme_block(boards: list[Board]) -> list[str]:
     for board in boards:
         name = board.rules["name"]
         lines += ["", f"**[{name}](records/{name}/)**: {board.rules['title']}", ""]
-        lines += ranked_table(
-            board, f"records/{name}/", leave_out=("training", "hardware"), limit=README_ROWS
-        )
+        lines += ranked_table(board, f"records/{name}/", without=("training", "hardware"), limit=README_ROWS)
         lines += chart_scores_table(board)
     return lines
 

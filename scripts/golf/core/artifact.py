@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from golf.core.files import plain
+from golf.core.json_io import refuse_constant
 from golf.core.packages import missing
 from golf.core.text import unreadable
 
@@ -149,10 +150,6 @@ def read_header(blob: bytes, length: int) -> tuple[dict, list[tuple[str, tuple[i
         raise ArtifactError("its header is not what the format says") from None
     read_config(config)
     return config, entries
-
-
-def refuse_constant(word: str):
-    raise ValueError(word)
 
 
 def read_config(config: dict) -> None:

@@ -64,9 +64,8 @@ def compare(a: list[float], b: list[float], rule: dict | None = None) -> Compari
     if min(len(a), len(b)) > 1 and max(max(a) - min(a), max(b) - min(b)) >= SPREAD_FLOOR:
         p, interval = welch(a, b, margin, 1 - 2 * level)
     if rule is None:
-        return Comparison(
-            improvement, interval, CONFIDENCE, p, False, without_rule(improvement, interval, a, b)
-        )
+        told = without_rule(improvement, interval, a, b)
+        return Comparison(improvement, interval, CONFIDENCE, p, False, told)
     enough, better = min(len(a), len(b)) >= needed, in_words(improvement)
     record = enough and p is not None and p < level
     if not enough:

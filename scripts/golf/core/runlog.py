@@ -97,9 +97,7 @@ def final_lines(path: Path) -> dict[str, list[dict]]:
         for kind, shape in FINAL_LINES.items():
             match = re.fullmatch(shape, text)
             if match and len(found[kind]) < EVENT_LIMIT:
-                found[kind].append(
-                    {name: parse_field(name, value) for name, value in match.groupdict().items()}
-                )
+                found[kind].append({n: parse_field(n, value) for n, value in match.groupdict().items()})
     return found
 
 

@@ -81,10 +81,7 @@ def model(knobs: dict[str, str]) -> Model:
 
 def normal_entropy(step: float, top: int = TOP) -> float:
     """Bits of a standard normal cut into steps, symbols up to `top` either way."""
-
-    def below(x: float) -> float:
-        return 0.5 * (1 + math.erf(x / math.sqrt(2)))
-
+    below = NormalDist().cdf
     chances = (below((k + 0.5) * step) - below((k - 0.5) * step) for k in range(-top, top + 1))
     return -sum(p * math.log2(p) for p in chances if p > 0)
 

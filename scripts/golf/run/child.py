@@ -140,9 +140,8 @@ class Supervisor:
         kills it. Other repeated signals are ignored: a login that ends may send several.
         """
         now, first = time.monotonic(), not self.stops
-        if not first and (
-            signum not in (signal.SIGINT, signal.SIGTERM) or now - self.stopped_at < ECHO_SECONDS
-        ):
+        ends = signum in (signal.SIGINT, signal.SIGTERM) and now - self.stopped_at >= ECHO_SECONDS
+        if not (first or ends):
             return
         self.stops, self.stopped_at = self.stops + 1, now
         process = self.process

@@ -65,9 +65,7 @@ def add_arguments(parser) -> None:
                         help="the script to run; default: train_gpt.py")  # fmt: skip
     parser.add_argument("--default", action="append", default=[], type=name_and_value, metavar="NAME=VALUE",
                         help="used where neither the file nor the environment sets NAME")  # fmt: skip
-    parser.add_argument(
-        "--no-summary", action="store_true", help="leave what it came to for the caller to tell"
-    )
+    parser.add_argument("--no-summary", action="store_true", help="the caller tells what it came to")
 
 
 def name_and_value(text: str) -> tuple[str, str]:
@@ -188,9 +186,7 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
         raise GolfError(f"SEEDS={settings['SEEDS']!r}: different whole numbers, as 1337,42,2025", 2)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "run"  # any file may be a config
     if resume != "0" and not settings.get("RUN_ID"):
-        raise GolfError(
-            f"RESUME={resume}: RUN_ID, the name of that run, is needed too; golf.sh runs lists them", 2
-        )
+        raise GolfError(f"RESUME={resume}: RUN_ID, the run's name, is needed; golf.sh runs lists them", 2)
     run_id = settings.get("RUN_ID") or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     passed = {k: v for k, v in settings.items() if k not in envfile.OWN_NAMES}
     passed["OUT_DIR"] = str(out_dir)

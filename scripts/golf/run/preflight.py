@@ -20,9 +20,7 @@ def check_checkpoint(trainer: Path, run_dir: Path) -> None:
     """A run goes on with the trainer that made its checkpoint: PyTorch's is a .pt, MLX's a .safetensors."""
     other = "checkpoint.pt" if trainers.imports(trainer, "mlx") else "checkpoint.safetensors"
     if (run_dir / other).exists():
-        raise GolfError(
-            f"{shown(run_dir / other)}: is another trainer's; go on with that one, or change RUN_ID"
-        )
+        raise GolfError(f"{shown(run_dir / other)}: another trainer's; go on with that one, or change RUN_ID")
 
 
 def check_compiler(env: dict[str, str], compile_knob: str, gpu: bool) -> str | None:
@@ -48,9 +46,7 @@ def check_run_id(run_id: str, run_dir: Path, resume: bool) -> None:
     for name in RUN_FILES:
         plain(run_dir / name)  # or to open it may wait for ever
     if (run_dir / "train.log").exists() and not resume:
-        raise GolfError(
-            f"{shown(run_dir)} already holds a run; choose another RUN_ID, or go on with RESUME=1"
-        )
+        raise GolfError(f"{shown(run_dir)} already holds a run; choose another RUN_ID, or go on by RESUME=1")
 
 
 def check_out_dir(out_dir: Path) -> None:

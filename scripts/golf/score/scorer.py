@@ -31,7 +31,7 @@ from golf.score.sandbox import bwrap as sandbox
 from golf.score.sandbox import usage, view
 from golf.score.sandbox.bwrap import Limits
 from golf.score.sandbox.client import Beside, Remote
-from golf.score.stream import Stream
+from golf.score.stream import Source, Stream
 
 SCHEMA_VERSION = 1
 SEGMENTS = submission.SEGMENTS
@@ -209,7 +209,7 @@ def guard(talker: Talker, sandboxed: bool, *texts: Path) -> None:
                 raise GolfError(f"{shown(path)}: lies where the sandbox shows Python; move either", 2)
 
 
-def pick_targets(rules: dict, source: streams.Source, asked: int | None) -> Stream:
+def pick_targets(rules: dict, source: Source, asked: int | None) -> Stream:
     """The track's targets, or the first `asked`. GolfError if their bytes are not what the track pins."""
     count, held = rules["targets"] if asked is None else asked, len(source.tokens) - 1
     if not SEGMENTS <= count <= held:
@@ -222,7 +222,7 @@ def pick_targets(rules: dict, source: streams.Source, asked: int | None) -> Stre
 
 
 def hold_out(
-    source: streams.Source, stream: Stream, folder: Path | None, data: Path, rng: np.random.Generator
+    source: Source, stream: Stream, folder: Path | None, data: Path, rng: np.random.Generator
 ) -> tuple[Stream | None, str]:
     """Text that the submission is not scored on, and its kind: private (--holdout), drawn (random parts
     of the train shards), or public (what follows the targets in the validation shard)."""
@@ -437,9 +437,7 @@ def compare_segments(result: SeedScore, claimed, found: dict[int, list], exact: 
     result.add("segments", right or (None if not exact else False), figure, sentence)
 
 
-def general_rules(
-    setup: Setup, source: streams.Source, claim: dict, results: list[SeedScore]
-) -> list[Finding]:
+def general_rules(setup: Setup, source: Source, claim: dict, results: list[SeedScore]) -> list[Finding]:
     """Findings about the submission as a whole."""
     rules = [setup.control.rule()]
     for name, value in source.hashes.items():

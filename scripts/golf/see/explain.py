@@ -93,9 +93,8 @@ def read(place: Path) -> tuple[Weights, Budget]:
         extra = [n for n, p in target.files.items() if p not in (target.script, target.artifact)]
         files += [{"path": name, "role": "score"} for name in extra]
         rules = track.of_folder(place)
-        return weights.load(target.artifact), Budget(
-            count_bytes(place, files, None).code, dig(rules, "cap_bytes")
-        )
+        code = count_bytes(place, files, None).code
+        return weights.load(target.artifact), Budget(code, dig(rules, "cap_bytes"))
     facts = read_run(target.artifact.parent)
     code, cap = (number(dig(facts, "export", name)) for name in ("bytes_code", "cap"))
     return weights.load(target.artifact), Budget(code and int(code), cap and int(cap))

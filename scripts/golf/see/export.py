@@ -26,9 +26,8 @@ def add_arguments(parser) -> None:
     trackers = ("trackio", "tensorboard", "wandb")
     parser.add_argument("--to", required=True, choices=trackers, help="a package of its own, to be installed")
     parser.add_argument(
-        "--out", type=path_argument, default=Path("tensorboard"), metavar="DIR",
-        help="where tensorboard's files go; default: tensorboard/",
-    )  # fmt: skip
+        "--out", type=path_argument, default="tensorboard", help="tensorboard's folder; default: tensorboard/"
+    )
 
 
 def main(args) -> int:

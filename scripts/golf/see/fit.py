@@ -29,9 +29,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("config", type=path_argument, metavar="CONFIG.env", help="what would be trained")
     parser.add_argument("settings", nargs="*", metavar="NAME=value", help="wins over the file")
     parser.add_argument(
-        "--trainer", type=path_argument, default=REPO / "train_gpt.py", metavar="PATH",
-        help="default: train_gpt.py",
-    )  # fmt: skip
+        "--trainer", type=path_argument, default=REPO / "train_gpt.py", help="default: train_gpt.py"
+    )
     parser.add_argument("--quick", action="store_true", help="no timed steps: bytes alone, at once")
 
 

@@ -7,7 +7,6 @@ read on white and on dark pages.
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from golf.core.errors import GolfError
 from golf.core.files import replace_file
@@ -30,12 +29,9 @@ MANY = 300  # points; more are drawn faintly, with their running mean
 def add_arguments(parser) -> None:
     parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="a folder under runs/")
     parser.add_argument(
-        "-o", "--out", type=picture_path, default=Path("plot.svg"), metavar="FILE",
-        help=".svg or .png; default: plot.svg",
-    )  # fmt: skip
-    parser.add_argument(
-        "--x", choices=list(AXES), default="time", help="what runs to the right; default: time"
+        "-o", "--out", type=picture_path, default="plot.svg", help=".svg or .png; default: plot.svg"
     )
+    parser.add_argument("--x", choices=list(AXES), default="time", help="the axis below; default: time")
 
 
 def main(args) -> int:
@@ -54,9 +50,7 @@ def panels(histories: list[History], x: str = "time") -> list[Callable]:
     key, label, factor = AXES[x]
     if x == "time" and max(h.last(key) or 0.0 for h in histories) < SHORT_SECONDS:
         label, factor = "seconds of training", 1.0
-    found = [
-        (title, series) for title, series in series_of(histories, key, factor) if any(s for s, _ in series)
-    ]
+    found = [each for each in series_of(histories, key, factor) if any(xs for xs, _ in each[1])]
     if not found:
         raise GolfError(f"nothing to draw over {x}: no step of these runs says it; try --x steps", 2)
     end = max(xs[-1] for _, series in found for xs, _ in series if xs) or 1

@@ -29,9 +29,7 @@ KEYS = {
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument(
-        "folder", nargs="?", type=path_argument, default=REPO / "runs", metavar="DIR", help="default: runs/"
-    )
+    parser.add_argument("folder", nargs="?", type=path_argument, default=REPO / "runs", help="default: runs/")
     parser.add_argument("--sort", choices=list(KEYS), default="date", help="default: date, the newest first")
 
 

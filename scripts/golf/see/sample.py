@@ -12,7 +12,6 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from golf.core.errors import GolfError
@@ -35,20 +34,12 @@ def add_arguments(parser) -> None:
         "--temperature", type=between(0, 100, float), default=0.8, metavar="T",
         help="below 1: likelier text; 0: always the likeliest token; default 0.8",
     )  # fmt: skip
-    parser.add_argument(
-        "--top-k", type=between(0), default=0, metavar="K", help="only the K likeliest; default 0: all"
-    )
-    parser.add_argument(
-        "--seed", type=between(0), default=1, metavar="N", help="the same text again; default 1"
-    )
+    parser.add_argument("--top-k", type=between(0), default=0, metavar="K", help="only the likeliest; 0: all")
+    parser.add_argument("--seed", type=between(0), default=1, metavar="N", help="same text again; default 1")
     parser.add_argument("--tokenizer", type=path_argument, metavar="PATH", help="for an artifact alone")
     parser.add_argument("--surprise", type=path_argument, metavar="FILE", help="a text to make a page of")
-    parser.add_argument(
-        "-o", "--out", type=path_argument, default=Path("surprise.html"), metavar="PAGE", help="that page"
-    )
-    parser.add_argument(
-        "--no-sandbox", action="store_true", help="run its script as yourself; only code you have read"
-    )
+    parser.add_argument("-o", "--out", type=path_argument, default="surprise.html", help="that page's place")
+    parser.add_argument("--no-sandbox", action="store_true", help="run its script as yourself: read it first")
 
 
 def utf8(text: str) -> str:

@@ -24,9 +24,7 @@ ASCII_DOTS = "_.-'"
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument(
-        "run", nargs="?", type=path_argument, metavar="RUN", help="its folder; default: the newest in runs/"
-    )
+    parser.add_argument("run", nargs="?", type=path_argument, metavar="RUN", help="default: the newest")
 
 
 def main(args) -> int:
@@ -55,9 +53,8 @@ def screen(h: History, width: int, height: int) -> list[str]:
     """The whole picture: a title, the curve, the status; no line is longer than the terminal is wide."""
     pairs = [(number(point.get("step")), number(point.get("train_loss"))) for point in h.steps]
     losses = [(step, loss) for step, loss in pairs if None not in (step, loss)]
-    title = (
-        f"{h.name} on {dig(h.facts, 'start', 'hardware') or 'unknown hardware'}: training loss, nats a token"
-    )
+    where = dig(h.facts, "start", "hardware") or "unknown hardware"
+    title = f"{h.name} on {where}: training loss, nats a token"
     above, below = (textwrap.wrap(printable(text), max(20, width - 1)) for text in (title, status(h)))
     room = height - len(above) - len(below) - 3  # two empty lines, and the cursor's
     return [*above, "", *curve(losses, max(20, width - 10), max(4, min(HEIGHT, room))), "", *below]

@@ -81,11 +81,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN_DIR", help="one for each seed")
     parser.add_argument("--out", type=path_argument, metavar="DIR", help="the folder to make")
     parser.add_argument("--track", metavar="NAME", help="default: by the run's data and targets")
-    parser.add_argument(
-        "--lane",
-        metavar="LANE",
-        help="record, open-hardware or non-record, as the track has them; default: by the hardware",
-    )
+    parser.add_argument("--lane", metavar="LANE", help="one of the track's; default: by the hardware")
     parser.add_argument("--name", help="what to call it; default: the run's name")
     parser.add_argument("--author", help="default: git config user.name")
     parser.add_argument("--github-id", help="default: git config github.user")

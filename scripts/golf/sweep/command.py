@@ -32,15 +32,12 @@ def add_arguments(parser) -> None:
     parser.add_argument("what", type=path_argument, metavar="FILE.toml|CONFIG.env", help="what to run")
     parser.add_argument("settings", nargs="*", metavar="NAME=value", help="wins over the file")
     parser.add_argument("--name", help="results go to runs/NAME; default: the file's name")
-    parser.add_argument(
-        "--for", dest="seconds", type=float, metavar="SECONDS", help="begin no run after so long"
-    )
+    parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="no run begins later")
     parser.add_argument("--search", type=int, metavar="N", help="Optuna chooses N rows")
     parser.add_argument("--ray", metavar="auto|ADDRESS", help="a Ray cluster makes the runs")
     parser.add_argument(
-        "--each", type=float, default=1.0, metavar="N",
-        help="with --ray: GPUs of a run, or processors where there are none; default: 1",
-    )  # fmt: skip
+        "--each", type=float, default=1.0, metavar="N", help="GPUs of a run by --ray, else CPUs; default: 1"
+    )
 
 
 def main(args) -> int:

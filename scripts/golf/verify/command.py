@@ -19,11 +19,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="this seed alone (default: all)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to train on")
     parser.add_argument("--data", type=path_argument, metavar="DIR", help="the shards' folder")
-    parser.add_argument(
-        "--steps",
-        action="store_true",
-        help="as many steps as its log tells instead of its seconds: for a machine of another speed",
-    )
+    parser.add_argument("--steps", action="store_true", help="as many steps as its log tells, by no clock")
 
 
 def main(args) -> int:

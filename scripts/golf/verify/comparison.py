@@ -257,13 +257,8 @@ def judge(rules: dict, claim: dict, seeds: list[Seed]) -> list[Finding]:
         passed = False if ratio is not None and ratio >= low else None
     if passed is None and ratio is not None:
         speed += ": another speed, compare with --steps"
-    found = [judged("retrained", passed, f"{figure}; {speed}")]
-    for seed in seeds:
-        if seed.failed:
-            found.append(
-                judged("audit", False, f"seed {seed.seed} retrained: {', '.join(seed.failed)} failed")
-            )
-    return found
+    failed = [f"seed {seed.seed} retrained: {', '.join(seed.failed)} failed" for seed in seeds if seed.failed]
+    return [judged("retrained", passed, f"{figure}; {speed}"), *(judged("audit", False, f) for f in failed)]
 
 
 def clock(plans: list[retrain.Plan], seeds: list[Seed], by_steps: bool) -> list[Finding]:

@@ -28,7 +28,7 @@ def usage(pid: int) -> tuple[Usage, list[int]]:
     """
     below = descendants(pid)
     threads = sum(max(1, int(fields[THREADS])) for fields in below.values())  # an ended one has none
-    sizes = [status_bytes(p) for p in below]
+    sizes = [sizes_in(f"/proc/{p}/status") for p in below]
     own = sum(size["RssAnon"] + size["RssFile"] + size["VmSwap"] for size in sizes)
     shared = max((size["RssShmem"] for size in sizes), default=0)
     return Usage(threads, own, shared), list(below)
@@ -40,13 +40,8 @@ def cpu_seconds(pids: list[int]) -> float:
     return sum(int(ticks) for f in fields for ticks in f[TICKS]) / TICKS_A_SECOND
 
 
-def status_bytes(pid: int) -> defaultdict[str, int]:
-    """The sizes in /proc/<pid>/status; none once it has ended."""
-    return sizes_in(f"/proc/{pid}/status")
-
-
 def sizes_in(path: str) -> defaultdict[str, int]:
-    """The lines `name: number kB` of a file, in bytes; a size that is not there is 0."""
+    """The lines `name: number kB` of a file, in bytes; a size, or a process, that is not there has 0."""
     sizes: defaultdict[str, int] = defaultdict(int)
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
