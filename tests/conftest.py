@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from unittest import mock
@@ -98,6 +99,14 @@ def run_script(script, *args, env=None, cwd=None, timeout=HANG_SECONDS, repo=REP
                           capture_output=True, text=True, errors="replace", timeout=timeout)  # fmt: skip
 
 
+def wait_until(holds, process=None):
+    """Waits for a condition; fails where it never comes, or once the process that brings it has ended."""
+    end = time.monotonic() + HANG_SECONDS
+    while not holds():
+        assert time.monotonic() < end and (process is None or process.poll() is None)
+        time.sleep(0.05)
+
+
 class Clock:
     """A clock that goes on only when told."""
 
@@ -131,6 +140,11 @@ def refused(done, *words, code=2):
     assert done.returncode == code and all(word in done.stderr for word in words), done.stderr
     assert done.stderr.count("\n") == 1 or done.stderr.startswith("usage: "), done.stderr
     return done
+
+
+def used_wrongly(error):
+    """For pytest.raises: of the exit code of wrong usage."""
+    return error.code == 2
 
 
 def run_golf(*words, env=None, cwd=REPO):

@@ -168,7 +168,8 @@ def data(tmp_path) -> Path:
 
 @pytest.fixture
 def fetch(hub, data, tmp_path, monkeypatch, capfd):
-    """Runs main(argv) in this process; gives code, output and errors. Sleeps are only noted."""
+    """Runs main(argv) in this process; gives code, output and errors; `fails` gives the line of an error.
+    Sleeps are only noted."""
     point_client_at(hub.url, tmp_path, monkeypatch)
     module = load_script(data / SCRIPT.name)
 
@@ -178,7 +179,12 @@ def fetch(hub, data, tmp_path, monkeypatch, capfd):
         out, err = capfd.readouterr()
         return code, out, err
 
-    call.module, call.sleeps = module, []
+    def fails(*argv: str) -> str:
+        code, _, err = call(*argv)
+        assert code == 1
+        return error_line(err)
+
+    call.module, call.sleeps, call.fails = module, [], fails
     monkeypatch.setattr(time, "sleep", call.sleeps.append)
     return call
 
@@ -256,9 +262,9 @@ def test_fresh_fetch_then_offline(hub, data, tmp_path):
 
 def test_a_missing_package_is_named_with_two_ways_to_get_it(fetch, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    code, _, err = fetch("1")
-    assert code == 1 and f"package huggingface_hub is missing from {sys.executable}; run" in error_line(err)
-    assert "scripts/quickstart.sh" in err
+    said = fetch.fails("1")
+    assert f"package huggingface_hub is missing from {sys.executable}; run" in said
+    assert "scripts/quickstart.sh" in said
 
 
 def test_second_call_asks_nothing_and_more_shards_fetch_only_those(fetch, hub, data):
@@ -326,9 +332,7 @@ def test_truncated_reply_is_resumed(fetch, hub, data):
 
 def test_reply_cut_for_good_leaves_nothing_and_the_next_call_goes_on(fetch, hub, data):
     hub.faults["train_000000.bin"] = ["cut"] * 1000
-    code, _, err = fetch("1")
-    assert code == 1
-    assert TRAIN0 in error_line(err)
+    assert TRAIN0 in fetch.fails("1")
     assert not (data / TRAIN0).exists()
     assert {MODEL, VAL} <= here(data)
     hub.faults.clear()
@@ -346,11 +350,9 @@ def test_429_waits_as_long_as_asked(fetch, hub, data):
 
 def test_429_with_an_endless_wait_or_without_end_fails(fetch, hub, data):
     hub.faults[f"api/datasets/{REPO}"] = [(429, {"Retry-After": "3600"})]
-    code, _, err = fetch("1")
-    assert code == 1 and "3600 s" in error_line(err) and not fetch.sleeps
+    assert "3600 s" in fetch.fails("1") and not fetch.sleeps
     hub.faults[f"api/datasets/{REPO}"] = [(503, {})] * 99
-    code, _, err = fetch("1")
-    assert code == 1 and "503" in error_line(err)
+    assert "503" in fetch.fails("1")
     assert fetch.sleeps == [1, 2, 4, 8]
 
 
@@ -425,8 +427,7 @@ def test_only_what_may_pass_is_tried_again(fetch, monkeypatch, error, words, pas
 @pytest.mark.parametrize("end", ["/mnt/mirror", "file:///mnt/mirror", "hub.example.org"])
 def test_a_mirror_that_is_no_url_is_refused(fetch, monkeypatch, end):
     monkeypatch.setattr(constants, "ENDPOINT", end)
-    code, _, err = fetch("1")
-    assert code == 1 and f"HF_ENDPOINT={end}: a URL" in error_line(err) and not fetch.sleeps
+    assert f"HF_ENDPOINT={end}: a URL" in fetch.fails("1") and not fetch.sleeps
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
@@ -453,8 +454,7 @@ def test_a_client_that_cannot_be_loaded_is_told(data, tmp_path):
     (("4",), "3 train shards, 4 asked for"),
 ])  # fmt: skip
 def test_what_the_hub_lacks_is_told_with_what_it_has(fetch, data, argv, words):
-    code, _, err = fetch(*argv)
-    assert code == 1 and words in error_line(err) and here(data) == {"manifest.json"}
+    assert words in fetch.fails(*argv) and here(data) == {"manifest.json"}
 
 
 @pytest.mark.parametrize("argv", [
@@ -469,8 +469,7 @@ def test_wrong_arguments_exit_2(fetch, hub, argv):
 
 
 def test_skip_manifest(fetch, hub, data):
-    code, _, err = fetch("--skip-manifest", "1")
-    assert code == 1 and "manifest.json" in error_line(err)
+    assert "manifest.json" in fetch.fails("--skip-manifest", "1")
     (data / "manifest.json").write_bytes(hub.files["manifest.json"] + b"\n")
     assert fetch("--skip-manifest", "1")[0] == 0
     assert not any(path.endswith("manifest.json") for path in hub.fetched())
@@ -485,8 +484,7 @@ def test_a_manifest_cannot_name_files_of_others(fetch, hub, data, path):
     text = hub.files["manifest.json"].replace(MODEL.encode(), path.encode())
     hub.files["manifest.json"] = text
     hub.files[path] = b"evil"
-    code, _, err = fetch("1")
-    assert code == 1 and path in error_line(err)
+    assert path in fetch.fails("1")
     assert here(data) == {"manifest.json"}
 
 
@@ -496,17 +494,14 @@ def test_a_manifest_with_impossible_counts(fetch, hub, count):
     manifest = json.loads(hub.files["manifest.json"])
     manifest["datasets"][0]["stats"]["files_val"] = count
     hub.files["manifest.json"] = json.dumps(manifest).encode()
-    code, _, err = fetch("1")
-    assert code == 1 and "the entry of fineweb10B_sp1024 is not whole" in error_line(err)
+    assert "the entry of fineweb10B_sp1024 is not whole" in fetch.fails("1")
 
 
 @pytest.mark.parametrize("streams", [">&- 2>&-", ">/dev/full 2>/dev/full", "2>&1 | true"])
 def test_a_terminal_that_goes_away_ends_no_download(hub, data, tmp_path, streams):
     env = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "*"}
     command = f'set -o pipefail; "$0" "$1" 1 {streams}'
-    done = subprocess.run(
-        ["bash", "-c", command, sys.executable, str(data / SCRIPT.name)], env=env, timeout=60
-    )
+    done = subprocess.run(["bash", "-c", command, sys.executable, data / SCRIPT.name], env=env, timeout=60)
     assert done.returncode == 0 and here(data) == {"manifest.json", VAL, TRAIN0, MODEL, VOCAB}
 
 
@@ -543,8 +538,7 @@ def test_verify_without_anything(fetch, hub):
 
 def test_a_folder_that_cannot_be_written_is_named(fetch, data):
     (data / "tokenizers").write_bytes(b"a file where a folder belongs")
-    code, _, err = fetch("1")
-    assert code == 1 and "tokenizers" in error_line(err)
+    assert "tokenizers" in fetch.fails("1")
 
 
 def test_a_changed_hub_is_followed_when_it_is_asked(fetch, hub, data):
@@ -558,13 +552,11 @@ def test_a_changed_hub_is_followed_when_it_is_asked(fetch, hub, data):
 
 def test_damaged_checksums_are_named(fetch, data):
     (data / "checksums.json").write_text('{"files": {"a": 1}}')
-    code, _, err = fetch("--verify")
-    assert code == 1 and "checksums.json" in error_line(err)
+    assert "checksums.json" in fetch.fails("--verify")
     for name, words in (("checksums.json", ["--verify"]), ("manifest.json", ["--skip-manifest"])):
         (data / name).unlink(missing_ok=True)
         os.mkfifo(data / name)  # nobody writes to it
-        code, _, err = fetch(*words)
-        assert code == 1 and name in error_line(err)
+        assert name in fetch.fails(*words)
         (data / name).unlink()
 
 
@@ -572,8 +564,7 @@ def test_too_little_space_is_seen_before_fetching(fetch, hub, data, monkeypatch)
     assert fetch("0")[0] == 0
     usage = shutil._ntuple_diskusage(10**6, 10**6, 100)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    code, _, err = fetch("2")
-    assert code == 1 and "free" in error_line(err)
+    assert "free" in fetch.fails("2")
     assert not hub.fetched()
 
 
@@ -585,8 +576,7 @@ def test_disk_that_fills_up_on_the_way(fetch, hub, data, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(file_download, "http_get", fills)
-    code, _, err = fetch("1")
-    assert code == 1 and "No space left" in error_line(err)
+    assert "No space left" in fetch.fails("1")
     assert not (data / TRAIN0).exists() and not fetch.sleeps
 
 
@@ -596,8 +586,7 @@ def test_two_at_once_and_leftovers_of_a_killed_one(fetch, hub, data):
     left.write_bytes(b"part")
     (data / ".incoming").mkdir()
     with filelock.FileLock(data / ".incoming" / "lock"):
-        code, _, err = fetch("1")
-        assert code == 1 and "another download" in error_line(err)
+        assert "another download" in fetch.fails("1")
         assert left.exists()
     hub.faults["train_000000.bin"] = [(404, {})]
     assert fetch("1")[0] == 1 and fetch("1")[0] == 0

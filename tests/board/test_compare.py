@@ -93,9 +93,8 @@ def test_equal_values_are_no_sample():
         assert not found.record and found.p is None
     same = [3.0, 3.001, 3.002]
     assert not record_rule.compare(same, same, RULE).record
-    assert record_rule.compare([2.9] * 3, same, RULE).p == pytest.approx(
-        t_tail(by_hand([2.9] * 3, same, 0.005)[0], 2), rel=1e-6
-    )
+    t, *_ = by_hand([2.9] * 3, same, 0.005)
+    assert record_rule.compare([2.9] * 3, same, RULE).p == pytest.approx(t_tail(t, 2), rel=1e-6)
 
 
 # ---- Entries on disk
@@ -216,9 +215,8 @@ def test_two_runs_compare_whatever_they_scored(entries):
 def test_more_than_two_make_a_table(entries):
     done = run(entries, "base", "runs/idea-s1", "runs/idea", "runs/idea-s3")
     lines = done.stdout.splitlines()
-    assert done.returncode == 0 and [x.split()[0] for x in lines[:5]] == [
-        "entry", "runs/idea-s1", "runs/idea", "runs/idea-s3", "base",
-    ]  # fmt: skip
+    order = "entry runs/idea-s1 runs/idea runs/idea-s3 base".split()
+    assert done.returncode == 0 and [x.split()[0] for x in lines[:5]] == order
     assert lines[4].split()[1:5] == ["3", "2.605000", "0.005000", "0.105000"]
     value = json.loads(run(entries, "base", "runs/idea", "base", "--json").stdout)
     assert [e["name"] for e in value] == ["runs/idea", "base", "base"]

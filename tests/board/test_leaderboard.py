@@ -315,15 +315,6 @@ BROKEN = {
     "a pipe": lambda f: [(f / "submission.json").unlink(), os.mkfifo(f / "submission.json")],
     "a folder": lambda f: [(f / "submission.json").unlink(), (f / "submission.json").mkdir()],
     "a list": lambda f: (f / "submission.json").write_text("[]"),
-    "nothing": lambda f: (f / "submission.json").write_text(""),
-    "megabytes": lambda f: (f / "submission.json").write_text(" " * (3 << 20)),
-    "a key twice": lambda f: (f / "submission.json").write_text(
-        (f / "submission.json").read_text().replace("{", '{"val_bpb": 0.1, ', 1)
-    ),
-    "utf-16": lambda f: (f / "submission.json").write_bytes(
-        (f / "submission.json").read_text().encode("utf-16")
-    ),
-    "depth": lambda f: (f / "submission.json").write_text("[" * 99999),
     "null": lambda f: edit(f, lambda v: v.update(seeds=None, files=None, name=None, lane=None)),
     "numbers": lambda f: edit(f, lambda v: v.update(val_bpb=True, date=7, author=[1])),
     "an own key": lambda f: edit(f, lambda v: v.update(rank=1)),
@@ -371,9 +362,7 @@ def test_an_entry_has_no_rank_until_it_was_scored_whole(real, tmp_path, monkeypa
     with pytest.raises(GolfError, match="no report there"):
         verified.enter(folder)
     claim = json.loads((folder / "submission.json").read_text())
-    seeds = [
-        {"seed": s["seed"], "claimed": {"val_bpb": s["val_bpb"]}, "official": dict(s)} for s in claim["seeds"]
-    ]
+    seeds = [dict(seed=s["seed"], claimed=dict(val_bpb=s["val_bpb"]), official={**s}) for s in claim["seeds"]]
     report = {
         "mode": "whole",
         "verdict": "PASS",

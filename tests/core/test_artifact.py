@@ -289,9 +289,7 @@ SOUND_HEADER = b'{"config": {}, "tensors": []}'
 IN_CONTAINERS = {
     "bytes behind the coded part": with_coded(SOUND[20:] + b"x", len(PAYLOAD)),
     "a second member": with_coded(SOUND[20:] + zlib.compress(b"x" * 99), len(PAYLOAD)),
-    "bits in the padding": with_coded(
-        PADDED[:-5] + bytes([PADDED[-5] | 128]) + PADDED[-4:], len(PAYLOAD) + 1
-    ),
+    "bits in padding": with_coded(PADDED[:-5] + bytes([PADDED[-5] | 128]) + PADDED[-4:], len(PAYLOAD) + 1),
     "bytes behind the tensors": container(SOUND_HEADER, b"x"),
     "a third key": container(b'{"config": {}, "tensors": [], "more": 1}'),
     "a key twice": container(b'{"config": {}, "config": {}, "tensors": []}'),

@@ -24,9 +24,8 @@ SOURCE = '"""Docstring."""\n\nimport json\n\n\ndef f(x):\n    """Doc."""\n    re
 
 
 def compress(source: str | bytes, **how) -> bytes:
-    return lzma.compress(
-        source if isinstance(source, bytes) else source.encode(), **how or {"preset": packed.PRESET}
-    )
+    data = source if isinstance(source, bytes) else source.encode()
+    return lzma.compress(data, **how or {"preset": packed.PRESET})
 
 
 def stub(stream: bytes) -> bytes:
@@ -269,10 +268,8 @@ def test_the_rules_about_code_see_into_a_stub(folder):
     script = (folder / "train_gpt.py").read_text() + "\nimport socket\n"
     write(folder, "train_gpt.py", script)
     ship_packed(folder)
-    findings = check.check_folder(folder).findings
-    assert [f.message.split(":")[0] for f in findings if f.rule == "code-network"] == [
-        "'train_gpt.py' reaches the network"
-    ]
+    (said,) = (f.message for f in check.check_folder(folder).findings if f.rule == "code-network")
+    assert said.startswith("'train_gpt.py' reaches the network:")
 
 
 @pytest.mark.slow

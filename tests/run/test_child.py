@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import HANG_SECONDS, REPO, passed
+from conftest import HANG_SECONDS, REPO, passed, wait_until
 from golf.core import runlog
-from golf.core.processes import descendants
+from golf.core.processes import descendants, stat
 from golf.run import child
 from golf.run import command as run
 
@@ -32,18 +32,11 @@ def popen(repo, *words, steps=3, seconds=0.0, env=None, **streams):
     return subprocess.Popen(command, env=env, cwd=repo, **streams)
 
 
-def wait_until(process, condition) -> None:
-    until = time.monotonic() + HANG_SECONDS
-    while not condition():
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.05)
-
-
 def start(repo, seconds=0.1, **env):
     """A supervised run of a minute in the background, once its second step is logged."""
     process = popen(repo, steps=600, seconds=seconds, env=env, stdout=subprocess.PIPE, stderr=2)
     metrics = repo / "runs/one/metrics.jsonl"
-    wait_until(process, lambda: metrics.exists() and metrics.read_text().count('"step"') > 1)
+    wait_until(lambda: metrics.exists() and metrics.read_text().count('"step"') > 1, process)
     return process
 
 
@@ -60,7 +53,7 @@ def wait_for_ranks(process, count) -> None:
                 found += ours and int(caught, 16) >> (signal.SIGTERM - 1) & 1
         return found
 
-    wait_until(process, lambda: handling() > count)
+    wait_until(lambda: handling() > count, process)
 
 
 def child_of(process) -> int:
@@ -69,15 +62,9 @@ def child_of(process) -> int:
 
 
 def gone(pid: int) -> bool:
-    until = time.monotonic() + HANG_SECONDS
-    while time.monotonic() < until:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except OSError:
-            return True
-        time.sleep(0.05)
-    return False
+    """Whether it has ended, waited for or not."""
+    fields = stat(pid)
+    return fields is None or fields[0] == b"Z"
 
 
 def test_what_is_written_while_the_trainer_ends_is_passed_on(tmp_path, capfd):
@@ -122,8 +109,8 @@ def test_second_signal_ends_it_at_once(tiny_repo):
             process.send_signal(signal.SIGINT)
             time.sleep(0.3)
     process.communicate()
-    assert process.returncode == 130 and gone(child)
-    assert "end" not in runlog.read_run(tiny_repo / "runs/one")
+    wait_until(lambda: gone(child))
+    assert process.returncode == 130 and "end" not in runlog.read_run(tiny_repo / "runs/one")
 
 
 def test_what_is_left_after_a_run_was_ended_at_once_is_told(tmp_path):
@@ -159,12 +146,12 @@ def test_a_signal_while_a_run_is_prepared_ends_it_in_a_line(tiny_repo, number):
     source = "import pathlib, time\npathlib.Path('here').touch()\ntime.sleep(60)\n"
     trainer.write_text(source, encoding="utf-8")
     process = popen(tiny_repo, "--trainer", "slow.py", stderr=subprocess.PIPE)
-    wait_until(process, (tiny_repo / "here").exists)
+    wait_until((tiny_repo / "here").exists, process)
     child = child_of(process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=HANG_SECONDS)
-    assert process.returncode == 130 and gone(child)
-    assert one_line(errors.decode()) == "golf run: stopped"
+    wait_until(lambda: gone(child))
+    assert process.returncode == 130 and one_line(errors.decode()) == "golf run: stopped"
     assert not (tiny_repo / "runs").exists()
 
 
@@ -186,7 +173,7 @@ def test_no_child_outlives_a_killed_supervisor(tiny_repo):
     child = child_of(process)
     process.kill()
     process.communicate(timeout=HANG_SECONDS)
-    assert gone(child)
+    wait_until(lambda: gone(child))
 
 
 def test_progress_bar_on_a_terminal(tiny_repo):

@@ -99,9 +99,7 @@ def test_cuda_is_asked_for_where_there_is_none(tmp_path):
     (tmp_path / "torch.py").write_text(TORCH.format(count=1))
     trainers.check_cuda(trainer, env)
     (tmp_path / "torch.py").write_text(TORCH.format(count=0))
-    with pytest.raises(
-        GolfError, match=r"finds no CUDA device here \(CUDA initialization: too old\); CUDA 13"
-    ):
+    with pytest.raises(GolfError, match=r"no CUDA device here \(CUDA initialization: too old\); CUDA 13"):
         trainers.check_cuda(trainer, env)
     (tmp_path / "torch.py").write_text("raise ImportError\n")
     trainers.check_cuda(trainer, env)  # which the trainer tells
@@ -136,9 +134,7 @@ def test_what_can_train_on_cuda_is_let_through():
     (True, "CC", "no C compiler (none) found", "2 to 3 times"),
     (False, "CXX", "no C++ compiler (none)", "1.6"),
 ])  # fmt: skip
-def test_a_missing_compiler_is_one_plain_line_before_the_slow_run(
-    tmp_path, monkeypatch, gpu, name, no_compiler, costs
-):
+def test_a_missing_compiler_is_one_line_before_the_run(tmp_path, monkeypatch, gpu, name, no_compiler, costs):
     have, lacks = {name: "python3"}, {name: "none"}
     monkeypatch.setattr(machine.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
     assert "no Python.h found: install g" in preflight.check_compiler(have, "auto", gpu)

@@ -84,9 +84,7 @@ def replaced(name):
     (lambda folder: (folder / "train_gpt.py").write_text("import nothing_of_the_kind"), "not the file"),
     (replaced("SumsToTwo"), "a row sums to 2"), (replaced("GivesNan"), "holds NaN or infinity"),
 ])  # fmt: skip
-def test_a_reference_that_cannot_be_used_is_told_and_replaced(
-    track, echo, asked, tmp_path, capsys, spoil, words
-):
+def test_a_reference_that_cannot_be_used_is_replaced(track, echo, asked, tmp_path, capsys, spoil, words):
     spoil(echo)
     folder = make_submission(tmp_path / "entry", "Plain", seeds=(1, 2))
     report, control = run(track, folder)
@@ -208,13 +206,11 @@ def test_what_ships_is_of_todays_control_and_text(sample_data, monkeypatch):
         np.testing.assert_allclose(control(text)[:1024], feed(remote, start).log_probs, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "name, right", [(None, True), ("2026-11-22_a.b", True), ("../x", False), ("", False)]
-)
-def test_what_a_track_may_name(track, tmp_path, name, right):
+@pytest.mark.parametrize("name, fine", [(None, True), ("2026-11-22_a.b", True), ("../x", False), ("", False)])
+def test_what_a_track_may_name(track, tmp_path, name, fine):
     path = tmp_path / "track.json"
     path.write_text(json.dumps(json.loads(track.read_text()) | dict(audit_control=name)))
-    if right:
+    if fine:
         assert tracks.load(str(path))["audit_control"] == name
     else:
         with pytest.raises(GolfError, match="audit_control"):

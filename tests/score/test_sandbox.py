@@ -23,7 +23,7 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
-from conftest import HANG_SECONDS, REPO
+from conftest import HANG_SECONDS, REPO, wait_until
 from golf.core import machine
 from golf.core.errors import GolfError
 from golf.score import scorer as official
@@ -137,13 +137,6 @@ def test_it_ends_with_the_scorer(track, tmp_path, number, early):
         scorer.wait()
     wait_until(lambda: not ours())
     assert number == signal.SIGKILL or not list(tmp_path.glob("golf-score-*"))
-
-
-def wait_until(holds):
-    end = time.monotonic() + HANG_SECONDS
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @needs_sandbox

@@ -377,9 +377,7 @@ def test_two_calls_at_once_make_one_venv(venv_repo):
     assert sum("waiting for another call" in done.stdout for done in all_done) >= 1
 
 
-@pytest.mark.parametrize(
-    "proxy", ["http://name:secret@127.0.0.1:9", pytest.param("", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("proxy", ["http://a:secret@127.0.0.1:9", pytest.param("", marks=pytest.mark.slow)])
 def test_no_network_is_said_at_once_and_names_the_proxy(venv_repo, proxy):
     """A real pip asks an index that nobody serves."""
     inner = venv_repo / "tools/inner"

@@ -173,9 +173,8 @@ def test_plot_draws_runs_logs_and_entries(kind, magic, torch_run, mlx_run, tmp_p
 def test_the_panels_hold_the_runs_values(torch_run):
     h = history.read(torch_run)
     titles = dict(plot.series_of([h], "step", 1.0))
-    assert titles["training loss, nats a token"] == [
-        ([p["step"] for p in h.steps], [p["train_loss"] for p in h.steps])
-    ]
+    steps, losses = ([p[name] for p in h.steps] for name in ("step", "train_loss"))
+    assert titles["training loss, nats a token"] == [(steps, losses)]
     assert titles["validation on the way, bits a byte"][0][0] == [5, 10, 12]
     seconds = [b["train_seconds"] - a["train_seconds"] for a, b in zip(h.steps, h.steps[1:])]
     expected = [0.128 * n / s for n, s in zip([*[1] * 9, 2], seconds)]

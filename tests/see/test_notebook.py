@@ -29,10 +29,8 @@ def test_it_runs_with_short_settings(tmp_path, monkeypatch):
     for name, value in settings.items():
         monkeypatch.setenv(name, str(value))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    runner = nbclient.NotebookClient(
-        notebook, timeout=1200, resources={"metadata": {"path": str(clone / "docs")}}
-    )
-    runner.execute()
+    place = {"metadata": {"path": str(clone / "docs")}}
+    nbclient.NotebookClient(notebook, timeout=1200, resources=place).execute()
     outputs = {cell["id"]: cell.get("outputs", []) for cell in notebook.cells}
     said = {name: "".join(o.get("text", "") for o in some) for name, some in outputs.items()}
     assert "score    val_bpb " in said["quickstart"]

@@ -191,9 +191,8 @@ def test_pointing_at_a_token_or_tab_shows_its_guesses(browser, width, theme, tor
     tips = shown.locator(".t > span:visible")
     assert tips.count() == 0
     tokens.nth(7).hover()
-    assert (
-        tips.count() == 1 and tips.inner_text().count("%") == 5 and " bits. Expected: " in tips.inner_text()
-    )
+    said = tips.inner_text()
+    assert tips.count() == 1 and said.count("%") == 5 and " bits. Expected: " in said
     shown.mouse.move(0, 0)
     assert tips.count() == 0
     for _ in range(3):

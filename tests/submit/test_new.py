@@ -85,9 +85,8 @@ def test_the_command_parses_back_and_repeats_the_run(made):
     script = f"records/track_tiny/{folder.name}/train_gpt.py"
     assert value["env"] == {"ITERATIONS": "3"}
     assert value["command"] == f"ITERATIONS=3 SEED=1 python3 {script}"
-    assert submission.parse_command(value["command"]) == (
-        {"ITERATIONS": "3", "SEED": "1"}, ["python3", script],
-    )  # fmt: skip
+    settings, words = submission.parse_command(value["command"])
+    assert settings == {"ITERATIONS": "3", "SEED": "1"} and words == ["python3", script]
     env = {name: os.environ[name] for name in KEPT_FROM_ENVIRONMENT if name in os.environ}
     env.update(RUN_ID="again", OUT_DIR="runs")
     subprocess.run(["bash", "-c", value["command"]], cwd=repo, env=env, check=True, capture_output=True)
@@ -227,10 +226,8 @@ def work_in(repo, name, **files):
 
 
 def run_in(repo, folder, **env):
-    done = run_script(
-        "golf.sh", "run", "configs/tiny.env", "--trainer", folder / "train_gpt.py", env=env, repo=repo
-    )
-    assert done.returncode == 0, done.stderr
+    words = ("run", "configs/tiny.env", "--trainer", folder / "train_gpt.py")
+    passed(run_script("golf.sh", *words, env=env, repo=repo))
 
 
 def test_new_completes_the_folder_that_the_trainer_ran_from(tiny_repo):
@@ -339,9 +336,8 @@ def test_torn_and_foreign_lines_in_metrics_are_passed_over(tmp_path):
     lines += [b"train_seconds:1.5 tokens:3 steps:2", b"train_sec"]
     (tmp_path / "train.log").write_bytes(b"\n".join(lines))
     assert set(runlog.read_run(tmp_path)) == {"start", "end"}
-    assert runlog.final_lines(tmp_path / "train.log")["train"] == [
-        {"train_seconds": 1.5, "tokens": 3.0, "steps": 2.0}
-    ]
+    (train,) = runlog.final_lines(tmp_path / "train.log")["train"]
+    assert train == {"train_seconds": 1.5, "tokens": 3.0, "steps": 2.0}
 
 
 # ---- Tracks are data: the larger challenge's numbers, from a file alone

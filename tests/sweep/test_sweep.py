@@ -109,9 +109,7 @@ def test_the_table_tests_each_row_against_the_first(tmp_path):
     scores = {"first": [2.0, 2.01, 1.99], "better": [1.9, 1.91, 1.89], "alone": [1.95]}
     results = [(c, result(scores[c.row.name][c.seed - 1])
                 if c.seed <= len(scores.get(c.row.name, [])) else None) for c in made.cells()]  # fmt: skip
-    first, better, alone, empty = [
-        line.split(" | ") for line in table.markdown(made, results).splitlines()[2:]
-    ]
+    first, better, alone, empty = [row.split(" | ") for row in table.markdown(made, results).splitlines()[2:]]
     assert first[1:6] == ["3", "2.0000", "0.0100", "", ""]
     change, low, high = map(float, re.findall(r"[-+][\d.]+", better[4]))
     assert change == -0.1 and low < -0.1 < high < 0

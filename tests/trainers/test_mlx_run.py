@@ -78,9 +78,8 @@ def test_metrics_have_the_twins_events_and_keys(finished, tmp_path):
     assert keys[0] == keys[1]
     (start,) = result.events("start")
     assert (start["script"], start["device"], start["dtype"]) == ("train_gpt_mlx.py", "cpu", "float32")
-    assert start["script_sha256"] == T.sha256(SCRIPT.read_bytes()) and set(start["versions"]) == {
-        "python", "mlx", "numpy"
-    }  # fmt: skip
+    assert start["script_sha256"] == T.sha256(SCRIPT.read_bytes())
+    assert set(start["versions"]) == {"python", "mlx", "numpy"}
 
 
 def test_it_learns_and_packing_keeps_what_it_learned(finished):

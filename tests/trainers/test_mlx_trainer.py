@@ -1,7 +1,6 @@
 """The MLX trainer beside its twin: the same model, training, artifacts and scores; flat memory."""
 
 import json
-import os
 import shutil
 
 import numpy as np
@@ -136,10 +135,8 @@ def test_on_a_gpu_passes_are_as_large_as_memory_allows(tmp_path, monkeypatch):
     with new_run(tmp_path, TRAIN_BATCH_TOKENS=1024) as run:
         run.streams = run.streams[:1]
         monkeypatch.setattr(M.mx, "default_device", lambda: mx.gpu)
-        before, peaks = mx.get_active_memory(), []
-        monkeypatch.setattr(
-            M.mx, "get_peak_memory", lambda peak=mx.get_peak_memory: peaks.append(peak()) or 900
-        )
+        before, peaks, peak = mx.get_active_memory(), [], mx.get_peak_memory
+        monkeypatch.setattr(M.mx, "get_peak_memory", lambda: peaks.append(peak()) or 900)
         monkeypatch.setattr(M.mx, "get_active_memory", lambda: 400)
         for fits, micro in ((0.5, 1), (6, 4), (1000, 64)):
             info = dict(max_recommended_working_set_size=int(2 * fits * 500))
@@ -272,15 +269,6 @@ def test_artifacts_that_lie_are_refused_before_anything_is_allocated(change, tmp
 
 
 # ---- Whole runs: how they go on and what they refuse ----
-
-
-def test_a_log_that_is_a_pipe_is_refused(tmp_path):
-    path = tmp_path / "runs" / "run" / "train.log"
-    path.parent.mkdir(parents=True)
-    os.mkfifo(path)
-    for resume in (0, 1):
-        result = run_main(tmp_path, RESUME=resume)
-        assert (result.code, result.err) == (1, f"train_gpt_mlx.py: error: {path}: no file; remove it\n")
 
 
 def test_a_resumed_run_ends_as_the_whole_one(tmp_path):

@@ -183,20 +183,6 @@ def test_where_no_step_fits_the_coarsest_is_taken():
     assert step == T.COARSEST_STEP == 1 / size.COARSEST
 
 
-def test_the_run_fits_a_small_cap_and_says_so(tmp_path):
-    code = T.SCRIPT.stat().st_size
-    plain = kit.run_main(tmp_path, RUN_ID="plain", MODEL_DIM=32, ITERATIONS=1)
-    (free,) = plain.events("export")
-    cap = code + free["bytes_model"] * 7 // 10 + 5000
-    tight = kit.run_main(tmp_path, MODEL_DIM=32, ITERATIONS=1, ARTIFACT_CAP_BYTES=cap)
-    assert plain.code == tight.code == 0
-    (fitted,) = tight.events("export")
-    size = tight.artifact.stat().st_size
-    assert fitted["bytes_model"] == size and fitted["bytes_code"] == code
-    assert fitted["bytes_total"] == code + size <= cap - 5000 and fitted["headroom"] == cap - code - size
-    assert free["step"] == pytest.approx(1 / 24) and fitted["step"] > free["step"]
-
-
 def test_a_cap_that_cannot_be_met_is_said_and_loses_nothing(tmp_path):
     result = kit.run_main(tmp_path, ITERATIONS=1, ARTIFACT_CAP_BYTES=20000)
     assert result.code == 1

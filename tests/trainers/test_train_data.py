@@ -168,9 +168,8 @@ def trained_tokenizer(folder, texts, **options):
     """A tokenizer of these settings; (processor, path)."""
     model = io.BytesIO()
     usual = dict(model_type="bpe", vocab_size=420, byte_fallback=True, normalization_rule_name="identity")
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts), model_writer=model, minloglevel=2, **{**usual, **options}
-    )
+    options = dict(sentence_iterator=iter(texts), model_writer=model, minloglevel=2) | usual | options
+    sentencepiece.SentencePieceTrainer.train(**options)
     (folder / "tok.model").write_bytes(model.getvalue())
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()), folder / "tok.model"
 
@@ -314,15 +313,11 @@ def numpys(name, number):
 
 
 FIRST, VAL, NOT_WHOLE = "train_000000", "val_000000", "not a whole token shard"
+ODD = "fineweb_train_000002.bin"
 LONG = [*random_tokens(100), 1024, *random_tokens(200)]
 BAD_DATA = {
-    "a link to nothing": (
-        lambda data: (data / "fineweb_train_000002.bin").symlink_to("/nowhere/x.bin"),
-        ("fineweb_train_000002.bin: no file",),
-    ),
-    "a folder": (
-        lambda data: (data / "fineweb_train_000002.bin").mkdir(), ("fineweb_train_000002.bin: no file",),
-    ),
+    "a link to nothing": (lambda data: (data / ODD).symlink_to("/nowhere/x.bin"), (f"{ODD}: no file",)),
+    "a folder": (lambda data: (data / ODD).mkdir(), (f"{ODD}: no file",)),
     "a pipe": (pipe("train_000009"), ("fineweb_train_000009.bin: no file",)),
     "a pipe beside the validation shard": (pipe("val_000009"), ("fineweb_val_000009.bin: no file",)),
     "mapped badly": (numpys("memmap", errno.ENODEV), (FIRST, "No such device")),

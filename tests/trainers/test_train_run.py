@@ -49,9 +49,8 @@ def finished(tmp_path_factory):
 
 
 def test_the_run_folder_holds_what_the_contract_says(finished):
-    assert {p.name for p in finished.folder.iterdir()} == {
-        "train.log", "metrics.jsonl", "config.json", "checkpoint.pt", "final_model.int8.zlib", "train_gpt.py",
-    }  # fmt: skip
+    names = "train.log metrics.jsonl config.json checkpoint.pt final_model.int8.zlib train_gpt.py"
+    assert {p.name for p in finished.folder.iterdir()} == set(names.split())
     assert (finished.folder / "train_gpt.py").read_bytes() == T.SCRIPT.read_bytes()
     config = json.loads((finished.folder / "config.json").read_text())
     assert set(config) == set(kit.KNOB_NAMES) and config["MODEL_DIM"] == 16 and config["MLP_MULT"] == 2
@@ -149,9 +148,8 @@ def test_what_goes_on_is_said_after_five_seconds_of_silence(monkeypatch, capsys)
     monkeypatch.setattr(T, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     log.began = log.spoken = 0.0
     log.keep_on()
-    assert capsys.readouterr().out.splitlines() == [
-        "something else", "setup seconds:10", "scoring:8/64 left:28s seconds:16",
-    ]  # fmt: skip
+    told = capsys.readouterr().out.splitlines()
+    assert told == ["something else", "setup seconds:10", "scoring:8/64 left:28s seconds:16"]
 
 
 @pytest.mark.slow  # it is silent for real
@@ -748,9 +746,7 @@ def test_a_log_on_a_full_disk_ends_no_run_and_goes_on_when_there_is_room(tmp_pat
     assert result.code == 0
     warnings = result.err.splitlines()
     assert len(warnings) == 2 and all("No space left on device" in line for line in warnings)
-    assert {path for line in warnings for path in ("train.log", "metrics.jsonl") if path in line} == {
-        "train.log", "metrics.jsonl",
-    }  # fmt: skip
+    assert all(any(name in line for line in warnings) for name in ("train.log", "metrics.jsonl"))
     assert [m["step"] for m in result.events("step")] == [1, 2, 5, 6], "no half line is left"
     assert [int(s) for s in re.findall(r"^step:(\d)/6 train_loss", result.log, re.M)] == [1, 2, 5, 6]
     assert [int(s) for s in re.findall(r"^step:(\d)/6 train_loss", result.out, re.M)] == [1, 2, 3, 4, 5, 6]
@@ -848,9 +844,8 @@ def test_a_signal_before_training_ends_the_run_at_once(number, tmp_path):
         f"runpy.run_path({str(kit.REPO / 'train_gpt.py')!r}, run_name='__main__')"
     )
     _, env = trainer(tmp_path)
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code], env=env, **pipes)
     assert process.stdout.readline() == "here\n"
     process.send_signal(number)
     _, err = process.communicate(timeout=1200)
@@ -922,9 +917,7 @@ def test_a_packed_script_is_counted_and_scores_the_same(tmp_path):
     result = run_main(tmp_path, PACK_SCRIPT=1)
     script = result.folder / "train_gpt.packed.py"
     first, second, *rest = script.read_text().split("\n")
-    assert (
-        first == "import base64, lzma" and rest == [""] and second.startswith("exec(compile(lzma.decompress(")
-    )
+    assert first == "import base64, lzma" and rest == [""] and second.startswith("exec(compile(lzma.")
     (export,) = result.events("export")
     assert export["bytes_code"] == script.stat().st_size < T.SCRIPT.stat().st_size / 2
     assert (result.folder / "train_gpt.py").read_bytes() == T.SCRIPT.read_bytes()
