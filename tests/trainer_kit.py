@@ -218,7 +218,7 @@ def start(command, env: dict, **options) -> subprocess.CompletedProcess:
 
 def assert_one_line(err: str, *words: str):
     """A message for a person: one line on stderr that holds these words, and no traceback."""
-    assert err.startswith("train_gpt.py: error: "), err
+    assert err.startswith(("train_gpt.py: error: ", "train_gpt_mlx.py: error: ")), err
     assert err.count("\n") == 1 and err.endswith("\n"), err
     for word in words:
         assert str(word) in err, err

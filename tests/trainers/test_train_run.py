@@ -892,20 +892,15 @@ def test_a_stop_cuts_periodic_validation_short_and_saves(tmp_path):
     assert result.checkpoint["step"] == result.events("train_end")[0]["step"] == 3
 
 
-@pytest.mark.slow  # a process of its own
 def test_nohup_holds(tmp_path):
     """SIGHUP that was ignored at the start stays so."""
-    code = (
-        "import runpy, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        f"runpy.run_path({str(kit.REPO / 'train_gpt.py')!r}, run_name='__main__')"
-    )
-    _, env = trainer(tmp_path, ITERATIONS=40, TRAIN_LOG_EVERY=1)
-    process = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if line.startswith("step:1/"):
-            process.send_signal(signal.SIGHUP)
-    assert process.wait(1200) == 0
-    assert '"reason": "iterations"' in (tmp_path / "runs" / "run" / "metrics.jsonl").read_text()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        step = kit.before_step(lambda run: os.kill(os.getpid(), signal.SIGHUP), 3)
+        result = run_main(tmp_path, {"train_step": step})
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert result.code == 0 and result.events("train_end")[0]["reason"] == "iterations"
 
 
 # ---- A script that is shipped packed ----

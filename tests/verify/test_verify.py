@@ -88,9 +88,7 @@ HUNTS = {
     "links that are resolved": (
         "places = [q for p in Path(os.environ['DATA_PATH']).iterdir() for q in p.resolve().parent.iterdir()]"
     ),
-    "folders above": (
-        "places = [p for i in range(4) for p in Path('/'.join(['.'] + ['..'] * i)).glob('*/*.bin')]"
-    ),
+    "folders above": "places = [p for i in range(4) for p in Path('./' + '../' * i).glob('*/*.bin')]",
     "the whole file system": (
         "places = [Path(d, f) for d, _, names in os.walk('/') for f in names"
         " if f.endswith(('.bin', '.jsonl', '.xz')) and not d.startswith(('/proc', '/sys'))]"

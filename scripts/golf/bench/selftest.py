@@ -148,10 +148,8 @@ def sync_line(script: Path, settings: dict[str, str], folder: Path) -> str:
     """Whether a run goes on that waits for the device inside a capture; a process of its own."""
     code = SYNC.format(folder=str(script.parent), name=script.stem)
     given = {**settings, **measure.own_settings(folder), "ITERATIONS": "3", "MAX_WALLCLOCK_SECONDS": "0"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, env=trainers.child_env(given), cwd=REPO, capture_output=True, encoding="utf-8"
-    )
+    command, env = [sys.executable, "-c", code], trainers.child_env(given)
+    done = subprocess.run(command, env=env, cwd=REPO, capture_output=True, encoding="utf-8")
     fell = "CUDA graph failed" in done.stdout
     outcome = "trains on without a graph" if fell and not done.returncode else f"WRONG ({done.returncode})"
     return f"a sync inside a capture: {outcome}"

@@ -275,12 +275,10 @@ def write_origin(run: SeedRun, settings: dict[str, str], config: Path) -> None:
     replace_file(run.run_dir / "supervisor.json", json.dumps(origin, indent=1) + "\n")
 
 
-def run_one(
-    run: SeedRun, config: Path, supervisor: Supervisor, places: dict[str, str], data_path: str
-) -> int:
+def run_one(run: SeedRun, config: Path, supervisor: Supervisor, places: dict[str, str], data: str) -> int:
     """Runs the trainer. Out of memory, it starts again with a smaller micro-batch. Returns the exit code.
 
-    places: data paths that replace those of the settings; what it prints names data_path all the same.
+    places: data paths that replace those of the settings; what it prints names `data` all the same.
     """
     settings, extra = dict(run.settings), machine.thread_settings(run.world)
     was_finished = finished(run.run_dir)
@@ -290,7 +288,7 @@ def run_one(
         write_origin(run, settings, config)  # each time: a smaller micro-batch is told as it was
         supervisor.print(f"run      {shown(run.run_dir)}" + f" (seed {run.seed})" * bool(run.seed))
         env = trainers.child_env({**extra, **settings, **places})
-        spelt = (places.get("DATA_PATH", ""), data_path if places else "")
+        spelt = (places.get("DATA_PATH", ""), data if places else "")
         code = supervisor.run(run.command, env, run.run_dir / "metrics.jsonl", spelt)
         if code != OUT_OF_MEMORY or supervisor.stops or run.nodes > 1:  # nodes would have to agree
             break

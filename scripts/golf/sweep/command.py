@@ -141,12 +141,11 @@ class Sweeping:
         here = self.source.total - self.source.kept
         done = self.ended + sum(run.trained() for run in self.runs.values())
         seconds, part = time.monotonic() - self.began, min(1.0, done / max(here, 1))
+        title = f"{self.source.kept + self.ended} of {self.source.total} runs"
         status = f"{duration(seconds)}" + (f", {duration(seconds * (1 - part) / part)} left" if part else "")
         for cell, run in list(self.runs.items())[:2]:
             status += f", {cell.folder.name} {run.title()} {100 * run.fraction():.0f}%"
-        if line := self.bar.show(
-            f"{self.source.kept + self.ended} of {self.source.total} runs", part, status
-        ):
+        if line := self.bar.show(title, part, status):
             self.say(line)
 
 

@@ -85,9 +85,8 @@ def from_toml(path: Path, words: dict[str, str], name: str | None) -> Sweep:
     else:
         rows = [Row(clean(name), common | as_text(row) | words) for name, row in found["rows"].items()]
     trainer = REPO / found.get("trainer", "train_gpt.py")
-    return finish(
-        Sweep(REPO / found["config"], trainer, rows, seeds, place(name or path.stem), space, common)
-    )
+    folder = place(name or path.stem)
+    return finish(Sweep(REPO / found["config"], trainer, rows, seeds, folder, space, common))
 
 
 def from_words(config: Path, words: dict[str, str], name: str | None) -> Sweep:
