@@ -82,8 +82,7 @@ def is_prose(paragraph: str) -> bool:
     if re.fullmatch(r"\S*[/@]\S*", paragraph) or "sqlite>" in paragraph:
         return False
     words = re.findall(r"[A-Za-z][a-z'’]*[a-z]|\b[AIa]\b", paragraph)
-    letters = sum(map(len, words)) + paragraph.count(" ")
-    return bool(words) and letters >= 0.75 * len(paragraph)
+    return bool(words) and sum(map(len, words)) + paragraph.count(" ") >= 0.75 * len(paragraph)
 
 
 def tidy(paragraph: str) -> str:

@@ -114,10 +114,9 @@ def lower_features(capability):
     """The blocks, with embedding and skips: forward, backward."""
     lowering, k = Lowering(capability), T.read_knobs(os.environ)
     dtype = torch.float32 if capability == "7.5" else torch.bfloat16
-    compiled = functools.partial(torch.compile, backend=lowering)
     with (
         FakeTensorMode(),
-        mock.patch.object(torch, "compile", compiled),
+        mock.patch.object(torch, "compile", functools.partial(torch.compile, backend=lowering)),
         mock.patch.object(T, "attend", attention),
     ):
         model = T.GPT(k, dtype)

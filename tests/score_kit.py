@@ -62,8 +62,7 @@ def hostile(name: str) -> str:
 def make_submission(folder: Path, script: Path | str, artifact=b"-", seeds=(1,), **claim) -> Path:
     """A folder with `script`, or that of a class of hostile.py beside it, and an artifact for each seed."""
     folder.mkdir(parents=True)
-    text = hostile(script) if isinstance(script, str) else script.read_text()
-    (folder / "train_gpt.py").write_text(text)
+    (folder / "train_gpt.py").write_text(hostile(script) if isinstance(script, str) else script.read_text())
     shutil.copy(HOSTILE, folder)
     files = [("train_gpt.py", "script"), ("hostile.py", "score")]
     for seed in seeds:

@@ -38,8 +38,7 @@ def anchors(text):
 @pytest.mark.parametrize("page", pages())
 def test_links_lead_somewhere(page):
     text = re.sub(r"```.*?```", "", (REPO / page).read_text(encoding="utf-8"), flags=re.S)
-    links = re.findall(r"\]\(([^)\s]+)\)", text)
-    for link in links:
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if link.startswith(("http:", "https:", "../blob/")):  # the last: GitHub's own, in its templates
             continue
         place, _, anchor = link.partition("#")

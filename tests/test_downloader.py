@@ -76,8 +76,7 @@ class FakeHub(ThreadingHTTPServer):
         blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
         entry = {"rfilename": f"datasets/{name}", "size": len(data), "blobId": blob}
         if name.endswith((".bin", ".model")):
-            oid = hashlib.sha256(data).hexdigest()
-            entry["lfs"] = {"sha256": oid, "size": len(data), "pointerSize": 130}
+            entry["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
         return entry
 
 
@@ -250,8 +249,7 @@ def test_fresh_fetch_then_offline(hub, data, tmp_path):
     assert recorded["manifest.json"]["bytes"] == len(hub.files["manifest.json"])
 
     hub.requests.clear()
-    again = passed(run_it(data, hub.url, home, "2", HF_HUB_OFFLINE="1"))
-    assert "0 fetched, 5 here" in again.stdout
+    assert "0 fetched, 5 here" in passed(run_it(data, hub.url, home, "2", HF_HUB_OFFLINE="1")).stdout
     assert not hub.requests
 
     more = run_it(data, hub.url, home, "3", HF_HUB_OFFLINE="1")

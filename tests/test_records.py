@@ -15,8 +15,7 @@ STARTER = REPO / "records/track_sample_5min/2026-11-29_starter"
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", ENTRIES, ids=lambda folder: folder.name)
 def test_every_entry_passes_the_check(folder):
-    findings = check.check_folder(folder).findings
-    assert [f for f in findings if f.level == FAIL] == []
+    assert [f for f in check.check_folder(folder).findings if f.level == FAIL] == []
 
 
 def test_the_starter_is_there_with_three_seeds_and_their_artifacts():

@@ -273,8 +273,7 @@ def test_startup_that_never_trains_says_why(tmp_path):
 
 
 def test_startup_ends_when_the_time_is_up(tmp_path):
-    script = trainer_script(tmp_path / "t.py", "time.sleep(600)\n")
-    trainer = SimpleNamespace(__file__=str(script))
+    trainer = SimpleNamespace(__file__=str(trainer_script(tmp_path / "t.py", "time.sleep(600)\n")))
     with pytest.raises(GolfError, match=r"no first step in 1 s; the time is up"):
         list(measure.startup(trainer, {}, tmp_path, time.monotonic() + 1))
 

@@ -103,8 +103,7 @@ def test_the_floor_is_the_sum_of_each_operators_larger_bound():
 @pytest.mark.parametrize("config", ["local_4090_baseline", "upstream_16mb_baseline"])
 def test_the_documented_table_is_the_computed_one(config):
     """It holds operations, bytes and seconds of every phase to what was counted by hand."""
-    found = envfile.parse(kit.REPO / "configs" / f"{config}.env")
-    k = T.read_knobs(found)
+    k = T.read_knobs(envfile.parse(kit.REPO / "configs" / f"{config}.env"))
     documented = (kit.REPO / "docs" / "floors.md").read_text()
     rows = [line for line in bench.floor_lines(config, k) if line.startswith(f"| {config} |")]
     assert len(rows) == 5

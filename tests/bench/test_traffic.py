@@ -21,8 +21,7 @@ def traffic(tmp_path, *words, **changes):
 
 def lowered(*words, **changes) -> list[float]:
     """The numbers that dev/traffic.py prints: megabytes and kernels a layer, Triton kernels compiled."""
-    done = passed(traffic(*words, **changes))
-    line, *rest = done.stdout.splitlines()
+    line, *rest = passed(traffic(*words, **changes)).stdout.splitlines()
     found = re.fullmatch(r"capability \S+, 65,536 tokens: (\S+) MB and (\S+) kernels a layer", line)
     return [float(word.replace(",", "")) for word in (*found.groups(), *re.findall(r"\d+", "".join(rest)))]
 

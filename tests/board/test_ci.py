@@ -23,8 +23,7 @@ WORKFLOWS = sorted((REPO / ".github/workflows").glob("*.yml"))
 
 def git(repo, *args):
     words = ["git", "-C", str(repo), "-c", "user.name=a", "-c", "user.email=a@example.org", *args]
-    done = passed(subprocess.run(words, capture_output=True, text=True))
-    return done.stdout.strip()
+    return passed(subprocess.run(words, capture_output=True, text=True)).stdout.strip()
 
 
 def commit(repo):
@@ -96,8 +95,7 @@ def test_two_submissions_fail_and_both_are_checked(pull):
     (pull.add("y") / "train_seed2.log").write_text("nothing\n")
     done = pull.check()
     assert done.returncode == 1
-    rules = {rule for rule, _ in remarks(done)}
-    assert {"one-folder", "file-required", "file-hash"} <= rules
+    assert {"one-folder", "file-required", "file-hash"} <= {rule for rule, _ in remarks(done)}
     assert ("file-required", "records/track_tiny/x/submission.json") in remarks(done)
 
 

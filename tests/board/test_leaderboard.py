@@ -224,8 +224,7 @@ def without_artifacts(folder, *seeds):
 @pytest.mark.parametrize("seeds", [(1, 2, 3), (2, 3), (3,)])
 def test_no_artifact_no_rank(real, lane, seeds):
     """An invented score led the board; one real seed with two invented ones was a record."""
-    folder = real("forged", better=1.0, lane=lane)
-    without_artifacts(folder, *seeds)
+    without_artifacts(real("forged", better=1.0, lane=lane), *seeds)
     board = read(real)
     assert ranked(board) == ["first"] and records(board) == {"first"}
     assert ("not-rescorable" if lane == "record" else "cannot be scored again") in reasons(board)["forged"]
@@ -236,8 +235,7 @@ def test_the_order_of_merging_counts_not_a_claimed_date(real):
     """A later entry states an earlier date, so that the earlier would be no record."""
     real("middle", better=0.1, date="2026-11-20")
     real("late", better=0.2, date="2026-01-02")
-    board = read(real)
-    assert records(board) == {"first", "middle", "late"}
+    assert records(read(real)) == {"first", "middle", "late"}
     real("later", better=0.15, date="2026-01-01")
     assert records(read(real)) == {"first", "middle", "late"}
     assert [*ranking.merge_order(real.home)] == ["first", "middle", "late", "later"]
@@ -482,8 +480,7 @@ def test_a_record_is_a_star_and_the_best_so_far_a_line(board):
     charts.over_date(found, axes)
     assert axes.lines[0].get_ydata().tolist() == [2.2, 1.9, 1.9]
     charts.over_bytes(found, axes)
-    names = axes.get_legend_handles_labels()[1]
-    assert names == ["record lane: set a record", "open-hardware lane"]
+    assert axes.get_legend_handles_labels()[1] == ["record lane: set a record", "open-hardware lane"]
     assert {text.get_text() for text in axes.texts} == {"best: 1.9000", "cap", "xz: 2.3000"}
 
 
@@ -537,8 +534,7 @@ def test_ours_is_up_to_date():
 
 
 def test_every_lane_has_a_colour():
-    lanes = {lane for name in track.names() for lane in track.load(name)["lanes"]}
-    assert lanes <= set(charts.LANE_COLOURS)
+    assert {lane for name in track.names() for lane in track.load(name)["lanes"]} <= set(charts.LANE_COLOURS)
 
 
 @pytest.mark.slow

@@ -87,8 +87,7 @@ def test_the_sound_one_is_read():
     assert ours(SOUND) == theirs(SOUND) == (CONFIG, {
         "a": ("int8", (3, 4)), "b": ("fp16", (5,)), "c.d": ("fp32", (2, 3)),
     })  # fmt: skip
-    constants = ("PREFIX", "MAGIC", "FORMAT", "MAX_UNPACKED")
-    for name in constants:
+    for name in ("PREFIX", "MAGIC", "FORMAT", "MAX_UNPACKED"):
         mine, other = getattr(artifact, name), getattr(T, name)
         assert getattr(mine, "format", mine) == getattr(other, "format", other)
     assert T.CODERS == artifact.CODERS

@@ -69,8 +69,7 @@ def test_seeds_end_with_a_table(tiny_repo):
 
 
 def test_seed_on_the_command_line_beats_seeds_in_the_file(tiny_repo):
-    config = write_config(tiny_repo, "SEEDS=1,2\nRUN_ID=x\n")
-    assert golf(tiny_repo, config=config, SEED="5").returncode == 0
+    assert golf(tiny_repo, config=write_config(tiny_repo, "SEEDS=1,2\nRUN_ID=x\n"), SEED="5").returncode == 0
     assert [p.name for p in (tiny_repo / "runs").iterdir()] == ["x"]
 
 

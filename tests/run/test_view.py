@@ -30,8 +30,7 @@ def repo(tiny_repo):
 
 
 def golf(repo, *args, **env):
-    done = passed(run_script("golf.sh", *args, env=env, repo=repo))
-    return done.stdout
+    return passed(run_script("golf.sh", *args, env=env, repo=repo)).stdout
 
 
 def new(repo) -> Path:

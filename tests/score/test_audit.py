@@ -86,8 +86,7 @@ def test_time_is_that_of_the_stream_with_loading(source):
             self.seconds += len(tokens)
             return np.full((len(tokens), 1024), -math.log(1024), np.float32)
 
-    text = kit.text_of(source, 300, 200)
-    assert feed(Slow(BIGRAM), text, [5]).seconds == 310
+    assert feed(Slow(BIGRAM), kit.text_of(source, 300, 200), [5]).seconds == 310
 
 
 # ---- causal and deterministic, in exact and in noisy arithmetic
@@ -295,8 +294,7 @@ def test_held_out_rarely_accuses_the_honest(count):
     distribution, of which few documents are a rough one."""
     rng, accused, z = np.random.default_rng(0), 0, []
     for _ in range(150):
-        sizes = rng.integers(80, 3000, count)
-        model, number = documents_of(rng, sizes)
+        model, number = documents_of(rng, rng.integers(80, 3000, count))
         gap = compare_texts(model, rng.normal(-4, 1, len(model)), number, number < count // 2)
         accused += gap.difference > gap.allowed
         z.append(gap.difference / gap.error)
@@ -530,8 +528,7 @@ def test_the_documentation_shows_the_examples_that_are_tested():
     shown = (REPO / "docs" / "submission_interface.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", shown, re.S)
     assert BIGRAM.read_text() in blocks
-    scorer = re.search(r"class Scorer:.*?(?=\n\n\ndef)", LEARNING.read_text(), re.S)[0]
-    assert scorer + "\n" in blocks
+    assert re.search(r"class Scorer:.*?(?=\n\n\ndef)", LEARNING.read_text(), re.S)[0] + "\n" in blocks
     assert len(BIGRAM.read_text().splitlines()) <= 60
 
 
@@ -566,8 +563,7 @@ def test_example_trains_to_its_artifact(sample_data, tmp_path):
 
 def test_learning_example_learns_each_target_after_its_score(stream):
     """Twice the same text: better the second time, and the first row of a call knows no more."""
-    script = load_script(LEARNING)
-    scorer, tokens = script.load_scorer(ARTIFACT), stream.tokens[:400]
+    scorer, tokens = load_script(LEARNING).load_scorer(ARTIFACT), stream.tokens[:400]
     rows = np.concatenate([scorer.log_probs(tokens), scorer.log_probs(tokens)])
     targets = np.concatenate((tokens[1:], tokens[:1], tokens[1:]))
     nats = -rows[np.arange(799), targets]

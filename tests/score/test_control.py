@@ -58,8 +58,7 @@ def run(track, folder, sandboxed=False, **options) -> tuple[dict, dict]:
 @pytest.mark.slow
 @pytest.mark.parametrize("sandboxed", [False, pytest.param(True, marks=needs_sandbox)])
 def test_reference_is_scored_as_a_submission_is(track, echo, asked, tmp_path, capsys, sandboxed):
-    folder = make_submission(tmp_path / "entry", "Plain", seeds=(1, 2))
-    control = run(track, folder, sandboxed)[1]
+    control = run(track, make_submission(tmp_path / "entry", "Plain", seeds=(1, 2)), sandboxed)[1]
     assert (control["id"], control["passed"], control["figure"]) == ("control", True, "echo, seed 3")
     assert len(asked) == 2
     for inputs, targets, answer in asked:
@@ -97,8 +96,7 @@ def test_a_reference_that_cannot_be_used_is_replaced(track, echo, asked, tmp_pat
 
 
 def test_without_a_reference_it_is_the_bigram_model(asked, tmp_path):
-    track = make_track(tmp_path / "track")
-    control = run(track, make_submission(tmp_path / "entry", "Plain"))[1]
+    control = run(make_track(tmp_path / "track"), make_submission(tmp_path / "entry", "Plain"))[1]
     assert control["passed"] is True and control["figure"] == BIGRAM
     ((inputs, targets, answer),) = asked
     np.testing.assert_array_equal(answer, bigram_log_probs(inputs, targets, 1024))

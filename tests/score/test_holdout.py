@@ -133,10 +133,8 @@ def test_parts_are_drawn_from_all_shards_and_begin_with_a_document(shards, vocab
     assert all(d is not None and len(d) == count + 1 and d[0] == 1 for d in draws)
     assert len({d[:200].tobytes() for d in draws}) > 8
     known = [stream.open_shard(p).tobytes() for p in sorted(shards.glob("*.bin"))]
-    where = {next(i for i, k in enumerate(known) if d[:100].tobytes() in k) for d in draws}
-    assert where == {0, 1}
-    again = stream.draw_holdout(shards, vocabulary, np.random.default_rng(0), count)
-    assert (again == draws[0]).all()
+    assert {next(i for i, k in enumerate(known) if d[:100].tobytes() in k) for d in draws} == {0, 1}
+    assert (stream.draw_holdout(shards, vocabulary, np.random.default_rng(0), count) == draws[0]).all()
 
 
 def test_too_little_to_draw_from_is_none(shards, vocabulary, tmp_path_factory):
@@ -163,8 +161,7 @@ def score(tmp_path, lane="open-hardware", **options) -> dict:
     folder = make_submission(tmp_path / "entry", tmp_path / "echo.py")
     edit(folder, lambda v: v.update(lane=lane))
     options = dict(track_name=str(tmp_path / "track.json"), data=tmp_path / "data", **options)
-    report = official.score(folder, **options)
-    return {rule["id"]: rule["passed"] for rule in report["rules"]}
+    return {rule["id"]: rule["passed"] for rule in official.score(folder, **options)["rules"]}
 
 
 @pytest.fixture

@@ -98,11 +98,9 @@ def test_other_data_is_refused(track, tmp_path, damage, words):
 
 
 def test_bytes_that_the_track_pins(track, tmp_path):
-    rules = json.loads(track.read_text()) | dict(target_bytes=12345)
-    (tmp_path / "track.json").write_text(json.dumps(rules))
+    (tmp_path / "track.json").write_text(json.dumps(json.loads(track.read_text()) | dict(target_bytes=12345)))
     with pytest.raises(GolfError, match="the track pins 12,345"):
-        folder = make_submission(tmp_path / "entry", "Plain")
-        run(track, folder, track_name=str(tmp_path / "track.json"))
+        run(track, make_submission(tmp_path / "entry", "Plain"), track_name=str(tmp_path / "track.json"))
 
 
 def test_data_of_another_vocabulary_and_no_data(track, tmp_path):
@@ -121,8 +119,7 @@ def test_data_of_another_vocabulary_and_no_data(track, tmp_path):
 @pytest.mark.parametrize("sandboxed", [False, pytest.param(True, marks=needs_sandbox)])
 def test_score_is_exact(track, echo, tmp_path, no_audit, sandboxed):
     expected = echo_score(track)
-    folder = make_submission(tmp_path / "entry", echo, **expected)
-    report = run(track, folder, sandboxed)
+    report = run(track, make_submission(tmp_path / "entry", echo, **expected), sandboxed)
     official = report["seeds"][0]["official"]
     assert official["val_loss"] == pytest.approx(expected["val_loss"], abs=1e-6)
     assert official["val_bpb"] == pytest.approx(expected["val_bpb"], abs=1e-6)
@@ -194,8 +191,7 @@ def rules_of(report) -> dict:
 
 def test_quick_scores_a_short_stream_whole(track, echo, tmp_path, no_audit):
     claim = echo_score(track)
-    folder = make_submission(tmp_path / "right", echo, seeds=(1, 2), **claim)
-    report = run(track, folder, quick=True)
+    report = run(track, make_submission(tmp_path / "right", echo, seeds=(1, 2), **claim), quick=True)
     assert report["mode"] == "quick" and len(report["seeds"]) == 1
     assert report["seeds"][0]["targets"] == TARGETS and not failed(report)
     assert report["seeds"][0]["official"]["val_bpb"] == pytest.approx(claim["val_bpb"], abs=1e-6)
@@ -227,8 +223,7 @@ def test_segments_are_those_of_the_whole_score(track, echo, tmp_path, no_audit, 
     monkeypatch.setattr(official, "QUICK_TARGETS", 0)
     monkeypatch.setattr(official, "QUICK_CONTEXT", 150)
     monkeypatch.setattr(official.Setup, "segments", chosen)
-    claim = echo_score(track)
-    report = run(track, make_submission(tmp_path / "entry", echo, **claim), quick=True)
+    report = run(track, make_submission(tmp_path / "entry", echo, **echo_score(track)), quick=True)
     figure = rules_of(report)["segments"]["figure"]
     off = float(figure.split("at most ")[1].split()[0])
     assert rules_of(report)["segments"]["passed"] is True and abs(off) < 1e-5

@@ -116,8 +116,7 @@ def bin_path(tmp_path):
 
 def test_old_python_and_missing_venv(tiny_repo, bin_path):
     env = {"PATH": str(bin_path), "PYTHON": ""}
-    bash = shutil.which("bash")
-    command = [bash, str(tiny_repo / "scripts/quickstart.sh")]
+    command = [shutil.which("bash"), str(tiny_repo / "scripts/quickstart.sh")]
     wrapper(bin_path / "python3", 'case "$*" in *version_info*) exit 1;; *) echo Python 3.8.1;; esac')
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 1
@@ -142,8 +141,7 @@ def quick_repo(tiny_repo):
     log_pip = f'case "$*" in "-m pip"*) {log};; esac'
     wrapper(venv / "python", f'{log_pip}\nexec "{sys.executable}" "$@"')
     (tiny_repo / "data/build_sample_dataset.py").write_text("print('sample data is there')\n")
-    config = "# expect val_bpb: 1.2 to 1.5\nITERATIONS=3\n"
-    (tiny_repo / "configs/quickstart.env").write_text(config)
+    (tiny_repo / "configs/quickstart.env").write_text("# expect val_bpb: 1.2 to 1.5\nITERATIONS=3\n")
     quickstart = tiny_repo / "scripts/quickstart.sh"
     quickstart.write_text(quickstart.read_text().replace("track_sample_5min", "track_tiny"))
     return tiny_repo
@@ -257,8 +255,7 @@ def test_sh_and_posix_mode_are_as_good_as_bash(script, tmp_path):
     path = script.relative_to(REPO)
     expected = None
     for shell in (["bash"], ["sh"], ["bash", "--posix"]):
-        command = [*shell, str(path), *args]
-        done = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True)
+        done = subprocess.run([*shell, str(path), *args], cwd=REPO, env=env, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "") and "usage: " in done.stdout, shell
         expected = expected or done.stdout
         assert done.stdout == expected, shell
@@ -476,10 +473,9 @@ def test_where_to_install_is_right_for_this_python(monkeypatch):
     monkeypatch.setattr(sys, "prefix", "/a/venv")
     monkeypatch.setattr(sys, "executable", "/a/venv/bin/python")
     monkeypatch.chdir("/")
-    text = str(packages.missing("scipy"))
     assert (
         f"`cd {shlex.quote(str(paths.REPO))} && /a/venv/bin/python -m pip install -r requirements-check.txt`"
-        in text
+        in str(packages.missing("scipy"))
     )
 
 
@@ -488,8 +484,7 @@ def test_a_windows_clone_holds_the_same_bytes(tmp_path, settings):
     """Scripts start, and what is hashed is as it was, whatever a git is told of line ends."""
     here = tmp_path / "here"
     made_here = (".git", ".venv", "runs", "datasets", "tokenizers", "__pycache__", ".*_cache", ".hypothesis")
-    ignored = shutil.ignore_patterns(*made_here)
-    shutil.copytree(REPO, here, ignore=ignored, symlinks=True)
+    shutil.copytree(REPO, here, ignore=shutil.ignore_patterns(*made_here), symlinks=True)
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@y", "-c", "safe.directory=*"]
     git += [word for setting in settings for word in ("-c", setting)]
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):

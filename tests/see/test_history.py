@@ -139,8 +139,7 @@ def test_watch_ends_with_the_run(torch_run):
 
 
 def test_watch_tells_the_phase_and_the_time_left(torch_run, tmp_path):
-    run = cut(torch_run, tmp_path / "run", "train_end", "export", "score", "end")
-    h = history.read(run)
+    h = history.read(cut(torch_run, tmp_path / "run", "train_end", "export", "score", "end"))
     h.steps, h.vals = h.steps[:6], []
     assert re.match(r"training 50%, step 6, .* of training left$", watch.status(h))
     assert watch.phase(history.read(torch_run)) == "scoring"
@@ -197,8 +196,7 @@ def test_another_kind_of_file_is_refused_before_anything_is_read(tmp_path):
 
 
 def test_amounts_and_durations():
-    amounts = [amount(n) for n in (12, 999, 3280000, 2.5e9)]
-    assert amounts == ["12", "999", "3.28M", "2.5G"]
+    assert [amount(n) for n in (12, 999, 3280000, 2.5e9)] == ["12", "999", "3.28M", "2.5G"]
     assert [duration(s) for s in (0.4, 59, 150, 3900)] == ["0s", "59s", "2m30s", "1h05m"]
 
 

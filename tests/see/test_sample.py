@@ -127,8 +127,7 @@ def tokenizer():
 @pytest.mark.parametrize("text", ["Plain words, and more.", "ü — 漢字 \U0001f600 end", "x" * 40])
 def test_what_is_streamed_is_what_the_tokens_decode_to(text):
     tokens = tokenizer().encode(text)
-    rng = np.random.default_rng(0)
-    parts = list(sample.write(Fixed(tokens), tokenizer(), "", len(tokens), 0.0, 0, rng))
+    parts = list(sample.write(Fixed(tokens), tokenizer(), "", len(tokens), 0.0, 0, np.random.default_rng(0)))
     assert len(parts) == len(tokens) and "".join(parts) == tokenizer().decode(tokens)
 
 

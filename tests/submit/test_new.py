@@ -200,8 +200,7 @@ def test_new_elsewhere_is_checked_by_the_track_it_names(made):
     done = run_script("check_submission_folder.sh", "runs/r-s2-submission", repo=repo)
     last = done.stdout.strip().splitlines()[-1]
     assert done.returncode == 0 and last.startswith("PASS") and "passing is not a ruling" in last
-    value = json.loads((repo / "runs/r-s2-submission/submission.json").read_text())
-    assert value["lane"] == "open-hardware"
+    assert json.loads((repo / "runs/r-s2-submission/submission.json").read_text())["lane"] == "open-hardware"
 
 
 # ---- In a folder of records/, as people work
@@ -243,8 +242,7 @@ def test_new_completes_the_folder_that_the_trainer_ran_from(tiny_repo):
     assert not {path for path in roles if "pycache" in path or "DS_Store" in path}
     code = sum((folder / name).stat().st_size for name in ("train_gpt.py", "helper.py")) + len("helper.py")
     assert value["bytes_code"] == code  # as the trainer counted, and the check does
-    facts = runlog.read_run(tiny_repo / "runs/r-s9")
-    assert facts["export"]["bytes_code"] == code
+    assert runlog.read_run(tiny_repo / "runs/r-s9")["export"]["bytes_code"] == code
     assert {s["seed"] for s in value["seeds"]} == {9, 10}
     failed = [line for line in done.stdout.splitlines() if re.match("FAIL (bytes|command|file)", line)]
     assert not [line for line in failed if "pycache" not in line and "DS_Store" not in line]
@@ -273,8 +271,7 @@ def test_new_completes_the_folder_that_out_names_and_writes_nothing_over(tiny_re
 
 
 def test_a_module_that_changed_after_the_run_is_told(tiny_repo):
-    folder = work_in(tiny_repo, "2026-01-02_mine")
-    run_in(tiny_repo, folder, RUN_ID="a")
+    run_in(tiny_repo, work_in(tiny_repo, "2026-01-02_mine"), RUN_ID="a")
     (tiny_repo / "runs/a/helper.py").write_text("# another\n")
     refused(new(tiny_repo, "runs/a"), "runs/a/helper.py was changed after the run", code=1)
     edit_events(tiny_repo / "runs/a", modules={"../train_gpt.py": "0" * 64})

@@ -51,8 +51,7 @@ def test_a_finished_run_is_never_repeated_and_the_same_command_goes_on(tiny_repo
     sweep(tiny_repo, path, "SEEDS=1")
     log = tiny_repo / "runs/tiny/base-s1/metrics.jsonl"
     before = log.read_bytes(), log.stat().st_mtime_ns
-    done = sweep(tiny_repo, path)
-    assert "4 runs, 2 finished before" in done.stdout
+    assert "4 runs, 2 finished before" in sweep(tiny_repo, path).stdout
     assert (log.read_bytes(), log.stat().st_mtime_ns) == before
     assert {r["status"] for r in rows_of(tiny_repo)} == {"done"}
 

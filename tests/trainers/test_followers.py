@@ -150,8 +150,7 @@ def test_a_row_does_not_move_when_later_tokens_change(T, at):
 def test_it_learns_what_a_model_does_not_know(T):
     """A text that repeats itself every 9 tokens, and a model that knows nothing."""
     tokens = np.tile(text(T, 9, 3), 300)
-    rows = np.full((2700, VOCAB), -math.log(VOCAB), np.float32)
-    mixed = T.Followers(VOCAB).mix(tokens, rows)
+    mixed = T.Followers(VOCAB).mix(tokens, np.full((2700, VOCAB), -math.log(VOCAB), np.float32))
     nats = -mixed[np.arange(2699), tokens[1:]]
     assert nats[-200:].mean() < 0.05 * math.log(VOCAB)
 

@@ -107,8 +107,7 @@ def test_ten_steps_from_the_same_weights_lose_as_the_twin_does(recipe, tmp_path)
         got = losses_of(run, M)
     assert np.abs(np.subtract(got, expected)).max() < 0.002 and np.std(expected) > 0.01
     for name, p in M.tree_flatten(run.model.parameters()):
-        away = np.linalg.norm(np.array(p) - after[name])
-        assert away <= 1e-3 * np.linalg.norm(after[name]), name
+        assert np.linalg.norm(np.array(p) - after[name]) <= 1e-3 * np.linalg.norm(after[name]), name
 
 
 @pytest.mark.parametrize("changes, micro", [
@@ -168,8 +167,7 @@ def test_memory_is_flat_over_fifty_validation_batches():
     scorer = M.Scorer(given_weights(k), 16, 16, batch_tokens=64)
     peaks, held = [], []
     for batches in (1, 5, 50):
-        tokens = kit.random_tokens(64 * batches + 1)
-        stream = M.Stream(tokens, np.ones(64 * batches, np.int64), {}, "x")
+        stream = M.Stream(kit.random_tokens(64 * batches + 1), np.ones(64 * batches, np.int64), {}, "x")
         M.score_stream(scorer, stream)
         peaks.append(peak_of(lambda stream=stream: M.score_stream(scorer, stream)))
         held.append(mx.get_active_memory())
@@ -207,8 +205,7 @@ def test_an_artifact_of_either_scores_the_same_in_both(packs, tmp_path):
     blob, _ = packs.export_artifact(weights, k, 0)
     path = tmp_path / "artifact"
     path.write_bytes(blob)
-    tokens = kit.random_tokens(16385)
-    stream = M.Stream(tokens, np.full(16384, 3), {}, "x")
+    stream = M.Stream(kit.random_tokens(16385), np.full(16384, 3), {}, "x")
     bpb = []
     for trainer, dtype in ((T, torch.float32), (M, mx.float32), (M, mx.bfloat16))[: 3 if packs is M else 2]:
         scorer = trainer.load_scorer(path, "cpu", dtype=dtype, batch_tokens=2048)
@@ -286,8 +283,7 @@ def test_a_resumed_run_ends_as_the_whole_one(tmp_path):
     assert [e["train_loss"] for e in rest.events("step")] == [e["train_loss"] for e in whole.events("step")]
     assert rest.artifact.read_bytes() == whole.artifact.read_bytes()
     (rest.folder / "checkpoint.safetensors").write_bytes(b"no checkpoint")
-    again = run_main(tmp_path, RUN_ID="part", RESUME=1)
-    kit.assert_told(again, 1, "delete it to begin anew")
+    kit.assert_told(run_main(tmp_path, RUN_ID="part", RESUME=1), 1, "delete it to begin anew")
 
 
 def test_a_step_past_the_budget_is_undone(tmp_path):
@@ -327,8 +323,7 @@ METAL = "[METAL] Command buffer execution failed: "
     ("[metal::malloc] Attempting to allocate 99 bytes which is greater than", 3, ("out of memory",)),
 ])  # fmt: skip
 def test_what_metal_says_is_told_with_remedies(message, code, words, tmp_path):
-    result = run_main(tmp_path, raising(RuntimeError(message)))
-    kit.assert_told(result, code, *words)
+    kit.assert_told(run_main(tmp_path, raising(RuntimeError(message))), code, *words)
 
 
 def test_other_errors_are_not_hidden(tmp_path):
@@ -356,8 +351,7 @@ def no_compiler(*_, **__):
 
 def test_without_a_compiler_it_runs_uncompiled_unless_told_not_to(tmp_path, monkeypatch):
     monkeypatch.setattr(M.mx, "compile", no_compiler)
-    told = run_main(tmp_path, COMPILE=1, RUN_ID="told")
-    kit.assert_told(told, 1, "COMPILE=1: ", "g++")
+    kit.assert_told(run_main(tmp_path, COMPILE=1, RUN_ID="told"), 1, "COMPILE=1: ", "g++")
     with monkeypatch.context() as patch:  # a CPU stands in for a GPU
         patch.setattr(M, "pick_dtype", lambda: mx.float32)
         patch.setattr(M.Run, "pick_micro_batch", lambda run: 4)

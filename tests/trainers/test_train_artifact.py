@@ -87,8 +87,7 @@ def test_the_coder_is_chosen_named_and_read_back(tmp_path):
     assert T.serialize(*parsed["zlib"], "brotli") == by["brotli"]
     assert T.serialize(*parsed["brotli"]) == by["zlib"]
     scorers = [T.load_scorer(saved(tmp_path, blob), "cpu", torch.float32) for blob in by.values()]
-    rows = [scorer.log_probs(random_tokens(40)) for scorer in scorers]
-    assert torch.equal(*rows)
+    assert torch.equal(*[scorer.log_probs(random_tokens(40)) for scorer in scorers])
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -364,7 +363,6 @@ def test_an_artifact_whose_scales_are_not_finite_gives_no_score(tmp_path):
     config, tensors = T.parse(artifact_of()[0])
     (_, arrays), *_ = (packed for packed in tensors.values() if packed[0] == "int8")
     arrays[1] = np.full_like(arrays[1], np.nan)
-    path = saved(tmp_path, T.serialize(config, tensors))
-    result = kit.run_main(tmp_path, EVAL_ONLY=path)
+    result = kit.run_main(tmp_path, EVAL_ONLY=saved(tmp_path, T.serialize(config, tensors)))
     assert result.code == 1 and "final_" not in result.out
     kit.assert_one_line(result.err)

@@ -349,16 +349,14 @@ def test_a_high_id_in_training_data_stops_the_run(tmp_path):
     data = make_data(tmp_path / "data")
     for path in data.glob("fineweb_train_*.bin"):
         write_shard(path, np.full(500, 2000))
-    result = run_main(tmp_path)
-    kit.assert_told(result, 1, "2000", "VOCAB_SIZE=1024")
+    kit.assert_told(run_main(tmp_path), 1, "2000", "VOCAB_SIZE=1024")
 
 
 def test_a_tokenizer_that_disagrees_with_vocab_size_is_refused(tmp_path):
     data = make_data(tmp_path / "data")
     for path in data.glob("*.bin"):
         write_shard(path, random_tokens(600) % 500 + 4)
-    result = run_main(tmp_path, VOCAB_SIZE=512)
-    kit.assert_refused(result, TOKENIZER, "1024 pieces", "VOCAB_SIZE=512")
+    kit.assert_refused(run_main(tmp_path, VOCAB_SIZE=512), TOKENIZER, "1024 pieces", "VOCAB_SIZE=512")
 
 
 NO_UTF8 = TOKENIZER.read_bytes().replace("\u2581".encode(), b"\xff\xfe\x81", 20)  # pieces' leading spaces

@@ -28,8 +28,7 @@ def test_an_input_attends_to_at_most_the_trained_length():
     model, tokens = random_model(knobs(NUM_LAYERS=1, TRAIN_SEQ_LEN=8)), random_tokens(24)
     before = logits_of(model, tokens)
     tokens[3] = tokens[3] % 900 + 50
-    after = logits_of(model, tokens)
-    moved = (after - before).abs().amax(dim=1) > 1e-5
+    moved = (logits_of(model, tokens) - before).abs().amax(dim=1) > 1e-5
     assert moved.nonzero().flatten().tolist() == list(range(3, 11))
 
 
@@ -40,8 +39,7 @@ def test_shapes_follow_the_knobs_and_the_start_predicts_nothing():
     assert shapes["blocks.2.mlp.fc.weight"] == (60, 24) and shapes["blocks.0.attn.c_k.weight"] == (12, 24)
     assert shapes["lm_head.weight"] == shapes["tok_emb.weight"] == (kit.VOCAB, 24)
     assert not model.blocks[0].attn.proj.weight.any() and not model.blocks[2].mlp.proj.weight.any()
-    tokens = torch.from_numpy(random_tokens(34).astype(np.int64)).view(2, 17)
-    loss = model.loss(tokens)
+    loss = model.loss(torch.from_numpy(random_tokens(34).astype(np.int64)).view(2, 17))
     assert loss.item() == pytest.approx(math.log(kit.VOCAB), abs=1e-3)  # an output head of zero
     assert "lm_head.weight" not in dict(T.GPT(knobs()).named_parameters())
 
@@ -395,8 +393,7 @@ def test_scores_count_every_target_once_and_equal_one_window_per_target(seq_len,
         score = T.score_stream(scorer, T.Stream(tokens[: count + 1], sizes, {}, "x"))
         assert score["targets"] == count and score["bytes"] == sizes.sum()
         assert score["val_loss"] == pytest.approx(nats[:count].mean(), rel=1e-5)
-        bpb = nats[:count].sum() / math.log(2) / sizes.sum()
-        assert score["val_bpb"] == pytest.approx(bpb, rel=1e-5)
+        assert score["val_bpb"] == pytest.approx(nats[:count].sum() / math.log(2) / sizes.sum(), rel=1e-5)
         segments = np.zeros((64, 2))
         for i in range(count):
             segments[i * 64 // count] += nats[i], sizes[i]

@@ -270,8 +270,7 @@ def test_key_names_stay_whatever_is_packed_how(tmp_path):
 
 
 def test_fewer_targets_of_the_challenges_data_are_partial(tmp_path):
-    data = make_data(tmp_path / "fineweb10B_sp1024")
-    result = run_main(tmp_path, DATA_PATH=data, ITERATIONS=1)
+    result = run_main(tmp_path, DATA_PATH=make_data(tmp_path / "fineweb10B_sp1024"), ITERATIONS=1)
     assert only_line(result, "final_sliding_window_exact ").endswith(" targets:200 note:partial")
     assert all(score["notes"] == ["partial"] for score in result.events("score"))
 
@@ -382,8 +381,7 @@ def test_what_the_budget_holds(durations, options, expected, tmp_path):
     assert end["discarded_step"] is None
     assert reason == end["reason"] == ("iterations" if "ITERATIONS" in options else "wallclock_cap")
     if expected == (5, 10, 5):
-        scales = [s["lr_scale"] for s in result.events("step")]
-        assert scales == pytest.approx([1, 1, 1, 2 / 3, 1 / 3])
+        assert [s["lr_scale"] for s in result.events("step")] == pytest.approx([1, 1, 1, 2 / 3, 1 / 3])
 
 
 def test_a_first_step_past_the_budget_leaves_the_start(tmp_path):
@@ -497,8 +495,7 @@ def test_where_no_checkpoint_is_a_resumed_run_begins(resume, tmp_path):
     # killed before its first checkpoint
     (tmp_path / "runs" / "early").mkdir()
     (tmp_path / "runs" / "early" / "train.log").write_text("step:1/6")
-    refused = run_main(tmp_path, RUN_ID="early")
-    kit.assert_one_line(refused.err, "train.log", "RESUME=1")
+    kit.assert_one_line(run_main(tmp_path, RUN_ID="early").err, "train.log", "RESUME=1")
     again = run_main(tmp_path, RUN_ID="early", RESUME=resume)
     assert again.code == 0 and again.artifact.read_bytes() == whole.artifact.read_bytes()
     # a run that ended is scored again, not trained again
@@ -599,8 +596,7 @@ def test_a_resumed_run_keeps_its_number_type(tmp_path):
     """Which is faster is measured anew at each start, but a run is of one type."""
     stopped_run(tmp_path)
     result = run_main(tmp_path, {"pick_dtype": lambda device: torch.bfloat16}, RESUME=1)
-    types = [start["dtype"] for start in result.events("start")]
-    assert result.code != 0 or types == ["float32", "float32"]
+    assert result.code != 0 or [start["dtype"] for start in result.events("start")] == ["float32", "float32"]
 
 
 @pytest.mark.slow  # a process of its own
@@ -628,8 +624,7 @@ def test_the_second_signal_stops_at_once(tmp_path):
 def test_the_same_run_id_twice_is_refused_and_loses_nothing(tmp_path):
     first = run_main(tmp_path, ITERATIONS=1)
     before = {p.name: p.read_bytes() for p in first.folder.iterdir()}
-    again = run_main(tmp_path, ITERATIONS=1)
-    kit.assert_told(again, 1, first.folder, "RUN_ID")
+    kit.assert_told(run_main(tmp_path, ITERATIONS=1), 1, first.folder, "RUN_ID")
     assert {p.name: p.read_bytes() for p in first.folder.iterdir()} == before
 
 
@@ -1038,8 +1033,7 @@ def test_a_log_that_is_no_file_is_refused(name, make, tmp_path):
     path.parent.mkdir(parents=True)
     make(path)
     for resume in (0, 1):
-        result = run_main(tmp_path, RESUME=resume, ITERATIONS=1)
-        kit.assert_told(result, 1, path, "no file; remove it")
+        kit.assert_told(run_main(tmp_path, RESUME=resume, ITERATIONS=1), 1, path, "no file; remove it")
 
 
 def test_a_pipe_in_the_checkpoint_s_place_stops_no_run_for_ever(tmp_path):

@@ -200,8 +200,7 @@ def test_a_training_that_comes_to_nothing_is_one_line(script, message, tmp_path,
 
 @needs_user_namespace
 def test_our_clock_counts_until_the_artifact_is_written_last(tmp_path, data):
-    script = "hand_in(1); time.sleep(1.5); hand_in([2, 3]); time.sleep(1.5)"
-    done, told = train(tmp_path, data, script)
+    done, told = train(tmp_path, data, "hand_in(1); time.sleep(1.5); hand_in([2, 3]); time.sleep(1.5)")
     assert told == [2, 3] and 1.5 <= done.seconds
 
 
@@ -341,8 +340,7 @@ def test_a_late_artifact_needs_a_person(tmp_path, data):
 
 
 def test_weights_beside_the_script_need_a_person(tmp_path, data):
-    entry = plan(tmp_path, data, "", files={"tools.py": "", "start.npz": ""}).entry
-    (rule,) = verify.extras(entry)
+    (rule,) = verify.extras(plan(tmp_path, data, "", files={"tools.py": "", "start.npz": ""}).entry)
     assert rule.passed is None and "start.npz" in rule.figure and "tools.py" not in rule.figure
 
 

@@ -320,8 +320,7 @@ def update_of(lab: Lab):
 
 
 def optimizer(lab: Lab) -> dict:
-    operators = floor.training(lab.k, lab.dtype.itemsize)
-    least = lab.floor(operators, "optimizer")
+    least = lab.floor(floor.training(lab.k, lab.dtype.itemsize), "optimizer")
     return dict(samples=lab.samples(update_of(lab)), floor=least)
 
 

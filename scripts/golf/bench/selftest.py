@@ -50,10 +50,9 @@ def main(trainer, settings: dict[str, str], folder: Path) -> int:
 
 
 def about_machine() -> list[str]:
-    faults = machine.compiler_faults(dict(os.environ))
     return [
         f"python {platform.python_version()}, torch {torch.__version__}, its CUDA {torch.version.cuda}",
-        ", ".join(faults) or "C compiler and Python.h found",
+        ", ".join(machine.compiler_faults(dict(os.environ))) or "C compiler and Python.h found",
     ]
 
 

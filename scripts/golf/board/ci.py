@@ -203,8 +203,7 @@ def score(folder: Path) -> int:
     if not failed:
         print(annotation(Finding(NOTE, "quick", WHOLE_IS_DUE, path=place)))
     verdict = FAIL if failed else report["verdict"]
-    page = ci_summary.of_score(folder, report, verdict, record_rule(folder))
-    ci_summary.write([*page, "", WHOLE_IS_DUE])
+    ci_summary.write([*ci_summary.of_score(folder, report, verdict, record_rule(folder)), "", WHOLE_IS_DUE])
     say(f"{verdict} {place}")
     return int(failed)
 

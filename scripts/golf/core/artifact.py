@@ -300,8 +300,7 @@ def holds_file(block: bytes) -> bool:
 
 def refuse_files(block: bytes) -> None:
     """ArtifactError where bytes that should be numbers hold a file or text."""
-    found = ANYWHERE.search(block)
-    need(not found, "a file lies among its tensors")
+    need(not ANYWHERE.search(block), "a file lies among its tensors")
     for match in [*PRINTABLE.finditer(block), *WIDE.finditer(block)]:
         run = match[0].replace(b"\0", b"")
         blanks = sum(map(run.count, (b" ", b"\t", b"\n")))

@@ -50,8 +50,7 @@ def cpu_quota(root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> fl
 
 def group_limit(folder: Path) -> float | None:
     """A control group's own limit in processors."""
-    shapes = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
-    for names in shapes:
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         try:
             words = " ".join((folder / n).read_text(encoding="ascii") for n in names).split()
             quota, period = map(int, words)

@@ -172,8 +172,7 @@ def score(
         size = seeds_at_once(setup, len(entries))
         groups = [entries[at : at + size] for at in range(0, len(entries), size)]
         results = [result for group in groups for result in score_group(setup, group)]
-    general = general_rules(setup, source, claim, results)
-    return report_of(setup, folder, source, claim, results, general)
+    return report_of(setup, folder, source, claim, results, general_rules(setup, source, claim, results))
 
 
 # ---- What is scored

@@ -53,8 +53,7 @@ def mark_of(entry: Path) -> str:
 
 
 def curve(entry: Path) -> bytes:
-    runs = [history.read(path) for path in sorted(entry.glob("metrics_seed*.jsonl"))]
-    return plot.draw(plot.panels(runs))
+    return plot.draw(plot.panels([history.read(path) for path in sorted(entry.glob("metrics_seed*.jsonl"))]))
 
 
 def bytes_(entry: Path) -> bytes:

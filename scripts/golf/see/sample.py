@@ -70,8 +70,7 @@ def main(args) -> int:
     text = read_text(args.surprise) if args.surprise else None
     with reader.opened(target, sandboxed=not args.no_sandbox, fast=text is None) as model:
         if text is not None:
-            page = surprise.page(model, tokenizer, text, args.place.resolve().name)
-            replace_file(args.out, page)
+            replace_file(args.out, surprise.page(model, tokenizer, text, args.place.resolve().name))
             print(f"wrote {shown(args.out)}")
             return 0
         began, count = time.monotonic(), 0

@@ -13,8 +13,7 @@ FULL_BITS = 12.0  # of the deepest colour; a guess among 1,024 pieces alike cost
 
 def page(model, tokenizer, text: str, name: str) -> str:
     """The HTML page of `text`; GolfError where it has no token."""
-    bos = max(tokenizer.bos_id(), 0)
-    tokens = [bos, *tokenizer.encode(text)[:MOST_TOKENS]]
+    tokens = [max(tokenizer.bos_id(), 0), *tokenizer.encode(text)[:MOST_TOKENS]]
     if len(tokens) < 2:
         raise GolfError("the text is empty", 2)
     bits, guesses = read(model, np.array(tokens, np.uint16))

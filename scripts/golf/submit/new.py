@@ -229,8 +229,7 @@ def refuse_changed(path: Path, known: str | None) -> None:
 
 def refuse_mixed(runs: list[Run]) -> None:
     """All runs have the same script, data and configuration, and different seeds."""
-    seeds = Counter(run.seed for run in runs)
-    for seed, times in seeds.items():
+    for seed, times in Counter(run.seed for run in runs).items():
         if times > 1:
             raise GolfError(f"seed {seed} is given {times} times; give one run a seed")
     first, config = runs[0], runs[0].config

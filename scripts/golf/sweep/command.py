@@ -162,8 +162,7 @@ def refuse_other_settings(sweep: Sweep) -> None:
     """GolfError where a finished run was made with other settings than its row has now."""
     names = {name for row in sweep.rows for name in row.settings}
     for cell in filter(table.read_result, sweep.cells()):
-        path = cell.folder / "supervisor.json"
-        used = dig(read_json(path), "set")
+        used = dig(read_json(cell.folder / "supervisor.json"), "set")
         wanted = {**envfile.parse(sweep.config), **cell.row.settings}
         for name in sorted(names):
             was, now = dig(used, name), wanted.get(name)

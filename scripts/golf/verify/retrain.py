@@ -110,8 +110,7 @@ def lay_out(plan: Plan, data: Path) -> None:
         missing -= len(parts[-1])
         if missing <= 0:
             break
-    tokens = np.concatenate(parts)
-    (data / "stand_in.bin").write_bytes(stream.shard(tokens))
+    (data / "stand_in.bin").write_bytes(stream.shard(np.concatenate(parts)))
 
 
 def run(plan: Plan, folders: tuple[Path, Path, Path], log: Path, artifact: str) -> tuple[int, float]:

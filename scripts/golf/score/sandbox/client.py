@@ -315,8 +315,7 @@ def shared_memory(size: int) -> tuple[int, int]:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("rows", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, size)
-        seals = sum(getattr(fcntl, name) for name in SEALS)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, sum(getattr(fcntl, name) for name in SEALS))
         return fd, os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
     with tempfile.NamedTemporaryFile() as file:  # macOS, where there is no sandbox either
         file.truncate(size)

@@ -113,8 +113,7 @@ def answer_next(scorer, count: int, memory_fd: int, rows_at: int) -> tuple[int, 
 
 def write(fd: int, data, at: int) -> None:
     """All of `data`; a wrong vocabulary may not fit, which its shape tells."""
-    room = os.fstat(fd).st_size - at
-    data = data[: max(room, 0)]
+    data = data[: max(os.fstat(fd).st_size - at, 0)]
     while len(data):
         done = os.pwrite(fd, data, at)
         data, at = data[done:], at + done
