@@ -13,14 +13,11 @@ from golf import cli
 TRACKED = r"(?:configs|docs|scripts|tests|dev|records|\.github|\.ci)/[\w./-]*[\w-]"
 
 
-def run_git(*args):
-    return subprocess.run(["git", *args], cwd=REPO, capture_output=True, text=True, check=True).stdout
-
-
 @functools.cache
 def files():
     """Tracked files and those about to be: what a clone will hold."""
-    names = run_git("ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.check_output(command, cwd=REPO, text=True).splitlines()
     return {name for name in names if (REPO / name).exists()}
 
 

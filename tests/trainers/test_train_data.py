@@ -240,20 +240,13 @@ def test_the_stream_is_the_first_tokens_across_shards(tmp_path):
     assert len(T.read_stream(knobs(DATA_PATH=tmp_path, VAL_MAX_TOKENS=0)).target_bytes) == 299
 
 
-def moved_validation(folder):
-    """The training shards in folder/data, the validation shard in folder/val alone."""
-    make_data(folder / "data")
-    (folder / "val").mkdir()
-    (folder / "data" / "fineweb_val_000000.bin").rename(folder / "val" / "fineweb_val_000000.bin")
-    return folder / "val"
-
-
 def test_validation_shards_are_read_from_their_own_folder_alone(tmp_path):
     beside = run_main(tmp_path, RUN_ID="beside", VAL_LOSS_EVERY=3)
-    apart = moved_validation(tmp_path / "apart")
-    shards = {path.name for path in (apart.parent / "data").iterdir()}
-    assert not any("val" in name for name in shards)
-    result = run_main(tmp_path / "apart", VAL_DATA_PATH=apart, VAL_LOSS_EVERY=3)
+    data, val = make_data(tmp_path / "apart" / "data"), tmp_path / "apart" / "val"
+    val.mkdir()
+    for path in data.glob("*val*"):
+        path.rename(val / path.name)
+    result = run_main(tmp_path / "apart", VAL_DATA_PATH=val, VAL_LOSS_EVERY=3)
     assert result.code == 0, result.err
     losses = [[m["val_loss"] for m in r.metrics if "val_loss" in m] for r in (beside, result)]
     assert losses[0] == losses[1] and len(losses[0]) == 4

@@ -85,15 +85,11 @@ def test_a_default_that_is_listed_can_be_given(listed):
 
 
 def test_the_supervisor_reads_what_is_listed_and_the_fake_trainers_knobs_are_the_real_ones(listed):
-    real = trainers.read_knobs(kit.REPO / "train_gpt.py")
-    assert real == {name: str(T.read_knobs({}).__dict__[field_of(name)]) for name in real}
+    real, ours = trainers.read_knobs(kit.REPO / "train_gpt.py"), vars(T.read_knobs({}))
+    assert real == {n: str(ours[n.replace("TRAIN_MAX_SEQ_LEN", "TRAIN_SEQ_LEN").lower()]) for n in real}
     assert list(real) == [line.split()[0] for line in listed]
     fake = trainers.read_knobs(kit.REPO / "tests" / "fake_trainer.py")
     assert fake["RUN_ID"] == "fake" and set(fake) <= set(real)
-
-
-def field_of(name: str) -> str:
-    return name.replace("TRAIN_MAX_SEQ_LEN", "TRAIN_SEQ_LEN").lower()
 
 
 def test_a_knob_that_is_added_to_the_model_travels(monkeypatch, tmp_path):
