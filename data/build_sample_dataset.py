@@ -57,14 +57,14 @@ def read_documents(path: Path) -> list[str]:
         raise ValueError(f"{path} is damaged ({error!r:.99}); restore it: git checkout -- data") from error
 
 
-def train_tokenizer(documents: list[str]) -> bytes:
-    """The published tokenizer's recipe. Trained once and committed: SentencePiece does not promise
-    the same bytes from every version of its trainer."""
+def train_tokenizer(documents: list[str], vocab_size: int = VOCAB_SIZE) -> bytes:
+    """The published tokenizer's recipe. The sample's was trained once and committed: SentencePiece does not
+    promise the same bytes from every version of its trainer."""
     model = io.BytesIO()
     spm.SentencePieceTrainer.train(
         # One line a document; the default length limit would silently drop the long ones.
         sentence_iterator=(" ".join(text.split()) for text in documents),
-        max_sentence_length=1 << 24, model_writer=model, model_type="bpe", vocab_size=VOCAB_SIZE,
+        max_sentence_length=1 << 24, model_writer=model, model_type="bpe", vocab_size=vocab_size,
         character_coverage=0.999, byte_fallback=True, split_digits=True,
         normalization_rule_name="nmt_nfkc", add_dummy_prefix=False, pad_id=PAD, bos_id=BOS, eos_id=EOS,
         unk_id=UNK, num_threads=1, minloglevel=2,

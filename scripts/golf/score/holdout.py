@@ -7,7 +7,7 @@ the shard holds some of each file. Keep DIR to yourself, outside the repository.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -87,12 +87,12 @@ def check_out(out: Path) -> None:
 def read_documents(path: Path) -> Iterator[str]:
     """The documents of a file, without those that are empty."""
     text = read_text(path, float("inf"))
-    documents = of_jsonl(path, text) if path.suffix == ".jsonl" else gather(text)
+    documents = of_jsonl(path, text.split("\n")) if path.suffix == ".jsonl" else gather(text)
     return (document for document in documents if document.strip())
 
 
-def of_jsonl(path: Path, text: str) -> Iterator[str]:
-    for number, line in enumerate(text.split("\n"), 1):
+def of_jsonl(path: Path, lines: Iterable[str]) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         document = dig(parse_json(line), "text")

@@ -1,0 +1,96 @@
+"""Texts of one's own become shards that a trainer trains on."""
+
+import json
+
+import numpy as np
+import pytest
+import sentencepiece as spm
+import trainer_kit as kit
+from conftest import REPO, load_script
+
+docs = load_script(REPO / "data" / "tokenize_docs.py")
+TOKENIZER = REPO / "data" / "sample_1024_bpe.model"
+TEXTS = [f"Document {n}: a snowman \u2603, half a pair \ud83d, and {n * n} words." for n in range(300)]
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    lines = (json.dumps({"text": text, "id": [1]}) for text in (*TEXTS[:150], " ", *TEXTS[150:]))
+    path.write_text("\n\n".join(lines))
+    return path
+
+
+def clean(texts):
+    return [text.replace("\ud83d", "?") for text in texts]
+
+
+def run(source, *words):
+    """The exit code, and the folder."""
+    out = source.parent / "deep" / "out"
+    return docs.main([str(source), "--out", str(out), *map(str, words)]), out
+
+
+def texts_of(out, split):
+    """The documents of all shards of a split."""
+    processor = spm.SentencePieceProcessor(model_file=str(out / "tokenizer.model"))
+    shards = sorted(out.glob(f"fineweb_{split}_*.bin"))
+    tokens = np.concatenate([np.fromfile(path, "<u2", offset=1024) for path in shards])
+    parts = np.split(tokens, np.flatnonzero(tokens == processor.bos_id()))
+    assert not len(parts[0])
+    return shards, [processor.decode(part[1:].tolist()) for part in parts[1:]]
+
+
+def test_every_document_is_once_in_one_of_the_splits(source, monkeypatch):
+    monkeypatch.setattr(docs, "SHARD_TOKENS", 1000)
+    code, out = run(source, "--tokenizer", TOKENIZER)
+    (shards, train), (_, val) = (texts_of(out, split) for split in ("train", "val"))
+    assert code == 0 and len(shards) > 3 and 0 < len(val) < 20
+    assert {path.stat().st_size for path in shards[:-1]} == {1024 + 2000}
+    assert sorted(train + val) == sorted(clean(TEXTS))
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_the_split_is_by_text_or_the_first_documents(source):
+    assert 150 < sum(docs.is_for_validation(str(number)) for number in range(20_000)) < 250
+    code, out = run(source, "--tokenizer", TOKENIZER, "--val-docs", 2)
+    assert code == 0
+    assert texts_of(out, "val")[1] == clean(TEXTS[:2])
+
+
+def test_a_trainer_trains_on_the_shards_and_a_new_tokenizer(source, tmp_path):
+    code, out = run(source, "--vocab-size", 320)
+    result = kit.run_main(tmp_path, DATA_PATH=out, TOKENIZER_PATH=out / "tokenizer.model", VOCAB_SIZE=320,
+                          VAL_MAX_TOKENS=0)  # fmt: skip
+    assert code == result.code == 0
+    size = sum(len(text.encode()) for text in clean(TEXTS) if docs.is_for_validation(text))
+    assert result.events("score")[-1]["bytes"] == size
+
+
+@pytest.mark.parametrize(
+    "content, words, code, message",
+    [
+        ('{"text": "one"}\n{"no": 2}\n', (), 2, ':2: not a JSON object with a string "text"'),
+        (b"\xff\xfe", (), 1, "not UTF-8"),
+        ("", ("--val-docs", "1"), 1, "no document is left to train on"),
+        ('{"text": "one"}', ("--val-docs", "0"), 1, "no document is left to val on"),
+        (None, (), 1, "No such file"),
+        ("", ("--tokenizer", REPO / "README.md"), 1, "not a SentencePiece model"),
+        ("", ("--tokenizer", "none.model"), 2, "no tokenizer"),
+        ('{"text": "one two three"}', ("--vocab-size", "5"), 1, "no tokenizer of"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(content, words, code, message, tmp_path, capsys):
+    path = tmp_path / "texts.jsonl"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    words = words if {"--tokenizer", "--vocab-size"} & set(words) else (*words, "--tokenizer", TOKENIZER)
+    found, out = run(path, *words)
+    lines = capsys.readouterr().err.splitlines()
+    assert found == code and not out.exists() and not any(out.parent.iterdir())
+    assert len(lines) == 1 and lines[0].startswith("tokenize_docs.py: error: ") and message in lines[0]
+
+
+def test_a_folder_that_is_there_is_left_alone(source, capsys):
+    (source.parent / "deep" / "out").mkdir(parents=True)
+    assert run(source)[0] == 2 and "is there already" in capsys.readouterr().err
