@@ -1,7 +1,9 @@
 """Processes: the signals that ask one to stop, and what it started, found in /proc and ended together."""
 
+import math
 import os
 import signal
+from collections import defaultdict
 from contextlib import suppress
 
 PARENT, TICKS, THREADS = 1, slice(11, 15), 17  # where stat()'s fields say so; proc(5)
@@ -31,14 +33,16 @@ def stat(pid: int) -> list[bytes] | None:
         os.close(file)
 
 
-def descendants(pid: int, levels: int = 64) -> dict[int, list[bytes]]:
+def descendants(pid: int, levels: float = math.inf) -> dict[int, list[bytes]]:
     """The processes below `pid`, so many levels down, with their stat(); none where there is no /proc."""
     names = os.listdir("/proc") if os.path.isdir("/proc") else []
     known = {int(name): fields for name in names if name.isdigit() and (fields := stat(int(name)))}
-    found, level = {}, {pid}
-    while level and levels:
+    found, level, children = {}, [pid], defaultdict(list)
+    for p, fields in known.items():
+        children[int(fields[PARENT])].append(p)
+    while level and levels > 0:
         levels -= 1
-        level = {p for p, fields in known.items() if int(fields[PARENT]) in level and p not in found}
+        level = [child for p in level for child in children.pop(p, ())]
         found |= {p: known[p] for p in level}
     return found
 

@@ -44,7 +44,7 @@ REFUSED = {
     "settimeofday": (164, 170), "clock_settime": (227, 112), "adjtimex": (159, 171),
     "clock_adjtime": (305, 266), "iopl": (172, None), "ioperm": (173, None), "modify_ldt": (154, None),
     "uselib": (134, None), "personality": (135, 92), "vhangup": (153, 58), "vmsplice": (278, 75),
-    "memfd_secret": (447, 447),  # memory that is seen in no figure
+    "memfd_secret": (447, 447), "link": (86, None), "linkat": (265, 37),  # memory that is in no figure
 }  # fmt: skip
 # A device's times may be set by whoever may write to it, its mode by a root that a user namespace alone
 # confines: they hold for the machine, and stay when a process has gone. So these are granted and do nothing.
@@ -66,39 +66,40 @@ ANSWERED = {
     "setsid": ((112, 157), 0),  # /proc/self/autogroup tells how many sessions the machine has begun
     **OF_DEVICES,
 }
-IS, IS_NOT, HAS = "is", "is not", "has"  # HAS: any of these bits
 LOW, HIGH = 0, 4  # the halves of an argument
+ALL = 0xFFFFFFFF  # of their bits
 NAMESPACES = 0x7E020000  # every CLONE_NEW* that clone takes
 JOIN_SESSION_KEYRING, AF_UNIX = 1, 1
-# Refused where the test of an argument holds: numbers, argument, its half, test, value, error.
+FCNTL = (0, 1, 2, 3, 4, 8, 9, 10, 11, 1030, 1031, 1032, 1033, 1034)  # no locks, leases, hints: others see them
+MADVISE = (*range(12), *range(14, 20), 22, 23, 24, 102, 103)  # nothing that changes a file's pages
+IOCTLS = (0x5400, 0x4600, 0x4700, 0)  # of terminals, pipes and sockets; of CUDA's devices; none of files
+# numbers, argument, its half, bits of it, values, error. Refused unless these bits have one of the values: such
+# calls do more with each new kernel, so what they may do is listed. DENIED: refused if they have.
+DENIED = True
 CONDITIONS = (
-    ((250, 219), 0, LOW, IS_NOT, JOIN_SESSION_KEYRING, errno.EPERM),  # keyctl: a new, nameless one
-    ((250, 219), 1, LOW, IS_NOT, 0, errno.EPERM),
-    ((250, 219), 1, HIGH, IS_NOT, 0, errno.EPERM),
-    ((41, 198), 0, LOW, IS_NOT, AF_UNIX, errno.EAFNOSUPPORT),  # socket
-    ((53, 199), 0, LOW, IS_NOT, AF_UNIX, errno.EAFNOSUPPORT),  # socketpair
-    ((56, 220), 0, LOW, HAS, NAMESPACES, errno.EPERM),  # clone
-    ((28, 233), 2, LOW, IS, 20, errno.EINVAL),  # madvise: MADV_COLD, MADV_PAGEOUT
-    ((28, 233), 2, LOW, IS, 21, errno.EINVAL),
-    ((327, 286), 5, LOW, IS_NOT, 0, errno.EOPNOTSUPP),  # preadv2, pwritev2: RWF_NOWAIT and others
-    ((328, 287), 5, LOW, IS_NOT, 0, errno.EOPNOTSUPP),
-    ((55, 209), 2, LOW, IS, 57, errno.EPERM),  # getsockopt: SO_COOKIE, a number that the machine counts up
-    ((16, 29), 1, LOW, IS, 0x5412, errno.EPERM),  # ioctl: TIOCSTI, TIOCLINUX, TIOCSETD
-    ((16, 29), 1, LOW, IS, 0x541C, errno.EPERM),
-    ((16, 29), 1, LOW, IS, 0x5423, errno.EPERM),
-    *(((72, 25), 1, LOW, IS, lock, errno.EPERM) for lock in (5, 6, 7, 36, 37, 38)),  # fcntl: F_GETLK and
-    ((72, 25), 1, LOW, IS, 1024, errno.EPERM),  # its kin; F_SETLEASE, F_NOTIFY
-    ((72, 25), 1, LOW, IS, 1026, errno.EPERM),
-    ((9, 222), 3, LOW, HAS, 0x40000, errno.ENOMEM),  # mmap, memfd_create: huge pages are not counted
-    ((319, 279), 1, LOW, HAS, 4, errno.EINVAL),
+    ((250, 219), 0, LOW, ALL, (JOIN_SESSION_KEYRING,), errno.EPERM),  # keyctl: a new, nameless one
+    ((250, 219), 1, LOW, ALL, (0,), errno.EPERM),
+    ((250, 219), 1, HIGH, ALL, (0,), errno.EPERM),
+    ((41, 198), 0, LOW, ALL, (AF_UNIX,), errno.EAFNOSUPPORT),  # socket
+    ((53, 199), 0, LOW, ALL, (AF_UNIX,), errno.EAFNOSUPPORT),  # socketpair
+    ((56, 220), 0, LOW, NAMESPACES, (0,), errno.EPERM),  # clone
+    ((28, 233), 2, LOW, ALL, MADVISE, errno.EINVAL),
+    ((72, 25), 1, LOW, ALL, FCNTL, errno.EPERM),
+    ((16, 29), 1, LOW, 0xFF00, IOCTLS, errno.ENOTTY),
+    ((327, 286), 5, LOW, ALL, (0,), errno.EOPNOTSUPP),  # preadv2, pwritev2: RWF_NOWAIT and others
+    ((328, 287), 5, LOW, ALL, (0,), errno.EOPNOTSUPP),
+    ((9, 222), 3, LOW, 0x40000, (0,), errno.ENOMEM),  # mmap, memfd_create: huge pages are not counted
+    ((319, 279), 1, LOW, 4, (0,), errno.EINVAL),
+    ((55, 209), 2, LOW, ALL, (57,), errno.EPERM, DENIED),  # getsockopt: SO_COOKIE, which the machine counts up
+    ((16, 29), 1, LOW, ALL, (0x5412, 0x541C, 0x5423), errno.EPERM, DENIED),  # TIOCSTI, TIOCLINUX, TIOCSETD
 )
 LAST_KNOWN = 462  # calls that are younger than this list do not exist
 # machine: its column above, AUDIT_ARCH_*
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 X32 = 0x40000000  # the bit of x86_64's second set of calls, which has numbers of its own
 
-LOAD, RETURN = 0x20, 0x06
-JUMP_EQUAL, JUMP_ABOVE, JUMP_FROM, JUMP_BITS = 0x15, 0x25, 0x35, 0x45
+LOAD, AND, RETURN = 0x20, 0x54, 0x06
+JUMP_EQUAL, JUMP_ABOVE, JUMP_FROM = 0x15, 0x25, 0x35
 KILL, ERROR, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 NUMBER_AT, ARCH_AT, ARGUMENTS_AT = 0, 4, 16
 
@@ -125,11 +126,12 @@ def program(machine: str | None = None, devices_alone: bool = False) -> bytes:
     for numbers, error in [(numbers, errno.EPERM) for numbers in refused.values()] + [*answered.values()]:
         if numbers[column] is not None:
             code += [(JUMP_EQUAL, 0, 1, numbers[column]), (RETURN, 0, 0, ERROR | error)]
-    for numbers, argument, half, test, value, error in conditions:
-        refuse, jump = (RETURN, 0, 0, ERROR | error), JUMP_BITS if test == HAS else JUMP_EQUAL
-        to = (1, 0) if test == IS_NOT else (0, 1)  # over the refusal, where the test does not hold
-        code += [(JUMP_EQUAL, 0, 4, numbers[column])]
-        code += [(LOAD, 0, 0, ARGUMENTS_AT + 8 * argument + half), (jump, *to, value & 0xFFFFFFFF)]
-        code += [refuse, (LOAD, 0, 0, NUMBER_AT)]
+    for numbers, argument, half, bits, values, error, *denied in conditions:
+        mask = [(AND, 0, 0, bits)] * (bits != ALL)
+        code += [(JUMP_EQUAL, 0, len(mask) + len(values) + 3, numbers[column])]
+        code += [(LOAD, 0, 0, ARGUMENTS_AT + 8 * argument + half), *mask]
+        for left, value in zip(range(len(values), 0, -1), values):  # to the refusal, or over it
+            code += [(JUMP_EQUAL, *((left - 1, left == 1) if denied else (left, 0)), value)]
+        code += [(RETURN, 0, 0, ERROR | error), (LOAD, 0, 0, NUMBER_AT)]
     code.append((RETURN, 0, 0, ALLOW))
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
