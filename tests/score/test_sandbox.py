@@ -93,6 +93,11 @@ def test_hostile(run, name, rule, words):
 
 
 @needs_sandbox
+def test_processes_count_however_deep_they_lie(run):
+    assert set(failed(run("Digs", limits=dataclasses.replace(LIMITS, tasks=100)))) == {"tasks"}
+
+
+@needs_sandbox
 def test_a_call_that_hangs_ends_at_its_limit(run):
     found = failed(run("Hangs", limits=dataclasses.replace(LIMITS, call_seconds=3)))
     assert set(found) == {"time"} and re.fullmatch("(reset|log_probs) took over 3 s", found["time"])
@@ -343,7 +348,7 @@ def test_what_the_filter_refuses(tmp_path):
     calls = {name: [n[column]] + [0] * 6 for name, n in syscalls.REFUSED.items()}
     calls = {name: call for name, call in calls.items() if call[0] is not None}
     number = dict(keyctl=(250, 219), socket=(41, 198), pair=(53, 199), clone=(56, 220), preadv2=(327, 286))
-    number |= dict(fcntl=(72, 25), getsockopt=(55, 209))
+    number |= dict(fcntl=(72, 25), getsockopt=(55, 209), ioctl=(16, 29))
     number = {name: numbers[column] for name, numbers in number.items()}
     families = 0, 2, 10, 16, 17, 38, 40, 45  # of the internet, netlink, packets, AF_ALG, AF_VSOCK
     calls |= {f"socket{family}": [number["socket"], family, 1, 0] for family in families}
@@ -356,6 +361,8 @@ def test_what_the_filter_refuses(tmp_path):
         "preadv2 that does not wait": [number["preadv2"], 0, 0, 0, 0, 0, 8],
         "clone3": [435, 0, 0],
         **{f"fcntl lock {what}": [number["fcntl"], 0, what, 0] for what in (5, 6, 7, 36, 37, 38)},
+        **{f"fcntl hint {what}": [number["fcntl"], 0, what, 0] for what in range(1035, 1039)},
+        **{f"ioctl {what:x}": [number["ioctl"], 0, what, 0] for what in (0x6612, 0x6601, 0x9409, 0x5412)},
         "getsockopt SO_COOKIE": [number["getsockopt"], 0, 1, 57, 0, 0],
         "a call of tomorrow": [600, 0],
     }
@@ -398,7 +405,9 @@ def test_numbers_of_calls(machine, header):
 
 
 @needs_sandbox
-@pytest.mark.parametrize("way", ["session", "user", "files", "times", "shm", "devices", "names", "sessions"])
+@pytest.mark.parametrize(
+    "way", ["session", "user", "files", "times", "shm", "devices", "names", "sessions", "hints"]
+)
 def test_a_pass_leaves_no_message(tmp_path, way):
     if way == "names" and not view.forgets_names():
         pytest.skip("NOT TESTED: only root can have names forgotten")
@@ -436,6 +445,7 @@ def test_no_setting_of_the_kernel_is_writable(tmp_path):
 def test_root_in_a_namespace_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox, "user", lambda: sandbox.users()[-1])
     test_no_setting_of_the_kernel_is_writable(tmp_path)
+    test_a_pass_leaves_no_message(tmp_path, "hints")  # the kernel takes it for the files' owner
     before = os.stat("/dev/full").st_mode  # the machine's own device
     change = "[os.chmod('/dev/full', 0o1666), os.stat('/dev/full').st_mode][1]"
     assert last_words(tmp_path, change) == str(before) == str(os.stat("/dev/full").st_mode)
@@ -492,7 +502,7 @@ def test_a_sandbox_that_does_not_start_is_no_fault_of_the_submission(tmp_path, m
 
 
 @needs_sandbox
-@pytest.mark.parametrize("way", ["memfd", "file", "deleted", "mapped", "tables"])
+@pytest.mark.parametrize("way", ["memfd", "file", "deleted", "mapped", "tables", "sockets"])
 def test_memory_in_files_counts(tmp_path, way, memory_alone):
     limits = dataclasses.replace(LIMITS, memory_bytes=1 << 28)
     with connect("Hoards", tmp_path, way.encode(), limits=limits) as feeder:
@@ -542,6 +552,13 @@ def test_work_between_calls_counts(tmp_path):
             spent[name] = feeder.seconds - before
     assert spent["WorksBetweenCalls"] > spent["Plain"]
     assert feeder.seconds >= feeder.stream_seconds > feeder.load_seconds
+
+
+def test_a_process_that_ends_hides_no_work_of_others(monkeypatch):
+    feeder = remote.Remote.__new__(remote.Remote)
+    feeder.watch, feeder.idle = collections.namedtuple("Watch", "pids")([]), (0.0, {1: 9.0, 2: 1.0})
+    monkeypatch.setattr(usage, "cpu_seconds", lambda pids: {2: 4.0, 3: 0.5})
+    assert feeder.worked_unasked() == 3.5
 
 
 @pytest.mark.slow

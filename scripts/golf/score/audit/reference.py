@@ -45,17 +45,19 @@ def compare_texts(
     model, reference: float64 [n]; documents: int64 [n], the number of each target's document;
     first: bool [n]. The reference is a control variate: what it explains of how documents differ,
     by a coefficient fitted over documents, is taken off, so a poor one adds no noise. Errors come
-    from leaving out a whole document at a time (jackknife), since targets of one are alike. alike:
-    how documents spread is taken from the second text alone, as knowing some of the first by heart
-    spreads them, and would hide behind that. None where either text has fewer than MIN_DOCUMENTS.
+    from leaving out a whole document at a time (jackknife), since targets of one are alike. The
+    coefficient, and with `alike` how documents spread, are the second text's: who knows the first by
+    heart could gain as much in each of its documents as hides a lead on all. None where either text
+    has fewer than MIN_DOCUMENTS.
     """
     sides = [Clusters(model, reference, documents, part) for part in (first, ~first)]
     if min(side.count for side in sides) < MIN_DOCUMENTS:
         return None
-    shared = sum((side.model @ side.reference) for side in sides)
-    slope = shared / max(sum((side.reference @ side.reference) for side in sides), 1e-12)
-    (a, b), variances = sides, [side.variance(slope) for side in sides]
-    difference = (a.means[0] - b.means[0]) - slope * (a.means[1] - b.means[1])
+    a, b = sides
+    slope, slopes = b.slopes()
+    ahead = a.means[1] - b.means[1]
+    difference = (a.means[0] - b.means[0]) - slope * ahead
+    variances = a.variance(slope), b.variance(slope, (slopes - slope) * ahead)
     if alike:
         total, freedom = variances[1] * (1 + b.effective / a.effective), b.effective - 1
     else:
@@ -83,7 +85,13 @@ class Clusters:
         self.means = [values.sum() / max(self.targets, 1) for values in sums]
         self.model, self.reference = (s - m * self.sizes for s, m in zip(sums, self.means))
 
-    def variance(self, slope: float) -> float:
-        """Of the mean of model - slope * reference: how it changes without each document."""
-        change = (self.model - slope * self.reference) / (self.targets - self.sizes)
+    def slopes(self) -> tuple[float, np.ndarray]:
+        """By how much the model follows the reference from document to document; the same without each."""
+        products, squares = self.model * self.reference, self.reference**2
+        rest = np.maximum(squares.sum() - squares, 1e-12)
+        return products.sum() / max(squares.sum(), 1e-12), (products.sum() - products) / rest
+
+    def variance(self, slope: float, more=0.0) -> float:
+        """Of the mean of model - slope * reference, as it and what is added change without each document."""
+        change = (self.model - slope * self.reference) / (self.targets - self.sizes) - more
         return (self.count - 1) / self.count * float(change @ change)

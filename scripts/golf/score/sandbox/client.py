@@ -212,7 +212,7 @@ class Remote:
         self.number = (self.number + 1) % (1 << 32)
         self.handed_over = b""
         self.charge(self.worked_unasked())
-        began = time.monotonic()
+        began, self.watch.during = time.monotonic(), during
         try:
             self.control.sendall(REQUEST.pack(what, self.number, count))
         except OSError:
@@ -232,9 +232,9 @@ class Remote:
         """CPU seconds since its last answer, at most the time since then."""
         if self.idle is None:
             return 0.0
-        since, computed = self.idle
-        computed = usage.cpu_seconds(self.watch.pids) - computed
-        return min(max(computed, 0.0), time.monotonic() - since)
+        since, before = self.idle
+        now = usage.cpu_seconds(self.watch.pids)  # one that ended meanwhile takes nothing off
+        return min(sum(now[pid] - before.get(pid, 0) for pid in now), time.monotonic() - since)
 
     def wait(self, during: str, seconds: float) -> tuple[int, int]:
         """The next reply; meanwhile checks the time limit and drains the output."""

@@ -70,11 +70,13 @@ LOW, HIGH = 0, 4  # the halves of an argument
 ALL = 0xFFFFFFFF  # of their bits
 NAMESPACES = 0x7E020000  # every CLONE_NEW* that clone takes
 JOIN_SESSION_KEYRING, AF_UNIX = 1, 1
-FCNTL = (0, 1, 2, 3, 4, 8, 9, 10, 11, 1030, 1031, 1032, 1033, 1034)  # no locks, leases, hints: others see them
-MADVISE = (*range(12), *range(14, 20), 22, 23, 24, 102, 103)  # nothing that changes a file's pages
-IOCTLS = (0x5400, 0x4600, 0x4700, 0)  # of terminals, pipes and sockets; of CUDA's devices; none of files
-# numbers, argument, its half, bits of it, values, error. Refused unless these bits have one of the values: such
-# calls do more with each new kernel, so what they may do is listed. DENIED: refused if they have.
+# Such calls do more with each new kernel, so what they may do is listed: nothing to a file or its pages that
+# other processes, or later ones, could see (locks, leases, hints, flags).
+FCNTL = (0, 1, 2, 3, 4, 8, 9, 10, 11, 1030, 1031, 1032, 1033, 1034)
+MADVISE = (*range(12), *range(14, 20), 22, 23, 24, 102, 103)
+IOCTLS = (0x5400, 0x4600, 0x4700, 0)  # of terminals, pipes and sockets; of CUDA's devices
+# numbers, argument, its half, bits of it, values, error: refused unless these bits have one of the values, or
+# with DENIED if they have.
 DENIED = True
 CONDITIONS = (
     ((250, 219), 0, LOW, ALL, (JOIN_SESSION_KEYRING,), errno.EPERM),  # keyctl: a new, nameless one
@@ -85,12 +87,13 @@ CONDITIONS = (
     ((56, 220), 0, LOW, NAMESPACES, (0,), errno.EPERM),  # clone
     ((28, 233), 2, LOW, ALL, MADVISE, errno.EINVAL),
     ((72, 25), 1, LOW, ALL, FCNTL, errno.EPERM),
-    ((16, 29), 1, LOW, 0xFF00, IOCTLS, errno.ENOTTY),
+    ((16, 29), 1, LOW, 0xFF00, IOCTLS, errno.EPERM),
     ((327, 286), 5, LOW, ALL, (0,), errno.EOPNOTSUPP),  # preadv2, pwritev2: RWF_NOWAIT and others
     ((328, 287), 5, LOW, ALL, (0,), errno.EOPNOTSUPP),
     ((9, 222), 3, LOW, 0x40000, (0,), errno.ENOMEM),  # mmap, memfd_create: huge pages are not counted
     ((319, 279), 1, LOW, 4, (0,), errno.EINVAL),
-    ((55, 209), 2, LOW, ALL, (57,), errno.EPERM, DENIED),  # getsockopt: SO_COOKIE, which the machine counts up
+    ((55, 209), 2, LOW, ALL, (57,), errno.EPERM, DENIED),  # SO_COOKIE: the machine counts it up
+    ((54, 208), 2, LOW, ALL, (7, 32), 0, DENIED),  # setsockopt: SO_SNDBUF, SO_SNDBUFFORCE do nothing
     ((16, 29), 1, LOW, ALL, (0x5412, 0x541C, 0x5423), errno.EPERM, DENIED),  # TIOCSTI, TIOCLINUX, TIOCSETD
 )
 LAST_KNOWN = 462  # calls that are younger than this list do not exist

@@ -4,9 +4,12 @@ import os
 import subprocess
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from golf.core.processes import THREADS, TICKS, descendants, kill, stat
 
+SEND_BUFFER = Path("/proc/sys/net/core/wmem_default")  # bytes that wait in a socket, at most
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 # Of /proc/meminfo. The kernel's own: what waits in sockets, empty files' names, tables of empty pages.
 SHARED = ("Shmem", "SUnreclaim", "PageTables", "KernelStack")
@@ -19,6 +22,7 @@ class Usage:
     tasks: int = 0  # processes, ended ones that nobody has waited for, and threads
     memory_bytes: int = 0  # theirs alone: memory that they share is in `shared_bytes`
     shared_bytes: int = 0  # the largest process's part of shared memory
+    socket_bytes: int = 0  # that may wait in their sockets
 
 
 def usage(pid: int) -> tuple[Usage, list[int]]:
@@ -31,13 +35,29 @@ def usage(pid: int) -> tuple[Usage, list[int]]:
     sizes = [sizes_in(f"/proc/{p}/status") for p in below]
     own = sum(size["RssAnon"] + size["RssFile"] + size["VmSwap"] for size in sizes)
     shared = max((size["RssShmem"] for size in sizes), default=0)
-    return Usage(threads, own, shared), list(below)
+    return Usage(threads, own, shared, max(map(socket_bytes, [*below][:1]), default=0)), list(below)
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """What these processes, and children of theirs that they waited for, have computed so far."""
-    fields = filter(None, map(stat, pids))
-    return sum(int(ticks) for f in fields for ticks in f[TICKS]) / TICKS_A_SECOND
+def socket_bytes(pid: int) -> int:
+    """What may wait in all sockets of a process's network, where that is not ours: a part is in no figure."""
+    try:
+        if os.path.samefile(f"/proc/{pid}/ns/net", "/proc/self/ns/net"):
+            return 0
+        line = Path(f"/proc/{pid}/net/sockstat").read_text(encoding="ascii").split("\n")[0]
+        return int(line.split()[-1]) * send_buffer()
+    except OSError:  # it ended
+        return 0
+
+
+@cache
+def send_buffer() -> int:
+    return int(SEND_BUFFER.read_text(encoding="ascii"))
+
+
+def cpu_seconds(pids: list[int]) -> dict[int, float]:
+    """What each process, and children of its that it waited for, have computed so far."""
+    fields = {pid: found for pid in pids if (found := stat(pid))}
+    return {pid: sum(map(int, found[TICKS])) / TICKS_A_SECOND for pid, found in fields.items()}
 
 
 def sizes_in(path: str) -> defaultdict[str, int]:
