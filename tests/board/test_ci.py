@@ -358,6 +358,7 @@ WHO = {
     "another's login as name": ("mallory", "8", {"github_id": "mallory", "author": "ATHOR"}, True),
     "another's name without dots": ("mallory", "8", {"github_id": "mallory", "author": "AThor!"}, True),
     "another's name in Cyrillic": ("mallory", "8", {"github_id": "mallory", "author": "А. Thоr"}, True),
+    "another's name in Lisu": ("mallory", "8", {"github_id": "mallory", "author": "ꓮ. ꓔꓧꓳꓣ"}, True),
     "another's name with accents": ("mallory", "8", {"github_id": "mallory", "author": "Á. Thör"}, True),
     "another's name in digits": ("mallory", "8", {"github_id": "mallory", "author": "A. Th0r"}, True),
     "a name with a small capital": ("mallory", "8", {"github_id": "mallory", "author": "A. Th\u1d0fr"}, True),

@@ -446,6 +446,7 @@ def test_root_in_a_namespace_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox, "user", lambda: sandbox.users()[-1])
     test_no_setting_of_the_kernel_is_writable(tmp_path)
     test_a_pass_leaves_no_message(tmp_path, "hints")  # the kernel takes it for the files' owner
+    assert last_words(tmp_path, "os.listdir('/proc/1')") == "[]"  # or it writes into bubblewrap's memory
     before = os.stat("/dev/full").st_mode  # the machine's own device
     change = "[os.chmod('/dev/full', 0o1666), os.stat('/dev/full').st_mode][1]"
     assert last_words(tmp_path, change) == str(before) == str(os.stat("/dev/full").st_mode)
@@ -524,6 +525,16 @@ def test_what_others_free_meanwhile_hides_nothing_of_another_kind(monkeypatch):
         finally:
             watching.stop()
             usage.end(process)
+
+
+@needs_sandbox
+def test_what_cannot_be_measured_ends(tmp_path, monkeypatch):
+    with connect("Plain", tmp_path) as feeder:
+        feeder.reset()
+        monkeypatch.setattr(usage, "usage", lambda pid: 1 / 0)
+        wait_until(lambda: feeder.watch.fault)
+        assert feeder.watch.fault.rule == "scorer" and "ZeroDivisionError" in feeder.watch.fault.message
+        monkeypatch.undo()
 
 
 @needs_sandbox

@@ -153,7 +153,7 @@ def hunter(hunt: str, data: Path) -> str:
 @needs_user_namespace
 def test_neither_its_artifact_nor_the_network_nor_texts_of_the_system_are_there(tmp_path, data):
     script = """
-import socket, sys
+import ctypes, socket, sys
 found = [str(p) for p in Path('/verify/entry').rglob('*') if p.suffix == '.bin']
 found += [str(p) for p in Path('/usr/share').glob('*')] + [n for n in os.environ if n.startswith('SECRET')]
 try:
@@ -169,6 +169,8 @@ except OSError:
 mode = os.stat("/dev/full").st_mode  # a device of the machine's, which a user namespace makes root's own
 os.chmod("/dev/full", 0o1666)
 found += ["device"] * (os.stat("/dev/full").st_mode != mode)
+found += os.listdir("/proc/1")  # bubblewrap, the same user; PTRACE_SEIZE
+found += ["ptrace"] * (ctypes.CDLL(None).ptrace(0x4206, 1, None, None) == 0)
 hand_in(found)
 """
     mode = os.stat("/dev/full").st_mode

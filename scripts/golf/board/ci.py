@@ -143,8 +143,12 @@ def same_name(value) -> str:
     return " ".join(ci_changes.key(value).split()) if isinstance(value, str) else ""
 
 
-# Letters and digits that look like Latin ones: Cyrillic, Greek, and what people type for them.
-LOOKS = str.maketrans("авекмнорстухіјѕԁӏαβεικνορτυχω01|", "abekmhopctyxijsdlabeiknoptuxwoll")
+# Letters and digits that look like Latin ones: Cyrillic, Greek, and what people type for them; then Lisu,
+# Cherokee, Armenian and Coptic.
+LOOKS = str.maketrans(
+    "авекмнорстухіјѕԁӏαβεικνορτυχω01|ꓐꓑꓒꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴᎪᏴᏟᎠᎬᎳᏀᎻᎥᎫᏦᏞᎷᏢᏒᏚᎢᏙᏃᎩօսհոցգզյլⲁⲃⲉⲏⲓⲕⲙⲛⲟⲣⲥⲧⲩⲭ",
+    "abekmhopctyxijsdlabeiknoptuxwollbpddtgkjczfmnlsrvhwxyaeiouabcdewghijklmprstvzyouhngqqjlabehikmnopctyx",
+)
 LATIN = re.compile("LATIN (?:(?:SMALL|CAPITAL) )?LETTER (?:[A-Z]+ )*?([A-Z])[A-Z]*(?: WITH .*)?")
 ALPHABETS = ("CYRILLIC", "GREEK", "COPTIC", "ARMENIAN", "GEORGIAN", "CHEROKEE", "LISU")
 

@@ -135,7 +135,7 @@ def run(plan: Plan, folders: tuple[Path, Path, Path], log: Path, artifact: str) 
         python += ["-m", "torch.distributed.run", "--standalone", "--log-dir=/dev/null"]
         python += [f"--nproc_per_node={plan.world}"]
     began, written, seen = time.monotonic(), 0.0, None
-    with log.open("wb") as output, syscalls.filter_file(devices_alone=True) as calls:
+    with log.open("wb") as output, syscalls.filter_file(training=True) as calls:
         command = [*sandboxed(plan, folders, calls.fileno()), *python]
         command += [f"{CODE}/{plan.entry.script}", *plan.arguments]
         process = subprocess.Popen(command, env=settings, stdin=subprocess.DEVNULL, stdout=output,
@@ -234,7 +234,7 @@ def sandboxed(plan: Plan, folders: tuple[Path, Path, Path], filter_fd: int) -> l
         args += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     for path in shown_folders():
         args += ["--ro-bind", str(path), str(path)]
-    args += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm"]
+    args += ["--proc", "/proc", *sandbox.hide("/proc/1"), "--dev", "/dev", "--tmpfs", "/dev/shm"]
     if plan.device == "cuda":
         args += ["--ro-bind", "/sys", "/sys"]
         for path in (p for pattern in sandbox.CUDA_DEVICES for p in sorted(Path("/dev").glob(pattern))):

@@ -203,8 +203,11 @@ def hide(path: Path | str) -> list[str]:
 
 
 def proc_and_sys(device: str) -> list[str]:
-    """Hides what is not a process's own. It may be writable where the kernel takes us for root."""
-    cuda, args = device == "cuda", []
+    """Hides what is not a process's own. It may be writable where the kernel takes us for root.
+
+    /proc/1 is bubblewrap, the same user in a user namespace: who writes into its memory outlives the scorer.
+    """
+    cuda, args = device == "cuda", hide("/proc/1")
     kept = {*PROC, *(PROC_CUDA if cuda else ())}
     root = os.geteuid() == 0 and user().uid is None
     for name in sorted(os.listdir("/proc")):

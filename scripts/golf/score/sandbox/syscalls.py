@@ -46,6 +46,8 @@ REFUSED = {
     "uselib": (134, None), "personality": (135, 92), "vhangup": (153, 58), "vmsplice": (278, 75),
     "memfd_secret": (447, 447), "link": (86, None), "linkat": (265, 37),  # memory that is in no figure
 }  # fmt: skip
+# What leads into bubblewrap's own process where it is the same user, by which a submission outlives it.
+INTO_PROCESSES = ("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd")
 # A device's times may be set by whoever may write to it, its mode by a root that a user namespace alone
 # confines: they hold for the machine, and stay when a process has gone. So these are granted and do nothing.
 OF_DEVICES = {
@@ -119,9 +121,11 @@ def filter_file(**options):
     return file
 
 
-def program(machine: str | None = None, devices_alone: bool = False) -> bytes:
-    """The filter for a machine of MACHINES (default: this one). devices_alone: OF_DEVICES and no more."""
-    refused, answered, conditions = ({}, OF_DEVICES, ()) if devices_alone else (REFUSED, ANSWERED, CONDITIONS)
+def program(machine: str | None = None, training: bool = False) -> bytes:
+    """The filter for a machine of MACHINES (default: this one); a training may do all but what lasts."""
+    refused, answered, conditions = REFUSED, ANSWERED, CONDITIONS
+    if training:
+        refused, answered, conditions = {name: REFUSED[name] for name in INTO_PROCESSES}, OF_DEVICES, ()
     column, arch = MACHINES[machine or platform.machine()]
     code = [(LOAD, 0, 0, ARCH_AT), (JUMP_EQUAL, 1, 0, arch), (RETURN, 0, 0, KILL)]
     code += [(LOAD, 0, 0, NUMBER_AT), (JUMP_FROM, 0, 1, X32), (RETURN, 0, 0, KILL)]

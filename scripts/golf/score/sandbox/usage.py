@@ -43,8 +43,8 @@ def socket_bytes(pid: int) -> int:
     try:
         if os.path.samefile(f"/proc/{pid}/ns/net", "/proc/self/ns/net"):
             return 0
-        line = Path(f"/proc/{pid}/net/sockstat").read_text(encoding="ascii").split("\n")[0]
-        return int(line.split()[-1]) * send_buffer()
+        line = Path(f"/proc/{pid}/net/sockstat").read_text(encoding="ascii").partition("\n")[0]
+        return int(line.rpartition(" ")[2] or 0) * send_buffer()
     except OSError:  # it ended
         return 0
 
@@ -98,7 +98,7 @@ def end(process: subprocess.Popen) -> None:
     if process.poll() is None:
         # The namespace's init goes first: the kernel ends all of the namespace with it, and
         # bubblewrap, waiting for it, leaves nothing unreaped.
-        below = usage(process.pid)[1]
+        below = descendants(process.pid)
         for pid in below:
             kill(os.kill, pid)
         try:

@@ -31,8 +31,12 @@ class LimitWatch(threading.Thread):
         tick = TICK_SECONDS
         while not self.over.wait(tick):
             began = time.thread_time()  # of its own: processes that keep the machine busy make it no rarer
-            if rule_and_sentence := self.look():
-                self.fault = Fault(*rule_and_sentence)
+            try:
+                broken = self.look()
+            except Exception as error:  # no limit would hold any more
+                broken = "scorer", f"what it uses cannot be measured: {type(error).__name__}"
+            if broken:
+                self.fault = Fault(*broken)
                 usage.end(self.process)
                 return
             tick = max(TICK_SECONDS, 40 * (time.thread_time() - began))
