@@ -182,13 +182,15 @@ def test_public_text_alone_needs_a_person_in_the_record_lane(lane, passed, tmp_p
 
 @needs_sandbox
 @pytest.mark.parametrize("lane, forgets", [("record", False), ("record", True), ("non-record", False)])
-def test_a_record_needs_a_kernel_that_forgets_names(lane, forgets, tmp_path, fed, monkeypatch):
+def test_a_record_needs_names_forgotten_and_files_read(lane, forgets, tmp_path, fed, monkeypatch):
     make_track(tmp_path)
     monkeypatch.setattr(official.view, "forgets_names", lambda: forgets)
     monkeypatch.setattr(official.view, "forget_names", lambda: None)
+    monkeypatch.setattr(official.view, "read_ahead", lambda most: forgets)
     found = score(tmp_path, lane)
-    assert ("names-kept" in found) == (lane == "record" and not forgets)
-    assert found.get("names-kept") is None  # for a person to judge
+    for rule in ("names-kept", "files-unread"):
+        assert (rule in found) == (lane == "record" and not forgets)
+        assert found.get(rule) is None  # for a person to judge
 
 
 @pytest.fixture

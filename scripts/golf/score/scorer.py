@@ -451,9 +451,13 @@ def general_rules(setup: Setup, source: Source, claim: dict, results: list[SeedS
         rules.append(judged("holdout-public", passed, figure, "score it with --holdout (golf.sh holdout)"))
     if not setup.sandboxed:
         rules.append(judged("sandbox", None, "none", "scored without a sandbox: read its code first"))
-    if setup.sandboxed and setup.lane == "record" and not view.forgets_names():
-        sentence = "a pass can tell the next by names that it looks up: score records as root"
-        rules.append(judged("names-kept", None, "by the kernel, from pass to pass", sentence))
+    if setup.sandboxed and setup.lane == "record":
+        if not view.forgets_names():
+            sentence = "a pass can tell the next by names that it looks up: score records as root"
+            rules.append(judged("names-kept", None, "by the kernel, from pass to pass", sentence))
+        if not view.read_ahead(sandbox.READ_AHEAD_BYTES):
+            sentence = "a pass can tell the next by files that it reads: score records with more memory"
+            rules.append(judged("files-unread", None, "half of the memory does not hold them", sentence))
     rules += claim_mean(setup, claim, results)
     seeds = objects(claim, "seeds")
     if len(results) < len(seeds):

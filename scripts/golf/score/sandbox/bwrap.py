@@ -33,8 +33,7 @@ PASSED_ON = (
     "LANG", "LC_ALL", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-READ_AHEAD_BYTES = PAGE_BYTES * os.sysconf("SC_PHYS_PAGES") // 4  # of what is shown
-CROWD_BYTES = READ_AHEAD_BYTES // 4  # after a process that took more, it is read again: some may be gone
+READ_AHEAD_BYTES = PAGE_BYTES * os.sysconf("SC_PHYS_PAGES") // 2  # of what is shown
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 PARTS = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
 

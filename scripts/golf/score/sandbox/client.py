@@ -143,8 +143,6 @@ class Remote:
     def stop_watching(self) -> None:
         self.watch.stop()
         self.peak_of_earlier = self.peak_memory_bytes
-        if self.watch.peak_memory_bytes > sandbox.CROWD_BYTES:
-            view.read_ahead.cache_clear()
 
     @property
     def peak_memory_bytes(self) -> int:
