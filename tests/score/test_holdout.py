@@ -210,6 +210,15 @@ def test_private_shards_are_no_public_text(private, tmp_path, fed):
     assert len(fed[0]) == min(TARGETS + 1, len(shard) // 2) and shard.startswith(fed[0].tobytes())
 
 
+@needs_sandbox
+def test_a_report_does_not_quote_an_entry_that_knows_the_private_text(private, tmp_path):
+    (tmp_path / "says.py").write_text(ECHO.replace("self.seen +=", "raise RuntimeError('it ' + 'reads') #"))
+    folder = make_submission(tmp_path / "entry", tmp_path / "says.py")
+    options = dict(track_name=str(tmp_path / "track.json"), data=tmp_path / "data")
+    quoted = ["it reads" in json.dumps(official.score(folder, **options, holdout=h)) for h in (None, private)]
+    assert quoted == [True, False]
+
+
 @pytest.mark.parametrize("kin, verdicts", [(True, [True, False, False]), (False, [True, None, False])])
 def test_private_text_of_another_kind_accuses_nobody_who_is_merely_better(kin, verdicts, vocabulary):
     """A model ahead of the control by so much on the stream and not on the private text."""

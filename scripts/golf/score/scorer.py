@@ -157,7 +157,8 @@ def score(
 
     def start(entry: SeedEntry, device: str) -> Remote:
         paths = entry.files, entry.script, entry.artifact
-        return Remote(*paths, device, vocab, limits, sandboxed, beside)
+        # where it is fed a private text, it could say what that is
+        return Remote(*paths, device, vocab, limits, sandboxed, beside, last_words=holdout is None)
 
     with Talker("golf score") as talker:
         guard(talker, sandboxed, data, *filter(None, [holdout]))

@@ -53,7 +53,8 @@ class Remote:
     """A submission's scorer in a sandboxed process: a Feeder, to be used in a `with` statement.
 
     `files` are the counted files, path in the submission's folder -> where it lies; they are
-    copied. Every misbehaviour raises Fault and ends the process first. GolfError: no sandbox came up.
+    copied. Every misbehaviour raises Fault, with its last words where they may be told, and ends the process
+    first. GolfError: no sandbox came up.
     """
 
     def __init__(
@@ -66,10 +67,11 @@ class Remote:
         limits: Limits | None = None,
         sandboxed: bool = True,
         beside: Beside | None = None,
+        last_words: bool = True,
     ):
         self.files, self.paths, self.device = files, (script, artifact), device
         self.vocab, self.limits, self.sandboxed = vocab, limits or Limits(), sandboxed
-        self.beside = beside or Beside()
+        self.beside, self.last_words = beside or Beside(), last_words
         self.max_tokens = max(1, ROWS_BYTES[device] // (4 * vocab))
         self.rows_at = 2 * self.max_tokens  # in the shared memory, after the tokens
         self.seconds = 0.0  # that it took in all: to load and to answer, and at work in between
@@ -289,7 +291,7 @@ class Remote:
         usage.end(self.process)
         with contextlib.suppress(OSError):
             self.drain()
-        lines = self.output.decode("utf-8", "replace").strip().splitlines()[-1:]
+        lines = self.output.decode("utf-8", "replace").strip().splitlines()[-1:] if self.last_words else []
         said = f"; its last words: {ascii(lines[0][:200])}" if lines else ""
         raise Fault(rule, message + said)
 
