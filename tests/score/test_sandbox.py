@@ -75,6 +75,7 @@ def run(track, tmp_path, monkeypatch):
 @needs_sandbox
 @pytest.mark.parametrize("name, rule, words", [
     ("Forks", "tasks", "over 60 processes and threads while log_probs"),
+    ("CallsItselfASize", "tasks", "over 60 processes and threads while log_probs"),
     ("LeavesZombies", "tasks", "over 60 processes and threads while log_probs"),
     ("Kills", "died", "the process ended while log_probs (exit code 137)"),
     ("Exits", "died", "the process ended while log_probs (exit code 0)"),

@@ -1,6 +1,7 @@
 """Measures what a sandbox uses, from outside by /proc, and kills it."""
 
 import os
+import re
 import subprocess
 from collections import defaultdict
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from golf.core.processes import THREADS, TICKS, descendants, kill, stat
 
 SEND_BUFFER = Path("/proc/sys/net/core/wmem_default")  # bytes that wait in a socket, at most
+SIZE = re.compile(r"(\w+(?:\(\w+\))?):\s*([0-9]+) kB\n")
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 # Of /proc/meminfo. The kernel's own: what waits in sockets, empty files' names, tables of empty pages.
 SHARED = ("Shmem", "SUnreclaim", "PageTables", "KernelStack")
@@ -66,9 +68,8 @@ def sizes_in(path: str) -> defaultdict[str, int]:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                name, _, value = line.partition(":")
-                if value.endswith(" kB\n"):
-                    sizes[name] = int(value.split()[0]) << 10
+                if found := SIZE.fullmatch(line):  # a process may call itself anything, "a kB" for one
+                    sizes[found[1]] = int(found[2]) << 10
     except OSError:
         pass
     return sizes
