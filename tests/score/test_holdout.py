@@ -193,6 +193,15 @@ def test_a_record_needs_names_forgotten_and_files_read(lane, forgets, tmp_path, 
         assert found.get(rule) is None  # for a person to judge
 
 
+@pytest.mark.parametrize("device, hides, found", [("cuda", "0", 1), ("cuda", "1", 0), ("cpu", "0", 0)])
+def test_a_record_on_cuda_needs_a_kernel_that_hides_where_sockets_lie(
+    device, hides, found, tmp_path, monkeypatch
+):
+    (tmp_path / "restrict").write_text(f"{hides}\n")
+    monkeypatch.setattr(official.view, "POINTERS", tmp_path / "restrict")
+    assert [rule.rule for rule in official.ways_to_talk(device)].count("sockets-shown") == found
+
+
 @pytest.fixture
 def private(tmp_path):
     """Private shards beside a small track."""

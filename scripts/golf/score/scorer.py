@@ -453,12 +453,7 @@ def general_rules(setup: Setup, source: Source, claim: dict, results: list[SeedS
     if not setup.sandboxed:
         rules.append(judged("sandbox", None, "none", "scored without a sandbox: read its code first"))
     if setup.sandboxed and setup.lane == "record":
-        if not view.forgets_names():
-            sentence = "a pass can tell the next by names that it looks up: score records as root"
-            rules.append(judged("names-kept", None, "by the kernel, from pass to pass", sentence))
-        if not view.read_ahead(sandbox.READ_AHEAD_BYTES):
-            sentence = "a pass can tell the next by files that it reads: score records with more memory"
-            rules.append(judged("files-unread", None, "half of the memory does not hold them", sentence))
+        rules += ways_to_talk(setup.device)
     rules += claim_mean(setup, claim, results)
     seeds = objects(claim, "seeds")
     if len(results) < len(seeds):
@@ -472,6 +467,20 @@ def general_rules(setup: Setup, source: Source, claim: dict, results: list[SeedS
     if setup.quick or len(results) < len(seeds) or setup.partial:
         rules.append(judged(DUE, True, "not whole", whole_score_due(setup, len(results), len(seeds))))
     return rules
+
+
+def ways_to_talk(device: str) -> list[Finding]:
+    """How a pass could tell the next what it saw, on this machine."""
+    closed = {
+        "names-kept": (view.forgets_names(), "names that it looks up: score records as root"),
+        "files-unread": (view.read_ahead(sandbox.READ_AHEAD_BYTES), "files that it reads: use more memory"),
+        "sockets-shown": (
+            device != "cuda" or view.hides_pointers(),
+            "sockets: sysctl kernel.kptr_restrict=1",
+        ),
+    }
+    told = "a pass can tell the next by"
+    return [judged(rule, None, "here", f"{told} {how}") for rule, (shut, how) in closed.items() if not shut]
 
 
 def whole_score_due(setup: Setup, scored: int, seeds: int) -> str:

@@ -32,6 +32,7 @@ LIBRARY_FOLDERS = ("/lib", "/usr/lib", "/lib64", "/usr/lib64")  # where the link
 DRIVER_FOLDERS = ("/usr/lib/wsl/lib", "/usr/lib/wsl/drivers")  # CUDA's under WSL2
 CPU_FILES = ("online", "possible", "present")  # how many threads a library starts
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
+POINTERS = Path("/proc/sys/kernel/kptr_restrict")
 STORE = Path("/nix/store")  # NixOS: nothing lies elsewhere, nor in folders of one kind
 
 
@@ -88,6 +89,11 @@ def forget_names() -> None:
     time, and a pass could tell the next something by them."""
     if forgets_names():
         DROP_CACHES.write_bytes(b"2")  # names and inodes, not what files hold
+
+
+def hides_pointers() -> bool:
+    """Whether /proc tells nobody but root where in the kernel's memory a socket lies."""
+    return POINTERS.is_file() and POINTERS.read_text(encoding="ascii").strip() != "0"
 
 
 def read_ahead(most_bytes: int) -> bool:
