@@ -16,20 +16,37 @@ from golf.core.packages import missing
 from golf.core.paths import REPO, shown
 from golf.core.processes import handle_stops
 
-# As a user meets them. A command has the name of its module, or of the room whose command.py it is.
-MODULES = {
-    "run": ("run.command", "run.summary", "sweep.command", "bench.command"),
-    "see": ("see.fit", "see.runs", "see.watch", "see.plot", "see.sample", "see.explain", "see.report",
-            "see.export", "see.pictures"),
-    "submit": ("submit.new", "check.command", "board.compare"),
-    "judge": ("score.command", "score.holdout", "verify.command", "board.leaderboard", "board.ci"),
-}  # fmt: skip
+# As a user meets them: name -> its module in this package, imported when it is asked for.
 GROUPS = {
-    group: {module.removesuffix(".command").rpartition(".")[2]: module for module in modules}
-    for group, modules in MODULES.items()
+    "run": {
+        "doctor": "run.doctor",
+        "run": "run.command",
+        "summary": "run.summary",
+        "sweep": "sweep.command",
+        "bench": "bench.command",
+    },
+    "see": {
+        "fit": "see.fit",
+        "runs": "see.runs",
+        "watch": "see.watch",
+        "plot": "see.plot",
+        "sample": "see.sample",
+        "explain": "see.explain",
+        "report": "see.report",
+        "export": "see.export",
+        "pictures": "see.pictures",
+    },
+    "submit": {"new": "submit.new", "check": "check.command", "compare": "board.compare"},
+    "judge": {
+        "score": "score.command",
+        "holdout": "score.holdout",
+        "verify": "verify.command",
+        "leaderboard": "board.leaderboard",
+        "ci": "board.ci",
+    },
 }
 COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
-DATA = ("build_sample_dataset.py", "cached_challenge_fineweb.py")  # in data/
+DATA = ("build_sample_dataset.py", "cached_challenge_fineweb.py", "tokenize_docs.py")  # in data/
 
 
 def overview() -> str:

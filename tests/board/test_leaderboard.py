@@ -313,6 +313,15 @@ BROKEN = {
     "a pipe": lambda f: [(f / "submission.json").unlink(), os.mkfifo(f / "submission.json")],
     "a folder": lambda f: [(f / "submission.json").unlink(), (f / "submission.json").mkdir()],
     "a list": lambda f: (f / "submission.json").write_text("[]"),
+    "nothing": lambda f: (f / "submission.json").write_text(""),
+    "megabytes": lambda f: (f / "submission.json").write_text(" " * (3 << 20)),
+    "a key twice": lambda f: (f / "submission.json").write_text(
+        (f / "submission.json").read_text().replace("{", '{"val_bpb": 0.1, ', 1)
+    ),
+    "utf-16": lambda f: (f / "submission.json").write_bytes(
+        (f / "submission.json").read_text().encode("utf-16")
+    ),
+    "depth": lambda f: (f / "submission.json").write_text("[" * 99999),
     "null": lambda f: edit(f, lambda v: v.update(seeds=None, files=None, name=None, lane=None)),
     "numbers": lambda f: edit(f, lambda v: v.update(val_bpb=True, date=7, author=[1])),
     "an own key": lambda f: edit(f, lambda v: v.update(rank=1)),

@@ -151,6 +151,20 @@ def test_a_track_is_valid_and_says_what_the_data_builder_reads(path):
     assert set(rules["required_files"]) == {"always", "script", *({"record"} & set(rules["lanes"]))}
 
 
+def test_the_three_tracks():
+    tracks = {p.parent.name: json.loads(p.read_text()) for p in TRACKS}
+    rules = {
+        name: (t["cap_bytes"], t["train_seconds"], t["eval_seconds"], t["targets"], t["lanes"])
+        for name, t in tracks.items()
+    }
+    assert rules == {
+        "track_sample_5min": (2_000_000, 300, None, 65_536, ["open-hardware", "record"]),
+        "track_30min_2mb_local": (2_000_000, 1800, 1800, 4_194_304, ["record", "open-hardware"]),
+        "track_non_record_2mb_local": (2_000_000, None, None, 4_194_304, ["non-record"]),
+    }
+    assert all(pinned()[key] for key in ("val_sha256", "tokenizer_sha256"))
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_an_output_that_cannot_be_written_ends_no_build(tmp_path):
     with open("/dev/full", "wb") as full:

@@ -77,7 +77,7 @@ def add_arguments(parser) -> None:
         "what", nargs="?", default="all", choices=choices, metavar="WHAT", help=", ".join(choices)
     )
     parser.add_argument("files", nargs="*", type=path_argument, metavar="FILE", help="two, for compare")
-    parser.add_argument("--config", type=path_argument, metavar="CONFIG.env", help="default: its defaults")
+    parser.add_argument("--config", type=path_argument, metavar="CONFIG.env", help="default: the trainer's")
     parser.add_argument("--json", type=path_argument, metavar="FILE", help="write one line a result there")
     parser.add_argument(
         "--script",

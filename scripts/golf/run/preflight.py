@@ -46,7 +46,7 @@ def check_run_id(run_id: str, run_dir: Path, resume: bool) -> None:
     for name in RUN_FILES:
         plain(run_dir / name)  # or to open it may wait for ever
     if (run_dir / "train.log").exists() and not resume:
-        raise GolfError(f"{shown(run_dir)} already holds a run; choose another RUN_ID, or go on by RESUME=1")
+        raise GolfError(f"{shown(run_dir)} already holds a run; choose another RUN_ID, or set RESUME=1")
 
 
 def check_out_dir(out_dir: Path) -> None:
