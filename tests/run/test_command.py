@@ -162,6 +162,20 @@ def test_out_of_memory_in_scoring_trains_nothing_again(tiny_repo):
     assert "RESUME" not in done.stderr
 
 
+def test_an_artifact_that_is_scored_alone_is_no_run_to_sum_up(tiny_repo):
+    """EVAL_ONLY writes no files: there is nothing to report, to list or to make a folder of."""
+    body = (tiny_repo / "train_gpt.py").read_text()
+    alone = """    if os.environ.get("EVAL_ONLY"):
+        print("final_sliding_window_exact val_loss:1 val_bpb:1 seq_len:2 stride:1 targets:3")
+        return 0
+    run = Run("""
+    (tiny_repo / "train_gpt.py").write_text(body.replace("    run = Run(", alone))
+    done = passed(golf(tiny_repo, RUN_ID="one", REPORT="1", EVAL_ONLY="a.zlib"))
+    assert done.stderr == "" and done.stdout.endswith("final_sliding_window_exact val_loss:1 val_bpb:1 "
+                                                      "seq_len:2 stride:1 targets:3\n")  # fmt: skip
+    assert not (tiny_repo / "runs" / "one").exists()
+
+
 def test_an_older_attempts_artifact_is_not_what_was_scored(tmp_path):
     """A resumed run's metrics go on where an earlier one's ended."""
     job = run.SeedRun(tmp_path / "t.py", {}, "", tmp_path, world=1)

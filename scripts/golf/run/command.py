@@ -85,7 +85,8 @@ def main(args) -> int:
     check(runs, knobs)
     supervisor = Supervisor()
     tell_size(trainer, {**knobs, **runs[0].settings}, supervisor)
-    return run_all(runs, config, knobs, supervisor, summary=not args.no_summary)
+    summary = not (args.no_summary or runs[0].settings.get("EVAL_ONLY"))  # that writes nothing to sum up
+    return run_all(runs, config, knobs, supervisor, summary)
 
 
 def tell_size(trainer: Path, knobs: dict[str, str], supervisor: Supervisor) -> None:
@@ -129,7 +130,7 @@ def run_all(
         if last == 0 and run.nodes > 1 and not (run.run_dir / "metrics.jsonl").is_file():
             supervisor.print("run      done; the node of rank 0 holds its files")
             summary = False
-        elif last == 0 and run.report:
+        elif last == 0 and run.report and not run.settings.get("EVAL_ONLY"):
             write_report(run.run_dir, supervisor)
         code = max(code, last)
         if last not in (0, 1) or (supervisor.stops and run is not runs[-1]):
