@@ -239,6 +239,28 @@ def test_presets_say_only_what_they_change(path):
     assert [n for n in values if getattr(k, n.lower()) == getattr(plain, n.lower())] == []
 
 
+def test_the_upstream_preset_holds_all_defaults_of_upstreams_trainer():
+    """Those of its Hyperparameters and of the two lists of tensors, less RUN_ID, which is random there."""
+    control = (
+        "attn_scale,attn_scales,mlp_scale,mlp_scales,resid_mix,resid_mixes,q_gain,skip_weight,skip_weights"
+    )
+    there = dict(
+        DATA_PATH="data/datasets/fineweb10B_sp1024", TOKENIZER_PATH="data/tokenizers/fineweb_1024_bpe.model",
+        SEED=1337, VAL_BATCH_SIZE=524288 // 8, VAL_LOSS_EVERY=1000, TRAIN_LOG_EVERY=200, ITERATIONS=20000,
+        WARMDOWN_ITERS=1200, WARMUP_STEPS=20, TRAIN_BATCH_TOKENS=524288, TRAIN_SEQ_LEN=1024,
+        MAX_WALLCLOCK_SECONDS=600, QK_GAIN_INIT=1.5, VOCAB_SIZE=1024, NUM_LAYERS=9, NUM_KV_HEADS=4,
+        MODEL_DIM=512, NUM_HEADS=8, MLP_MULT=2, TIE_EMBEDDINGS=1, ROPE_BASE=10000, LOGIT_SOFTCAP=30,
+        EMBED_LR=0.6, HEAD_LR=0.008, TIED_EMBED_LR=0.05, TIED_EMBED_INIT_STD=0.005, MATRIX_LR=0.04,
+        SCALAR_LR=0.04, MUON_MOMENTUM=0.95, MUON_BACKEND_STEPS=5, MUON_MOMENTUM_WARMUP_START=0.85,
+        MUON_MOMENTUM_WARMUP_STEPS=500, BETA1=0.9, BETA2=0.95, ADAM_EPS=1e-8, GRAD_CLIP_NORM=0,
+        CONTROL_TENSOR_NAME_PATTERNS=control, INT8_KEEP_FLOAT_FP32_NAME_PATTERNS=control,
+        VAL_MAX_TOKENS=0, ARTIFACT_CAP_BYTES=16000000,
+    )  # fmt: skip
+    values = kit.preset("upstream_16mb_baseline.env")
+    k = T.read_knobs(values)
+    assert {name: getattr(k, name.lower()) for name in there} == there and set(there) <= set(values)
+
+
 @pytest.mark.parametrize("name", ["train_gpt.py", "train_gpt_mlx.py"])
 def test_a_trainer_stays_small(name):
     """Its bytes are counted against every submission, and a function fits a screen."""
