@@ -27,7 +27,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--track", metavar="NAME", help="for a folder outside records/<track>/")
     parser.add_argument("--data", type=path_argument, metavar="DIR", help="the shards' folder")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mlx"), default="auto",
-                        help="where its script runs; auto: cuda if there, else cpu; mlx: MLX scripts")  # fmt: skip
+                        help="where its script runs; auto: cuda if there, else cpu; mlx")  # fmt: skip
     parser.add_argument("--seed", type=int, metavar="N", help="this seed alone (default: all)")
     parser.add_argument("--targets", type=int, metavar="N", help="only the first N targets; no verdict")
     parser.add_argument(
