@@ -95,6 +95,17 @@ def test_a_reference_that_cannot_be_used_is_replaced(track, echo, asked, tmp_pat
         np.testing.assert_array_equal(answer, bigram_log_probs(inputs, targets, 1024))
 
 
+def test_a_reference_that_fails_beside_submissions_is_run_again_alone(track, echo, asked, tmp_path):
+    """They could have taken what it needs."""
+    mark, script = str(tmp_path / "mark"), echo / "train_gpt.py"
+    script.write_text(
+        f"{ECHO}import os\nif not os.path.isdir({mark!r}):\n    os.mkdir({mark!r})\n    1 / 0\n"
+    )
+    relist(echo)
+    control = run(track, make_submission(tmp_path / "entry", "Plain"))[1]
+    assert control["passed"] is True and control["figure"] == "echo, seed 3"
+
+
 def test_without_a_reference_it_is_the_bigram_model(asked, tmp_path):
     control = run(make_track(tmp_path / "track"), make_submission(tmp_path / "entry", "Plain"))[1]
     assert control["passed"] is True and control["figure"] == BIGRAM

@@ -265,7 +265,7 @@ def score_group(setup: Setup, entries: list[SeedEntry]) -> list[SeedScore]:
     setup.beside.count = len(entries) + beside
     with ThreadPoolExecutor(len(entries) + 1) as pool:
         if beside:
-            asked = pool.submit(control, text)
+            asked = pool.submit(control.run_beside, text)
         scores = [pool.submit(score_entry, setup, entry, step) for entry in entries]
         try:
             return [score.result() for score in scores]
@@ -328,17 +328,15 @@ def score_stream(setup: Setup, entry: SeedEntry, remote: Remote, result: SeedSco
     budget = None if setup.partial or not setup.whole else setup.rules["eval_seconds"]
     result.rules.append(in_time(first.seconds, budget, setup.lane == "record" and setup.device == "cuda"))
     setup.control.recall(entry, text, first)
+    remote.end()  # it knows the targets: no process of a second pass, nor the control's, lives beside it
     step.meet()  # one may have been the control
     if setup.control.due(text):
         setup.talker.begin("3/3 audit: waiting for the control")
     options = dict(reference=setup.control, size=setup.size, log=say)
     options |= dict(progress=lambda: progress(setup, "3/3 audit", step))
 
-    def agree(cuts: np.ndarray) -> np.ndarray:
-        remote.end()  # it knows the targets: no process of a second pass lives beside it
-        return np.unique(step.meet(cuts))
-
-    found = audit(remote, text, first, rng, agree=agree, **options)
+    options |= dict(agree=lambda cuts: np.unique(step.meet(cuts)))
+    found = audit(remote, text, first, rng, **options)
     result.rules += found if setup.control.entry else [beside_a_bigram(rule) for rule in found]
 
 

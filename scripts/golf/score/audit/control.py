@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256 as new_sha256
 from pathlib import Path
 
@@ -67,13 +68,23 @@ class Control:
 
     def score(self, text: Text) -> np.ndarray:
         if self.entry:
-            self.talker.say(f"audit: {len(text):,} targets by the control, {self.name}")
             try:
-                with self.start(self.entry, self.device) as remote:
-                    return feed(remote, text).log_probs
+                return self.run(text)
             except Fault as fault:
                 self.give_up(fault.message)
         return bigram_log_probs(text.inputs, text.targets, self.vocab)
+
+    def run(self, text: Text) -> np.ndarray:
+        """The entry's own answer. Raises Fault."""
+        self.talker.say(f"audit: {len(text):,} targets by the control, {self.name}")
+        with self.start(self.entry, self.device) as remote:
+            return feed(remote, text).log_probs
+
+    def run_beside(self, text: Text) -> None:
+        """Answers beside submissions. They could take the memory and the processes that it needs, so that a
+        weaker control stands in: where it fails, it is asked again when they have ended."""
+        with self.lock, suppress(Fault):
+            self.asked, self.answer = text, self.run(text)
 
     def look_up(self, text: Text) -> None:
         """Takes the answer from the track's file, if that is of the control's files and this text. Only on a
