@@ -435,6 +435,15 @@ def test_root_is_nobody(tmp_path):
 
 
 @needs_sandbox
+@pytest.mark.parametrize("which", [0, pytest.param(-1, marks=needs_user_namespace)])
+def test_no_program_of_the_systems_gets_what_is_left_of_a_crash(tmp_path, monkeypatch, which):
+    user = sandbox.users()[which]
+    monkeypatch.setattr(sandbox, "user", lambda: user)
+    assert last_words(tmp_path, "[w.split()[4] for w in open('/proc/self/limits') if 'core' in w]") == "['1']"
+    assert last_words(tmp_path, "LIBC.setrlimit(4, bytes(16))") == "-1"
+
+
+@needs_sandbox
 def test_no_setting_of_the_kernel_is_writable(tmp_path):
     """As whatever it runs as; and where root can have a user namespace alone."""
     files = "(d + '/' + f for t in ('/proc', '/sys') for d, _, fs in os.walk(t) for f in fs)"

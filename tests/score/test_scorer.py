@@ -285,6 +285,7 @@ def test_audit_gets_what_it_needs(track, echo, tmp_path, monkeypatch):
     seen = {}
 
     def audit(feeder, text, first, rng, **options):
+        feeder.reset()  # the first pass's process has ended
         seen.update(options, text=text, first=first, rows=feeder.log_probs(text.inputs[:3]))
         return [judged("odd", False, "1", "as told")]
 

@@ -103,6 +103,7 @@ class Remote:
         with theirs, os.fdopen(their_memory, "rb"), tempfile.TemporaryFile() as filter_file:
             handles = [theirs.fileno(), their_memory]
             if self.sandboxed:
+                usage.forbid_dumps()
                 filter_file.write(syscalls.program(sockets=self.device == "cuda"))
                 filter_file.seek(0)
                 handles.append(filter_file.fileno())

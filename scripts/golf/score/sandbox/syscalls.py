@@ -100,6 +100,8 @@ CONDITIONS = (
     ((9, 222), 3, LOW, 0x40000, (0,), errno.ENOMEM),  # mmap, memfd_create: huge pages are not counted
     ((319, 279), 1, LOW, 4, (0,), errno.EINVAL),
     ((55, 209), 2, LOW, ALL, (57,), errno.EPERM, DENIED),  # SO_COOKIE: the machine counts it up
+    ((302, 261), 1, LOW, ALL, (4,), errno.EPERM, DENIED),  # prlimit64, setrlimit: RLIMIT_CORE
+    ((160, 164), 0, LOW, ALL, (4,), errno.EPERM, DENIED),
     ((54, 208), 2, LOW, ALL, (7, 32), 0, DENIED),  # setsockopt: SO_SNDBUF, SO_SNDBUFFORCE do nothing
     ((16, 29), 1, LOW, ALL, (0x5412, 0x541C, 0x5423), errno.EPERM, DENIED),  # TIOCSTI, TIOCLINUX, TIOCSETD
 )
