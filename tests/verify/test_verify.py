@@ -170,6 +170,7 @@ mode = os.stat("/dev/full").st_mode  # a device of the machine's, which a user n
 os.chmod("/dev/full", 0o1666)
 found += ["device"] * (os.stat("/dev/full").st_mode != mode)
 found += os.listdir("/proc/1")  # bubblewrap, the same user; PTRACE_SEIZE
+found += ["cores"] * (ctypes.CDLL(None).setrlimit(4, bytes(16)) == 0)  # by a program of the system's
 found += ["ptrace"] * (ctypes.CDLL(None).ptrace(0x4206, 1, None, None) == 0)
 hand_in(found)
 """

@@ -134,6 +134,7 @@ def run(plan: Plan, folders: tuple[Path, Path, Path], log: Path, artifact: str) 
     if plan.world > 1:
         python += ["-m", "torch.distributed.run", "--standalone", "--log-dir=/dev/null"]
         python += [f"--nproc_per_node={plan.world}"]
+    usage.forbid_dumps()
     began, written, seen = time.monotonic(), 0.0, None
     with log.open("wb") as output, syscalls.filter_file(training=True) as calls:
         command = [*sandboxed(plan, folders, calls.fileno()), *python]

@@ -85,6 +85,10 @@ IOCTLS = (0x5400, 0x4600, 0x4700, 0)  # of terminals, pipes and sockets; of CUDA
 # numbers, argument, its half, bits of it, values, error: refused unless these bits have one of the values, or
 # with DENIED if they have.
 DENIED = True
+CORES = (  # prlimit64, setrlimit: RLIMIT_CORE
+    ((302, 261), 1, LOW, ALL, (4,), errno.EPERM, DENIED),
+    ((160, 164), 0, LOW, ALL, (4,), errno.EPERM, DENIED),
+)
 CONDITIONS = (
     ((250, 219), 0, LOW, ALL, (JOIN_SESSION_KEYRING,), errno.EPERM),  # keyctl: a new, nameless one
     ((250, 219), 1, LOW, ALL, (0,), errno.EPERM),
@@ -100,8 +104,7 @@ CONDITIONS = (
     ((9, 222), 3, LOW, 0x40000, (0,), errno.ENOMEM),  # mmap, memfd_create: huge pages are not counted
     ((319, 279), 1, LOW, 4, (0,), errno.EINVAL),
     ((55, 209), 2, LOW, ALL, (57,), errno.EPERM, DENIED),  # SO_COOKIE: the machine counts it up
-    ((302, 261), 1, LOW, ALL, (4,), errno.EPERM, DENIED),  # prlimit64, setrlimit: RLIMIT_CORE
-    ((160, 164), 0, LOW, ALL, (4,), errno.EPERM, DENIED),
+    *CORES,
     ((54, 208), 2, LOW, ALL, (7, 32), 0, DENIED),  # setsockopt: SO_SNDBUF, SO_SNDBUFFORCE do nothing
     ((16, 29), 1, LOW, ALL, (0x5412, 0x541C, 0x5423), errno.EPERM, DENIED),  # TIOCSTI, TIOCLINUX, TIOCSETD
 )
@@ -132,7 +135,7 @@ def program(machine: str | None = None, training: bool = False, sockets: bool = 
     """The filter for a machine of MACHINES (default: this one); a training may do all but what lasts."""
     refused, answered, conditions = REFUSED, ANSWERED | ({} if sockets else SOCKETS), CONDITIONS
     if training:
-        refused, answered, conditions = {name: REFUSED[name] for name in INTO_PROCESSES}, OF_DEVICES, ()
+        refused, answered, conditions = {name: REFUSED[name] for name in INTO_PROCESSES}, OF_DEVICES, CORES
     column, arch = MACHINES[machine or platform.machine()]
     code = [(LOAD, 0, 0, ARCH_AT), (JUMP_EQUAL, 1, 0, arch), (RETURN, 0, 0, KILL)]
     code += [(LOAD, 0, 0, NUMBER_AT), (JUMP_FROM, 0, 1, X32), (RETURN, 0, 0, KILL)]
