@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 from golf.core import packed as packed_script
+from golf.core.artifact import MAX_UNPACKED
 
 FINEST, COARSEST = 24.0, 0.5  # steps in a row deviation
 ROOM = 5000  # bytes that the exporter leaves under the cap
@@ -48,6 +49,10 @@ class Model:
     @property
     def weights(self) -> int:
         return self.block + self.embedding + self.vectors
+
+    @property
+    def unpacked_bytes(self) -> int:
+        return self.block + self.embedding + 2 * (self.rows + self.vectors)
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,9 @@ def code_bytes(trainer: Path, knobs: dict[str, str]) -> int:
 def line(knobs: dict[str, str], code: int) -> tuple[str, str | None]:
     """One line on a model's size beside `code` bytes, and a warning where it will not fit well."""
     m, cap, coder = model(knobs), int(float(knobs["ARTIFACT_CAP_BYTES"])), knobs["COMPRESSOR"]
+    if (size := m.unpacked_bytes) > MAX_UNPACKED:
+        told = f"its artifact unpacks to {size:,} bytes, readers take {MAX_UNPACKED:,}: shrink the model"
+        return f"{m.weights:,} weights", told
     if not cap or coder not in CODERS:
         return f"{m.weights:,} weights", None
     head = f"{m.weights:,} weights, {cap - code:,} bytes for them"
