@@ -3,6 +3,7 @@
 import re
 import subprocess
 
+import pytest
 from conftest import REPO, run_script
 from golf import cli
 
@@ -26,6 +27,23 @@ def test_help_of_a_command_is_its_own():
     done = run_script("golf.sh", "help", "compare")
     assert done.returncode == 0 and done.stdout == run_script("golf.sh", "compare", "-h").stdout
     assert done.stdout.startswith("usage: golf.sh compare")
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["explain", ""], "golf: error: an empty path is given"),
+        (["explain", "a\nb"], "golf explain: error: a?b: no run"),
+        (["compare", "a\nb", "c"], "golf compare: error: a?b: no submission"),
+        (["plot", "-o", "a\nb", "c"], "golf.sh plot: error: argument -o/--out: a?b: give a name"),
+        (["run", "configs/quickstart.env", "--trainer", "LOOP"], "golf run: error: "),
+    ],
+)
+def test_an_odd_path_is_told_in_one_line(words, told, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    done = run_script("golf.sh", *(word.replace("LOOP", str(tmp_path / "loop")) for word in words))
+    lines = [line for line in done.stderr.splitlines() if not line.startswith(("usage: ", " "))]
+    assert done.returncode == 2 and len(lines) == 1 and lines[0].startswith(told)
 
 
 def test_a_working_directory_that_was_removed_is_told(tmp_path):

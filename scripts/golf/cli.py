@@ -15,6 +15,7 @@ from golf.core.errors import GolfError
 from golf.core.packages import missing
 from golf.core.paths import REPO, shown
 from golf.core.processes import handle_stops
+from golf.core.text import printable
 
 # As a user meets them: name -> its module in this package, imported when it is asked for.
 GROUPS = {
@@ -68,9 +69,14 @@ def purpose(path: Path) -> str:
     return text.partition("\n")[0].partition(": ")[0].removesuffix(".")
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        super().error(printable(message))
+
+
 def parser(names: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """The parser of these commands. Importing all commands would take longer than most of them run."""
-    top = argparse.ArgumentParser(prog="golf.sh")
+    top = Parser(prog="golf.sh")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("help", description="List the commands.")
     for name in names:
@@ -146,7 +152,11 @@ def dispatch(argv: list[str] | None) -> int:
         message, code = f"error: {where}{error.strerror or error}", 2
     except KeyboardInterrupt:
         message, code = "stopped", 130
-    print(f"golf{command}: {message}", file=sys.stderr)
+    except RuntimeError as error:  # Path.resolve() before Python 3.13
+        if not str(error).startswith("Symlink loop"):
+            raise
+        message, code = f"error: {error}; remove that link", 2
+    print(f"golf{command}: {printable(message)}", file=sys.stderr)  # an argument may hold a line end
     return code
 
 

@@ -36,6 +36,23 @@ def test_a_tokenizer_that_is_none_is_refused(harm, tmp_path):
         stream.read_tokenizer(tmp_path / "t.model")
 
 
+@pytest.mark.parametrize(
+    "read", [files.read_text, packed.read_source, runlog.final_lines, stream.read_tokenizer]
+)
+def test_a_file_that_is_too_large_is_refused_unread(read, tmp_path):
+    """Of a file with a hole any size may be stated: 3 GB took a minute, or all memory."""
+    with (tmp_path / "hole").open("wb") as file:
+        file.truncate(files.LARGE + 1)
+    with pytest.raises(GolfError, match="hole: over [0-9,]+ bytes"):
+        read(tmp_path / "hole")
+
+
+def test_text_with_nul_bytes_is_no_text(tmp_path):
+    (tmp_path / "t").write_bytes("a paragraph".encode("utf-16-le"))
+    with pytest.raises(GolfError, match=r"t: not UTF-8 text \(byte 1\)"):
+        files.read_text(tmp_path / "t")
+
+
 def test_the_null_device_is_an_empty_file():
     assert envfile.parse(Path(os.devnull)) == {}
 
@@ -55,3 +72,12 @@ def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path, monkeypatch):
         files.replace_file(tmp_path / "gone/new", b"new")
     assert sorted(tmp_path.iterdir()) == [link, old] and "\u20ac" in old.read_text("utf-8")
     files.replace_file(Path(os.devnull), b"new")  # no file beside a device
+
+
+def test_a_pipe_is_written_to_where_somebody_reads(tmp_path):
+    reads, writes = os.pipe()
+    files.replace_file(Path(f"/dev/fd/{writes}"), b"new")
+    assert os.read(reads, 9) == b"new"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="No such device"):  # and does not wait
+        files.replace_file(tmp_path / "pipe", b"new")

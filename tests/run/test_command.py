@@ -33,6 +33,14 @@ def test_run_id_defaults_to_the_configs_name_whatever_it_is_and_the_time(tiny_re
     assert re.fullmatch(r"my-2-\d{8}-\d{6}", made.name)
 
 
+def test_a_trainer_that_leaves_no_metrics_has_failed(tiny_repo):
+    (tiny_repo / "half.py").write_text("import sys\nif sys.argv[1:]:\n    print('RUN_ID x # name')\n")
+    (tiny_repo / "configs/none.env").write_text("")
+    done = golf(tiny_repo, "--trainer", tiny_repo / "half.py", "RUN_ID=one", config="none.env")
+    assert done.returncode == 1 and "half.py ended without metrics.jsonl" in one_line(done.stderr)
+    assert "next" not in done.stdout and not (tiny_repo / "runs/one").exists()
+
+
 @pytest.mark.slow
 def test_same_run_id_twice(tiny_repo):
     assert golf(tiny_repo, RUN_ID="one").returncode == 0

@@ -291,7 +291,7 @@ def floor_lines(label: str, k) -> list[str]:
 
 def read_results(path: Path) -> list[dict]:
     """The results of a --json file."""
-    found = map(parse_json, read_bytes(path, float("inf")).splitlines())
+    found = map(parse_json, read_bytes(path).splitlines())
     found = [r for r in found if isinstance(r, dict) and r.get("schema") == 1 and sound(r)]
     if not found:
         raise GolfError(f"{shown(path)}: no results there; `golf.sh bench --json FILE` makes them")

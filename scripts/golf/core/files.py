@@ -9,35 +9,40 @@ from golf.core.errors import GolfError
 from golf.core.paths import shown
 
 LIMIT = 1 << 20  # bytes; env files and supervisor.json have some hundreds
+LARGE = 1 << 30  # of logs, shards' texts and tokenizers; a file with a hole may state any size
 
 
-def plain(path: Path) -> Path:
-    """`path`; GolfError, code 2, where a folder, a pipe, a socket or a device lies there.
+def plain(path: Path, limit: float = float("inf")) -> Path:
+    """`path`; GolfError, code 2, where a folder, a pipe, a socket, a device or too large a file is there.
 
     Reading some of them never ends, nor does opening a pipe that nobody writes to. /dev/null may stand for
     an empty file.
     """
     if os.path.exists(path) and not os.path.isfile(path) and os.path.realpath(path) != os.devnull:
         raise GolfError(f"{shown(path)}: not a regular file; name a file, or save it as one", 2)
+    if os.path.isfile(path) and os.path.getsize(path) > limit:
+        raise GolfError(f"{shown(path)}: over {limit:,} bytes; this is another kind of file", 2)
     return path
 
 
 def read_bytes(path: Path, limit: float = LIMIT) -> bytes:
     """The whole file; GolfError, code 2, where it is no readable file or larger than `limit`."""
     try:
-        if plain(path).stat().st_size <= limit:
-            return path.read_bytes()
+        return plain(path, limit).read_bytes()
     except OSError as error:
         raise GolfError(f"{shown(path)}: cannot be read ({error.strerror})", 2) from None
-    raise GolfError(f"{shown(path)}: over {limit:,} bytes; this is another kind of file", 2)
 
 
 def read_text(path: Path, limit: float = LIMIT) -> str:
     """The file as UTF-8, with or without a byte order mark; GolfError, code 2, for other text."""
     try:
-        return read_bytes(path, limit).decode("utf-8-sig")
+        text = read_bytes(path, limit).decode("utf-8-sig")
+        at = text.find("\0")  # as in UTF-16 without its mark
     except UnicodeDecodeError as error:
-        raise GolfError(f"{shown(path)}: not UTF-8 text (byte {error.start}); save it as UTF-8", 2) from None
+        at = error.start
+    if at >= 0:
+        raise GolfError(f"{shown(path)}: not UTF-8 text (byte {at}); save it as UTF-8", 2)
+    return text
 
 
 def sha256(path: Path) -> str:
@@ -63,8 +68,11 @@ def replace_file(path: Path, content: str | bytes) -> None:
     place = Path(os.path.realpath(path))  # a link stays one
     part = place.with_name(f".{os.getpid()}.part")
     try:
-        if os.path.exists(place) and not os.path.isfile(place):
-            place.write_bytes(data)
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe has no real path
+            pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)  # OSError, no waiting, where nobody reads
+            os.set_blocking(pipe, True)
+            with open(pipe, "wb") as file:
+                file.write(data)
             return
         part.write_bytes(data)
         part.replace(place)

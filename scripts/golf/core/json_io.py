@@ -13,6 +13,7 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+from golf.core.files import LARGE, read_bytes
 from golf.core.text import BLANK
 
 DEPTH_LIMIT = 8  # submission.json has 5 levels
@@ -75,7 +76,7 @@ def parse_json(text: str | bytes):
 
 def read_json(path: Path):
     """The JSON value in a file; None where there is no such file, or no JSON in it."""
-    return parse_json(path.read_bytes()) if path.is_file() else None
+    return parse_json(read_bytes(path, LARGE)) if path.is_file() else None
 
 
 def unique(pairs: list[tuple[str, object]]) -> dict:

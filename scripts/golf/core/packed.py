@@ -14,7 +14,7 @@ import tokenize
 import warnings
 from pathlib import Path
 
-from golf.core.files import plain
+from golf.core.files import LIMIT, plain
 
 SUFFIX = ".packed.py"
 SOURCE_LIMIT = 256 << 10  # bytes of a script that anybody reads
@@ -46,7 +46,7 @@ def source_name(name: str) -> str:
 
 def read_source(path: Path) -> bytes:
     """What a script runs: its bytes, or of a packed script what is packed in it. Raises NotPacked."""
-    blob = plain(path).read_bytes()
+    blob = plain(path, LIMIT).read_bytes()
     return unpack(blob) if path.name.endswith(SUFFIX) else blob
 
 

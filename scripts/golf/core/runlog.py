@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from golf.core.files import plain
+from golf.core.files import LARGE, plain
 from golf.core.json_io import dig, number, parse_json
 
 LINE_LIMIT = 1 << 20  # no line of a log is longer; a file without line ends is not read whole
@@ -27,7 +27,7 @@ STARTS = (b"final_", b"total_submission_size_quant_zlib:", b"train_seconds:")
 
 def lines(path: Path):
     """The lines of a file as bytes, none longer than LINE_LIMIT."""
-    with plain(path).open("rb") as file:
+    with plain(path, LARGE).open("rb") as file:
         while line := file.readline(LINE_LIMIT):
             yield line
 

@@ -127,9 +127,13 @@ def run_all(
         view = train_shards_alone(given, run.trainer, run.run_dir)
         with lock.locked(run.run_dir), view as places:
             last = run_one(run, config, supervisor, places, given.get("DATA_PATH", ""))
-        if last == 0 and run.nodes > 1 and not (run.run_dir / "metrics.jsonl").is_file():
-            supervisor.print("run      done; the node of rank 0 holds its files")
+        if last == 0 and not (run.run_dir / "metrics.jsonl").is_file():
             summary = False
+            if run.nodes > 1:
+                supervisor.print("run      done; the node of rank 0 holds its files")
+            elif not given.get("EVAL_ONLY"):
+                supervisor.say(f"error: {shown(run.trainer)} ended without metrics.jsonl; is it whole?")
+                last = 1
         elif last == 0 and run.report and not run.settings.get("EVAL_ONLY"):
             write_report(run.run_dir, supervisor)
         code = max(code, last)

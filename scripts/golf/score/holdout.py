@@ -15,7 +15,7 @@ import numpy as np
 
 from golf.core import track
 from golf.core.errors import GolfError
-from golf.core.files import read_text
+from golf.core.files import LARGE, read_text
 from golf.core.json_io import dig, parse_json
 from golf.core.paths import REPO, path_argument, shown
 from golf.score import stream
@@ -86,7 +86,7 @@ def check_out(out: Path) -> None:
 
 def read_documents(path: Path) -> Iterator[str]:
     """The documents of a file, without those that are empty."""
-    text = read_text(path, float("inf"))
+    text = read_text(path, LARGE)
     documents = of_jsonl(path, text.split("\n")) if path.suffix == ".jsonl" else gather(text)
     return (document for document in documents if document.strip())
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from golf.core.errors import GolfError
-from golf.core.files import plain
+from golf.core.files import LARGE, plain
 from golf.core.paths import REPO, shown
 
 HEADER_BYTES, MAGIC, VERSION = 1024, 20240520, 1
@@ -186,7 +186,7 @@ def read_tokenizer(path: Path) -> tuple[Vocabulary, str]:
     """The tokenizer's vocabulary and the SHA-256 of its file."""
     from sentencepiece import SentencePieceProcessor
 
-    blob = plain(path).read_bytes()
+    blob = plain(path, LARGE).read_bytes()
     try:
         processor = SentencePieceProcessor(model_proto=blob or b"empty")  # of no bytes it makes a model
         return vocabulary_of(processor), sha256(blob).hexdigest()
