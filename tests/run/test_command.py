@@ -114,6 +114,19 @@ def test_resumed_seeds_keep_what_is_finished(tiny_repo):
     assert runlog.read_run(tiny_repo / "runs/r-s2")["start"]["resumed"] is False
 
 
+def test_what_ends_a_run_before_its_log_is_told_once(tiny_repo):
+    script = tiny_repo / "bad.py"
+    script.write_text(
+        "import sys\nif sys.argv[1:]:\n    print('RUN_ID x # name')\nelse:\n    sys.exit('bad.py: error: x')"
+    )
+    (tiny_repo / "configs/none.env").write_text("")
+    done = golf(tiny_repo, "--trainer", script, "RUN_ID=one", config="none.env")
+    assert done.returncode == 1 and one_line(done.stderr) == "bad.py: error: x"
+    script.write_text(script.read_text().replace("'bad.py: error: x'", "1"))
+    done = golf(tiny_repo, "--trainer", script, "RUN_ID=one", config="none.env")
+    assert done.returncode == 1 and "runs/one ended with exit code 1" in one_line(done.stderr)
+
+
 def test_a_failed_run_says_so(tiny_repo):
     done = golf(tiny_repo, RUN_ID="one", FAKE_FAIL="1")
     assert done.returncode == 1

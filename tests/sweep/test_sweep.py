@@ -5,6 +5,7 @@ import re
 
 import pytest
 from conftest import passed, refused, run_script
+from golf import cli
 from golf.sweep import plan, table
 
 FILE = """
@@ -122,3 +123,10 @@ def test_a_grid_is_every_combination():
     assert [(r.name, r.settings) for r in rows] == [
         ("A-1_B-x", {"A": "1", "B": "x", "C": "3"}), ("A-2_B-x", {"A": "2", "B": "x", "C": "3"}),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ["--for nan", "--for=-1", "--search 0", "--each 0", "--each inf"])
+def test_a_number_that_no_sweep_can_have_is_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        cli.parser(["sweep"]).parse_args(["sweep", "x.env", *words.split()])
+    assert "allowed is" in capsys.readouterr().err

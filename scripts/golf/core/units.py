@@ -1,4 +1,7 @@
-"""Figures as people read them."""
+"""Figures as people read and type them."""
+
+import argparse
+import math
 
 
 def amount(count: float) -> str:
@@ -15,3 +18,15 @@ def duration(seconds: float) -> str:
     if whole < 60:
         return f"{whole}s"
     return f"{whole // 60}m{whole % 60:02}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02}m"
+
+
+def between(low: int, high: float = math.inf, kind: type = int):
+    """For argparse: a number within bounds."""
+
+    def number(text: str):
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text}: allowed is {low} to {high}")
+        return value
+
+    return number

@@ -33,6 +33,7 @@ class Supervisor:
         self.stops = 0
         self.stopped_at = 0.0
         self.told = False  # whether the child knows
+        self.told_why = False  # whether its last words were the reason
         self.process: subprocess.Popen | None = None
         self.progress: Progress | None = None
         handle_stops(self.on_signal)
@@ -87,6 +88,7 @@ class Supervisor:
                 self.tell()
             errors = self.pump(tuple(map(os.fsencode, spelt)))
             code = self.process.wait()
+            self.told_why = bool(errors) and ": error: " in errors[-1]
         finally:
             kill_tree(self.process.pid)
             self.process.wait()

@@ -323,7 +323,7 @@ def run_one(run: SeedRun, config: Path, supervisor: Supervisor, places: dict[str
         return 0  # the signal came behind its last line
     if code == STOPPED:
         supervisor.say(how_to_go_on(run.run_dir))
-    elif code:
+    elif code and not (supervisor.told_why and not (run.run_dir / "train.log").exists()):
         supervisor.say(f"{shown(run.run_dir)} ended with exit code {code}; the reason stands above")
     return code
 

@@ -7,8 +7,6 @@ by how many bits the model needed for it, with the model's five best guesses on 
 
 from __future__ import annotations
 
-import argparse
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from golf.core.errors import GolfError
 from golf.core.files import read_text, replace_file
 from golf.core.paths import path_argument, shown
 from golf.core.text import printable
+from golf.core.units import between
 from golf.see import reader
 
 if TYPE_CHECKING:
@@ -46,18 +45,6 @@ def utf8(text: str) -> str:
     """A terminal of another encoding may send bytes that are no UTF-8."""
     text.encode()
     return text
-
-
-def between(low: int, high: float = math.inf, kind: type = int):
-    """For argparse: a number within bounds."""
-
-    def number(text: str):
-        value = kind(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text}: {low} to {high}")
-        return value
-
-    return number
 
 
 def main(args) -> int:

@@ -19,7 +19,7 @@ from golf.core.errors import GolfError
 from golf.core.json_io import dig, read_json
 from golf.core.paths import path_argument, shown
 from golf.core.text import printable
-from golf.core.units import duration
+from golf.core.units import between, duration
 from golf.run.bar import Follower
 from golf.sweep import engines, plan, table
 from golf.sweep.plan import Cell, Sweep
@@ -32,12 +32,14 @@ def add_arguments(parser) -> None:
     parser.add_argument("what", type=path_argument, metavar="FILE.toml|CONFIG.env", help="what to run")
     parser.add_argument("settings", nargs="*", metavar="NAME=value", help="wins over the file")
     parser.add_argument("--name", help="results go to runs/NAME; default: the file's name")
-    parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="no run begins later")
-    parser.add_argument("--search", type=int, metavar="N", help="Optuna chooses N rows")
+    seconds = between(0, kind=float)
+    parser.add_argument("--for", dest="seconds", type=seconds, metavar="SECONDS", help="no run begins later")
+    parser.add_argument("--search", type=between(1), metavar="N", help="Optuna chooses N rows")
     parser.add_argument("--ray", metavar="auto|ADDRESS", help="a Ray cluster makes the runs")
     parser.add_argument(
-        "--each", type=float, default=1.0, metavar="N", help="GPUs of a run by --ray, else CPUs; default: 1"
-    )
+        "--each", type=between(1e-3, 1024, float), default=1.0, metavar="N",
+        help="GPUs of a run by --ray, else CPUs; default: 1",
+    )  # fmt: skip
 
 
 def main(args) -> int:
