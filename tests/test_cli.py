@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 from conftest import REPO, run_script
@@ -53,3 +54,12 @@ def test_a_working_directory_that_was_removed_is_told(tmp_path):
     done = subprocess.run(["bash", "-c", command, GOLF], cwd=gone, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.endswith("golf check: error: the working directory was removed; cd to another\n")
+
+
+def test_a_copy_that_fails_names_what_could_not_be_written(monkeypatch, capsys):
+    def copy(args):
+        raise OSError(28, "No space left on device", "from", None, "to")
+
+    monkeypatch.setattr(cli, "parse", lambda words: SimpleNamespace(command="new", main=copy))
+    assert cli.dispatch(["new"]) == 2
+    assert capsys.readouterr().err == "golf new: error: to: No space left on device\n"

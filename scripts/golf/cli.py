@@ -148,7 +148,8 @@ def dispatch(argv: list[str] | None) -> int:
             raise
         message, code = f"error: {missing(error.name or str(error))}", 2
     except OSError as error:  # a disk that is full, a file that may not be read
-        where = f"{shown(str(error.filename))}: " if error.filename else "writing: "
+        where = error.filename2 or error.filename  # a copy's target
+        where = f"{shown(str(where))}: " if where else "writing: "
         message, code = f"error: {where}{error.strerror or error}", 2
     except KeyboardInterrupt:
         message, code = "stopped", 130

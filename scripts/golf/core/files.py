@@ -36,13 +36,9 @@ def read_bytes(path: Path, limit: float = LIMIT) -> bytes:
 def read_text(path: Path, limit: float = LIMIT) -> str:
     """The file as UTF-8, with or without a byte order mark; GolfError, code 2, for other text."""
     try:
-        text = read_bytes(path, limit).decode("utf-8-sig")
-        at = text.find("\0")  # as in UTF-16 without its mark
+        return read_bytes(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        at = error.start
-    if at >= 0:
-        raise GolfError(f"{shown(path)}: not UTF-8 text (byte {at}); save it as UTF-8", 2)
-    return text
+        raise GolfError(f"{shown(path)}: not UTF-8 text (byte {error.start}); save it as UTF-8", 2) from None
 
 
 def sha256(path: Path) -> str:

@@ -87,6 +87,8 @@ def check_out(out: Path) -> None:
 def read_documents(path: Path) -> Iterator[str]:
     """The documents of a file, without those that are empty."""
     text = read_text(path, LARGE)
+    if "\0" in text:
+        raise GolfError(f"{shown(path)}: holds NUL bytes, as UTF-16 does; save it as UTF-8", 2)
     documents = of_jsonl(path, text.split("\n")) if path.suffix == ".jsonl" else gather(text)
     return (document for document in documents if document.strip())
 
