@@ -1,5 +1,5 @@
 """How much peeking and text known by heart the audit misses, and whom it accuses, on the sample track: the
-tables of docs/submission_interface.md. Log-probabilities of the starter are kept in OUT.
+tables of docs/submission_interface.md. Log-probabilities of entries are kept in OUT.
 
     PYTHONPATH=scripts python3 dev/power.py OUT        # about 10 minutes of one core
 """
@@ -19,6 +19,7 @@ from golf.score.sandbox.client import Remote
 
 TRACK, SCORED, HELD_OUT = track.load("track_sample_5min"), 65_536, 32_768
 DRAWS, DEALS = 20, 100
+LEARNS = "2026-11-30_text_and_documents"
 PEEKING = (
     "made certain at random",
     "hardest made certain",
@@ -32,11 +33,11 @@ AMOUNTS = {
 }
 
 
-def starter(seed: int, text: Text, out: Path) -> np.ndarray:
-    """float64 [n]: the log-probability of each target by the track's starter."""
-    path = out / f"starter-{seed}.npy"
+def answers(name: str, seed: int, text: Text, out: Path) -> np.ndarray:
+    """float64 [n]: the log-probability of each target by an entry of the track."""
+    path = out / f"{name}-{seed}.npy"
     if not path.exists():
-        folder = track.home(TRACK, Path()) / TRACK["audit_control"]
+        folder = track.home(TRACK, Path()) / name
         entry = next(e for e in read_entries(folder, read_claim(folder), "cpu") if e.seed == seed)
         files = entry.files, entry.script, entry.artifact
         with Remote(*files, "cpu", len(text.vocabulary)) as remote:
@@ -140,12 +141,13 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     source = stream.load(TRACK)
     text = Text((source.stream(0, SCORED),), source.tokens[SCORED : SCORED + HELD_OUT + 1])
-    control, other = (starter(seed, text, out) for seed in (1337, 42))
+    control, other = (answers(TRACK["audit_control"], seed, text, out) for seed in (1337, 42))
     bigram = bigram_log_probs(text.inputs, text.targets, len(text.vocabulary))
     trials = {
         "another seed of the starter": (other, control),
         "a bigram model": (bigram, control),
         "the starter beside a bigram model": (control, bigram),
+        "an entry that learns": (answers(LEARNS, 1337, text, out), control),
     }
     for name, (model, beside) in trials.items():
         print(name, *(rule.figure for rule in outcomes(text, model, beside)), sep="\n  ", flush=True)
