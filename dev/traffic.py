@@ -114,11 +114,8 @@ def lower_features(capability):
     """The blocks, with embedding and skips: forward, backward."""
     lowering, k = Lowering(capability), T.read_knobs(os.environ)
     dtype = torch.float32 if capability == "7.5" else torch.bfloat16
-    with (
-        FakeTensorMode(),
-        mock.patch.object(torch, "compile", functools.partial(torch.compile, backend=lowering)),
-        mock.patch.object(T, "attend", attention),
-    ):
+    compiled, patch = functools.partial(torch.compile, backend=lowering), mock.patch.object
+    with FakeTensorMode(), patch(torch, "compile", compiled), patch(T, "attend", attention):
         model = T.GPT(k, dtype)
         features = torch.compile(T.GPT.features, dynamic=False)
         tokens = torch.zeros(LAYER // k.train_seq_len, k.train_seq_len, dtype=torch.int64)

@@ -215,10 +215,7 @@ def tiny_repo(tmp_path):
     track = json.loads((REPO / "records" / "track_sample_5min" / "track.json").read_text())
     track.update(name="track_tiny", cap_bytes=20000, train_seconds=30)
     track.update(targets=6400, target_bytes=16000)  # the fake trainer's
-    track["data"].update(
-        name="tiny",
-        val_sha256=hashlib.sha256((data / "fineweb_val_000000.bin").read_bytes()).hexdigest(),
-        tokenizer_sha256=hashlib.sha256(b"tiny").hexdigest(),
-    )
+    val = hashlib.sha256((data / "fineweb_val_000000.bin").read_bytes()).hexdigest()
+    track["data"].update(name="tiny", val_sha256=val, tokenizer_sha256=hashlib.sha256(b"tiny").hexdigest())
     (repo / "records" / "track_tiny" / "track.json").write_text(json.dumps(track, indent=2))
     return repo

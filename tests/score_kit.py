@@ -70,12 +70,9 @@ def make_submission(folder: Path, script: Path | str, artifact=b"-", seeds=(1,),
         files.append((f"final_model_seed{seed}.bin", "artifact"))
     told = dict(val_loss=None, val_bpb=None, segments=None)
     told.update(claim)
-    value = {
-        "lane": "open-hardware",
-        "val_bpb": told["val_bpb"],
-        "files": [dict(path=p, role=r, sha256=sha256(folder / p)) for p, r in files],
-        "seeds": [dict(seed=s, artifact=f"final_model_seed{s}.bin", **told) for s in seeds],
-    }
+    listed = [dict(path=p, role=r, sha256=sha256(folder / p)) for p, r in files]
+    claims = [dict(seed=s, artifact=f"final_model_seed{s}.bin", **told) for s in seeds]
+    value = dict(lane="open-hardware", val_bpb=told["val_bpb"], files=listed, seeds=claims)
     (folder / "submission.json").write_text(json.dumps(value))
     return folder
 

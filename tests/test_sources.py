@@ -62,10 +62,6 @@ def test_text_is_utf8_whatever_the_locale(path):
 
 
 def test_no_two_classes_of_the_tools_have_one_name():
-    names = [
-        node.name
-        for path in REPO.glob("scripts/golf/**/*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ClassDef)
-    ]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in REPO.glob("scripts/golf/**/*.py")]
+    names = [node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     assert len(names) > 30 and sorted({name for name in names if names.count(name) > 1}) == []

@@ -112,13 +112,8 @@ def write_run(folder, seed, loss, targets=65536, **data):
 
 def write_submission(folder, losses, **changes):
     folder.mkdir(parents=True)
-    value = {
-        "track": "track_sample_5min",
-        "lane": "open-hardware",
-        "data": DATA,
-        "seeds": [{"seed": i, "val_loss": x} for i, x in enumerate(losses)],
-        **changes,
-    }
+    seeds = [{"seed": i, "val_loss": x} for i, x in enumerate(losses)]
+    value = dict(track="track_sample_5min", lane="open-hardware", data=DATA, seeds=seeds) | changes
     (folder / "submission.json").write_text(json.dumps(value))
 
 

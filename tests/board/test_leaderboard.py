@@ -370,15 +370,9 @@ def test_an_entry_has_no_rank_until_it_was_scored_whole(real, tmp_path, monkeypa
         verified.enter(folder)
     claim = json.loads((folder / "submission.json").read_text())
     seeds = [dict(seed=s["seed"], claimed=dict(val_bpb=s["val_bpb"]), official={**s}) for s in claim["seeds"]]
-    report = {
-        "mode": "whole",
-        "verdict": "PASS",
-        "sandbox": "bubblewrap",
-        "track": "track_tiny",
-        "submission_sha256": sha256(folder / "submission.json"),
-        "rules": [{"id": "control", "passed": True, "figure": "bigram"}],
-        "seeds": seeds,
-    }
+    report = dict(mode="whole", verdict="PASS", sandbox="bubblewrap", track="track_tiny", seeds=seeds)
+    report["submission_sha256"] = sha256(folder / "submission.json")
+    report["rules"] = [{"id": "control", "passed": True, "figure": "bigram"}]
     path.parent.mkdir(parents=True)
     unscored = {"seeds": [{**seeds[0], "official": None}, *seeds[1:]]}
     first = seeds[0]["official"]
@@ -387,14 +381,9 @@ def test_an_entry_has_no_rank_until_it_was_scored_whole(real, tmp_path, monkeypa
         {"seeds": [{**seeds[0], "official": {**first, **odd}}, *seeds[1:]]}
         for odd in (dict(val_bpb=first["val_bpb"] - 0.1), dict(segments=other))
     )
-    wrong = (
-        {"submission_sha256": "0" * 64},
-        {"mode": "quick"},
-        {"verdict": "FAIL"},
-        {"sandbox": "none"},
-        {"track": "x"},
-    )
-    for odd in (*wrong, {"seeds": seeds[1:]}, unscored, modest, disguised):
+    wrong = dict(submission_sha256="0" * 64, mode="quick", verdict="FAIL", sandbox="none", track="x")
+    changes = [{name: value} for name, value in wrong.items()]
+    for odd in (*changes, {"seeds": seeds[1:]}, unscored, modest, disguised):
         path.write_text(json.dumps({**report, **odd}))
         with pytest.raises(GolfError):
             verified.enter(folder)

@@ -141,12 +141,9 @@ def test_models_of_one_layer_and_of_many_are_read():
         blob = T.serialize(CONFIG, TENSORS | {"skip_weights": (encoding, arrays)})
         assert ours(blob) == theirs(blob) and ours(blob)[1]["skip_weights"] == (encoding, (0, 8))
     assert ours(container({"config": {}, "tensors": [["a", [3, 0], "fp16"]]})) is None
-    names = [
-        f"blocks.{i}.{part}"
-        for i in range(256)
-        for part in "attn.q.weight attn.k.weight attn.v.weight "
-        "attn.proj.weight attn.q_gain mlp.fc.weight mlp.proj.weight attn_scale mlp_scale".split()
-    ]
+    attn = [f"attn.{name}" for name in ("q.weight", "k.weight", "v.weight", "proj.weight", "q_gain")]
+    parts = [*attn, "mlp.fc.weight", "mlp.proj.weight", "attn_scale", "mlp_scale"]
+    names = [f"blocks.{i}.{part}" for i in range(256) for part in parts]
     many = T.serialize(CONFIG, {name: ("fp16", [np.ones(2, "<f2")]) for name in names})
     assert len(ours(many)[1]) == 2304
 

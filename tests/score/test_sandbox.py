@@ -259,11 +259,8 @@ def test_only_what_scoring_needs_is_shown(run):
     paths += [Path(pytest.__file__), Path(hypothesis.__file__), packages / "matplotlib/__init__.py"]
     paths.append(packages / f"numpy-{np.__version__}.dist-info/METADATA")
     paths += [packages / "torch/include/torch/script.h", packages / "numpy/doc/ufuncs.py"]
-    paths += [
-        packages / "torch/bin/protoc",
-        packages / "torch/bin/test_api",
-        packages / "numpy/tests/test_lazyloading.py",
-    ]
+    paths += [packages / "torch/bin/protoc", packages / "torch/bin/test_api"]
+    paths.append(packages / "numpy/tests/test_lazyloading.py")
     paths += map(Path, ["/bin/sh", "/usr/bin/env", "/etc/os-release", "/etc/hostname"])
     paths += [*Path("/usr/share").glob("*/*")][:50] + [*Path("/usr/share/common-licenses").glob("*")]
     paths += [*Path("/usr/lib/python3/dist-packages").glob("*.py"), *Path("/usr/include").glob("*.h")]

@@ -506,12 +506,9 @@ def test_trained_entry_passes_whole(sample, tmp_path):
     knobs |= dict(TOKENIZER_PATH=REPO / "data" / "sample_1024_bpe.model")
     env = {name: str(value) for name, value in knobs.items()}
     entry, score_it = tmp_path / "entry", ("score", tmp_path / "entry", *sample, "--json")
-    for words in (
-        ("run", REPO / "configs" / "quickstart.env"),
-        ("new", tmp_path / "small", "--out", entry, *sample[:2]),
-        (*score_it, "--quick"),
-        score_it,
-    ):
+    train = "run", REPO / "configs" / "quickstart.env"
+    enter = "new", tmp_path / "small", "--out", entry, *sample[:2]
+    for words in (train, enter, (*score_it, "--quick"), score_it):
         done = passed(run_script("golf.sh", *words, env=env, timeout=1200))
     report = json.loads(done.stdout)
     assert report["verdict"] == "PASS", report

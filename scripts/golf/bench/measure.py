@@ -264,15 +264,9 @@ def train(lab: Lab) -> dict:
     memory = torch.cuda.max_memory_reserved() if cuda else None  # what must fit the card
     operators = floor.training(lab.k, lab.dtype.itemsize)
     floors = {phase: lab.floor(operators, phase) for phase in ("forward", "backward", "optimizer")}
-    return dict(
-        samples=found,
-        tokens=lab.k.train_batch_tokens,
-        floor=sum(floors.values()),
-        parts=parts(lab),
-        part_floors=floors,
-        peak_reserved_bytes=memory,
-        micro_batch_tokens=run.micro * lab.k.train_seq_len,
-    )
+    sizes = dict(tokens=lab.k.train_batch_tokens, micro_batch_tokens=run.micro * lab.k.train_seq_len)
+    costs = dict(floor=sum(floors.values()), parts=parts(lab), part_floors=floors)
+    return dict(samples=found, peak_reserved_bytes=memory, **sizes, **costs)
 
 
 def parts(lab: Lab) -> dict[str, float]:

@@ -239,11 +239,8 @@ def check(runs: list[SeedRun], knobs: dict[str, str]) -> None:
     if given.get("DATA_PATH") and given.get("TOKENIZER_PATH"):
         paths = (trainers.find_path(given[n], first.trainer) for n in ("DATA_PATH", "TOKENIZER_PATH"))
         val = given.get("VAL_DATA_PATH")
-        trainers.check_data(
-            *paths,
-            splits=("val",) if given.get("EVAL_ONLY") else ("train", "val"),
-            val=trainers.find_path(val, first.trainer) if val else None,
-        )
+        val = trainers.find_path(val, first.trainer) if val else None
+        trainers.check_data(*paths, splits=("val",) if given.get("EVAL_ONLY") else ("train", "val"), val=val)
     if trainers.imports(first.trainer, "torch"):
         check_torch(runs, given)
     preflight.check_out_dir(first.run_dir.parent)

@@ -403,12 +403,9 @@ def compare_score(setup: Setup, result: SeedScore) -> None:
         nats = (official["val_loss"] - claimed["val_loss"]) * len(setup.stream)
         by_loss = bits_a_byte(nats, int(setup.stream.target_bytes.sum()))
         better = max(official["val_bpb"] - claimed["val_bpb"], by_loss)
-        result.add(
-            "claim",
-            better <= SCORE_TOLERANCE,
-            f"claimed {claimed['val_bpb']:.6f}, official {official['val_bpb']:.6f} bits a byte",
-            f"val_bpb and val_loss may be claimed at most {SCORE_TOLERANCE:g} bits a byte better",
-        )
+        told = f"claimed {claimed['val_bpb']:.6f}, official {official['val_bpb']:.6f} bits a byte"
+        most = f"val_bpb and val_loss may be claimed at most {SCORE_TOLERANCE:g} bits a byte better"
+        result.add("claim", better <= SCORE_TOLERANCE, told, most)
 
 
 def compare_segments(result: SeedScore, claimed, found: dict[int, list], exact: bool) -> None:

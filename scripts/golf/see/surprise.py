@@ -18,18 +18,10 @@ def page(model, tokenizer, text: str, name: str) -> str:
         raise GolfError("the text is empty", 2)
     bits, guesses = read(model, np.array(tokens, np.uint16))
     parts = surfaces(tokenizer, tokens)
-    size = sum(len(part.encode()) for part in parts)
     cut = f", the first {MOST_TOKENS:,} tokens of it" if len(tokens) > MOST_TOKENS else ""
-    return render(
-        "surprise.html",
-        title=f"{name}: surprise",
-        name=name,
-        bits=sum(bits),
-        size=size,
-        cut=cut,
-        full=f"{FULL_BITS:.0f}",
-        tokens=[shown_token(tokenizer, *item) for item in zip(parts, bits, guesses)],
-    )
+    sums = dict(bits=sum(bits), size=sum(len(part.encode()) for part in parts), full=f"{FULL_BITS:.0f}")
+    marked = [shown_token(tokenizer, *item) for item in zip(parts, bits, guesses)]
+    return render("surprise.html", title=f"{name}: surprise", name=name, cut=cut, tokens=marked, **sums)
 
 
 def read(model, tokens: np.ndarray) -> tuple[list[float], list[list[tuple[int, float]]]]:

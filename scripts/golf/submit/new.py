@@ -359,13 +359,8 @@ def describe_seed(run: Run, count: submission.Count) -> dict:
     for name, value in figures.items():
         if number(value) is None:
             raise GolfError(f"{shown(run.folder)}: metrics.jsonl has no {name}; run it again")
-    return {
-        "seed": run.seed,
-        **figures,
-        "log": f"train_seed{run.seed}.log",
-        "artifact": run.packed_name,
-        "segments": score.get("segments"),
-    }
+    files = {"log": f"train_seed{run.seed}.log", "artifact": run.packed_name}
+    return {"seed": run.seed, **figures, **files, "segments": score.get("segments")}
 
 
 def repeat_env(run: Run) -> dict[str, str]:
