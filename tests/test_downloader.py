@@ -216,13 +216,9 @@ def error_line(err: str) -> str:
 
 
 def here(data: Path) -> set[str]:
-    return {
-        path.relative_to(data).as_posix()
-        for path in data.rglob("*")
-        if path.is_file()
-        and not {".incoming", "__pycache__"} & set(path.parts)
-        and path.name not in (SCRIPT.name, "checksums.json")
-    }
+    others = {SCRIPT.name, "checksums.json", ".incoming", "__pycache__"}
+    files = [path.relative_to(data) for path in data.rglob("*") if path.is_file()]
+    return {path.as_posix() for path in files if not others & set(path.parts)}
 
 
 # ---- fetching --------------------------------------------------------------------------------

@@ -94,13 +94,8 @@ def parse_strict(blob: bytes):
     if b"\0" in blob:
         raise StrictError("holds NUL bytes, as UTF-16 and UTF-32 do; save it as UTF-8")
     try:
-        value = json.loads(
-            blob.decode("utf-8"),
-            object_pairs_hook=unique,
-            parse_constant=refuse_constant,
-            parse_int=parse_int,
-            parse_float=parse_float,
-        )
+        readers = dict(parse_int=parse_int, parse_float=parse_float, parse_constant=refuse_constant)
+        value = json.loads(blob.decode("utf-8"), object_pairs_hook=unique, **readers)
     except UnicodeDecodeError as error:
         raise StrictError(f"is not UTF-8 at byte {error.start}") from None
     except RecursionError:

@@ -69,14 +69,12 @@ def series_of(histories: list[History], key: str, factor: float) -> list[tuple[s
     def of(points: str, name: str):
         return [series([(p, number(p.get(name))) for p in getattr(h, points)]) for h in histories]
 
+    rates = [series([(p, r / 1e3) for p, r in h.rates()]) for h in histories]
     return [
         ("training loss, nats a token", of("steps", "train_loss")),
         ("validation on the way, bits a byte", of("vals", "val_bpb")),
         ("learning rate, share of its peak", of("steps", "lr_scale")),
-        (
-            "training tokens a second, thousands",
-            [series([(p, r / 1e3) for p, r in h.rates()]) for h in histories],
-        ),
+        ("training tokens a second, thousands", rates),
     ]
 
 
