@@ -31,6 +31,7 @@ try:
     from golf.core.files import plain, read_bytes, read_text
     from golf.core.paths import path_argument, shown
     from golf.core.processes import handle_stops
+    from golf.core.units import between
     from golf.score.holdout import gather, of_jsonl
     from tqdm import tqdm
 except ImportError as error:
@@ -48,12 +49,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("texts", nargs="+", type=path_argument, metavar="TEXT", help="a .jsonl or text file")
     parser.add_argument("--out", required=True, type=path_argument, metavar="DIR", help="a folder to make")
-    parser.add_argument("--val-docs", type=int, metavar="N",
+    parser.add_argument("--val-docs", type=between(0), metavar="N",
                         help="validation is the first N documents, in their order")  # fmt: skip
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--tokenizer", type=path_argument, default=STOCK, metavar="FILE",
                        help="a SentencePiece model; default: FineWeb's")  # fmt: skip
-    which.add_argument("--vocab-size", type=int, metavar="N",
+    which.add_argument("--vocab-size", type=between(1), metavar="N",
                        help="train a new one of N pieces on the training documents")  # fmt: skip
     return parser.parse_args(argv)
 
@@ -72,7 +73,7 @@ def read_documents(paths: list[Path], val_docs: int | None) -> Iterator[Document
 def documents_of(path: Path) -> Iterator[str]:
     """A .jsonl file is read line by line: it may be larger than the memory."""
     if path.suffix != ".jsonl":
-        yield from gather(read_text(path, float("inf")))
+        yield from gather(path, read_text(path, float("inf")))
         return
     try:
         with plain(path).open(encoding="utf-8-sig") as lines:
@@ -189,10 +190,9 @@ def interrupt(signum, frame) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
     handle_stops(interrupt)
     try:
-        said, code = "\n".join(make(args)), 0
+        said, code = "\n".join(make(parse(argv))), 0
     except GolfError as error:
         said, code = f"tokenize_docs.py: error: {error}", error.code
     except OSError as error:

@@ -50,7 +50,7 @@ def test_a_file_that_is_too_large_is_refused_unread(read, tmp_path):
 def test_text_with_nul_bytes_is_no_text(tmp_path):
     (tmp_path / "t").write_bytes("a paragraph".encode("utf-16-le"))
     with pytest.raises(GolfError, match="t: holds NUL bytes"):
-        holdout.read_documents(tmp_path / "t")
+        list(holdout.read_documents(tmp_path / "t"))
 
 
 def test_the_null_device_is_an_empty_file():

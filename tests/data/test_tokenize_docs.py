@@ -77,6 +77,7 @@ def test_a_trainer_trains_on_the_shards_and_a_new_tokenizer(source, tmp_path):
         (None, (), 1, "No such file"),
         ("", ("--tokenizer", REPO / "README.md"), 1, "not a SentencePiece model"),
         ("", ("--tokenizer", "none.model"), 2, "no tokenizer"),
+        ("", ("--tokenizer", ""), 2, "an empty path is given"),
         ('{"text": "one two three"}', ("--vocab-size", "5"), 1, "no tokenizer of"),
     ],
 )

@@ -87,9 +87,7 @@ def check_out(out: Path) -> None:
 def read_documents(path: Path) -> Iterator[str]:
     """The documents of a file, without those that are empty."""
     text = read_text(path, LARGE)
-    if "\0" in text:
-        raise GolfError(f"{shown(path)}: holds NUL bytes, as UTF-16 does; save it as UTF-8", 2)
-    documents = of_jsonl(path, text.split("\n")) if path.suffix == ".jsonl" else gather(text)
+    documents = of_jsonl(path, text.split("\n")) if path.suffix == ".jsonl" else gather(path, text)
     return (document for document in documents if document.strip())
 
 
@@ -103,8 +101,10 @@ def of_jsonl(path: Path, lines: Iterable[str]) -> Iterator[str]:
         yield document
 
 
-def gather(text: str) -> Iterator[str]:
+def gather(path: Path, text: str) -> Iterator[str]:
     """Whole paragraphs as documents of at least DOCUMENT_CHARS; the last may be shorter."""
+    if "\0" in text:
+        raise GolfError(f"{shown(path)}: holds NUL bytes, as UTF-16 does; save it as UTF-8", 2)
     document: list[str] = []
     size = 0
     for paragraph in "\n".join(line.rstrip() for line in text.splitlines()).split("\n\n"):

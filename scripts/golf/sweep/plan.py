@@ -3,6 +3,7 @@
 import itertools
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from golf.core.files import read_text
 from golf.core.paths import REPO, shown
 
 RANGE = re.compile(r"(.*\d.*?)\.\.(.*\d.*)")  # .01..0.08
+OWN = ("SEED", "SEEDS", "RUN_ID", "OUT_DIR", "RESUME")  # they would be lost, or make other runs
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -123,8 +125,10 @@ def place(name: str) -> Path:
 
 def finish(sweep: Sweep) -> Sweep:
     """GolfError where two rows have one name, a file is not there, or a variable is nobody's."""
-    names = [row.name for row in sweep.rows]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if not sweep.rows:
+        raise GolfError("no rows: each name of a grid needs a value", 2)
+    names = Counter(row.name for row in sweep.rows)
+    if twice := sorted(name for name, times in names.items() if times > 1):
         raise GolfError(f"two rows are named alike: {', '.join(twice)}", 2)
     for path in (sweep.config, sweep.trainer):
         if not path.is_file():
@@ -133,6 +137,8 @@ def finish(sweep: Sweep) -> Sweep:
     envfile.parse(sweep.config, knobs)
     for row in sweep.rows:
         for setting in row.settings:
+            if setting in OWN:
+                raise GolfError(f"row {row.name}: a sweep itself sets {setting}; SEEDS=1,2 are its seeds", 2)
             envfile.require_known(setting, knobs, f"row {row.name}")
     return sweep
 
