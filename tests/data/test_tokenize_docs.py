@@ -77,7 +77,6 @@ def test_a_trainer_trains_on_the_shards_and_a_new_tokenizer(source, tmp_path):
         (None, (), 1, "No such file"),
         ("", ("--tokenizer", REPO / "README.md"), 1, "not a SentencePiece model"),
         ("", ("--tokenizer", "none.model"), 2, "no tokenizer"),
-        ("", ("--tokenizer", ""), 2, "an empty path is given"),
         ('{"text": "one two three"}', ("--vocab-size", "5"), 1, "no tokenizer of"),
     ],
 )
@@ -90,6 +89,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(content, words, code, message,
     lines = capsys.readouterr().err.splitlines()
     assert found == code and not out.exists() and not any(out.parent.iterdir())
     assert len(lines) == 1 and lines[0].startswith("tokenize_docs.py: error: ") and message in lines[0]
+
+
+def test_an_empty_path_is_told_in_one_line(source, capsys):
+    assert run(source, "--tokenizer", "")[0] == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tokenize_docs.py: error: an empty path is given")
 
 
 def test_a_folder_that_is_there_is_left_alone(source, capsys):
