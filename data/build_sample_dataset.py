@@ -131,6 +131,8 @@ def write(path: Path, content: bytes) -> bool:
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
+    except OSError as error:  # a full disk's names no file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
     return True

@@ -121,13 +121,13 @@ def test_damaged_sources_are_one_line(damage, tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, capsys):
     def full_disk(*_):
-        raise OSError("No space left on device")
+        raise OSError(28, "No space left on device")  # as a full disk's, without a name
 
     monkeypatch.setattr(sample.os, "replace", full_disk)
     assert sample.main(["--out", str(tmp_path)]) == 1
-    assert not files_below(tmp_path)
+    assert not files_below(tmp_path) and sample.TRAIN in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import shutil
 import pytest
 from conftest import passed, refused, run_golf
 from golf.core.errors import GolfError
+from golf.core.files import LARGE
 from golf.core.units import amount, duration
 from golf.see import history, plot, watch
 from matplotlib.figure import Figure
@@ -121,6 +122,8 @@ def test_runs_tells_a_damaged_run_beside_the_sound_ones(data, torch_run, tmp_pat
     os.utime(tmp_path / "broken" / "metrics.jsonl", (0, 0))  # else it might only be starting
     (tmp_path / "folder" / "metrics.jsonl").mkdir(parents=True)
     os.utime(tmp_path / "folder" / "metrics.jsonl", (0, 0))
+    with (tmp_path / "sound" / "supervisor.json").open("ab") as file:
+        file.truncate(LARGE + 1)  # too large to read: it hides no run
     done = run_golf("runs", tmp_path)
     assert done.returncode == 1 and done.stderr.count("\n") == 2 and "broken" in done.stderr
     for name, state in (("broken", "damaged"), ("folder", "damaged"), ("sound", "finished")):

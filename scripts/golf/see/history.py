@@ -5,6 +5,7 @@ It reads a run's folder, an entry's, a metrics file, or a train.log with upstrea
 
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,7 +46,9 @@ class History:
     @property
     def origin(self) -> dict:
         """What the run's supervisor wrote of its config, trainer and settings; empty without one."""
-        return mapping(read_json(self.place / "supervisor.json"))
+        with suppress(GolfError):  # one that may not be read hides no run
+            return mapping(read_json(self.place / "supervisor.json"))
+        return {}
 
     @property
     def config(self) -> dict:
