@@ -156,7 +156,7 @@ def test_without_a_compiler_a_processor_is_not_asked_to_compile(tiny_repo, capsy
     assert run.settings["COMPILE"] == "0" and "no C++ compiler (none)" in told and "install g++" in told
 
 
-@pytest.mark.parametrize("name", ["train.log", "metrics.jsonl", ".lock", "supervisor.json"])
+@pytest.mark.parametrize("name", ["checkpoint.pt", "train.log", "metrics.jsonl", ".lock", "supervisor.json"])
 def test_a_pipe_where_a_run_writes_is_refused(tiny_repo, name):
     (tiny_repo / "runs/x").mkdir(parents=True)
     os.mkfifo(tiny_repo / "runs/x" / name)

@@ -12,13 +12,14 @@ from golf.core.files import plain
 from golf.core.paths import shown
 
 FREE_BYTES = 512 << 20  # logs, checkpoint and artifact of one run at the largest preset
-RUN_FILES = ("train.log", "metrics.jsonl", "config.json", "supervisor.json", ".lock")
+CHECKPOINTS = ("checkpoint.pt", "checkpoint.safetensors")  # PyTorch's, MLX's
+RUN_FILES = (*CHECKPOINTS, "train.log", "metrics.jsonl", "config.json", "supervisor.json", ".lock")
 RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 def check_checkpoint(trainer: Path, run_dir: Path) -> None:
-    """A run goes on with the trainer that made its checkpoint: PyTorch's is a .pt, MLX's a .safetensors."""
-    other = "checkpoint.pt" if trainers.imports(trainer, "mlx") else "checkpoint.safetensors"
+    """A run goes on with the trainer that made its checkpoint."""
+    other = CHECKPOINTS[not trainers.imports(trainer, "mlx")]
     if (run_dir / other).exists():
         raise GolfError(f"{shown(run_dir / other)}: another trainer's; go on with that one, or change RUN_ID")
 
