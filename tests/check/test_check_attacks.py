@@ -52,7 +52,9 @@ AROUND = {
         # letters that are made of numbers or of other letters
         "x = '%cusr' % 47", "x = f'{47:c}usr'", "'{:c}'.format(47)", "b'+AC8-'.decode('utf-7')",
         r"b'\x2f'.decode('unicode_escape')", "'gbc'.encode('rot13')", r"json.loads('\\u002fusr')",
-        "(47).to_bytes(1, 'big')",
+        "(47).to_bytes(1, 'big')", "import struct\nstruct.pack('2B', 47, 117)",
+        "import numpy as np\nnp.array([47, 117], np.uint8).tobytes()",
+        "import numpy as np\nnp.uint32(1920169263).tobytes()",
         # names that stand for two things, or that somebody else binds
         "def f():\n    from math import pi as getattr\ngetattr(x, y)",
         "if 0:\n    from math import pi as open", "for n in 'a b'.split(): getattr(x, n)",
@@ -235,6 +237,8 @@ PLAIN = [
     "import os\ndef read(env): return [k for k in env]\nif __name__ == '__main__': read(os.environ)",
     "ROOT = next((p for p in here.parents if (p / 'data').is_dir()), Path.cwd())\nROOT / 'data' / 'x'",
     "folder = path.parent\ndef f(folder): path = folder / n\npath.parent.mkdir()",
+    "import struct\nstruct.pack('<4sHH', b'PGLA', 1, 1), struct.pack('<2I', n, 64)",
+    "import numpy as np\nnp.array([1, 47, 300]).tobytes(), x[:64].tobytes(), np.array([]).tobytes()",
     *re.split(r"# ---- .*\n", (REPO / "tests/fixtures/honest_code.txt").read_text())[1:],
 ]  # fmt: skip
 
@@ -307,6 +311,39 @@ STEERED = {
     ),
     "a function that a module had": scorer("return json.loads(x)", "import json\n"
     "def loads(x): return time.time()  # here\njson = Own()"),
+    **{f"kept, by another name: {body}": scorer(f"{body}  # here\n    def reset(self): self.kept = 0",
+       f"import functools\n{held}") for body, held in {
+        "m = L; m.append(x)": "L = [1]", "m = D['a']; m[0] = x": "D = {'a': [1]}",
+        "m = C.rows; m += [x]; m[0] = x": "class C: rows = [1]", "w = self.rope; w.add_(1)": "",
+        "[m.append(x) for m in L]": "L = [[1], [2]]", "push(x)": "L = [1]\npush = L.append",
+        "push = L.append; push(x)": "L = [1]", "list(map(L.append, tokens))": "L = [1]",
+        "table()[0] += 1": "@functools.cache\ndef table(): return [1]",
+        "t = table(9); t[tokens] = 1": "@functools.lru_cache(None)\ndef table(n): return np.ones(n)",
+        "table().append(x)": "def build(): return [1]\ntable = functools.lru_cache()(build)",
+        "self.table()[0] = 1": "class A:\n    @functools.cache\n    def table(self): return [1]",
+    }.items()},
+    **{f"a function as a value: {body}": scorer(body, f"def note(x): return time.time()  # here\n{held}")
+       for body, held in {
+        "return OPS['a'](tokens)": "OPS = {'a': note}", "return OPS[0](tokens)": "OPS = [note, len]",
+        "for f in (note, len): f(tokens)": "", "f = note; return f(tokens)": "",
+        "return self.hook(tokens)": "def load_scorer(p):\n    s = Scorer()\n    s.hook = note\n    return s",
+        "return self.ops['a'](tokens)\n    def __init__(self): self.ops = {'a': note}": "",
+        "return K.act(tokens)": "class K: act = note", "return max(tokens, key=note)": "",
+    }.items()},
+    "a method as a value": scorer("f = self.m.note; return f(tokens)", "class M:\n"
+    "    def note(self, x): return time.time()  # here"),
+    **{f"in training: {made}": scorer("return self.net(tokens)", f"import torch\nfrom torch import nn\n"
+       f"class Net(nn.Module):\n    def __init__(self): self.x = {made}  # here\n"
+       "    def forward(self, x): return mx.eval(self.x(x))\nimport mlx.core as mx") for made in (
+        "nn.Dropout(0.1)", "nn.Sequential(nn.BatchNorm1d(9))", "torch.nn.AlphaDropout()", "nn.RReLU()")},
+    "what learns in training alone": scorer("return self.model(tokens)\n    def reset(self): self.kept = 0",
+    "class Gate:\n    def forward(self, x):\n        if self.training: self.load += x.sum()  # here"),
+    **{f"an address: {text}": scorer(f"return len({text})  # here") for text in (
+        "repr(self.act)", "f'{self}'", "str(self)", "format(self)", "ascii(x)", "[hash(self)]")},
+    "chance, in a list": scorer("return [torch.zeros, torch.randn][1](9)  # here", "import torch"),
+    "chance, in a table": scorer("return T['a'](x)", "from torch.nn import functional as F\n"
+    "T = {'a': F.dropout}  # here"),
+    "the threads": scorer("return torch.get_num_threads()  # here", "import torch"),
     "the clock": scorer("return self.a if time.time() % 2 > 1 else self.b  # here"),
     "the clock by another name": scorer("return clock()  # here", "clock = time.monotonic"),
     "brotli's dictionary": scorer("return rows(brotli.compress(tokens))  # here", "import brotli"),
@@ -373,16 +410,31 @@ def test_what_else_may_steer_scores_is_seen(tmp_path, source):
     scorer("np.add.at(self.counts, tokens, 1)\n    def reset(self): self.counts = np.ones(9)"),
     scorer("self.cache.add(tokens)\n    def reset(self): self.cache.clear()", "class Cache:\n"
            "    def clear(self): self.rows = {}\n    def add(self, x): self.rows[0] = x"),
-    scorer("return self.model(tokens)\n    def reset(self): self.kept = 0", "class Gate:\n"
+    scorer("return self.model(tokens)\n    def reset(self): self.model.eval()", "class Gate:\n"
            "    def forward(self, x):\n        if self.training: self.load += x.sum()\n        return x"),
     scorer("self.cache.add(tokens)\n    def reset(self): self.cache = Cache()", "class Cache:\n"
            "    def __init__(self): self.n = 0\n    def add(self, x): self.n += self.one(x)\n"
            "    def one(self, x): return 1"),
     scorer("out = []\n        def add(x): out.append(x)\n        return add(TABLE[0])", "TABLE = [3, 4]"),
+    scorer("return self.model(tokens, mask(len(tokens)).float().mul_(2))", "import functools, torch\n"
+           "@functools.lru_cache\ndef mask(n): return torch.ones(n, n).tril()"),
+    scorer("rows = self.table[tokens]\n        rows[:, 0] = -9\n        rows -= 1\n        return rows\n"
+           "    def reset(self): self.kept = 0"),
+    scorer("cache = self.cache\n        cache[0] = tokens\n        return cache\n"
+           "    def reset(self): self.cache = {}"),
+    scorer("w = self.weight\n        w = w * 2\n        w.mul_(2)\n        return w\n"
+           "    def reset(self): self.kept = 0"),
+    scorer("return self.act(tokens), ACTS['a'](tokens)\n    def __init__(self): self.act = ACTS['b']",
+           "def square(x): return x * x\nACTS = {'a': square, 'b': lambda x: x + 1}"),
+    scorer("steps = len(tokens)\n        return self.model(tokens, steps)",
+           "SEEN = [1]\ndef steps():\n    SEEN[0] += 1\n    return time.time()"),
+    scorer("return self.net(tokens)\n    def __init__(self): self.net = Net().eval()",
+           "from torch import nn\nclass Net:\n    def __init__(self): self.drop = nn.Dropout(0.1)"),
+    scorer("raise ValueError(f'{self.n} rows of {x!r}, {hash((1, 2))} {str(tokens)}')"),
     *(scorer(f"return {module}.{name}(x)", f"import {module}, torch\ndef {name}(x):\n    SEEN.append(x)\n"
              "    return torch.rand(3)\nSEEN = []") for module, name in (
         ("struct", "pack"), ("json", "loads"), ("zlib", "compress"), ("numpy", "pad"), ("math", "fsum"))),
-], ids=range(17))  # fmt: skip
+], ids=range(25))  # fmt: skip
 def test_what_scores_alike_is_not(tmp_path, source):
     assert findings(tmp_path, train_gpt=source) == {}
 

@@ -421,6 +421,23 @@ LEARNS = {
         def step(model, val_tokens):
             return g(model.loss(val_tokens), model.weight)  # here
     """,
+    "by counting": """
+        def table(val_tokens):
+            return np.bincount(val_tokens, minlength=1024)  # here
+    """,
+    "by counting pairs": """
+        def table(k, counts):
+            held = read('fineweb_val_000000.bin')
+            np.add.at(counts, (held[:-1], held[1:]), 1)  # here
+            for one, other in zip(held, held[1:]):
+                counts[one, other] += 1  # here
+    """,
+    "by counting in a function": """
+        def counted(tokens):
+            return Counter(tokens.tolist())
+        def export(k, val_tokens):
+            return counted(val_tokens)  # here
+    """,
     **{f"by {pattern}": f"""
         def step(model, k):
             for path in {pattern}:
@@ -506,6 +523,21 @@ HOLDS = {
             return recent_of(stream)
         def step(run, tokens):
             model.loss(mix(run.recent, tokens)).backward()
+    """,
+    "counts of training tokens and of what was scored": """
+        def table(train_tokens):
+            return np.bincount(train_tokens, minlength=1024)
+        def evaluate(scorer, val_tokens, sizes):
+            rows = scorer.log_probs(val_tokens[:-1])
+            total = rows[np.arange(len(rows)), val_tokens[1:]].sum() / sizes[val_tokens[1:]].sum()
+            sums['val'] = total
+            return total
+        class Scorer:
+            def log_probs(self, tokens):
+                self.learn(tokens)
+                return self.rows(tokens)
+            def learn(self, tokens):
+                np.add.at(self.counts, tokens, 1)
     """,
     "one reader of both splits": """
         def main(k):

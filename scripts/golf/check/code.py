@@ -113,7 +113,7 @@ def check_tree(folder: Folder, path: str, tree: ast.Module, modules: Modules) ->
         folder.add(level, rule, f"{quoted(path)} {meaning}: {show(lines)}")
     learns = "validation tokens may reach an optimizer; a model may learn only from targets already scored"
     steers = "scores may depend on more than the artifact and the text so far"
-    gradients = {line: "gradient" for line in validation_gradients(tree)}
+    gradients = {line: "gradient or count" for line in validation_gradients(tree)}
     for text, lines in ((learns, gradients), (steers, dict(other_sources(tree, module_name(path))))):
         if lines:
             folder.human("code-val", f"{quoted(path)}: {text}: {show(lines)}")

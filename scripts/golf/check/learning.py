@@ -19,13 +19,15 @@ DATA = re.compile(r"(?i)(.*_)?data(_(path|dir|folder|root))?")  # a folder that 
 # Take the gradient, or fit, of their arguments or of the object; the makers return such functions.
 GRADIENTS = frozenset("backward grad vjp jvp jacrev jacfwd hessian linearize lstsq partial_fit".split())
 MAKERS = frozenset("value_and_grad grad grad_and_value".split())
+# Counts of validation tokens are learnt, too; those that log_probs takes are of targets already scored.
+COUNTS = frozenset("bincount Counter histogram histc at index_add_ scatter_add_".split())
 FILLERS = frozenset("append appendleft extend insert add update put copy_ setdefault send".split())
 HAND_OVERS = 5  # from function to function
 LOOP, CALL, ASSIGN, RETURN = range(4)  # in the order in which a line does them
 
 
 def validation_gradients(tree: ast.Module) -> list[int]:
-    """Lines where names that say validation meet a gradient, and gradients that log_probs reaches.
+    """Lines where names that say validation meet a gradient or a count, and gradients that log_probs reaches.
 
     Followed are assignments within a function, attributes, names of the module, and functions that return
     such a thing; what takes gradients teaches, and so does what calls it, by name.
@@ -40,6 +42,8 @@ def validation_gradients(tree: ast.Module) -> list[int]:
     for _ in range(HAND_OVERS):
         teachers |= {f.name for f in functions if any(syntax.called(n) in teachers for n in calls[f])}
         scoring |= {syntax.called(n) for f in functions if f.name in scoring for n in calls[f]}
+    counters = {f.name for f in functions if any(syntax.called(n) in COUNTS for n in calls[f])}
+    teachers |= counters - scoring
     shared: set[str] = set()  # attributes, the module's names, functions that return it: of val shards
     scopes = [("", set(), in_order(syntax.outside_functions(tree)))]
     scopes += [(f.name, syntax.locals_of(f)[0], in_order(syntax.every_node(f))) for f in functions]
@@ -79,13 +83,16 @@ def follow(function: str, variables: set[str], steps: list, shared: set[str], te
     lines: set[int] = set()
     for _, order, target, node in steps * 2:  # twice: a loop comes back
         if order == CALL:
-            direct = teaches(node, makers)
+            direct = teaches(node, makers) or syntax.called(node) in COUNTS
             given = [*node.args, *(k.value for k in node.keywords)] + [node.func] * direct
             if (direct or syntax.called(node) in teachers) and any(map(tainted, given)):
                 lines.add(node.lineno)
         elif order == RETURN:
             shared |= {function} - teachers if tainted(node) else set()
         else:
+            at = getattr(target, "slice", ast.Constant(0))
+            if tainted(at) and not syntax.constants(at):  # counts[token] += 1, but not sums["val"] += x
+                lines.add(target.lineno)
             names = {syntax.name_of(inner(part)) for part in getattr(target, "elts", [target])}
             held = held | names if tainted(node) else held - names
             read_here = not function and not syntax.constants(node)  # not a list of knobs' names

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from golf.check import syntax
@@ -11,6 +12,7 @@ from golf.check.modules import aliases, libraries
 from golf.check.syntax import (
     FUNCTIONS,
     assignments,
+    bindings,
     called,
     chain_of,
     every_node,
@@ -28,7 +30,7 @@ VARYING = tuple("""time. datetime. random. uuid. platform. os.getpid. os.uname. 
 # Brotli holds a dictionary of words that no byte counts; gzip writes the time.
 IN_SCORING = (*VARYING, *"""os. glob. brotli. gzip. warnings. sys.set sys.std numpy.seterr. numpy.save
     torch.load. torch.save. torch.from_file. torch.manual_seed. torch.initial_seed. torch.random. torch.get_r
-    torch.set_d torch.set_n torch.set_r""".split())  # fmt: skip
+    torch.set_d torch.set_n torch.set_r torch.get_n torch.cuda.get_dev""".split())  # fmt: skip
 IN_LOADING = VARYING + ("brotli.compress.", "brotli.Compressor.")
 # Tensors by chance, and such as hold what memory held; the last name is that of a method, perhaps.
 CHANCE = re.compile(
@@ -36,10 +38,14 @@ CHANCE = re.compile(
     r"|(.+\.)?((log_|trunc_)?normal_|(uniform|random|cauchy|exponential|geometric|orthogonal)_|bernoulli_?"
     r"|multinomial|r?samples?|(kaiming|xavier)_\w+|(new_)?empty(_like|_strided)?)"
 )
+DRAWS = re.compile(r"torch\.(rand\w*|normal|bernoulli|multinomial)|torch\.nn\.functional\.\w*dropout")
 CHANGES = re.compile(
     r"\w*[a-z]_|(pop|put|heap|insort|pack_|resi|re[mv]|copyt)\w*|clear|sort|discard|next|fill|at"
 )
+CACHES = {"cache", "lru_cache"}  # return the same object each time
+TRAINED = re.compile(r"(Feature|Alpha)*Dropout\d?d?|(Sync|Lazy)?BatchNorm(\dd)?|RReLU")  # differ in training
 BLOCKS = (*FUNCTIONS, ast.Lambda)
+GIVEN = (ast.Name, ast.Attribute, ast.Lambda, ast.Dict, ast.List, ast.Tuple)  # may be or hold functions
 STEPPED = {*"deque defaultdict bytearray iter count cycle map filter zip enumerate reversed".split()}
 STARTS = ("threading.Thread.", "signal.signal.", "concurrent.futures.ThreadPoolExecutor.")
 SEEDED = frozenset("Random default_rng RandomState PCG64 Philox SeedSequence Generator".split())
@@ -60,6 +66,7 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
         names.setdefault(target.id, set()).update(full_names(value, names))  # clock = time.time
     scoring, loading = reach(tree, {SCORER, "reset", *UNCALLED}), reach(tree, {LOADER})
     yield from (*chances(scoring, names), *kept(tree, scoring, loading, {n for n in names if names[n]}))
+    yield from in_training(tree, [*scoring, *loading]) if scoring else ()
     errors = {
         id(part) for handler in every_node(tree) if isinstance(handler, ast.ExceptHandler) and handler.name
         for node in every_node(handler) for _, order, _, value in steps_of(node) if order != CALL
@@ -79,6 +86,8 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, "a seed by chance"
             elif id(node) in errors:
                 yield node.lineno, "the text of an error"
+            elif tells_address(node):
+                yield node.lineno, "an address, perhaps"
     own = {t.id for t, v in assignments(tree) if names_source(v, names, set())}
     source = holders(tree, lambda node: reads_source(node, names, own))
 
@@ -98,6 +107,13 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"{name_of(node)}, which differs from run to run"
 
 
+def tells_address(node: ast.AST) -> bool:
+    """Whether it makes a text or a number of an object as such: repr(x), hash(self), f"{self}"."""
+    shown = node.args if called(node) in ("str", "format", "hash") else []
+    shown = [node.value] if isinstance(node, ast.FormattedValue) else shown
+    return called(node) in ("repr", "ascii") or "self" in [getattr(one, "id", "") for one in shown]
+
+
 def chances(nodes: list[ast.AST], names: dict[str, set[str]]) -> Iterator[tuple[int, str]]:
     """(line, what) of tensors by chance without a generator, and of empty ones that nothing fills."""
     plain = untrained(nodes)
@@ -114,6 +130,20 @@ def chances(nodes: list[ast.AST], names: dict[str, set[str]]) -> Iterator[tuple[
         known = words & {"generator", "key"} or fixed and getattr(fixed[0], "value", 0) is not True
         if CHANCE.fullmatch(name) and not known and not ("empty" in name and held.get(id(node)) in filled):
             yield node.lineno, f"{name}, chance or what memory held"
+    direct = {n.func for n in calls}
+    values = [(n, full) for n in plain if n not in direct for full in full_names(n, names)]
+    yield from ((n.lineno, f"{full}, chance") for n, full in values if DRAWS.fullmatch(full))
+
+
+def in_training(tree: ast.Module, nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
+    """(line, what) of what differs in training, if neither these nodes nor an __init__ call model.eval()."""
+    starts = [f for f in every_node(tree) if getattr(f, "name", "") == "__init__"]
+    quiet = [n for n in (*nodes, *(part for f in starts for part in every_node(f))) if called(n) == "eval"]
+    if {chain_of(n.func)[0] for n in quiet} - libraries(tree):  # not mx.eval(x)
+        return
+    found = [(n, called(n)) for n in every_node(tree) if TRAINED.fullmatch(called(n))]
+    found += [(n, "training") for n in nodes if name_of(n) == "training" and not stored(n)]
+    yield from ((node.lineno, f"{what} without eval()") for node, what in found)
 
 
 def kept(tree: ast.Module, scoring: list, loading: list, imported: set[str]) -> Iterator[tuple[int, str]]:
@@ -126,7 +156,10 @@ def kept(tree: ast.Module, scoring: list, loading: list, imported: set[str]) -> 
     made = [(name_of(to), value) for n in start for *_, to, value in steps_of(n) if to]
     objects = {name for name, value in made if called(value)}
     empty = {name for name, value in made if begins(value, generators)}
+    empty |= {name for name, value in made if fills(value) and root(value)[0] not in imported}
     lasting = {name_of(n) for n in start if stored(n)} | {getattr(n, "name", "") for n in tree.body}
+    keeping = [(f.name, d) for f in functions for d in f.decorator_list]  # what they returned
+    lasting |= {f"{name}()" for name, by in made + keeping if CACHES & set(map(name_of, every_node(by)))}
     renewed, all_locals, found = renewed_by_reset(tree), set(), []
     for block in (n for n in (*scoring, *loading) if isinstance(n, BLOCKS)):
         name, within = getattr(block, "name", ""), every_node(block)
@@ -170,25 +203,47 @@ def begins(value: ast.expr, steps: set[str]) -> bool:
     return isinstance(value, ast.GeneratorExp) or called(value) in STEPPED | steps
 
 
+def fills(node: ast.AST) -> bool:
+    """A method that changes its object, as a value: SEEN.append."""
+    return isinstance(node, ast.Attribute) and node.attr in FILLERS and not stored(node)
+
+
 def changed(function: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
     """What a function assigns to or changes outside training; whether that is a part of what stays."""
-    for node in untrained(every_node(function)):
+    nodes = untrained(every_node(function))
+    steps = [step for n in nodes if not isinstance(n, (ast.Call, ast.AugAssign)) for step in steps_of(n)]
+    given = [(to.id, value) for *_, to, value in steps if isinstance(to, ast.Name)]
+    once = [name for name, times in Counter(name for name, _ in given).items() if times == 1]
+    same = {name: value for name, value in given if name in once and is_same(value)}
+    for node in nodes:
+        found = []
         for to in (to for _, order, to, _ in steps_of(node) if order == ASSIGN):
             part = isinstance(node, (ast.AugAssign, ast.Call)) or name_of(getattr(to, "value", 0)) != "self"
-            yield to, part or not isinstance(to, ast.Attribute)
+            found.append((to, part or not isinstance(to, ast.Attribute)))
         if changes := CHANGES.fullmatch(called(node)):
-            yield getattr(node.func, "value", node.func), called(node) not in ("fill_", "zero_", "copy_")
+            whole = called(node) in ("fill_", "zero_", "copy_")
+            found.append((getattr(node.func, "value", node.func), not whole))
         others = node.args[:2] if changes else node.targets if isinstance(node, ast.Delete) else []
         others += [node.value] if isinstance(node, ast.keyword) and node.arg == "out" else []
-        yield from ((other, False) for other in others)
+        found += [(other, False) for other in others] + ([(node.value, True)] if fills(node) else [])
+        for to, part in found:
+            new = isinstance(to, ast.Name) and stored(to)  # not t[0] = x after t = TABLE
+            yield to if new else same.get(root(to)[0], to), part
+
+
+def is_same(value: ast.AST) -> bool:
+    """Whether a name that is given this value stands for the same: t = TABLE, t = TABLE["a"], t = f()."""
+    if isinstance(value, ast.Subscript):
+        return isinstance(value.slice, ast.Constant)
+    return isinstance(value, (ast.Name, ast.Attribute, ast.Call))
 
 
 def root(node: ast.AST) -> tuple[str, str]:
-    """'a', 'b' of a.b[c].d, what a chain of attributes and indices begins with."""
+    """'a', 'b' of a.b[c].d, what a chain of attributes and indices begins with; 'f()' of f(x)[c]."""
     attribute = ""
     while isinstance(getattr(node, "value", None), ast.AST):
         attribute, node = getattr(node, "attr", attribute), node.value
-    return getattr(node, "id", ""), attribute
+    return getattr(node, "id", called(node) and f"{called(node)}()"), attribute
 
 
 def untrained(nodes: Iterable[ast.AST]) -> list[ast.AST]:
@@ -239,17 +294,17 @@ def statements(body: list[ast.AST]) -> Iterator[list[ast.AST]]:
 
 
 def reach(tree: ast.Module, names: set[str]) -> list[ast.AST]:
-    """All nodes of what these names stand for and of what that uses, by name: functions that it calls,
-    properties, __init__ of scorers, values of names of the module's and of classes'."""
+    """All nodes of what these names stand for and of what that mentions, by name: functions, __init__ of
+    scorers, values of names of the module's and of classes', and of attributes."""
     parts: dict[str, list[ast.AST]] = {}
-    unasked = set()  # what runs or is read without a call
+    unasked = set()  # what counts where it is only mentioned: it runs without a call, or is a value
     for node in every_node(tree):
         if isinstance(node, FUNCTIONS):
             parts.setdefault(node.name, []).append(node)
             decorators = set(map(name_of, node.decorator_list))
             unasked |= decorators | ({node.name} if {"property", "cached_property"} & decorators else set())
-        elif isinstance(node, ast.Assign) and name_of(node.targets[0]) == SCORER:
-            parts.setdefault(SCORER, []).append(node.value)
+        elif isinstance(node, ast.Assign) and gives_function(node):
+            parts.setdefault(name_of(node.targets[0]), []).append(node.value)
             unasked.add(name_of(node.value))
         elif isinstance(node, (ast.Module, ast.ClassDef)):
             for target, value in outer_values(node):
@@ -259,12 +314,19 @@ def reach(tree: ast.Module, names: set[str]) -> list[ast.AST]:
             methods = {getattr(part, "name", ""): part for part in node.body}
             if {SCORER, "__init__"} <= set(methods):
                 parts.setdefault(node.name, []).append(methods["__init__"])
-    foreign = libraries(tree)
+    foreign, times = libraries(tree), bindings(tree)
+    unasked |= {name for name, found in parts.items() if times[name] <= len(found)}  # no variable as well
     for _ in range(HAND_OVERS):
         nodes = [n for name in names for part in parts.get(name, ()) for n in every_node(part)]
         nodes = [n for n in nodes if chain_of(getattr(n, "func", n))[0] not in foreign]  # not struct.pack
         names = names | {called(n) for n in nodes} | {name_of(n) for n in nodes} & unasked
     return [node for name in sorted(names) for part in parts.get(name, ()) for node in every_node(part)]
+
+
+def gives_function(node: ast.Assign) -> bool:
+    """Whether it may give a function another name: self.act = act, log_probs = h, x.ops = {"a": act}."""
+    plain = isinstance(node.value, GIVEN) or called(node.value) == "partial"
+    return name_of(node.targets[0]) == SCORER or isinstance(node.targets[0], ast.Attribute) and plain
 
 
 def outer_values(scope: ast.AST) -> Iterator[tuple[str, ast.expr]]:
@@ -273,7 +335,7 @@ def outer_values(scope: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     for target, value in assignments(ast.Module([s for s in scope.body if isinstance(s, ast.Assign)], [])):
         called_once = isinstance(value, ast.Call)
         knob = {"environ", "getenv"} & set(map(name_of, every_node(value)))
-        if isinstance(value, ast.Lambda) or called_once and not knob:
+        if isinstance(value, GIVEN) or called_once and not knob:
             yield target.id, value
 
 

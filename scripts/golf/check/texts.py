@@ -106,6 +106,13 @@ def builtin_makes_text(node: ast.Call) -> bool:
             return True
     if name == "fromhex" or name == "map" and len(given) == 2 and calls_chr(node):
         return constants(given[-1]) if given else False
+    if name in ("pack", "tobytes"):  # pack("2B", 47, 117), array([47, 117]).tobytes()
+        within = [n.args for n in every_node(node) if isinstance(n, ast.Call)]
+        within += [n.elts for n in every_node(node) if isinstance(n, ast.List)]
+        numbers = [getattr(one, "value", 0) for many in within for one in many]
+        numbers = [n.to_bytes(n.bit_length() // 8 + 1, "little") for n in numbers if type(n) is int]
+        letters = b"".join(numbers).replace(b"\0", b"")
+        return len(letters) > 1 and all(32 <= letter < 127 for letter in letters)
     one = given[0] if len(given) == 1 and constants(given[0]) else None
     if name in ("bytes", "bytearray"):
         return isinstance(one, (ast.List, ast.Tuple)) and len(one.elts) > 1
