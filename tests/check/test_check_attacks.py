@@ -309,6 +309,10 @@ STEERED = {
     "a function that a module seems to have": scorer(
         "return struct.pack(x)", "def pack(x): return time.time()  # here\nclass struct: pack = pack"
     ),
+    "a function by the script's own name": scorer("return me.note(x)", "import train_gpt as me\n"
+    "def note(x): return time.time()  # here"),
+    "a function that a class was given": scorer(
+        "return self.note(x)", "def note(x): return time.time()  # here") + "Scorer.note = note\n",
     "a function that a module had": scorer("return json.loads(x)", "import json\n"
     "def loads(x): return time.time()  # here\njson = Own()"),
     **{f"kept, by another name: {body}": scorer(f"{body}  # here\n    def reset(self): self.kept = 0",
@@ -431,10 +435,14 @@ def test_what_else_may_steer_scores_is_seen(tmp_path, source):
     scorer("return self.net(tokens)\n    def __init__(self): self.net = Net().eval()",
            "from torch import nn\nclass Net:\n    def __init__(self): self.drop = nn.Dropout(0.1)"),
     scorer("raise ValueError(f'{self.n} rows of {x!r}, {hash((1, 2))} {str(tokens)}')"),
+    scorer("return str(tokens).encode(), self.head.decode(), self.cache.add(tokens)\n"
+           "    def reset(self): self.cache = set()",
+           "def encode(x): return open(x).read()\ndef decode(x): return time.time()\n"
+           "def add(x): SEEN.append(x)\nSEEN = []"),
     *(scorer(f"return {module}.{name}(x)", f"import {module}, torch\ndef {name}(x):\n    SEEN.append(x)\n"
              "    return torch.rand(3)\nSEEN = []") for module, name in (
         ("struct", "pack"), ("json", "loads"), ("zlib", "compress"), ("numpy", "pad"), ("math", "fsum"))),
-], ids=range(25))  # fmt: skip
+], ids=range(26))  # fmt: skip
 def test_what_scores_alike_is_not(tmp_path, source):
     assert findings(tmp_path, train_gpt=source) == {}
 

@@ -294,33 +294,45 @@ def statements(body: list[ast.AST]) -> Iterator[list[ast.AST]]:
 
 
 def reach(tree: ast.Module, names: set[str]) -> list[ast.AST]:
-    """All nodes of what these names stand for and of what that mentions, by name: functions, __init__ of
-    scorers, values of names of the module's and of classes', and of attributes."""
-    parts: dict[str, list[ast.AST]] = {}
+    """All nodes of what these names stand for and of what that mentions: functions, methods by any object,
+    __init__ of scorers, values of names of the module's and of classes', and of attributes."""
+    parts: dict[str, list[ast.AST]] = {}  # 'f' -> what f or f() may mean, '.f' -> x.f or x.f()
     unasked = set()  # what counts where it is only mentioned: it runs without a call, or is a value
+    methods = {part for n in every_node(tree) if isinstance(n, ast.ClassDef) for part in n.body}
     for node in every_node(tree):
         if isinstance(node, FUNCTIONS):
-            parts.setdefault(node.name, []).append(node)
-            decorators = set(map(name_of, node.decorator_list))
-            unasked |= decorators | ({node.name} if {"property", "cached_property"} & decorators else set())
+            name, decorators = "." * (node in methods) + node.name, set(map(mention, node.decorator_list))
+            parts.setdefault(name, []).append(node)
+            unasked |= decorators | ({name} if {"property", "cached_property"} & decorators else set())
         elif isinstance(node, ast.Assign) and gives_function(node):
-            parts.setdefault(name_of(node.targets[0]), []).append(node.value)
-            unasked.add(name_of(node.value))
+            parts.setdefault(mention(node.targets[0]), []).append(node.value)
+            unasked.add(mention(node.value))
         elif isinstance(node, (ast.Module, ast.ClassDef)):
             for target, value in outer_values(node):
-                parts.setdefault(target, []).append(value)
-                unasked.add(target)
+                for name in {target, "." * isinstance(node, ast.ClassDef) + target}:
+                    parts.setdefault(name, []).append(value)
+                    unasked.add(name)
         if isinstance(node, ast.ClassDef):
-            methods = {getattr(part, "name", ""): part for part in node.body}
-            if {SCORER, "__init__"} <= set(methods):
-                parts.setdefault(node.name, []).append(methods["__init__"])
-    foreign, times = libraries(tree), bindings(tree)
+            found = {getattr(part, "name", ""): part for part in node.body}
+            if {SCORER, "__init__"} <= set(found):
+                parts.setdefault(node.name, []).append(found["__init__"])
+    attributes = (n.attr for n in every_node(tree) if isinstance(n, ast.Attribute) and stored(n))
+    times = bindings(tree) + Counter(f".{name}" for name in attributes)
     unasked |= {name for name, found in parts.items() if times[name] <= len(found)}  # no variable as well
+    foreign = libraries(tree)
+    own = {name for name, _ in syntax.imports(tree, "")} - foreign
+    names = names | {f".{name}" for name in names}
     for _ in range(HAND_OVERS):
         nodes = [n for name in names for part in parts.get(name, ()) for n in every_node(part)]
         nodes = [n for n in nodes if chain_of(getattr(n, "func", n))[0] not in foreign]  # not struct.pack
-        names = names | {called(n) for n in nodes} | {name_of(n) for n in nodes} & unasked
+        names = names | {mention(getattr(n, "func", n)) for n in nodes if isinstance(n, ast.Call)}
+        names |= {mention(n) for n in nodes} & unasked | {name_of(n) for n in nodes if chain_of(n)[0] in own}
     return [node for name in sorted(names) for part in parts.get(name, ()) for node in every_node(part)]
+
+
+def mention(node: ast.AST) -> str:
+    """'f' of a name, '.f' of an attribute, else ''."""
+    return "." * isinstance(node, ast.Attribute) + name_of(node)
 
 
 def gives_function(node: ast.Assign) -> bool:
