@@ -461,7 +461,10 @@ class Optimizers:
 
 def lr_scale(k, progress, step):
     """1, then straight to 0 over WARMDOWN_FRAC, or WARMDOWN_ITERS of the run's step / progress steps."""
-    part = k.warmdown_iters * progress / max(step, 1) if k.warmdown_iters >= 0 else k.warmdown_frac
+    part = k.warmdown_frac
+    if k.warmdown_iters >= 0:
+        first = 0 if k.max_wallclock_seconds else 1 / k.iterations  # a clock knows no step's part yet
+        part = k.warmdown_iters * (progress / step if step else first)
     return min(1.0, (1.0 - progress) / part) if part else 1.0
 
 
@@ -878,6 +881,7 @@ def replace_file(path, write, *data):
     """All of what write makes, or an OSError."""
     part = path.with_suffix(".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # again, where someone removed it
         write(part, *data)
         part.replace(path)
     except Exception as e:
@@ -886,8 +890,8 @@ def replace_file(path, write, *data):
 
 
 def save_checkpoint(run, state):
-    saved = dict(identity=run.identity, step=state.step, elapsed=state.elapsed, dtype=run.model.dtype)
-    saved |= dict(model=run.model.state_dict(), optimizers=run.opt.state())
+    saved = dict(identity=run.identity, step=state.step, elapsed=state.elapsed, recent=state.recent)
+    saved |= dict(dtype=run.model.dtype, model=run.model.state_dict(), optimizers=run.opt.state())
     try:
         replace_file(run.folder / CHECKPOINT, lambda part: torch.save(saved, part))
     except OSError as e:
@@ -973,6 +977,8 @@ class Run:
         torch.manual_seed(k.seed)
         self.model = GPT(k, *dtype).to(self.device)
         self.opt = Optimizers(self.model, k)
+        size = sum(p.numel() for p in self.opt.params)
+        need(size < MAX_UNPACKED, f"{size} weights: at most {MAX_UNPACKED} fit an artifact; shrink the model")
         self.micro = self.pick_micro_batch()
 
     def pick_micro_batch(self):
@@ -1115,6 +1121,7 @@ def warm_up(run):
 def train(run, step, elapsed, clock=time.monotonic):
     """Until budget, steps or a signal end it; says which."""
     run.stop, state = StopFlag(), TrainState(run.k, step, elapsed, clock)
+    state.recent = (run.checkpoint or {}).get("recent", state.recent)
     tokens = run.batch(step)
     while True:
         decision = ["interrupted" if run.stop.asked else state.over(), state.progress()]
@@ -1175,7 +1182,8 @@ def export(run):
     sizes = f"{total} bytes code:{code} model:{model} cap:{cap} headroom:{room}"
     facts = dict(bytes_total=total, bytes_code=code, bytes_model=model, cap=cap, headroom=room, step=step)
     packed = dict(artifact=path.name, artifact_sha256=sha256(blob), export_seconds=time.monotonic() - began)
-    run.log.fact("export", f"total_submission_size_quant_zlib:{sizes}", **facts, **packed)
+    text = f"quantization_step:{step:.4f}\ntotal_submission_size_quant_zlib:{sizes}"
+    run.log.fact("export", text, **facts, **packed)
     return path, room if cap else 0
 
 

@@ -470,7 +470,10 @@ class Optimizers:
 
 def lr_scale(k, progress, step):
     """1, then straight to 0 over WARMDOWN_FRAC, or WARMDOWN_ITERS of the run's step / progress steps."""
-    part = k.warmdown_iters * progress / max(step, 1) if k.warmdown_iters >= 0 else k.warmdown_frac
+    part = k.warmdown_frac
+    if k.warmdown_iters >= 0:
+        first = 0 if k.max_wallclock_seconds else 1 / k.iterations  # a clock knows no step's part yet
+        part = k.warmdown_iters * (progress / step if step else first)
     return min(1.0, (1.0 - progress) / part) if part else 1.0
 
 
@@ -884,6 +887,7 @@ def replace_file(path, write, *data):
     """All of what write makes, or an OSError."""
     part = path.with_suffix(".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # again, where someone removed it
         write(part, *data)
         part.replace(path)
     except Exception as e:
@@ -892,7 +896,8 @@ def replace_file(path, write, *data):
 
 
 def save_checkpoint(run, state):
-    facts = dict(identity=run.identity, step=state.step, elapsed=state.elapsed, dtype=str(run.model.dtype))
+    facts = dict(identity=run.identity, step=state.step, elapsed=state.elapsed, recent=state.recent)
+    facts["dtype"] = str(run.model.dtype)
     arrays = dict(tree_flatten(dict(model=run.model.parameters(), opt=run.opt.state)))
 
     def write(part):
@@ -972,6 +977,8 @@ class Run:
         mx.random.seed(k.seed)
         self.model = GPT(k, dtype)
         self.opt = Optimizers(self.model, k)
+        size = sum(p.size for _, p in tree_flatten(self.model.parameters()))
+        need(size < MAX_UNPACKED, f"{size} weights: at most {MAX_UNPACKED} fit an artifact; shrink the model")
         mx.eval(self.model.state, self.opt.state)
         # on a CPU a stream is a thread: passes side by side use the cores
         self.streams = [mx.new_stream(mx.cpu) for _ in range(os.cpu_count())] if self.cpu else [mx.gpu]
@@ -1085,6 +1092,7 @@ def warm_up(run):
 def train(run, step, elapsed, clock=time.monotonic):
     """Until budget, steps or a signal end it; says which."""
     run.stop, state = StopFlag(), TrainState(run.k, step, elapsed, clock)
+    state.recent = (run.checkpoint or {}).get("recent", state.recent)
     tokens = run.batch(step)
     while True:
         reason, progress = "interrupted" if run.stop.asked else state.over(), state.progress()
@@ -1143,7 +1151,8 @@ def export(run):
     sizes = f"{total} bytes code:{code} model:{model} cap:{cap} headroom:{room}"
     facts = dict(bytes_total=total, bytes_code=code, bytes_model=model, cap=cap, headroom=room, step=step)
     packed = dict(artifact=path.name, artifact_sha256=sha256(blob), export_seconds=time.monotonic() - began)
-    run.log.fact("export", f"total_submission_size_quant_zlib:{sizes}", **facts, **packed)
+    text = f"quantization_step:{step:.4f}\ntotal_submission_size_quant_zlib:{sizes}"
+    run.log.fact("export", text, **facts, **packed)
     return path, room if cap else 0
 
 
@@ -1173,7 +1182,7 @@ def score_artifact(path, k, stream, log, notes):
 def run_all(k, log):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         raw = os.getenv(name, "0")
-        need(raw.isdecimal(), f"{name}={raw!r}: no number; unset it, MLX trains in one process", 2)
+        need(raw in ("0", "1"), f"{name}={raw!r}: MLX trains in one process; unset it", 2)
     if k.eval_only:
         return score_artifact(k.eval_only, k, read_stream(k), log, [])
     run = Run(k, log)

@@ -335,8 +335,9 @@ def test_other_errors_are_not_hidden(tmp_path):
     (dict(DEVICE="gpu"), ("DEVICE=gpu", "DEVICE=cpu")), (dict(DEVICE="cuda"), ("DEVICE='cuda'", "gpu")),
     (dict(TRAIN_BATCH_TOKENS=65), ("TRAIN_BATCH_TOKENS=65", "16")),
     (dict(MLX_MAX_MICROBATCH_TOKENS=0), ("MLX_MAX_MICROBATCH_TOKENS='0'",)),
-    (dict(RANK="one"), ("RANK='one': no number",)), (dict(LOCAL_RANK=""), ("LOCAL_RANK='': no number",)),
-    (dict(WORLD_SIZE="-2"), ("WORLD_SIZE='-2': no number",)), (dict(DATA_PATH=""), ("DATA_PATH is empty",)),
+    (dict(RANK="one"), ("RANK='one': MLX",)), (dict(LOCAL_RANK=""), ("LOCAL_RANK='': MLX",)),
+    (dict(WORLD_SIZE="-2"), ("WORLD_SIZE='-2': MLX trains in one process",)),
+    (dict(WORLD_SIZE="2"), ("WORLD_SIZE='2': MLX",)), (dict(DATA_PATH=""), ("DATA_PATH is empty",)),
 ], ids=str)  # fmt: skip
 def test_wrong_settings_end_the_run_before_it_starts(changes, words, tmp_path):
     kit.assert_refused(run_main(tmp_path, **changes), *words, code=2)

@@ -301,7 +301,7 @@ def progress_of(k, step, elapsed):
     return T.TrainState(k, step, elapsed, Clock()).progress()
 
 
-@pytest.mark.parametrize("iters", [0, 1, 30, 99])
+@pytest.mark.parametrize("iters", [0, 1, 30, 99, 300])
 def test_warmdown_iters_is_upstreams(iters):
     steps = knobs(ITERATIONS=100, WARMDOWN_ITERS=iters)
     timed = knobs(ITERATIONS=0, MAX_WALLCLOCK_SECONDS=50, WARMDOWN_ITERS=iters)

@@ -257,6 +257,7 @@ def test_the_size_line_counts_the_files(finished):
     assert line == f"total_submission_size_quant_zlib:{total} bytes {parts}"
     sizes = [export[n] for n in ("bytes_total", "bytes_code", "bytes_model", "cap", "headroom")]
     assert sizes == [total, code, model, cap, cap - total]
+    assert only_line(finished, "quantization_step:") == f"quantization_step:{export['step']:.4f}"
     assert export["artifact"] == finished.artifact.name
     assert export["artifact_sha256"] == hashlib.sha256(finished.artifact.read_bytes()).hexdigest()
 
@@ -481,6 +482,28 @@ def test_a_resumed_run_may_change_what_no_weight_depends_on(name, tmp_path):
     stopped_run(tmp_path)
     result = run_main(tmp_path, RESUME=1, **{name: 16})
     assert result.code == 0 and result.events("train_end")[-1]["step"] == 6, result.err
+
+
+def test_a_run_that_its_budget_ended_makes_no_step_when_it_is_resumed(tmp_path):
+    """What a step takes is in the checkpoint: the next would still not fit."""
+    clock = dict(MAX_WALLCLOCK_SECONDS=1, ITERATIONS=0)
+    first, again = run_main(tmp_path, **clock), run_main(tmp_path, RESUME=1, **clock)
+    steps = [event["step"] for event in again.events("train_end")]
+    assert first.code == again.code == 0 and steps == [steps[0]] * 2
+
+
+def test_a_folder_that_is_removed_while_it_trains_loses_no_weights(tmp_path):
+    def remove(run):
+        shutil.rmtree(run.folder)
+
+    result = run_main(tmp_path, {"train_step": kit.before_step(remove, 2)})
+    assert result.code == 0 and T.load_scorer(result.artifact, "cpu")
+
+
+def test_a_model_that_no_artifact_holds_is_refused_before_it_trains(tmp_path):
+    result = run_main(tmp_path, {"MAX_UNPACKED": 1000})
+    assert result.code == 1 and not result.folder.exists()
+    kit.assert_one_line(result.err, "at most 1000 fit an artifact")
 
 
 @pytest.mark.slow
