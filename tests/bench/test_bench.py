@@ -334,3 +334,14 @@ def test_compare_by_the_door(tmp_path):
     assert done.stdout.count("\n") == 1 and done.stderr == ""
     done = run_golf("bench", "compare", tmp_path / "a.json")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+def test_all_scores_the_starters_windows_on_cuda():
+    """docs/floors.md has a row for a sliding score at 1024/64."""
+    jobs = bench.ALL["cuda"]
+    (starter,) = [job for job in jobs if job.config is None]
+    k = measure.load_trainer(kit.REPO / "train_gpt.py").read_knobs(starter.changes)
+    assert (k.num_heads, k.num_kv_heads, k.mlp_mult) == (6, 3, 3)
+    assert (k.eval_seq_len, k.eval_stride) == (1024, 64)
+    assert [j.parts for j in jobs if j.config is None] == [("train", "score", "optimizer")]
+    assert {part for job in jobs for part in job.parts} == set(bench.PARTS)

@@ -9,7 +9,7 @@ from golf.bench import command as bench
 from golf.core import artifact, envfile, files, packed, runlog
 from golf.core.errors import GolfError
 from golf.score import holdout, stream
-from golf.see import weights
+from golf.see import history, weights
 
 READERS = [
     artifact.read, weights.load, bench.read_results, envfile.parse, files.read_text, files.sha256,
@@ -81,3 +81,9 @@ def test_a_pipe_is_written_to_where_somebody_reads(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="No such device"):  # and does not wait
         files.replace_file(tmp_path / "pipe", b"new")
+
+
+def test_a_log_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "train.log")
+    with pytest.raises(GolfError, match="train.log: not a regular file"):
+        history.read(tmp_path / "train.log")

@@ -1,6 +1,7 @@
 """The MLX trainer beside its twin: the same model, training, artifacts and scores; flat memory."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -381,3 +382,12 @@ def test_compiled_steps_are_those_of_uncompiled_ones(tmp_path):
     assert after[0][0] == pytest.approx(after[1][0], abs=1e-5)
     for name, p in after[0][1].items():
         assert np.abs(np.array(p - after[1][1][name])).max() < 1e-4, name
+
+
+def test_a_log_that_is_a_pipe_is_refused(tmp_path):
+    path = tmp_path / "runs" / "run" / "train.log"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    for resume in (0, 1):
+        result = run_main(tmp_path, RESUME=resume)
+        assert (result.code, result.err) == (1, f"train_gpt_mlx.py: error: {path}: no file; remove it\n")

@@ -366,3 +366,17 @@ def test_an_artifact_whose_scales_are_not_finite_gives_no_score(tmp_path):
     result = kit.run_main(tmp_path, EVAL_ONLY=saved(tmp_path, T.serialize(config, tensors)))
     assert result.code == 1 and "final_" not in result.out
     kit.assert_one_line(result.err)
+
+
+def test_the_run_fits_a_small_cap_and_says_so(tmp_path):
+    code = T.SCRIPT.stat().st_size
+    plain = kit.run_main(tmp_path, RUN_ID="plain", MODEL_DIM=32, ITERATIONS=1)
+    (free,) = plain.events("export")
+    cap = code + free["bytes_model"] * 7 // 10 + 5000
+    tight = kit.run_main(tmp_path, MODEL_DIM=32, ITERATIONS=1, ARTIFACT_CAP_BYTES=cap)
+    assert plain.code == tight.code == 0
+    (fitted,) = tight.events("export")
+    size = tight.artifact.stat().st_size
+    assert fitted["bytes_model"] == size and fitted["bytes_code"] == code
+    assert fitted["bytes_total"] == code + size <= cap - 5000 and fitted["headroom"] == cap - code - size
+    assert free["step"] == pytest.approx(1 / 24) and fitted["step"] > free["step"]

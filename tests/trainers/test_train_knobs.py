@@ -290,3 +290,10 @@ def test_a_home_folder_that_the_shell_left_is_expanded(monkeypatch):
     given = ("OUT_DIR", "DATA_PATH", "VAL_DATA_PATH", "TOKENIZER_PATH", "EVAL_ONLY")
     found = asdict(T.read_knobs({name: "~/x" for name in given}))
     assert {found[name.lower()] for name in given} == {"/home/me/x"}
+
+
+def test_every_knob_has_a_comment_that_says_something():
+    """In the source, not only in what is listed: unit and effect stand beside the field."""
+    for name, knob in OF.items():
+        (line,) = (line for line in SOURCE.splitlines() if line.startswith(f"    {knob.name}: "))
+        assert len(line.partition("  # ")[2]) > 5, name
