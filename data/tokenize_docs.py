@@ -27,6 +27,7 @@ try:
     import numpy as np
     import sentencepiece as spm
     from build_sample_dataset import shard, train_tokenizer
+    from golf.cli import interrupt
     from golf.core.errors import GolfError
     from golf.core.files import plain, read_bytes, read_text
     from golf.core.paths import path_argument, shown
@@ -183,10 +184,6 @@ def make(args: argparse.Namespace) -> list[str]:
     where = shlex.quote(str(args.out.resolve()))
     knobs = f"DATA_PATH={where} TOKENIZER_PATH={where}/tokenizer.model VOCAB_SIZE={processor.vocab_size()}"
     return [*said, f"next     {knobs} VAL_MAX_TOKENS=0 bash scripts/golf.sh run CONFIG.env"]
-
-
-def interrupt(signum, frame) -> None:
-    raise KeyboardInterrupt
 
 
 def main(argv: list[str] | None = None) -> int:

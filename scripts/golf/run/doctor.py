@@ -1,7 +1,7 @@
 """Say what works on this machine, and what to do about the rest.
 
 Asks what the other commands ask before they begin: Python and its packages, device, compiler, data, disk,
-sandbox. ok: it works. note: something works less well without it, or not yet. FAIL, and exit code 1: no
+sandbox. ok: it works. NOTE: something works less well without it, or not yet. FAIL, and exit code 1: no
 model can be trained here. Nothing is installed or fetched.
 """
 
