@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import passed, run_script, tiny_repo
+from conftest import passed, run_golf, tiny_repo
 from golf.check import command as check
 from golf.core import submission, track
 from golf.core.files import sha256
@@ -19,10 +19,10 @@ def made(tmp_path_factory):
     del rules["record_hardware"]  # the runs are a CPU's
     (repo / "records/track_tiny/track.json").write_text(json.dumps(rules))
     env = {"RUN_ID": "r", "SEEDS": "1,2,3"}
-    passed(run_script("golf.sh", "run", "configs/tiny.env", env=env, repo=repo))
+    passed(run_golf("run", "configs/tiny.env", env=env, repo=repo))
     runs = [f"runs/r-s{seed}" for seed in (1, 2, 3)]
     words = ["--name", "my idea", "--author", "A. Thor", "--github-id", "athor", "--blurb", "It helps."]
-    done = passed(run_script("golf.sh", "new", *runs, *words, "--lane", "record", repo=repo))
+    done = passed(run_golf("new", *runs, *words, "--lane", "record", repo=repo))
     (folder,) = (repo / "records/track_tiny").glob("*_my-idea")
     readme = (folder / "README.md").read_text()
     (folder / "README.md").write_text(readme.replace(submission.IDEA, "Wider is better."))

@@ -1,6 +1,7 @@
 """What the tests share: where the repository is, and a way to run its scripts."""
 
 import contextlib
+import fcntl
 import hashlib
 import importlib.util
 import io
@@ -13,6 +14,7 @@ import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections import Counter
 from pathlib import Path
 from unittest import mock
@@ -65,12 +67,23 @@ def load_script(path):
     return module
 
 
-def write_shard(path, tokens, magic=20240520, count=None):
+def shard_of(tokens, magic=20240520, count=None) -> bytes:
     """A shard of these tokens; `magic` and `count` are for the ones that lie."""
     header = struct.pack("<256i", magic, 1, len(tokens) if count is None else count, *[0] * 253)
+    return header + struct.pack(f"<{len(tokens)}H", *tokens)
+
+
+def write_shard(path, tokens, **lies):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(header + struct.pack(f"<{len(tokens)}H", *tokens))
+    path.write_bytes(shard_of(tokens, **lies))
     return path
+
+
+def container(payload: bytes, stated=None, coded=None, version=1, magic=b"PGLA", crc=None, coder=1) -> bytes:
+    """An artifact of this payload; what it states may be another's."""
+    coded = zlib.compress(payload) if coded is None else coded
+    stated, crc = len(payload) if stated is None else stated, zlib.crc32(coded) if crc is None else crc
+    return struct.pack("<4sHHQI", magic, version, coder, stated, crc) + coded
 
 
 def real_tokens(count):
@@ -86,16 +99,17 @@ def real_tokens(count):
     return tokens[:count]
 
 
-def run_script(script, *args, env=None, cwd=None, timeout=HANG_SECONDS, repo=REPO):
-    """Runs scripts/<script> of `repo` by bash (a .py file by this Python): CompletedProcess, text.
-
-    The environment is a bare one, so that a developer's SEED or DATA_PATH changes no test.
-    """
-    path = Path(repo) / "scripts" / script if "/" not in str(script) else Path(repo) / script
+def bare(env) -> dict[str, str]:
+    """A bare environment with these variables: a developer's SEED or DATA_PATH changes no test."""
     base = {name: os.environ[name] for name in KEPT_FROM_ENVIRONMENT if name in os.environ}
+    return {**base, **FRUGAL, "PYTHON": sys.executable, **(env or {})}
+
+
+def run_script(script, *args, env=None, cwd=None, timeout=HANG_SECONDS, repo=REPO):
+    """Runs scripts/<script> of `repo` by bash (a .py file by this Python): CompletedProcess, text."""
+    path = Path(repo) / "scripts" / script if "/" not in str(script) else Path(repo) / script
     runner = sys.executable if path.suffix == ".py" else "bash"
-    return subprocess.run([runner, str(path), *map(str, args)],
-                          env={**base, **FRUGAL, "PYTHON": sys.executable, **(env or {})}, cwd=cwd or repo,
+    return subprocess.run([runner, str(path), *map(str, args)], env=bare(env), cwd=cwd or repo,
                           capture_output=True, text=True, errors="replace", timeout=timeout)  # fmt: skip
 
 
@@ -147,18 +161,40 @@ def used_wrongly(error):
     return error.code == 2
 
 
-def run_golf(*words, env=None, cwd=REPO):
+@contextlib.contextmanager
+def tools_in(repo, command):
+    """This process's tools as if they lay in `repo`: what `command` imports is here before."""
+    from golf import cli
+    from golf.core import track
+
+    if repo == REPO:
+        yield
+        return
+    cli.parser([command])
+    ours = {name: module for name, module in sys.modules.items() if name.startswith("golf.")}
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ours.values():
+            if hasattr(module, "REPO"):
+                patch.setattr(module, "REPO", repo)
+        patch.setattr(track, "RECORDS", repo / "records")
+        yield
+    late = {name for name in sys.modules if name.startswith("golf.")} - ours.keys()
+    assert not any(hasattr(sys.modules[name], "REPO") for name in late), "they would stay in that repository"
+
+
+def run_golf(*words, env=None, cwd=None, repo=REPO):
     """As run_script("golf.sh", *words), in this process: no start of Python, no second import of PyTorch.
 
-    Only for commands that need neither a process nor a repository of their own.
+    For commands that need no process of their own.
     """
     from golf import cli
     from golf.core.processes import STOP_SIGNALS
 
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ, env or {}):
-        patch.chdir(cwd)
+    with (pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ, bare(env), clear=True),
+          tools_in(repo, words[0])):  # fmt: skip
+        patch.chdir(cwd or repo)
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 code = cli.main([str(word) for word in words])
@@ -193,9 +229,15 @@ def bare_environment(monkeypatch):
 
 @pytest.fixture(scope="session")
 def sample_data(tmp_path_factory):
-    """datasets/ and tokenizers/ with the sample data, built as in every clone."""
-    out = tmp_path_factory.mktemp("sample")
-    load_script(REPO / "data" / "build_sample_dataset.py").make(out, retrain=False)
+    """datasets/ and tokenizers/ with the sample data, built as in every clone, by one worker for all."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    out = shared / "sample data"
+    with (shared / "sample.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            done = passed(run_script("data/build_sample_dataset.py", "--out", out))
+            assert "wrote 3 files" in done.stdout
     return out
 
 

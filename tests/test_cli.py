@@ -5,7 +5,7 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
-from conftest import REPO, run_script
+from conftest import REPO, run_golf, run_script
 from golf import cli
 
 GOLF = REPO / "scripts" / "golf.sh"
@@ -13,7 +13,7 @@ GOLF = REPO / "scripts" / "golf.sh"
 
 def test_help_lists_every_command_in_its_group_with_what_it_does():
     text = run_script("golf.sh").stdout
-    assert text == run_script("golf.sh", "help").stdout == run_script("golf.sh", "-h").stdout
+    assert text == run_golf("help").stdout == run_golf("-h").stdout
     found, group = {}, None
     for line in text.splitlines()[1:]:
         if re.fullmatch(r"[a-z]+", line):
@@ -25,8 +25,8 @@ def test_help_lists_every_command_in_its_group_with_what_it_does():
 
 
 def test_help_of_a_command_is_its_own():
-    done = run_script("golf.sh", "help", "compare")
-    assert done.returncode == 0 and done.stdout == run_script("golf.sh", "compare", "-h").stdout
+    done = run_golf("help", "compare")
+    assert done.returncode == 0 and done.stdout == run_golf("compare", "-h").stdout
     assert done.stdout.startswith("usage: golf.sh compare")
 
 
@@ -42,7 +42,7 @@ def test_help_of_a_command_is_its_own():
 )
 def test_an_odd_path_is_told_in_one_line(words, told, tmp_path):
     (tmp_path / "loop").symlink_to("loop")
-    done = run_script("golf.sh", *(word.replace("LOOP", str(tmp_path / "loop")) for word in words))
+    done = run_golf(*(word.replace("LOOP", str(tmp_path / "loop")) for word in words))
     lines = [line for line in done.stderr.splitlines() if not line.startswith(("usage: ", " "))]
     assert done.returncode == 2 and len(lines) == 1 and lines[0].startswith(told)
 

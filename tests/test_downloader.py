@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import threading
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 
 import filelock
 import pytest
-from conftest import load_script, passed, run_script
+from conftest import load_script, passed, run_script, shard_of
 from huggingface_hub import constants, file_download
 
 SCRIPT = Path(__file__).resolve().parents[1] / "data" / "cached_challenge_fineweb.py"
@@ -28,9 +27,8 @@ VAL, TRAIN0, TRAIN1 = (f"{FOLDER}/fineweb_{x}.bin" for x in ("val_000000", *("tr
 MODEL, VOCAB = "tokenizers/fineweb_1024_bpe.model", "tokenizers/fineweb_1024_bpe.vocab"
 
 
-def shard(tokens: int, fill: int) -> bytes:
-    header = struct.pack("<256i", 20240520, 1, tokens, *[0] * 253)
-    return header + struct.pack(f"<{tokens}H", *[fill] * tokens)
+def shard(count: int, fill: int) -> bytes:
+    return shard_of([fill] * count)
 
 
 def export() -> dict[str, bytes]:
@@ -295,7 +293,7 @@ def test_files_of_an_earlier_tool_are_checked_and_taken_over(fetch, hub, data):
     assert not hub.requests
 
 
-def test_datasets_on_another_disk(fetch, hub, data, tmp_path):
+def test_datasets_on_another_disk(fetch, data, tmp_path):
     (tmp_path / "disk").mkdir()
     (data / "datasets").symlink_to(tmp_path / "disk")
     assert fetch("1")[0] == 0
@@ -303,7 +301,7 @@ def test_datasets_on_another_disk(fetch, hub, data, tmp_path):
     assert not list(tmp_path.rglob(".incoming")) + list(data.rglob(".incoming"))
 
 
-def test_another_repository_is_asked_anew(fetch, hub, data, monkeypatch):
+def test_another_repository_is_asked_anew(fetch, monkeypatch):
     assert fetch("1")[0] == 0
     monkeypatch.setenv("MATCHED_FINEWEB_REPO_ID", "someone/else")
     code, _, err = fetch("1")
@@ -315,9 +313,8 @@ def test_another_repository_is_asked_anew(fetch, hub, data, monkeypatch):
 
 
 def test_truncated_reply_is_resumed(fetch, hub, data):
-    tokens = 12_000_000  # more than the 10 MiB that the client reads at a time
-    header = struct.pack("<256i", 20240520, 1, tokens, *[0] * 253)
-    hub.files[TRAIN0] = header + bytes(range(200)) * (tokens // 100)
+    # more than the 10 MiB that the client reads at a time
+    hub.files[TRAIN0] = shard_of([], count=12_000_000) + bytes(range(200)) * 120_000
     hub.faults["train_000000.bin"] = ["half"]
     assert fetch("1")[0] == 0
     assert (data / TRAIN0).read_bytes() == hub.files[TRAIN0]
@@ -342,7 +339,7 @@ def test_429_waits_as_long_as_asked(fetch, hub, data):
     assert (data / TRAIN0).read_bytes() == hub.files[TRAIN0]
 
 
-def test_429_with_an_endless_wait_or_without_end_fails(fetch, hub, data):
+def test_429_with_an_endless_wait_or_without_end_fails(fetch, hub):
     hub.faults[f"api/datasets/{REPO}"] = [(429, {"Retry-After": "3600"})]
     assert "3600 s" in fetch.fails("1") and not fetch.sleeps
     hub.faults[f"api/datasets/{REPO}"] = [(503, {})] * 99
@@ -554,7 +551,7 @@ def test_damaged_checksums_are_named(fetch, data):
         (data / name).unlink()
 
 
-def test_too_little_space_is_seen_before_fetching(fetch, hub, data, monkeypatch):
+def test_too_little_space_is_seen_before_fetching(fetch, hub, monkeypatch):
     assert fetch("0")[0] == 0
     usage = shutil._ntuple_diskusage(10**6, 10**6, 100)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -562,7 +559,7 @@ def test_too_little_space_is_seen_before_fetching(fetch, hub, data, monkeypatch)
     assert not hub.fetched()
 
 
-def test_disk_that_fills_up_on_the_way(fetch, hub, data, monkeypatch):
+def test_disk_that_fills_up_on_the_way(fetch, data, monkeypatch):
     assert fetch("0")[0] == 0
 
     def fills(url, temp_file, **kwargs):

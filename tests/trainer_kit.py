@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, write_shard
+from conftest import REPO, container, write_shard
 from golf.core import envfile
 
 import train_gpt as T
@@ -91,13 +91,6 @@ def random_model(k: T.Knobs, seed: int = 0, dtype=torch.float32) -> T.GPT:
 
 def weights_of(model) -> dict[str, np.ndarray]:
     return {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
-
-
-def container(payload: bytes, stated=None, coded=None, version=1, magic=b"PGLA", crc=None, coder=1) -> bytes:
-    """An artifact of this payload; what it states may be another's."""
-    coded = zlib.compress(payload) if coded is None else coded
-    stated, crc = len(payload) if stated is None else stated, zlib.crc32(coded) if crc is None else crc
-    return struct.pack("<4sHHQI", magic, version, coder, stated, crc) + coded
 
 
 def parts_of(blob: bytes) -> tuple[bytes, bytes]:

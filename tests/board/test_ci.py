@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from check_kit import edit, relist
-from conftest import REPO, passed, run_script, used_wrongly
+from conftest import REPO, passed, run_golf, used_wrongly
 from golf.board import ci, ci_summary
 from golf.check import code as check_code
 from golf.core import track
@@ -57,7 +57,7 @@ class Pull:
             commit(self.root)
         self.outputs.write_text("")
         env = {"GITHUB_OUTPUT": str(self.outputs), "GITHUB_STEP_SUMMARY": str(self.page)}
-        return run_script("golf.sh", "ci", "check", base, "--root", self.root, env=env, repo=self.tools)
+        return run_golf("ci", "check", base, "--root", self.root, env=env, repo=self.tools)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pathlib import Path
 import brotli
 import numpy as np
 import pytest
-from conftest import REPO
+from conftest import REPO, container
 from golf.core import artifact
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -51,15 +51,14 @@ def ours(blob):
     return found.config, found.tensors
 
 
-def container(header, arrays=b"", length=None) -> bytes:
+def with_header(header, arrays=b"", length=None) -> bytes:
     """A container with a sound prefix around any header."""
     blob = header if isinstance(header, bytes) else json.dumps(header).encode()
-    payload = struct.pack("<I", len(blob)) + blob + arrays
-    return with_coded(zlib.compress(payload), len(payload) if length is None else length)
+    return container(struct.pack("<I", len(blob)) + blob + arrays, length)
 
 
 def with_coded(coded: bytes, length: int, coder=1) -> bytes:
-    return struct.pack("<4sHHQI", b"PGLA", 1, coder, length, zlib.crc32(coded)) + coded
+    return container(b"", length, coded, coder=coder)
 
 
 def agree(blob) -> bool:
@@ -140,7 +139,7 @@ def test_models_of_one_layer_and_of_many_are_read():
     ):
         blob = T.serialize(CONFIG, TENSORS | {"skip_weights": (encoding, arrays)})
         assert ours(blob) == theirs(blob) and ours(blob)[1]["skip_weights"] == (encoding, (0, 8))
-    assert ours(container({"config": {}, "tensors": [["a", [3, 0], "fp16"]]})) is None
+    assert ours(with_header({"config": {}, "tensors": [["a", [3, 0], "fp16"]]})) is None
     attn = [f"attn.{name}" for name in ("q.weight", "k.weight", "v.weight", "proj.weight", "q_gain")]
     parts = [*attn, "mlp.fc.weight", "mlp.proj.weight", "attn_scale", "mlp_scale"]
     names = [f"blocks.{i}.{part}" for i in range(256) for part in parts]
@@ -160,7 +159,7 @@ ENTRY = st.tuples(
 @example([("a", [1, 3], "int8"), ("b", [2], "fp32")], {}, 13)
 @example([("a", [], "int8"), ("b", [1], "fp16")], {}, 5)
 def test_odd_headers_get_the_same_verdict(tensors, config, size):
-    assert agree(container({"config": config, "tensors": tensors}, bytes(size)))
+    assert agree(with_header({"config": config, "tensors": tensors}, bytes(size)))
 
 
 @pytest.mark.slow
@@ -172,14 +171,14 @@ def test_odd_headers_get_the_same_verdict(tensors, config, size):
     b'{"config": {}, "tensors": [["a", [' + b"9, " * 200000 + b'9], "fp32"]]}',
 ], ids=lambda h: str(h[:30]))  # fmt: skip
 def test_broken_headers_are_refused_by_both(header):
-    blob = container(header)
+    blob = with_header(header)
     assert ours(blob) is None and theirs(blob) is None
 
 
 def test_nothing_is_inflated_beyond_what_is_stated():
-    bomb = container(b"{}", bytes(40 << 20), length=1000)
-    big = container(b"{}", bytes(40 << 20), length=65 << 20)
-    long_header = container(b" " * (5 << 20))
+    bomb = with_header(b"{}", bytes(40 << 20), length=1000)
+    big = with_header(b"{}", bytes(40 << 20), length=65 << 20)
+    long_header = with_header(b" " * (5 << 20))
     tracemalloc.start()
     assert ours(bomb) is None and ours(big) is None
     assert tracemalloc.get_traced_memory()[1] < 4 << 20
@@ -195,7 +194,7 @@ def test_other_formats_and_coders_are_told_from_damage(place, value):
         with pytest.raises(artifact.ForeignArtifact):
             artifact.parse(bytes(blob))
         assert theirs(bytes(blob)) is None
-    own = container({"config": {}, "tensors": [["a", [4], "int6"]]}, bytes(3))
+    own = with_header({"config": {}, "tensors": [["a", [4], "int6"]]}, bytes(3))
     with pytest.raises(artifact.ForeignArtifact, match="int6"):
         artifact.parse(own)
     with pytest.raises(artifact.ArtifactError, match="begin") as error:
@@ -210,7 +209,7 @@ def packed(config, tensors, **form) -> bytes:
     """A container of name -> (shape, encoding, bytes); `form` goes to json.dumps."""
     entries = [[name, shape, encoding] for name, (shape, encoding, _) in tensors.items()]
     header = json.dumps({"config": config, "tensors": entries}, **form).encode()
-    return container(header, b"".join(block for *_, block in tensors.values()))
+    return with_header(header, b"".join(block for *_, block in tensors.values()))
 
 
 def tensor(block: bytes, encoding="int8") -> dict:
@@ -286,20 +285,20 @@ IN_CONTAINERS = {
     "bytes behind the coded part": with_coded(SOUND[20:] + b"x", len(PAYLOAD)),
     "a second member": with_coded(SOUND[20:] + zlib.compress(b"x" * 99), len(PAYLOAD)),
     "bits in padding": with_coded(PADDED[:-5] + bytes([PADDED[-5] | 128]) + PADDED[-4:], len(PAYLOAD) + 1),
-    "bytes behind the tensors": container(SOUND_HEADER, b"x"),
-    "a third key": container(b'{"config": {}, "tensors": [], "more": 1}'),
-    "a key twice": container(b'{"config": {}, "config": {}, "tensors": []}'),
-    "blanks": container(b'{"config": {},  "tensors": []}'),
+    "bytes behind the tensors": with_header(SOUND_HEADER, b"x"),
+    "a third key": with_header(b'{"config": {}, "tensors": [], "more": 1}'),
+    "a key twice": with_header(b'{"config": {}, "config": {}, "tensors": []}'),
+    "blanks": with_header(b'{"config": {},  "tensors": []}'),
     "line ends": packed({}, {}, indent=0),
-    "escapes": container(b'{"config": {"\\u0061": 1}, "tensors": []}'),
-    "a setting twice": container(b'{"config": {"a": 1, "a": 1}, "tensors": []}'),
+    "escapes": with_header(b'{"config": {"\\u0061": 1}, "tensors": []}'),
+    "a setting twice": with_header(b'{"config": {"a": 1, "a": 1}, "tensors": []}'),
     "a nested setting": packed({"model_dim": {"a": 1}}, {}),
     "a list": packed({"model_dim": [1, 2, 3]}, {}),
     "null": packed({"model_dim": None}, {}),
     "NaN": packed({"model_dim": float("nan")}, {}),
     "infinity": packed({"model_dim": float("inf")}, {}),
     "a huge number": packed({"model_dim": 10**400}, {}),
-    "digits without end": container(b'{"config": {"mlp_mult": 1.' + b"3" * 400 + b'}, "tensors": []}'),
+    "digits without end": with_header(b'{"config": {"mlp_mult": 1.' + b"3" * 400 + b'}, "tensors": []}'),
     "a long word": packed({"activation": "x" * 33}, {}),
     "a word that does not print": packed({"activation": "a\nb"}, {}),
     "settings without end": packed({f"k{i}": 1 for i in range(65)}, {}),
@@ -378,7 +377,7 @@ SPREAD = np.random.default_rng(8).integers(3 << 10, 23 << 10, 8192) | EVEN % 2 <
 
 
 def built(tensors, arrays, config=None):
-    return container(json.dumps(dict(config=config or {}, tensors=tensors)).encode(), arrays)
+    return with_header(json.dumps(dict(config=config or {}, tensors=tensors)).encode(), arrays)
 
 
 def matrix(symbols=GAUSS, scales=SCALES, config=None):

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import REPO, passed, refused, run_script, used_wrongly
+from conftest import REPO, passed, refused, run_golf, run_script, used_wrongly
 from golf.core import envfile, runlog, trainers
 from golf.core.errors import GolfError
 from run.conftest import golf, write_config
@@ -64,7 +64,7 @@ def test_what_is_no_env_file_is_refused_in_a_line(tmp_path, content, words):
         envfile.parse(path)
 
 
-def test_names_that_libraries_read_are_accepted(tiny_repo):
+def test_names_that_libraries_read_are_accepted():
     names = """GLOO_SOCKET_IFNAME TOKENIZERS_PARALLELISM UCX_TLS KMP_AFFINITY MKL_NUM_THREADS TMPDIR
         OPENBLAS_NUM_THREADS TRITON_CACHE_DIR TORCHINDUCTOR_CACHE_DIR LD_LIBRARY_PATH http_proxy
         AGX_RELAX_CDM_CTXSTORE_TIMEOUT NVIDIA_TF32_OVERRIDE MALLOC_ARENA_MAX PYTHONHASHSEED CC TZ"""
@@ -120,7 +120,7 @@ def test_settings_behind_the_config_do_what_they_do_before_it(tiny_repo):
     assert done.returncode == 0, done.stderr
     assert runlog.read_run(tiny_repo / "runs/b")["start"]["config"]["MODEL_DIM"] == 32
     env = {"RUN_ID": "d"}
-    done = passed(run_script("golf.sh", "run", "MODEL_DIM=16", f"configs/{config}", env=env, repo=tiny_repo))
+    done = passed(run_golf("run", "MODEL_DIM=16", f"configs/{config}", env=env, repo=tiny_repo))
     assert runlog.read_run(tiny_repo / "runs/d")["start"]["config"]["MODEL_DIM"] == 16
     done = run_script("run_cuda_baseline.sh", f"configs/{config}", "MODEL_DIMM=1", repo=tiny_repo)
     refused(done, "'MODEL_DIMM=1': unknown name MODEL_DIMM; did you mean MODEL_DIM?")

@@ -19,17 +19,23 @@ BUILDER = ROOT / "data" / "build_sample_dataset.py"
 sample = load_script(BUILDER)
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    out = tmp_path_factory.mktemp("data with a space")
-    done = subprocess.run([sys.executable, BUILDER, "--out", out], capture_output=True, text=True, check=True)
-    assert "wrote 3 files" in done.stdout
-    return out
+@pytest.fixture
+def tokenizer(sample_data):
+    return spm.SentencePieceProcessor(model_file=str(sample_data / "tokenizers" / sample.TOKENIZER))
 
 
-@pytest.fixture(scope="module")
-def tokenizer(built):
-    return spm.SentencePieceProcessor(model_file=str(built / "tokenizers" / sample.TOKENIZER))
+@pytest.fixture
+def short(tmp_path, monkeypatch):
+    """The builder with a short text, and a track that pins no hash of what it becomes."""
+    texts = [f"Text {n} has a few words, and {n * n} of them count." for n in range(400)]
+    lines = [json.dumps({"text": text}) for text in texts]
+    (tmp_path / "text.jsonl.xz").write_bytes(lzma.compress("\n".join(lines).encode()))
+    rules = json.loads(sample.TRACK.read_text())
+    rules["data"]["val_sha256"] = None
+    (tmp_path / "track.json").write_text(json.dumps(rules | {"targets": 1600}))
+    monkeypatch.setattr(sample, "TEXT", tmp_path / "text.jsonl.xz")
+    monkeypatch.setattr(sample, "TRACK", tmp_path / "track.json")
+    return sample
 
 
 def read_shard(path):
@@ -50,18 +56,18 @@ def pinned():
     return json.loads(sample.TRACK.read_text())["data"]
 
 
-def test_hashes_are_the_pinned_ones(built):
-    assert sha256(built / sample.VAL) == pinned()["val_sha256"]
-    assert sha256(built / "tokenizers" / sample.TOKENIZER) == pinned()["tokenizer_sha256"]
+def test_hashes_are_the_pinned_ones(sample_data):
+    assert sha256(sample_data / sample.VAL) == pinned()["val_sha256"]
+    assert sha256(sample_data / "tokenizers" / sample.TOKENIZER) == pinned()["tokenizer_sha256"]
 
 
-def test_decoded_documents_are_the_text_and_the_split_is_disjoint(built, tokenizer):
+def test_decoded_documents_are_the_text_and_the_split_is_disjoint(sample_data, tokenizer):
     normalized = tokenizer.normalize(sample.read_documents(sample.TEXT))
     texts = [text.replace("\u2581", " ") for text in normalized]
     assert len(set(texts)) == len(texts)
     decoded = {}
     for path in (sample.TRAIN, sample.VAL):
-        header, tokens = read_shard(built / path)
+        header, tokens = read_shard(sample_data / path)
         assert header[:3].tolist() == [20240520, 1, tokens.size] and not header[3:].any()
         assert tokens[0] == sample.BOS
         # No <unk>, no EOS, no padding; and BOS only where a document begins.
@@ -74,9 +80,9 @@ def test_decoded_documents_are_the_text_and_the_split_is_disjoint(built, tokeniz
 
 
 @pytest.mark.slow
-def test_a_second_build_does_nothing_and_a_damaged_shard_is_rebuilt(built, tmp_path, capsys):
+def test_a_second_build_does_nothing_and_a_damaged_shard_is_rebuilt(sample_data, tmp_path, capsys):
     out = tmp_path / "data"
-    shutil.copytree(built, out)
+    shutil.copytree(sample_data, out)
     before = files_below(out)
     times = {path: (out / path).stat().st_mtime_ns for path in before}
     assert sample.main(["--out", str(out)]) == 0
@@ -91,12 +97,11 @@ def test_a_second_build_does_nothing_and_a_damaged_shard_is_rebuilt(built, tmp_p
     assert files_below(out) == before
 
 
-def test_a_hash_that_is_not_pinned_is_one_line_and_writes_nothing(tmp_path, capsys, monkeypatch):
-    rules = json.loads(sample.TRACK.read_text())
+def test_a_hash_that_is_not_pinned_is_one_line_and_writes_nothing(short, tmp_path, capsys):
+    rules = json.loads(short.TRACK.read_text())
     rules["data"]["val_sha256"] = "0" * 64
-    (tmp_path / "track.json").write_text(json.dumps(rules))
-    monkeypatch.setattr(sample, "TRACK", tmp_path / "track.json")
-    assert sample.main(["--out", str(tmp_path / "out")]) == 1
+    short.TRACK.write_text(json.dumps(rules))
+    assert short.main(["--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "val_sha256" in error and "git checkout" in error
     assert not (tmp_path / "out").exists()
@@ -121,13 +126,13 @@ def test_damaged_sources_are_one_line(damage, tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, capsys):
+def test_an_interrupted_write_leaves_nothing(short, tmp_path, monkeypatch, capsys):
     def full_disk(*_):
         raise OSError(28, "No space left on device")  # as a full disk's, without a name
 
-    monkeypatch.setattr(sample.os, "replace", full_disk)
-    assert sample.main(["--out", str(tmp_path)]) == 1
-    assert not files_below(tmp_path) and sample.TRAIN in capsys.readouterr().err
+    monkeypatch.setattr(short.os, "replace", full_disk)
+    assert short.main(["--out", str(tmp_path / "out")]) == 1
+    assert not files_below(tmp_path / "out") and short.TRAIN in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -166,8 +171,13 @@ def test_the_three_tracks():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_an_output_that_cannot_be_written_ends_no_build(tmp_path):
+def test_an_output_that_cannot_be_written_ends_no_build(short, tmp_path):
+    code = (
+        "import pathlib, sys, build_sample_dataset as builder\n"
+        "builder.TEXT, builder.TRACK = map(pathlib.Path, sys.argv[1:3])\n"
+        "sys.exit(builder.main(sys.argv[3:]))"
+    )
+    command = [sys.executable, "-Bc", code, short.TEXT, short.TRACK, "--out", tmp_path / "out"]
     with open("/dev/full", "wb") as full:
-        command = [sys.executable, sample.__file__, "--out", str(tmp_path)]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
-    assert (done.returncode, done.stderr) == (0, b"") and files_below(tmp_path)
+        done = subprocess.run(command, cwd=BUILDER.parent, stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"") and len(files_below(tmp_path / "out")) == 3

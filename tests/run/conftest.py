@@ -1,10 +1,10 @@
 """golf run on the tiny repository, and its one line of an error."""
 
-from conftest import run_script
+from conftest import run_golf
 
 
 def golf(repo, *args, config="tiny.env", **env):
-    return run_script("golf.sh", "run", f"configs/{config}", *args, env=env, repo=repo)
+    return run_golf("run", f"configs/{config}", *args, env=env, repo=repo)
 
 
 def write_config(repo, text, name="mine.env"):

@@ -9,7 +9,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import HANG_SECONDS, passed, refused, run_script
+from conftest import HANG_SECONDS, passed, refused, run_golf, run_script
 from golf.core import envfile, lock, machine, runlog
 from golf.core.errors import GolfError
 from golf.run import command as run
@@ -33,11 +33,17 @@ def test_run_id_defaults_to_the_configs_name_whatever_it_is_and_the_time(tiny_re
     assert re.fullmatch(r"my-2-\d{8}-\d{6}", made.name)
 
 
-def test_a_trainer_that_leaves_no_metrics_has_failed(tiny_repo):
-    (tiny_repo / "half.py").write_text("import sys\nif sys.argv[1:]:\n    print('RUN_ID x # name')\n")
-    (tiny_repo / "configs/none.env").write_text("")
-    done = golf(tiny_repo, "--trainer", tiny_repo / "half.py", "RUN_ID=one", config="none.env")
-    assert done.returncode == 1 and "half.py ended without metrics.jsonl" in one_line(done.stderr)
+@pytest.mark.parametrize(("ends", "told"), [
+    ("", "golf run: error: mine.py ended without metrics.jsonl; is it whole?"),
+    ("sys.exit('mine.py: error: x')", "mine.py: error: x"),
+    ("sys.exit(1)", "golf run: runs/one ended with exit code 1; the reason stands above"),
+])  # fmt: skip
+def test_a_trainer_that_ends_before_its_log_has_failed_and_is_told_once(tiny_repo, ends, told):
+    knobs = "import sys\nif sys.argv[1:]:\n    sys.exit(print('RUN_ID x # name'))\n"
+    (tiny_repo / "mine.py").write_text(knobs + ends)
+    config = write_config(tiny_repo, "")
+    done = golf(tiny_repo, "--trainer", tiny_repo / "mine.py", "RUN_ID=one", config=config)
+    assert done.returncode == 1 and one_line(done.stderr) == told
     assert "next" not in done.stdout and not (tiny_repo / "runs/one").exists()
 
 
@@ -114,19 +120,6 @@ def test_resumed_seeds_keep_what_is_finished(tiny_repo):
     assert runlog.read_run(tiny_repo / "runs/r-s2")["start"]["resumed"] is False
 
 
-def test_what_ends_a_run_before_its_log_is_told_once(tiny_repo):
-    script = tiny_repo / "bad.py"
-    script.write_text(
-        "import sys\nif sys.argv[1:]:\n    print('RUN_ID x # name')\nelse:\n    sys.exit('bad.py: error: x')"
-    )
-    (tiny_repo / "configs/none.env").write_text("")
-    done = golf(tiny_repo, "--trainer", script, "RUN_ID=one", config="none.env")
-    assert done.returncode == 1 and one_line(done.stderr) == "bad.py: error: x"
-    script.write_text(script.read_text().replace("'bad.py: error: x'", "1"))
-    done = golf(tiny_repo, "--trainer", script, "RUN_ID=one", config="none.env")
-    assert done.returncode == 1 and "runs/one ended with exit code 1" in one_line(done.stderr)
-
-
 def test_a_failed_run_says_so(tiny_repo):
     done = golf(tiny_repo, RUN_ID="one", FAKE_FAIL="1")
     assert done.returncode == 1
@@ -148,7 +141,7 @@ def test_out_of_memory_halves_the_micro_batch_and_the_run_can_be_submitted(tiny_
     assert attempts == [f"attempt{k}.{n}" for k in (1, 2) for n in ("metrics.jsonl", "train.log")]
     assert runlog.read_run(folder)["start"]["micro_batch_tokens"] == 1024
     assert json.loads((folder / "supervisor.json").read_text())["set"]["MICRO_BATCH_TOKENS"] == "1024"
-    done = passed(run_script("golf.sh", "new", "runs/one", repo=tiny_repo))
+    done = passed(run_golf("new", "runs/one", repo=tiny_repo))
     failures = [line for line in done.stdout.splitlines() if line.startswith("FAIL ")]
     assert not [f for f in failures[:-1] if "placeholder" not in f]
     done = golf(tiny_repo, RUN_ID="two", FAKE_OOM_ABOVE="0")

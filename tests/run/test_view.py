@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import passed, run_script
+from conftest import passed, run_golf
 from golf.run import view
 
 LOOK = """
@@ -30,7 +30,7 @@ def repo(tiny_repo):
 
 
 def golf(repo, *args, **env):
-    return passed(run_script("golf.sh", *args, env=env, repo=repo)).stdout
+    return passed(run_golf(*args, env=env, repo=repo)).stdout
 
 
 def new(repo) -> Path:
@@ -72,7 +72,7 @@ def test_what_a_trainer_says_of_a_shard_names_the_datas_own_folder(repo):
     script = repo / "train_gpt.py"
     look = "shards = sorted(data.iterdir()); print(shards[-1], file=sys.stderr)\n    print('SAW'"
     script.write_text(script.read_text().replace('print("SAW"', look, 1).replace("'SAW'", '"SAW"'))
-    done = run_script("golf.sh", "run", "configs/tiny.env", env={"RUN_ID": "a"}, repo=repo)
+    done = run_golf("run", "configs/tiny.env", env={"RUN_ID": "a"}, repo=repo)
     assert "data/datasets/tiny/fineweb_train_000001.bin" in done.stderr.splitlines()
 
 

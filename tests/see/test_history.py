@@ -70,7 +70,7 @@ def cut(run, folder, *kinds, **ends):
     return copy
 
 
-def test_states(torch_run, tmp_path, monkeypatch):
+def test_states(torch_run, tmp_path):
     assert history.read(torch_run).state() == "finished"
     assert history.read(cut(torch_run, tmp_path / "a", exit_code=1)).state() == "failed"
     killed = cut(torch_run, tmp_path / "b", "train_end", "export", "score", "end")

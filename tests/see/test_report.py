@@ -10,7 +10,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import passed, run_script
+from conftest import passed, run_golf
 from golf.core.errors import GolfError
 from golf.see import report
 
@@ -61,9 +61,9 @@ def test_a_script_that_is_slow_gives_no_scraps_of_text(torch_run, monkeypatch):
 
 def test_golf_run_writes_it_and_golf_new_takes_it_along(tiny_repo):
     env = {"RUN_ID": "one", "REPORT": "1"}
-    done = passed(run_script("golf.sh", "run", "configs/tiny.env", env=env, repo=tiny_repo))
+    done = passed(run_golf("run", "configs/tiny.env", env=env, repo=tiny_repo))
     assert "\nreport   runs/one/report.html\n" in done.stdout
-    made = run_script("golf.sh", "new", "runs/one", "--out", tiny_repo / "entry", repo=tiny_repo)
+    made = run_golf("new", "runs/one", "--out", tiny_repo / "entry", repo=tiny_repo)
     claim = json.loads((tiny_repo / "entry" / "submission.json").read_text())
     assert [f["role"] for f in claim["files"] if f["path"] == "report.html"] == ["extra"]
     assert "report.html" not in made.stdout  # no finding of the check
@@ -73,7 +73,7 @@ def test_a_report_that_cannot_be_made_costs_the_run_nothing(tiny_repo):
     broken = tiny_repo / "scripts" / "golf" / "see" / "report.py"
     broken.write_text(broken.read_text().replace("def build(", "def build(run):\n    1 / 0\n\n\ndef other("))
     env = {"RUN_ID": "one", "REPORT": "1"}
-    done = run_script("golf.sh", "run", "configs/tiny.env", env=env, repo=tiny_repo)
+    done = run_golf("run", "configs/tiny.env", env=env, repo=tiny_repo)
     assert done.returncode == 0 and "no report.html: ZeroDivisionError" in done.stderr
     assert "\nscore    val_bpb " in done.stdout
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from check_kit import edit, edit_track, found
-from conftest import KEPT_FROM_ENVIRONMENT, REPO, passed, refused, run_script
+from conftest import REPO, bare, passed, refused, run_golf, run_script
 from golf.check import command as check
 from golf.core import runlog, schema, submission, track
 from golf.core.errors import GolfError
@@ -21,7 +21,7 @@ from golf.submit import new as new_command
 
 
 def new(repo, *args):
-    return run_script("golf.sh", "new", *args, repo=repo)
+    return run_golf("new", *args, repo=repo)
 
 
 def test_new_fills_everything_from_the_runs(made):
@@ -87,8 +87,7 @@ def test_the_command_parses_back_and_repeats_the_run(made):
     assert value["command"] == f"ITERATIONS=3 SEED=1 python3 {script}"
     settings, words = submission.parse_command(value["command"])
     assert settings == {"ITERATIONS": "3", "SEED": "1"} and words == ["python3", script]
-    env = {name: os.environ[name] for name in KEPT_FROM_ENVIRONMENT if name in os.environ}
-    env.update(RUN_ID="again", OUT_DIR="runs")
+    env = bare({"RUN_ID": "again", "OUT_DIR": "runs"})
     subprocess.run(["bash", "-c", value["command"]], cwd=repo, env=env, check=True, capture_output=True)
     again, first = (runlog.read_run(repo / f"runs/{name}")["start"] for name in ("again", "r-s1"))
     for name in ("seed", "script_sha256", "data"):
@@ -226,7 +225,7 @@ def work_in(repo, name, **files):
 
 def run_in(repo, folder, **env):
     words = ("run", "configs/tiny.env", "--trainer", folder / "train_gpt.py")
-    passed(run_script("golf.sh", *words, env=env, repo=repo))
+    passed(run_golf(*words, env=env, repo=repo))
 
 
 def test_new_completes_the_folder_that_the_trainer_ran_from(tiny_repo):
@@ -345,7 +344,7 @@ def test_another_tracks_numbers_hold_without_a_change_of_code(made, tmp_path):
     repo, _, _ = made
     rules = shutil.copytree(REPO / "tests/fixtures/track_16mb", tmp_path / "track_16mb")
     env = {"RUN_ID": "big", "FAKE_ARTIFACT_BYTES": "3000000", "ARTIFACT_CAP_BYTES": "16000000"}
-    done = passed(run_script("golf.sh", "run", "configs/tiny.env", env=env, repo=repo))
+    done = passed(run_golf("run", "configs/tiny.env", env=env, repo=repo))
     words = ["--lane", "non-record", "--name", "big", "--out", rules / "2026-01-01_big"]
     words += ["--author", "A", "--github-id", "a", "--blurb", "It helps."]
     done = new(repo, "runs/big", "--track", rules, *words)
@@ -403,8 +402,8 @@ def test_json_output_and_exit_codes(made, tmp_path):
         ([folder, "--track", "none"], "no track 'none'"),
         ([folder, "--odd"], "--odd"),
     ):
-        refused(run_script("check_submission_folder.sh", *args, repo=repo), words)
-    done = run_script("check_submission_folder.sh", tmp_path, "--track", "track_tiny", "--json", repo=repo)
+        refused(run_golf("check", *args, repo=repo), words)
+    done = run_golf("check", tmp_path, "--track", "track_tiny", "--json", repo=repo)
     value = json.loads(done.stdout)
     assert done.returncode == 1 and value["verdict"] == "FAIL" and "not a ruling" in value["ruling"]
     first = value["findings"][0]

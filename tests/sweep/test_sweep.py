@@ -4,7 +4,7 @@ import csv
 import re
 
 import pytest
-from conftest import passed, refused, run_script
+from conftest import passed, refused, run_golf
 from golf import cli
 from golf.sweep import plan, table
 
@@ -18,7 +18,7 @@ MODEL_DIM = 256
 
 
 def sweep(repo, *args, env=None):
-    return run_script("golf.sh", "sweep", *args, repo=repo, env=env)
+    return run_golf("sweep", *args, repo=repo, env=env)
 
 
 def rows_of(repo, name="tiny"):

@@ -2,16 +2,15 @@
 to the loss's slopes by finite differences."""
 
 import copy
-import importlib.util
 import math
 import re
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import trainer_kit as kit
+from conftest import load_script
 from golf.check import code as check_code
 from golf.check.folder import Folder
 from hypothesis import given
@@ -32,17 +31,9 @@ def patched(tmp_path_factory):
     return folder
 
 
-def load(path):
-    """A trainer as a module of its own."""
-    spec = importlib.util.spec_from_file_location(f"patched_{path.stem}", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
 def T(patched):  # noqa: N802
-    return load(patched / TRAINERS[0])
+    return load_script(patched / TRAINERS[0])
 
 
 def text(T, count, seed=0):
@@ -179,7 +170,7 @@ def test_a_run_scores_its_net_alone_and_with_followers(T, tmp_path):
 
 def test_mlx_rows_are_changed_alike(T, patched, tmp_path):
     pytest.importorskip("mlx.core")
-    M = load(patched / TRAINERS[1])  # noqa: N806
+    M = load_script(patched / TRAINERS[1])  # noqa: N806
     k, path, tokens = M.read_knobs(kit.settings(FOLLOWERS=1)), tmp_path / "artifact", kit.random_tokens(90)
     path.write_bytes(M.export_artifact(kit.weights_of(kit.random_model(kit.knobs())), k, 0)[0])
     scorer = M.load_scorer(path, "cpu")

@@ -37,7 +37,6 @@ def finished(tmp_path_factory):
     return done, kit.Result(0, done.stdout, done.stderr, folder / "runs" / "run")
 
 
-@pytest.mark.slow
 def test_the_script_says_that_a_cpu_computes(finished):
     done, _ = finished
     apple = sys.platform == "darwin"

@@ -381,11 +381,14 @@ def boundary_lengths(seq_len, stride, windows=2):
 
 
 @pytest.mark.parametrize("seq_len, stride", CUTS)
-def test_scores_count_every_target_once_and_equal_one_window_per_target(seq_len, stride):
+def test_rows_equal_one_window_per_target_and_scores_count_every_target_once(seq_len, stride):
     scorer = scorer_of(seq_len, stride)
     lengths = boundary_lengths(seq_len, stride)
-    tokens = small_tokens(max(lengths) + 1)
+    tokens = small_tokens(max(*lengths, 3 * seq_len + 2) + 1)
     expected = naive_rows(scorer.model, tokens[:-1], seq_len, stride)
+    rows = scorer.log_probs(tokens[:-1])
+    assert rows.dtype == torch.float32 and rows.shape == expected.shape
+    assert (rows - expected).abs().max() < 1e-4 and (rows.double().exp().sum(dim=1) - 1).abs().max() < 1e-5
     nats = -expected[torch.arange(len(expected)), torch.from_numpy(tokens[1:].astype(np.int64))].numpy()
     assert nats.std() > 0.1
     for count in lengths:
@@ -399,16 +402,6 @@ def test_scores_count_every_target_once_and_equal_one_window_per_target(seq_len,
             segments[i * 64 // count] += nats[i], sizes[i]
         assert np.allclose(score["segments"], segments, rtol=1e-4, atol=1e-5)
         assert (score["seq_len"], score["stride"]) == (seq_len, stride)
-
-
-@pytest.mark.parametrize("seq_len, stride", CUTS)
-def test_rows_equal_the_reference_and_sum_to_one(seq_len, stride):
-    tokens = small_tokens(3 * seq_len + 2)
-    scorer = scorer_of(seq_len, stride)
-    rows = scorer.log_probs(tokens)
-    assert rows.dtype == torch.float32 and rows.shape == (len(tokens), 64)
-    assert (rows - naive_rows(scorer.model, tokens, seq_len, stride)).abs().max() < 1e-4
-    assert (rows.double().exp().sum(dim=1) - 1).abs().max() < 1e-5
 
 
 def fed(scorer, tokens, sizes) -> tuple[torch.Tensor, int]:

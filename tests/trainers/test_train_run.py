@@ -291,7 +291,7 @@ def test_the_same_knobs_give_the_same_bytes_and_another_seed_does_not(tmp_path):
     assert first == again != other
 
 
-def test_warm_up_leaves_no_trace(tmp_path):
+def test_warm_up_leaves_no_trace(whole, tmp_path):
     steps = []
     real = T.train_step
 
@@ -299,11 +299,10 @@ def test_warm_up_leaves_no_trace(tmp_path):
         steps.append(args[2])
         return real(*args)
 
-    cold = run_main(tmp_path, RUN_ID="cold", WARMUP_STEPS=0)
-    warm = run_main(tmp_path, {"train_step": counted}, RUN_ID="warm", WARMUP_STEPS=3)
+    warm = run_main(tmp_path, {"train_step": counted}, WARMUP_STEPS=3)
     assert len(steps) == 3 + 6
-    assert warm.artifact.read_bytes() == cold.artifact.read_bytes()
-    assert [s["train_loss"] for s in warm.events("step")] == [s["train_loss"] for s in cold.events("step")]
+    assert warm.artifact.read_bytes() == whole.artifact.read_bytes()
+    assert [s["train_loss"] for s in warm.events("step")] == [s["train_loss"] for s in whole.events("step")]
 
 
 def test_untied_embeddings_and_odd_shapes_run_to_the_end(tmp_path):
@@ -395,10 +394,6 @@ def test_a_first_step_past_the_budget_leaves_the_start(tmp_path):
 # ---- Stopping and going on ----
 
 
-def interrupt(run):
-    os.kill(os.getpid(), signal.SIGINT)
-
-
 @pytest.mark.parametrize("number", kit.STOP_SIGNALS)
 def test_the_first_signal_finishes_step_pack_and_score(number, tmp_path):
     step = kit.before_step(lambda run: os.kill(os.getpid(), number), 3)
@@ -412,11 +407,9 @@ def test_the_first_signal_finishes_step_pack_and_score(number, tmp_path):
     assert result.events("end")[0]["exit_code"] == 0
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path):
-    whole = run_main(tmp_path, RUN_ID="whole")
-    stopped = run_main(tmp_path, {"train_step": kit.before_step(interrupt, 2)})
-    first = stopped.log
-    assert stopped.artifact.read_bytes() != whole.artifact.read_bytes()
+def test_an_interrupted_run_goes_on_to_the_same_bytes(whole, stopped, tmp_path):
+    first = (stopped / "train.log").read_text()
+    assert (stopped / whole.artifact.name).read_bytes() != whole.artifact.read_bytes()
     resumed = run_main(tmp_path, RESUME=1)
     assert resumed.code == 0, resumed.err
     assert resumed.artifact.read_bytes() == whole.artifact.read_bytes()
@@ -463,12 +456,6 @@ def test_a_killed_and_resumed_run_is_bit_equal_to_an_unbroken_one(tmp_path):
     assert same_weights(*last)
 
 
-def stopped_run(folder):
-    result = run_main(folder, {"train_step": kit.before_step(interrupt, 2)})
-    assert result.code == 0
-    return result
-
-
 def contents(folder):
     """All but what only grows: the log and the metrics."""
     files = (p for p in folder.iterdir() if p.name not in ("train.log", "metrics.jsonl"))
@@ -478,8 +465,7 @@ def contents(folder):
 @pytest.mark.parametrize(
     "name", ["MICRO_BATCH_TOKENS", "TRAIN_LOG_EVERY", "VAL_LOSS_EVERY", "VAL_BATCH_SIZE"]
 )
-def test_a_resumed_run_may_change_what_no_weight_depends_on(name, tmp_path):
-    stopped_run(tmp_path)
+def test_a_resumed_run_may_change_what_no_weight_depends_on(name, stopped, tmp_path):
     result = run_main(tmp_path, RESUME=1, **{name: 16})
     assert result.code == 0 and result.events("train_end")[-1]["step"] == 6, result.err
 
@@ -508,9 +494,8 @@ def test_a_model_that_no_artifact_holds_is_refused_before_it_trains(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("resume", ["1", "auto"])
-def test_where_no_checkpoint_is_a_resumed_run_begins(resume, tmp_path):
+def test_where_no_checkpoint_is_a_resumed_run_begins(resume, whole, tmp_path):
     """One command for the first start and for each after a preemption."""
-    whole = run_main(tmp_path, RUN_ID="whole")
     first = run_main(tmp_path, RESUME=resume)
     assert first.code == 0 and first.artifact.read_bytes() == whole.artifact.read_bytes()
     assert not first.events("start")[0]["resumed"]
@@ -527,13 +512,11 @@ def test_where_no_checkpoint_is_a_resumed_run_begins(resume, tmp_path):
     assert ended.events("start")[1]["resumed"] and len(ended.events("step")) == 6
 
 
-def test_a_run_goes_on_wherever_its_data_and_its_folder_lie_now(tmp_path):
-    whole = run_main(tmp_path, RUN_ID="whole")
-    stopped_run(tmp_path)
+def test_a_run_goes_on_wherever_its_data_and_its_folder_lie_now(whole, stopped, tmp_path):
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     (tmp_path / "data").rename(moved / "tokens")
-    (tmp_path / "runs" / "run").rename(moved / "renamed")
+    stopped.rename(moved / "renamed")
     for shard in (moved / "tokens").iterdir():
         os.utime(shard, (1, 1))
     changes = dict(DATA_PATH=f"{moved}/./tokens/", OUT_DIR=moved, RUN_ID="renamed", WARMUP_STEPS=1)
@@ -590,22 +573,20 @@ OTHERWISE = {  # what is another when the run goes on; the exit code, and what i
 
 
 @pytest.mark.parametrize("change, code, words", OTHERWISE.values(), ids=OTHERWISE)
-def test_a_run_does_not_go_on_with_what_is_another(change, code, words, tmp_path):
-    stopped = stopped_run(tmp_path)
+def test_a_run_does_not_go_on_with_what_is_another(change, code, words, stopped, tmp_path):
     knobs = change if isinstance(change, dict) else {}
     if not knobs:
         change(tmp_path / "data")
-    before = contents(stopped.folder)
+    before = contents(stopped)
     result = run_main(tmp_path, RESUME=1, **knobs)
     kit.assert_told(result, code, T.CHECKPOINT, words, *(["put that back", "RUN_ID"] if code == 2 else []))
-    assert contents(stopped.folder) == before or "script" in words
+    assert contents(stopped) == before or "script" in words
     assert not knobs or run_main(tmp_path, RESUME=1).code == 0
 
 
 @pytest.mark.parametrize("name", ["train.log", "metrics.jsonl"])
-def test_a_line_that_was_cut_off_is_ended_before_more_is_added(name, tmp_path):
-    stopped = stopped_run(tmp_path)
-    path = stopped.folder / name
+def test_a_line_that_was_cut_off_is_ended_before_more_is_added(name, stopped, tmp_path):
+    path = stopped / name
     torn = path.read_bytes()[:-7]
     path.write_bytes(torn)
     assert run_main(tmp_path, RESUME=1).code == 0
@@ -615,11 +596,11 @@ def test_a_line_that_was_cut_off_is_ended_before_more_is_added(name, tmp_path):
         assert json.loads(now[len(torn) + 1 :].splitlines()[0])["event"] == "start"
 
 
-def test_a_resumed_run_keeps_its_number_type(tmp_path):
+def test_a_resumed_run_keeps_its_number_type(stopped, tmp_path):
     """Which is faster is measured anew at each start, but a run is of one type."""
-    stopped_run(tmp_path)
     result = run_main(tmp_path, {"pick_dtype": lambda device: torch.bfloat16}, RESUME=1)
-    assert result.code != 0 or [start["dtype"] for start in result.events("start")] == ["float32", "float32"]
+    assert result.code == 0
+    assert [start["dtype"] for start in result.events("start")] == ["float32", "float32"]
 
 
 @pytest.mark.slow  # a process of its own
@@ -784,7 +765,7 @@ def test_a_log_that_cannot_be_opened_ends_no_run_and_keeps_what_it_holds(tmp_pat
     assert [m["step"] for m in result.events("step")] == [1, 2, 3] and result.log.startswith("#!")
 
 
-def test_an_artifact_that_finds_no_room_is_packed_by_resuming(tmp_path):
+def test_an_artifact_that_finds_no_room_is_packed_by_resuming(whole, tmp_path):
     """What was trained is in the checkpoint."""
 
     full = type(tmp_path)("/dev/full")
@@ -794,7 +775,7 @@ def test_an_artifact_that_finds_no_room_is_packed_by_resuming(tmp_path):
             return real(path, lambda part: write(full, *data))  # an error without a name
         return real(path, write, *data)
 
-    whole, real = run_main(tmp_path, RUN_ID="whole"), T.replace_file
+    real = T.replace_file
     lost = run_main(tmp_path, {"replace_file": replace})
     assert lost.code == 1 and lost.checkpoint["step"] == 6
     kit.assert_one_line(lost.err, "final_model.int8.zlib: ", "No space left", "disk")
@@ -924,9 +905,8 @@ def test_nohup_holds(tmp_path):
 # ---- A script that is shipped packed ----
 
 
-def test_a_packed_script_is_counted_and_scores_the_same(tmp_path):
+def test_a_packed_script_is_counted_and_scores_the_same(whole, tmp_path):
     """The run that made it, EVAL_ONLY by it, and its load_scorer."""
-    plain = run_main(tmp_path, RUN_ID="plain")
     result = run_main(tmp_path, PACK_SCRIPT=1)
     script = result.folder / "train_gpt.packed.py"
     first, second, *rest = script.read_text().split("\n")
@@ -934,7 +914,7 @@ def test_a_packed_script_is_counted_and_scores_the_same(tmp_path):
     (export,) = result.events("export")
     assert export["bytes_code"] == script.stat().st_size < T.SCRIPT.stat().st_size / 2
     assert (result.folder / "train_gpt.py").read_bytes() == T.SCRIPT.read_bytes()
-    assert result.artifact.read_bytes() == plain.artifact.read_bytes()
+    assert result.artifact.read_bytes() == whole.artifact.read_bytes()
     submission = load_script(script)
     done = run_main(tmp_path, trainer=submission, EVAL_ONLY=result.artifact)
     assert done.code == 0 and not done.err, done.err
@@ -1029,18 +1009,17 @@ def test_no_compiler_falls_back_with_one_line(tmp_path):
 
 @pytest.mark.slow
 @kit.can_compile
-def test_compiled_equals_eager(tmp_path):
+def test_compiled_equals_eager(whole, tmp_path):
     if not (shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")):
         pytest.fail("the slow tier needs a C++ compiler")
-    eager = run_main(tmp_path, RUN_ID="eager")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
         compiled = run_main(tmp_path, RUN_ID="compiled", COMPILE=1)
     assert compiled.code == 0, compiled.err
     assert compiled.events("warm_up")[0]["compile"] is True
-    losses = [[step["train_loss"] for step in run.events("step")] for run in (eager, compiled)]
+    losses = [[step["train_loss"] for step in run.events("step")] for run in (whole, compiled)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
-    scores = [run.events("score")[-1]["val_loss"] for run in (eager, compiled)]
+    scores = [run.events("score")[-1]["val_loss"] for run in (whole, compiled)]
     assert scores[1] == pytest.approx(scores[0], rel=1e-3)
 
 

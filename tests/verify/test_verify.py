@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +64,7 @@ def train(tmp_path, data, script, **more):
 
 @needs_user_namespace
 def test_an_honest_script_trains_and_finds_all_that_it_needs(tmp_path, data, monkeypatch):
-    forgotten = []
+    forgotten, began = [], time.monotonic()
     monkeypatch.setattr(retrain.view, "forget_names", lambda: forgotten.append(True))
     done, told = train(
         tmp_path,
@@ -79,7 +80,7 @@ def test_an_honest_script_trains_and_finds_all_that_it_needs(tmp_path, data, mon
     sizes = {f"fineweb_train_00000{i}.bin": 3990 for i in range(2)} | {"fineweb_val_000000.bin": 2000}
     assert told == [sizes, "tiny", "5", "0.1"]
     assert forgotten, "or names could tell of the validation text that another seed was scored on"
-    assert (done.steps, done.train_seconds) == (7, 2.5) and 0 < done.seconds < 30
+    assert (done.steps, done.train_seconds) == (7, 2.5) and 0 < done.seconds < time.monotonic() - began
     assert "steps:7" in done.log.read_text()
 
 
