@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import used_wrongly
+from conftest import REPO, used_wrongly
 from golf.core import track
 from golf.core.errors import GolfError
 
@@ -52,3 +52,19 @@ def test_a_record_rule_that_no_tool_knows_is_refused(records, rule):
     path.write_text(json.dumps(rules | {"record_rule": changed}))
     with pytest.raises(GolfError, match="record_rule", check=used_wrongly):
         track.load("one")
+
+
+def test_a_run_belongs_to_the_track_of_its_data_targets_and_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(track, "RECORDS", REPO / "records")
+    assert set(track.names()) >= {"track_30min_2mb_local", "track_sample_5min"}
+    rules = track.load("track_30min_2mb_local")
+    name, targets = rules["data"]["name"], rules["targets"]
+    assert track.guess(name, targets, 1000)["name"] == "track_30min_2mb_local"
+    assert track.guess(name, targets, 1e6)["name"] == "track_non_record_2mb_local"
+    with pytest.raises(GolfError, match=f"no track scores 7 targets of {name} in 1000 s of training; "):
+        track.guess(name, 7, 1000)
+    for text in ("[]", "{", json.dumps({**rules, "cap_bytes": "2 MB"}), '{"name": "x"}'):
+        (tmp_path / "track.json").write_text(text)
+        with pytest.raises(GolfError, match="not a track.json") as error:
+            track.load(str(tmp_path))
+        assert error.value.code == 2 and "\n" not in str(error.value)

@@ -36,3 +36,19 @@ def test_unpacked_stands_beside_packed_where_the_final_weights_were_validated(tm
         (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, [{**val, **change}, *rest])))
         lines = [line for line in report.summary(tmp_path) if line.startswith("packing")]
         assert [line.partition(" (")[0] for line in lines] == expected
+
+
+def test_few_steps_are_no_success(tmp_path):
+    def words(**end):
+        events = [
+            {"event": "train_end", "train_seconds": 150.2, **end},
+            {"event": "score", "kind": "sliding"},
+        ]
+        (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, events)))
+        return report.headline(tmp_path)
+
+    begin = "Only 19 steps in 150 s"
+    assert words(step=19, reason="wallclock_cap").startswith(f"{begin}: this machine was too busy")
+    assert words(step=19, reason="interrupted").startswith(f"{begin}, since training was stopped")
+    assert words(step=20, reason="wallclock_cap").startswith("Done: ")
+    assert words(step=3, reason="iterations").startswith("Done: ")  # as many as were asked for

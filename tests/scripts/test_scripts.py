@@ -1,11 +1,9 @@
 """The shell scripts: usage, exit codes, what is missing, quickstart with a fake trainer."""
 
 import argparse
-import ast
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import socket
@@ -17,10 +15,6 @@ from pathlib import Path
 import pytest
 from conftest import REPO, load_script, passed, refused, run_golf, run_script
 from golf.cli import parser as parser_of_all
-from golf.core import packages, paths
-from golf.core.trainers import imported
-from golf.run.child import for_people
-from golf.run.summary import headline
 
 USAGE = [
     ("run_cuda_baseline.sh", [], "usage: "),
@@ -69,13 +63,6 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path, args):
     done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, env=env, cwd=tmp_path)
     os.close(out)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
-
-
-def test_a_path_is_shown_in_one_line(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert paths.shown(tmp_path / "a b" / "c") == "a b/c"
-    assert paths.shown(paths.REPO / "docs") == "docs"
-    assert paths.shown("/none/two\nlines\x1b[2J") == "/none/two?lines?[2J"
 
 
 def test_scripts_run_from_anywhere_with_spaces(tiny_repo, tmp_path):
@@ -437,16 +424,6 @@ def test_without_an_nvidia_device_the_cuda_download_is_told_before_it(venv_repo,
     assert "3 GB" not in ready(venv_repo, TORCH_INDEX_URL="http://x").stdout
 
 
-def test_requirements_txt_names_what_the_trainer_needs():
-    assert "\n-r requirements-cuda.txt\n" in "\n" + (REPO / "requirements.txt").read_text()
-    for name in ("cuda", "mlx"):
-        assert "\n-r requirements-check.txt\n" in (REPO / f"requirements-{name}.txt").read_text()
-    named = (REPO / "requirements-check.txt").read_text().splitlines()
-    listed = {re.split(r"[^\w-]", line)[0] for line in named if not line.startswith("#")}
-    module = {"markdown_it": "markdown-it-py"}
-    assert listed == {module.get(name, name) for name in packages.CHECK_PACKAGES}
-
-
 @pytest.mark.parametrize("command", ["check", "compare", "leaderboard"])
 def test_missing_packages_of_the_light_commands_are_lightly_got(command, tmp_path):
     """In a Python without any package: one line, and the file without PyTorch."""
@@ -462,21 +439,6 @@ def test_missing_packages_of_the_light_commands_are_lightly_got(command, tmp_pat
     done = run_script("golf.sh", command, *args, env=env, repo=repo)
     told = f"golf {command}: error: Python package ", "-m pip install -r requirements-check.txt`\n"
     refused(done, *told)
-
-
-def test_where_to_install_is_right_for_this_python(monkeypatch):
-    monkeypatch.chdir(paths.REPO)
-    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
-    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
-    makes = "/usr/bin/python3 -m venv .venv && .venv/bin/python"
-    assert f"`{makes} -m pip install -r requirements-cuda.txt`" in str(packages.missing("torch"))
-    monkeypatch.setattr(sys, "prefix", "/a/venv")
-    monkeypatch.setattr(sys, "executable", "/a/venv/bin/python")
-    monkeypatch.chdir("/")
-    assert (
-        f"`cd {shlex.quote(str(paths.REPO))} && /a/venv/bin/python -m pip install -r requirements-check.txt`"
-        in str(packages.missing("scipy"))
-    )
 
 
 @pytest.mark.parametrize("settings", [["core.autocrlf=true"], ["core.eol=crlf", "core.autocrlf=false"]])
@@ -505,28 +467,6 @@ def test_a_windows_clone_holds_the_same_bytes(tmp_path, settings):
     subprocess.run([*git, "commit", "-q", "-am", "y"], cwd=here, check=True, capture_output=True)
     kept = subprocess.run([*git, "show", f"HEAD:{hashed}"], cwd=here, check=True, capture_output=True)
     assert kept.stdout == b"a\r\nb\n"
-
-
-def test_a_console_is_spared_lines_that_say_nothing():
-    noise = b"W1129 cpp_extension.py:178] No CUDA runtime is found, using CUDA_HOME='/usr/local/cuda'\n"
-    lines = b"run_id:x\n" + noise + b"peak_memory_bytes:0\npeak_memory_bytes:05\n"
-    assert for_people(lines + b"the end") == b"run_id:x\npeak_memory_bytes:05\nthe end"
-
-
-def test_few_steps_are_no_success(tmp_path):
-    def words(**end):
-        events = [
-            {"event": "train_end", "train_seconds": 150.2, **end},
-            {"event": "score", "kind": "sliding"},
-        ]
-        (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, events)))
-        return headline(tmp_path)
-
-    begin = "Only 19 steps in 150 s"
-    assert words(step=19, reason="wallclock_cap").startswith(f"{begin}: this machine was too busy")
-    assert words(step=19, reason="interrupted").startswith(f"{begin}, since training was stopped")
-    assert words(step=20, reason="wallclock_cap").startswith("Done: ")
-    assert words(step=3, reason="iterations").startswith("Done: ")  # as many as were asked for
 
 
 def test_what_the_machine_lacks_is_installed_where_it_may(tiny_repo, bin_path):
@@ -583,10 +523,3 @@ def test_a_worker_survives_a_surrogate_and_skipped_tests_are_counted_in_one_loud
     done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "1 failed, 32 skipped" in done.stdout, done.stdout + done.stderr
     assert done.stdout.count("SKIPPED: ") == 1 and "31 tests SKIPPED: no bubblewrap here" in done.stdout
-
-
-def test_an_import_whose_absence_ends_the_script_is_needed():
-    gone = "except ImportError as e:\n    if __name__ != '__main__':\n        raise\n    sys.exit(e)\n"
-    for handler, needed in ((gone, True), ("except ImportError:\n    nowhere = None\n", False)):
-        tree = ast.parse(f"import sys\ntry:\n    import nowhere\n{handler}")
-        assert ("nowhere" in imported(tree, Path("x.py"))) == needed

@@ -19,7 +19,7 @@ import pytest
 from conftest import load_script, passed, run_script, shard_of
 from huggingface_hub import constants, file_download
 
-SCRIPT = Path(__file__).resolve().parents[1] / "data" / "cached_challenge_fineweb.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "data" / "cached_challenge_fineweb.py"
 REPO = "willdepueoai/parameter-golf"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FOLDER = "datasets/fineweb10B_sp1024"
