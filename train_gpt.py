@@ -741,7 +741,7 @@ class Scorer:
     def __init__(self, model, seq_len, stride, batch_tokens=0):
         self.model, self.seq_len, self.stride = model, seq_len, stride
         self.device = model.skip_weights.device
-        usual = (1 << (27 if self.device.type == "cuda" else 24)) // model.k.vocab_size
+        usual = (1 << (27 if self.device.type == "cuda" else 21)) // model.k.vocab_size
         self.windows = max(1, (batch_tokens or usual) // seq_len)
         self.reset()
 
@@ -782,15 +782,16 @@ def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0):
         need(set(config) == {knob.name for knob in fields(ModelKnobs)}, "other knobs")
         k = read_knobs({name.upper(): str(value) for name, value in config.items()})
         weights = {name: torch.from_numpy(dequantize(arrays)) for name, (_, arrays) in tensors.items()}
-        with torch.device("meta"):  # shapes alone
-            shapes = {name: p.shape for name, p in GPT(k).named_parameters()}
+        dim = k.model_dim
+        least = dim * (k.vocab_size + 2 * k.num_layers * dim * (1 + k.mlp_mult))
+        need(least <= sum(w.numel() for w in weights.values()), "too few weights")  # bounds memory
+        model = GPT(k, dtype or (pick_dtype(device) if device.type == "cuda" else torch.float32))
+        shapes = {name: p.shape for name, p in model.named_parameters()}
         need(shapes == {name: w.shape for name, w in weights.items()}, "tensors of another model")
     except Exception as e:
         raise UserError(f"{path}: damaged, or no artifact ({e})")
-    usual = pick_dtype(device) if device.type == "cuda" else torch.float32
-    model = GPT(k, dtype or usual).to(device)
     model.load_state_dict(weights)
-    return Scorer(model, k.eval_seq_len, k.eval_stride, batch_tokens)
+    return Scorer(model.to(device), k.eval_seq_len, k.eval_stride, batch_tokens)
 
 
 def score_stream(scorer, stream, log=None, stop=None):
