@@ -83,7 +83,7 @@ def headline(run_dir: Path) -> str:
 def in_words(note) -> str:
     kind, _, name = str(note).partition("=")
     if kind == "data":
-        return f"scored on {name}, so compare with its own scores alone"
+        return f"scored on {name}: compare with scores on the same data only"
     return NOTES.get(kind, kind)
 
 
