@@ -32,8 +32,8 @@ class Supervisor:
     def __init__(self):
         self.stops = 0
         self.stopped_at = 0.0
-        self.told = False  # whether the child knows
-        self.told_why = False  # whether its last words were the reason
+        self.told = False  # whether the child has been asked to stop
+        self.told_why = False  # whether its last line on stderr was an error message
         self.process: subprocess.Popen | None = None
         self.progress: Progress | None = None
         handle_stops(self.on_signal)
@@ -160,7 +160,7 @@ class Supervisor:
             return
         self.told = True
         with suppress(OSError):  # the terminal may be what went away
-            os.write(2, b"golf run: stopping: it packs and scores what it has; again to end it at once\n")
+            os.write(2, b"golf run: stopping: packs and scores the model; once more ends the run at once\n")
         # torchrun would end its workers 30 seconds after its own signal: they are told themselves.
         command, pid = self.process.args, self.process.pid
         by_torchrun = "torch.distributed.run" in command

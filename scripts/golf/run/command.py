@@ -1,12 +1,13 @@
 """Train, pack and score a configuration.
 
-CONFIG.env holds NAME=value lines (configs/ has some); a variable set in the environment, or as an
-argument NAME=value, wins over the file, and `train_gpt.py --knobs` lists all names.
-SEEDS=1337,42,2025 runs one seed after another into runs/<RUN_ID>-s<seed>; NPROC_PER_NODE=2 uses two
-devices; the same command on two machines, with NNODES=2 RDZV_ENDPOINT=HOST:PORT (of one of them), both.
-Ctrl-C once (or SIGTERM, SIGHUP, SIGUSR1): the run saves, packs and scores what it has; Ctrl-C or
-SIGTERM again: it ends at once, and RESUME=1 goes on from its last checkpoint. A finished run's folder
-gets a report.html, unless REPORT=0.
+CONFIG.env holds NAME=value lines, as the files in configs/ do. A variable in the environment, or an argument
+NAME=value, overrides the file. `python3 train_gpt.py --knobs` lists all names; `run` itself reads these:
+  SEEDS=1337,42,2025                 one run per seed, in runs/<RUN_ID>-s<seed>
+  NPROC_PER_NODE=2                   two devices
+  NNODES=2 RDZV_ENDPOINT=HOST:PORT   the same command on two machines; HOST is one of them
+  REPORT=0                           no report.html in a finished run's folder
+Ctrl-C once (or SIGTERM, SIGHUP, SIGUSR1) ends training early: the model is saved, packed and scored.
+Ctrl-C or SIGTERM again ends the run at once; RESUME=1 then continues from its last checkpoint.
 """
 
 import json
@@ -59,13 +60,13 @@ class SeedRun:
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("config", metavar="CONFIG.env", help="as configs/quickstart.env")
-    parser.add_argument("settings", nargs="*", default=[], metavar="NAME=value", help="wins over the file")
+    parser.add_argument("config", metavar="CONFIG.env", help="for example configs/quickstart.env")
+    parser.add_argument("settings", nargs="*", default=[], metavar="NAME=value", help="overrides the file")
     parser.add_argument("--trainer", type=path_argument, default=REPO / "train_gpt.py", metavar="PATH",
                         help="the script to run; default: train_gpt.py")  # fmt: skip
     parser.add_argument("--default", action="append", default=[], type=name_and_value, metavar="NAME=VALUE",
-                        help="used where neither the file nor the environment sets NAME")  # fmt: skip
-    parser.add_argument("--no-summary", action="store_true", help="the caller tells what it came to")
+                        help="used if neither the file nor the environment sets NAME")  # fmt: skip
+    parser.add_argument("--no-summary", action="store_true", help="do not print the results at the end")
 
 
 def name_and_value(text: str) -> tuple[str, str]:
@@ -171,48 +172,46 @@ def tell(supervisor: Supervisor, done: list[tuple[str, Path]], several: bool, co
 
 
 def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
-    """The runs that the settings ask for, in order."""
+    """The runs that the settings ask for, in order: one for each of SEEDS, or one. stem: the config's name.
+
+    GolfError, code 2, for a variable of `run` itself whose value makes no sense.
+    """
     world = whole(settings, "NPROC_PER_NODE", max(16, machine.usable_cpus()))
     nodes = whole(settings, "NNODES", 1024)
-    out_dir = REPO / (settings.get("OUT_DIR") or "runs")
     report, resume = settings.get("REPORT") or "1", settings.get("RESUME") or "0"
-    if report not in ("0", "1"):
-        raise GolfError(f"REPORT={report!r}: 1 (report.html at the end of a run) or 0 is needed", 2)
-    if resume not in ("0", "1", "auto"):
-        raise GolfError(f"RESUME={resume!r}: 1, 0 or auto (go on where there is a checkpoint) is needed", 2)
     endpoint = settings.get("RDZV_ENDPOINT") or ""
+    if report not in ("0", "1"):
+        raise GolfError(f"REPORT={report!r}: set 1 (write report.html at the end) or 0", 2)
+    if resume not in ("0", "1", "auto"):
+        raise GolfError(f"RESUME={resume!r}: set 0, 1 or auto (resume if there is a checkpoint)", 2)
+    if resume != "0" and not settings.get("RUN_ID"):
+        raise GolfError(f"RESUME={resume}: set RUN_ID to the run to resume; golf.sh runs lists them", 2)
+    if resume != "0" and nodes > 1:
+        raise GolfError(f"RESUME={resume}: only one node has the checkpoint, so several cannot resume", 2)
     if nodes > 1 and not re.fullmatch(r"\S+:\d+", endpoint):
-        raise GolfError(f"NNODES={nodes}: RDZV_ENDPOINT=HOST:PORT of one node, alike on all, is needed", 2)
-    if nodes > 1 and resume != "0":
-        raise GolfError(f"RESUME={resume}: one node alone has the checkpoint: several cannot go on", 2)
+        raise GolfError(f"NNODES={nodes}: set RDZV_ENDPOINT=HOST:PORT of one node, the same on all", 2)
     seeds = [s.strip() for s in settings.get("SEEDS", "").split(",") if s.strip()]
     if any(not (s.isascii() and s.isdigit()) for s in seeds) or len(set(seeds)) < len(seeds):
-        raise GolfError(f"SEEDS={settings['SEEDS']!r}: different whole numbers, as 1337,42,2025", 2)
+        raise GolfError(f"SEEDS={settings['SEEDS']!r}: give different whole numbers: SEEDS=1337,42,2025", 2)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "run"  # any file may be a config
-    if resume != "0" and not settings.get("RUN_ID"):
-        raise GolfError(f"RESUME={resume}: RUN_ID, the run's name, is needed; golf.sh runs lists them", 2)
     run_id = settings.get("RUN_ID") or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    passed = {k: v for k, v in settings.items() if k not in envfile.OWN_NAMES}
-    passed["OUT_DIR"] = str(out_dir)
-    shared = world, report == "1", nodes, endpoint
-    if not seeds:
-        own_settings = {**passed, "RUN_ID": run_id}
-        return [SeedRun(trainer, own_settings, settings.get("SEED", ""), out_dir / run_id, *shared)]
-    runs = []
-    for seed in seeds:
-        name = f"{run_id}-s{seed}"
-        own_settings = {**passed, "RUN_ID": name, "SEED": seed}
-        if "RESUME" in passed and not (out_dir / name / "train.log").exists():
-            own_settings["RESUME"] = "0"  # a seed that was not reached begins
-        runs.append(SeedRun(trainer, own_settings, seed, out_dir / name, *shared))
+    out_dir = REPO / (settings.get("OUT_DIR") or "runs")
+    passed = {k: v for k, v in settings.items() if k not in envfile.OWN_NAMES} | {"OUT_DIR": str(out_dir)}
+    runs, shared = [], (world, report == "1", nodes, endpoint)
+    for seed in seeds or [None]:
+        name = f"{run_id}-s{seed}" if seed else run_id
+        own = {**passed, "RUN_ID": name, **({"SEED": seed} if seed else {})}
+        if seed and resume != "0" and not (out_dir / name / "train.log").exists():
+            own["RESUME"] = "0"  # a seed that was not reached begins
+        runs.append(SeedRun(trainer, own, own.get("SEED", ""), out_dir / name, *shared))
     return runs
 
 
 def whole(settings: dict[str, str], name: str, most: int) -> int:
-    """A number of processes or nodes; 1 where none is given. More would only fill the memory."""
+    """A number of processes or nodes, 1 by default. More than `most` would only fill the memory."""
     text = settings.get(name) or "1"
     if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= most:
-        raise GolfError(f"{name}={text[:60]!r}: a whole number from 1 to {most} is needed", 2)
+        raise GolfError(f"{name}={text[:60]!r}: give a whole number from 1 to {most}", 2)
     return int(text)
 
 
@@ -293,36 +292,42 @@ def run_one(run: SeedRun, config: Path, supervisor: Supervisor, places: dict[str
         code = supervisor.run(run.command, env, run.run_dir / "metrics.jsonl", spelt)
         if code != OUT_OF_MEMORY or supervisor.stops or run.nodes > 1:  # nodes would have to agree
             break
-        facts = read_run(run.run_dir)
-        if artifact := scored_artifact(run, facts):  # training again would not help
-            ends = "" if settings.get("EVAL_ONLY") else ", RESUME=1 ends the run from its last checkpoint"
-            supervisor.say(
-                "out of memory while scoring; with a smaller VAL_BATCH_SIZE "
-                f"EVAL_ONLY={shlex.quote(artifact)} scores what was trained{ends}"
-            )
+        if not (smaller := with_less_memory(run, settings, supervisor)):
             break
-        used, smaller = smaller_micro_batch(facts, settings)
-        if dig(facts, "warm_up", "graph") is False and settings.get("COMPILE") != "nograph":
-            why = "beside a CUDA graph that failed, whose memory PyTorch cannot give back"
-            name, value = "COMPILE", "nograph"
-        elif smaller is not None:
-            why, name, value = f"with MICRO_BATCH_TOKENS={used}", "MICRO_BATCH_TOKENS", str(smaller)
-        else:
-            supervisor.say(
-                f"out of memory with MICRO_BATCH_TOKENS={used}, the smallest: train a smaller "
-                "model, shorter sequences, or on a device with more memory"
-            )
-            break
-        settings[name] = value
-        failed = f"attempt{set_aside(run.run_dir)}.train.log"
-        supervisor.say(f"out of memory {why}: starting again with {name}={value} (what failed: {failed})")
+        settings |= smaller
     if code == STOPPED and not was_finished and finished(run.run_dir):
-        return 0  # the signal came behind its last line
+        return 0  # the signal came after its last line
     if code == STOPPED:
         supervisor.say(how_to_go_on(run.run_dir))
     elif code and not (supervisor.told_why and not (run.run_dir / "train.log").exists()):
-        supervisor.say(f"{shown(run.run_dir)} ended with exit code {code}; the reason stands above")
+        supervisor.say(f"{shown(run.run_dir)} ended with exit code {code}; see the error above")
     return code
+
+
+def with_less_memory(run: SeedRun, settings: dict[str, str], supervisor: Supervisor) -> dict[str, str]:
+    """The setting to start again with after an out-of-memory error; empty if none would help: says why."""
+    facts = read_run(run.run_dir)
+    if artifact := scored_artifact(run, facts):  # training again would not help
+        ends = "" if settings.get("EVAL_ONLY") else ", RESUME=1 ends the run from its last checkpoint"
+        supervisor.say(
+            "out of memory while scoring; with a smaller VAL_BATCH_SIZE "
+            f"EVAL_ONLY={shlex.quote(artifact)} scores what was trained{ends}"
+        )
+        return {}
+    used, smaller = smaller_micro_batch(facts, settings)
+    if dig(facts, "warm_up", "graph") is False and settings.get("COMPILE") != "nograph":
+        why, name, value = "after a failed CUDA graph, whose memory is not freed", "COMPILE", "nograph"
+    elif smaller is not None:
+        why, name, value = f"with MICRO_BATCH_TOKENS={used}", "MICRO_BATCH_TOKENS", str(smaller)
+    else:
+        supervisor.say(
+            f"out of memory with MICRO_BATCH_TOKENS={used}, the smallest: train a smaller "
+            "model, shorter sequences, or on a device with more memory"
+        )
+        return {}
+    log = f"attempt{set_aside(run.run_dir)}.train.log"
+    supervisor.say(f"out of memory {why}: starting again with {name}={value} (log of this attempt: {log})")
+    return {name: value}
 
 
 def how_to_go_on(run_dir: Path) -> str:
@@ -346,10 +351,10 @@ def scored_artifact(run: SeedRun, facts: dict) -> str | None:
 
 
 def smaller_micro_batch(facts: dict, settings: dict[str, str]) -> tuple[str, int | None]:
-    """The micro-batch that failed and the next smaller one, None where there is none.
+    """Tokens of the micro-batch that failed and of the next smaller one, None if there is none.
 
-    Half of it, or for an odd number of sequences the largest divisor, so that the batch of a step
-    still is a whole number of micro-batches.
+    The latter is half of it, or for an odd number of sequences its largest divisor, so that a step's batch is
+    still a whole number of micro-batches.
     """
     given = settings.get("MICRO_BATCH_TOKENS", "")
     used = number(dig(facts, "start", "micro_batch_tokens")) or (float(given) if given.isdigit() else 0)

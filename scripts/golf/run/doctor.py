@@ -1,7 +1,7 @@
 """Say what works on this machine, and what to do about the rest.
 
-Asks what the other commands ask before they begin: Python and its packages, device, compiler, data, disk,
-sandbox. ok: it works. NOTE: something works less well without it, or not yet. FAIL, and exit code 1: no
+Makes the checks that other commands make before they start: Python and its packages, device, compiler, data,
+disk, sandbox. ok: it works. NOTE: something works less well without it, or not yet. FAIL, and exit code 1: no
 model can be trained here. Nothing is installed or fetched.
 """
 
@@ -23,7 +23,7 @@ from golf.score.sandbox import bwrap
 
 PACKAGES = ("numpy", "sentencepiece", "tqdm", "huggingface-hub", "matplotlib", "scipy", "brotli")
 DATA = {"sample_sp1024": "sample_1024_bpe.model", "fineweb10B_sp1024": "fineweb_1024_bpe.model"}
-Check = tuple[str, str, Callable[[], str]]  # its level where it raises GolfError; what; the line where not
+Check = tuple[str, str, Callable[[], str]]  # level if it raises GolfError; what it checks; makes the line
 
 
 def add_arguments(parser) -> None:
@@ -51,7 +51,7 @@ def python() -> str:
 
 
 def packages() -> str:
-    """One of the two frameworks, and what both trainers and the tools need."""
+    """Versions of one of the two frameworks, and of what both trainers and the tools need."""
     framework = "mlx" if find_spec("mlx") and not find_spec("torch") else "torch"
     try:
         names = (framework, *PACKAGES)
@@ -61,7 +61,7 @@ def packages() -> str:
 
 
 def device() -> str:
-    """What DEVICE=auto trains on; GolfError where a GPU is there and PyTorch cannot use it."""
+    """What DEVICE=auto trains on; GolfError if there is a GPU that PyTorch cannot use."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     cpu = f"{machine.usable_cpus()} CPU cores of {platform.machine()}, {memory:.0f} GB of memory"
     if not find_spec("torch"):

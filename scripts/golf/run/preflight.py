@@ -21,13 +21,14 @@ def check_checkpoint(trainer: Path, run_dir: Path) -> None:
     """A run goes on with the trainer that made its checkpoint."""
     other = CHECKPOINTS[not trainers.imports(trainer, "mlx")]
     if (run_dir / other).exists():
-        raise GolfError(f"{shown(run_dir / other)}: another trainer's; go on with that one, or change RUN_ID")
+        maker = "MLX" if "safetensors" in other else "PyTorch"
+        raise GolfError(f"{shown(run_dir / other)}: of the {maker} trainer; use that, or another RUN_ID")
 
 
 def check_compiler(env: dict[str, str], compile_knob: str, gpu: bool) -> str | None:
-    """A warning where training cannot be compiled; GolfError where COMPILE=1 forbids that.
+    """A warning if training cannot be compiled here; GolfError if COMPILE=1 demands it.
 
-    What it costs: docs/benchmarks.md has the steps of quickstart on a processor with and without.
+    docs/benchmarks.md has the steps of quickstart on a CPU with and without compiling.
     """
     faults = machine.compiler_faults(env, gpu) if compile_knob != "0" else []
     if not faults:
@@ -43,9 +44,9 @@ def check_compiler(env: dict[str, str], compile_knob: str, gpu: bool) -> str | N
 
 def check_run_id(run_id: str, run_dir: Path, resume: bool) -> None:
     if not RUN_ID.fullmatch(run_id):
-        raise GolfError(f"RUN_ID={run_id!r}: a plain name of letters, digits, . _ and - is needed", 2)
+        raise GolfError(f"RUN_ID={run_id!r}: use letters, digits, . _ and - only, no . or - first", 2)
     for name in RUN_FILES:
-        plain(run_dir / name)  # or to open it may wait for ever
+        plain(run_dir / name)  # opening a pipe would wait for ever
     if (run_dir / "train.log").exists() and not resume:
         raise GolfError(f"{shown(run_dir)} already holds a run; choose another RUN_ID, or set RESUME=1")
 

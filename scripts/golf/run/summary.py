@@ -18,8 +18,8 @@ NOTES = {
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("run", type=path_argument, metavar="RUN_DIR", help="as runs/<RUN_ID>")
-    parser.add_argument("--expect", metavar="RANGE", help="the val_bpb to expect, printed beside the score")
+    parser.add_argument("run", type=path_argument, metavar="RUN_DIR", help="a run's folder: runs/<RUN_ID>")
+    parser.add_argument("--expect", metavar="RANGE", help="the val_bpb to expect: printed beside the score")
 
 
 def main(args) -> int:
@@ -30,10 +30,7 @@ def main(args) -> int:
 
 
 def summary(run_dir: Path, expect: str | None = None) -> list[str]:
-    """Score, bytes, seconds and place of a run, by metrics.jsonl; what is missing is left out.
-
-    expect: the range of val_bpb to print beside the score.
-    """
+    """Lines of a run's score, bytes, seconds and folder, by metrics.jsonl; what is missing is left out."""
     facts = read_run(run_dir)
     score = facts.get("sliding") or facts.get("roundtrip") or {}
     export, lines = facts.get("export", {}), []
@@ -44,7 +41,7 @@ def summary(run_dir: Path, expect: str | None = None) -> list[str]:
     if isinstance(notes, list) and notes:
         lines.append(f"noted    {'; '.join(map(in_words, notes))}")
     if found := packing(facts):
-        figures = "{:.4f} unpacked, {:.4f} packed (windows as trained)".format(*found)
+        figures = "{:.4f} unpacked, {:.4f} packed (plain windows as in training)".format(*found)
         lines.append(f"packing  val_bpb {figures}: {found[1] - found[0]:+.4f}")
     names = ("bytes_total", "bytes_code", "bytes_model", "cap", "headroom")
     total, code, model, cap, room = (number(dig(export, name)) for name in names)
@@ -68,7 +65,7 @@ def headline(run_dir: Path) -> str:
     end = facts.get("train_end")
     steps, seconds = number(dig(end, "step")), number(dig(end, "train_seconds"))
     if not (facts.get("sliding") or facts.get("roundtrip")):
-        return "Not scored: the run goes on, or ended before; the last lines of its train.log say which."
+        return "Not scored: the run is still going, or ended before; the end of its train.log says which."
     if steps is None or steps >= ENOUGH_STEPS or dig(end, "reason") == "iterations":
         return "Done: a language model was trained, packed into one small file, and that file was scored."
     begin = f"Only {steps:.0f} steps" + (f" in {seconds:.0f} s" if seconds else "")
