@@ -90,7 +90,7 @@ def test_a_name_that_the_trainer_does_not_know_ends_it_at_once(tiny_repo):
     (FILE.replace("tiny.env", "absent.env"), "no such file"),
     (FILE.replace("configs/tiny.env", "train_gpt.py"), "not NAME=value"),
     (FILE.replace("MODEL_DIM", "MODEL_DIMM"), "row wide: unknown name MODEL_DIMM; did you mean MODEL_DIM"),
-    (FILE.replace("MODEL_DIM", "SEED"), "row wide: a sweep itself sets SEED; SEEDS=1,2 are its seeds"),
+    (FILE.replace("MODEL_DIM", "SEED"), "row wide: a sweep itself sets SEED; give seeds as SEEDS=1,2"),
     (FILE + "[set]\nRUN_ID = 'x'\n", "row base: a sweep itself sets RUN_ID"),
     (FILE.split("[rows")[0] + "[grid]\nMODEL_DIM = []\n", "no rows"),
     ("config =", "tiny.toml: "), (FILE.replace("256", "true"), "True is not of type"),

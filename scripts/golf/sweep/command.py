@@ -1,12 +1,12 @@
 """Run many configurations with several seeds each, and say which differ.
 
-FILE.toml says what (configs/sweeps has examples); or CONFIG.env and NAME=a,b,c make a grid, and
-SEEDS=1,2,3 its seeds: golf.sh sweep configs/cpu_10min.env MATRIX_LR=.01,.02 SEEDS=1337,42,2025.
-With a FILE.toml, NAME=value is set in every row. The first row is what the others are compared with.
-With --search N Optuna chooses N rows, of values or of ranges (MATRIX_LR=.01..0.08), and ends early what
-does worse than the median. With --ray the runs are tasks of a Ray cluster, which is sent this code.
-runs/<sweep>/ gets a folder a run, results.csv, table.md and plot.svg. The same command goes on where
-it was stopped and repeats no finished run. A run that fails is skipped, and tried again next time.
+FILE.toml lists the configurations (configs/sweeps has examples). Or give a CONFIG.env and lists of values, of
+which all combinations are run: golf.sh sweep configs/cpu_10min.env MATRIX_LR=.01,.02 SEEDS=1337,42,2025.
+With a FILE.toml, NAME=value is set in every row. All rows are compared with the first.
+With --search N Optuna chooses N rows from lists or ranges (MATRIX_LR=.01..0.08) and stops early what does
+worse than the median. With --ray the runs are tasks of a Ray cluster, to which this code is sent.
+runs/<sweep>/ gets a folder for each run, results.csv, table.md and plot.svg. The same command continues a
+sweep that was stopped and repeats no finished run. A run that fails is skipped, and tried again next time.
 --search and --ray need requirements-sweep.txt.
 """
 
@@ -30,22 +30,20 @@ USED_WRONGLY, STOPPED = 2, 130  # exit codes of golf run
 
 def add_arguments(parser) -> None:
     parser.add_argument("what", type=path_argument, metavar="FILE.toml|CONFIG.env", help="what to run")
-    parser.add_argument("settings", nargs="*", metavar="NAME=value", help="wins over the file")
+    parser.add_argument("settings", nargs="*", metavar="NAME=value", help="overrides the file; or NAME=a,b")
     parser.add_argument("--name", help="results go to runs/NAME; default: the file's name")
-    seconds = between(0, kind=float)
-    parser.add_argument("--for", dest="seconds", type=seconds, metavar="SECONDS", help="no run begins later")
-    parser.add_argument("--search", type=between(1), metavar="N", help="Optuna chooses N rows")
-    parser.add_argument("--ray", metavar="auto|ADDRESS", help="a Ray cluster makes the runs")
-    parser.add_argument(
-        "--each", type=between(1e-3, 1024, float), default=1.0, metavar="N",
-        help="GPUs of a run by --ray, else CPUs; default: 1",
-    )  # fmt: skip
+    parser.add_argument("--for", dest="seconds", type=between(0, kind=float), metavar="SECONDS",
+                        help="start no run after so many seconds")  # fmt: skip
+    parser.add_argument("--search", type=between(1), metavar="N", help="let Optuna choose N rows")
+    parser.add_argument("--ray", metavar="auto|ADDRESS", help="run on this Ray cluster, not on this machine")
+    parser.add_argument("--each", type=between(1e-3, 1024, float), default=1.0, metavar="N",
+                        help="with --ray: GPUs for each run, or CPUs without GPUs; default: 1")  # fmt: skip
 
 
 def main(args) -> int:
     sweep = read(args.what, args.settings, args.name)
     if not args.search and any(plan.RANGE.fullmatch(v) for values in sweep.space.values() for v in values):
-        raise GolfError("a range low..high is for --search N; give values: NAME=a,b,c", 2)
+        raise GolfError("a range low..high needs --search N; or give a list of values: NAME=a,b,c", 2)
     sweep.folder.mkdir(parents=True, exist_ok=True)
     source = Search(sweep, args.search) if args.search else Grid(sweep)
     refuse_other_settings(source.sweep)
@@ -62,7 +60,7 @@ def read(what, words: list[str], name: str | None) -> Sweep:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not plan.NAME.fullmatch(key):
-            raise GolfError(f"{word!r}: NAME=value is needed (no spaces around =)", 2)
+            raise GolfError(f"{word!r} is not NAME=value (no spaces around =)", 2)
         pairs[key] = value
     if not what.is_file():
         raise GolfError(f"{shown(what)}: no such file", 2)
@@ -77,7 +75,7 @@ class Sweeping:
     def __init__(self, source: Grid | Search, engine, seconds: float | None):
         self.source, self.engine, self.seconds = source, engine, seconds
         self.began, self.bar, self.failed = time.monotonic(), Bar(), set()
-        self.ended, self.runs = 0, {}  # cells that ended by now; what is known of those that run
+        self.ended, self.runs = 0, {}  # how many cells have ended; a Follower for each that runs
 
     def say(self, text: str) -> None:
         self.bar.draw("clear")
@@ -99,7 +97,7 @@ class Sweeping:
             self.bar.draw("close")
             self.engine.close()
         if self.over() and (left := self.source.total - self.source.kept - self.ended):
-            self.say(f"{self.seconds:g} s are over; the same command goes on with {left} runs")
+            self.say(f"{self.seconds:g} s are over, {left} runs are left; the same command continues")
         return self.failed, int(bool(self.failed))
 
     def fill(self) -> bool:
@@ -127,12 +125,12 @@ class Sweeping:
             self.say(f"{cell.folder.name}: val_bpb {result.val_bpb:.4f}")
         else:
             self.failed.add(cell)
-            self.say(f"{cell.folder.name} failed (exit code {code}): {last_words(cell)}; the next one")
+            self.say(f"{cell.folder.name} failed (exit code {code}): {last_words(cell)}; skipped")
         self.source.ended(cell)
         table.write(self.source.sweep, self.failed, self.source.pruned)
 
     def look(self) -> None:
-        """Ends what does badly, and tells how far all is."""
+        """Stops what does worse than the median, and shows how far the sweep is."""
         for cell, run in list(self.runs.items()):
             run.look()
             if not self.source.goes_on(cell, run):
@@ -152,7 +150,7 @@ class Sweeping:
 
 
 def last_words(cell: Cell) -> str:
-    """The last line that a run printed, and where the others are."""
+    """The last line that a run printed, and the file that has all of them."""
     try:
         lines = cell.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
@@ -169,5 +167,5 @@ def refuse_other_settings(sweep: Sweep) -> None:
         for name in sorted(names):
             was, now = dig(used, name), wanted.get(name)
             if was != now:
-                text = f"{shown(cell.folder)} was run with {name}={was}, its row says {now}"
-                raise GolfError(f"{text}; rename the row, or the sweep by --name", 2)
+                text = f"{shown(cell.folder)} was run with {name}={was}, its row now has {now}"
+                raise GolfError(f"{text}; give the row another name, or the sweep by --name", 2)

@@ -1,7 +1,7 @@
-"""Who makes a sweep's runs: this machine, one after another, or a Ray cluster.
+"""Where a sweep's runs are made: on this machine, one after another, or on a Ray cluster.
 
-An engine has `slots` (runs at once) and `running` (cells), starts a cell, tells which ended since it
-was asked last, and stops one at once.
+An engine has `slots` (how many runs at once) and `running` (by cell). It starts a cell, says which cells have
+ended since it was last asked, and stops a cell at once.
 """
 
 import os
@@ -22,11 +22,11 @@ from golf.sweep.plan import Cell, Sweep
 
 WAIT_SECONDS = 0.5
 TRIES = 4  # of a cell whose node dies
-KEPT_HOME = ["/.git", "/.venv", "/runs", "/docs", "/tests", "final_model*", "*.log", "metrics_seed*"]
+NOT_SENT = ["/.git", "/.venv", "/runs", "/docs", "/tests", "final_model*", "*.log", "metrics_seed*"]
 
 
 def settings_of(cell: Cell) -> dict[str, str]:
-    """A run that was broken off goes on from its last checkpoint."""
+    """The variables of a cell's run; one that was interrupted resumes from its last checkpoint."""
     return {**cell.row.settings, "SEED": str(cell.seed), "RUN_ID": cell.folder.name, "RESUME": "auto"}
 
 
@@ -44,7 +44,7 @@ class Local:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C comes to us alone
+                start_new_session=True,  # Ctrl-C reaches this process only
                 preexec_fn=end_with_parent(signal.SIGTERM),
             )
 
@@ -67,7 +67,7 @@ class Local:
 
 
 class Cluster:
-    """Cells as Ray tasks. Each takes `each` GPUs, or processors where the cluster or DEVICE has no GPU."""
+    """Cells as Ray tasks. Each takes `each` GPUs, or CPUs if the cluster has no GPU or DEVICE=cpu."""
 
     def __init__(self, sweep: Sweep, address: str, each: float):
         import ray  # of requirements-sweep.txt
@@ -75,14 +75,14 @@ class Cluster:
         self.ray, self.sweep, self.running, self.tries = ray, sweep, {}, {}
         for path in (sweep.config, sweep.trainer):
             if not path.is_relative_to(REPO):
-                raise GolfError(f"{shown(path)}: outside the repository, which is what nodes are sent", 2)
-        code = {"working_dir": str(REPO), "excludes": KEPT_HOME}
+                raise GolfError(f"{shown(path)}: put it into the repository: only that is sent to nodes", 2)
+        code = {"working_dir": str(REPO), "excludes": NOT_SENT}
         try:
             self.ray.init(address=address, runtime_env=code, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             told = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise GolfError(
-                f"--ray {address}: no cluster there ({told}); ray start --head makes one", 2
+                f"--ray {address}: no cluster there ({told}); start one with `ray start --head`", 2
             ) from None
         self.given = {**trainers.read_knobs(sweep.trainer), **envfile.parse(sweep.config)}
         on_cpu = self.given.get("DEVICE") == "cpu" or not self.ray.cluster_resources().get("GPU")
@@ -96,7 +96,7 @@ class Cluster:
         return max(1, int(self.ray.cluster_resources().get(self.kind, 0) / self.each))
 
     def start(self, cell: Cell) -> None:
-        shutil.rmtree(cell.folder, ignore_errors=True)  # what a node that died had sent
+        shutil.rmtree(cell.folder, ignore_errors=True)  # sent by a node that died
         cell.output.unlink(missing_ok=True)
         settings = settings_of(cell)
         if self.kind == "CPU":
@@ -149,7 +149,7 @@ class Cluster:
 
 
 def on_node(*args):
-    """Sent by value; the rest of the code lies in the folder that Ray laid there."""
+    """Ray sends this function by value; the rest of the code is in the node's copy of the repository."""
     sys.path.insert(0, os.path.join(os.getcwd(), "scripts"))
     from golf.sweep import node
 

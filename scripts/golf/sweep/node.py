@@ -1,4 +1,4 @@
-"""One run of a sweep, where it is made: `golf run`, and on a node of a cluster what comes back of it."""
+"""Makes one run of a sweep by `golf run`; on a node of a cluster it also sends back what the run writes."""
 
 import fcntl
 import os
@@ -24,10 +24,11 @@ def command(config: Path, trainer: Path, settings: dict[str, str], out_dir: Path
 
 
 def run(config: str, trainer: str, settings: dict, data: dict[str, str], fetch: list[str]) -> Iterator[tuple]:
-    """Makes the run; yields (file, bytes to add) as they come, "" for what it prints, then (None, exit code).
+    """Makes the run. Yields (file, bytes to append) as they come, file "" for what it prints; last (None, exit
+    code).
 
-    config, trainer: paths in the repository. data: the paths of the data by knob, where the sweep was
-    started; what is not there on this node is found in its copy of the repository, or fetched into it.
+    config, trainer: paths in the repository. data: paths by knob, on the machine that started the sweep. What
+    this node lacks is looked for in its copy of the repository, or fetched into it.
     """
     here = {name: path for name, path in data.items() if os.path.exists(path)}
     with tempfile.TemporaryDirectory() as place:
@@ -57,7 +58,7 @@ def run(config: str, trainer: str, settings: dict, data: dict[str, str], fetch: 
 
 
 def added(path: Path, sent: dict[Path, int]) -> bytes:
-    """What came to a file since it was read last."""
+    """What was added to a file since it was last read."""
     try:
         with path.open("rb") as file:
             file.seek(sent.get(path, 0))

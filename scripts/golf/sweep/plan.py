@@ -1,4 +1,4 @@
-"""What a sweep runs: rows of settings, each with several seeds, from a TOML file or from the command line."""
+"""What a sweep runs: rows of settings, each with several seeds, from a TOML file or the command line."""
 
 import itertools
 import re
@@ -119,17 +119,17 @@ def clean(name: str) -> str:
 
 def place(name: str) -> Path:
     if Path(name).name != name or name in ("", ".", ".."):
-        raise GolfError(f"--name {name!r}: a plain name is needed; results go to runs/<name>", 2)
+        raise GolfError(f"--name {name!r}: give a name without slashes; results go to runs/<name>", 2)
     return REPO / "runs" / name
 
 
 def finish(sweep: Sweep) -> Sweep:
-    """GolfError where two rows have one name, a file is not there, or a variable is nobody's."""
+    """The sweep; GolfError if two rows have the same name, a file is missing, or a variable is unknown."""
     if not sweep.rows:
         raise GolfError("no rows: each name of a grid needs a value", 2)
     names = Counter(row.name for row in sweep.rows)
     if twice := sorted(name for name, times in names.items() if times > 1):
-        raise GolfError(f"two rows are named alike: {', '.join(twice)}", 2)
+        raise GolfError(f"several rows have the same name: {', '.join(twice)}", 2)
     for path in (sweep.config, sweep.trainer):
         if not path.is_file():
             raise GolfError(f"{shown(path)}: no such file", 2)
@@ -138,7 +138,7 @@ def finish(sweep: Sweep) -> Sweep:
     for row in sweep.rows:
         for setting in row.settings:
             if setting in OWN:
-                raise GolfError(f"row {row.name}: a sweep itself sets {setting}; SEEDS=1,2 are its seeds", 2)
+                raise GolfError(f"row {row.name}: a sweep itself sets {setting}; give seeds as SEEDS=1,2", 2)
             envfile.require_known(setting, knobs, f"row {row.name}")
     return sweep
 
@@ -149,9 +149,9 @@ def as_text(settings: dict) -> dict[str, str]:
 
 
 def read_seeds(value, where: str) -> list[int]:
-    """Different whole numbers, of a list or of a text as 1337,42."""
+    """Different whole numbers from a list, or from a text such as 1337,42."""
     found = value.split(",") if isinstance(value, str) else value
     texts = [str(seed).strip() for seed in found] if isinstance(found, list) else []
     if not texts or not all(t.isascii() and t.isdigit() for t in texts) or len(set(texts)) < len(texts):
-        raise GolfError(f"{where}: seeds are different whole numbers, as 1337,42,2025", 2)
+        raise GolfError(f"{where}: give different whole numbers as seeds: 1337,42,2025", 2)
     return [int(text) for text in texts]

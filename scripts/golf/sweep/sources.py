@@ -1,4 +1,4 @@
-"""Which cell of a sweep comes next: of a grid the next that is not finished, or what Optuna asks for."""
+"""Which cell of a sweep comes next: the next unfinished one of a grid, or what Optuna asks for."""
 
 import statistics
 from dataclasses import replace
@@ -8,8 +8,8 @@ from golf.run.bar import Follower
 from golf.sweep import table
 from golf.sweep.plan import RANGE, Cell, Sweep, row_of
 
-REPORTS = 20  # how often a run's loss is compared with the others', in equal parts of its training
-STARTUP, WARMUP = 4, 5  # trials that are never pruned; reports before which none is
+REPORTS = 20  # a run's loss is compared with the others' so often, at equal parts of its training
+STARTUP, WARMUP = 4, 5  # so many trials are never pruned; none is before so many reports
 
 
 class Grid:
@@ -31,19 +31,20 @@ class Grid:
 
 
 class Search:
-    """`count` trials of Optuna, each a row with all seeds; its loss on the way may end a trial early.
+    """`count` trials of Optuna, each a row with all seeds. A trial may be pruned by its loss so far.
 
-    runs/<sweep>/search.journal holds the study: the same command goes on with it.
+    runs/<sweep>/search.journal holds the study, with which the same command continues.
     """
 
     def __init__(self, sweep: Sweep, count: int):
         import optuna  # of requirements-sweep.txt
 
         self.sweep, self.states = replace(sweep, rows=[]), optuna.trial.TrialState
-        self.waiting, self.open, self.pruned = [], {}, set()  # cells; the trials of those not ended; cells
+        self.waiting, self.pruned = [], set()  # cells
+        self.trial_of = {}  # by cell, until it has ended
         self.reported: dict[Cell, int] = {}
         if not sweep.space:
-            raise GolfError("--search: nothing to choose; give NAME=low..high or NAME=a,b,c (or a [grid])", 2)
+            raise GolfError("--search: nothing to choose from; give NAME=low..high or NAME=a,b,c", 2)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         backend = optuna.storages.journal.JournalFileBackend(str(sweep.folder / "search.journal"))
         self.study = optuna.create_study(
@@ -59,7 +60,7 @@ class Search:
         self.kept = done * len(sweep.seeds)
 
     def recall(self, trial) -> None:
-        """A trial of an earlier call: one that was broken off comes again, with the same values."""
+        """Takes over a trial of an earlier call; one that was interrupted is queued again."""
         if trial.params and trial.params.keys() != self.sweep.space.keys():
             told = f"{self.sweep.folder.name} was a search of {', '.join(trial.params)}"
             raise GolfError(f"{told}; give another --name for another search", 2)
@@ -71,7 +72,7 @@ class Search:
             self.pruned |= set(cells if trial.state == self.states.PRUNED else ())
 
     def cells_of(self, trial) -> list[Cell]:
-        """Its values become a row of the table."""
+        """The cells of a trial, whose values become a row of the table."""
         row = row_of({name: as_text(trial.params[name]) for name in self.sweep.space}, self.sweep.common)
         if row not in self.sweep.rows:
             self.sweep.rows.append(row)
@@ -84,38 +85,39 @@ class Search:
             for name, values in self.sweep.space.items():
                 suggest(trial, name, values)
             cells = self.cells_of(trial)
-            if any(cell in self.open for cell in cells):  # the same values are being tried
+            if any(cell in self.trial_of for cell in cells):  # these values are being tried now
                 self.study.tell(trial, state=self.states.FAIL)
                 continue
             self.waiting = [cell for cell in cells if not table.read_result(cell)]
-            self.open |= dict.fromkeys(self.waiting, trial)
-            if not self.waiting:  # they were tried before
+            self.trial_of |= dict.fromkeys(self.waiting, trial)
+            if not self.waiting:  # these values were tried before
                 self.tell(trial)
         return self.waiting.pop(0) if self.waiting else None
 
     def goes_on(self, cell: Cell, run: Follower) -> bool:
-        """Reports the loss so far. False where the trial does worse than the median of those before."""
-        trial, at = self.open.get(cell), int(REPORTS * run.fraction())
+        """Reports the loss so far. False if the trial does worse than the median of earlier ones."""
+        trial, at = self.trial_of.get(cell), int(REPORTS * run.fraction())
         if trial is None or run.phase != "train" or run.loss is None or self.reported.get(cell) == at:
             return trial is not None
         self.reported[cell] = at
         trial.report(run.loss, REPORTS * self.sweep.seeds.index(cell.seed) + at)
         if not trial.should_prune():
             return True
-        mine = {other for other, of in self.open.items() if of is trial}
-        self.pruned |= mine
-        self.open = {other: of for other, of in self.open.items() if of is not trial}
-        self.waiting = [other for other in self.waiting if other not in mine]
+        cells = {c for c, its_trial in self.trial_of.items() if its_trial is trial}
+        for c in cells:
+            del self.trial_of[c]
+        self.pruned |= cells
+        self.waiting = [c for c in self.waiting if c not in cells]
         self.study.tell(trial, state=self.states.PRUNED)
         return False
 
     def ended(self, cell: Cell) -> None:
-        trial = self.open.pop(cell)
-        if not any(of is trial for of in self.open.values()):
+        trial = self.trial_of.pop(cell)
+        if not any(other is trial for other in self.trial_of.values()):
             self.tell(trial)
 
     def tell(self, trial) -> None:
-        """What Optuna is to learn from a trial whose runs have ended: the mean score."""
+        """Tells Optuna the mean score of a trial whose runs have ended."""
         results = [table.read_result(cell) for cell in self.cells_of(trial)]
         if all(results):
             self.study.tell(trial, statistics.fmean(result.val_bpb for result in results))
@@ -124,7 +126,7 @@ class Search:
 
 
 def suggest(trial, name: str, values: list[str]) -> None:
-    """One of several values, or of a range: whole numbers where both ends are, by its logarithm above 0."""
+    """Chooses from a list or a range: of whole numbers if both ends are, on a log scale if they are above 0."""
     match = RANGE.fullmatch(values[0]) if len(values) == 1 else None
     if match is None:
         trial.suggest_categorical(name, values)

@@ -1,4 +1,4 @@
-"""What a sweep came to, read from its runs' folders: results.csv, table.md, plot.svg."""
+"""A sweep's results, read from its runs' folders: results.csv, table.md, plot.svg."""
 
 import csv
 import io
@@ -71,8 +71,8 @@ def of_row(row: Row, results: list[tuple[Cell, Result | None]]) -> list[Result]:
 
 
 def markdown(sweep: Sweep, results: list[tuple[Cell, Result | None]]) -> str:
-    """One line a row. Differences are to the first row, in bits a byte, negative is better; p is Welch's,
-    one-sided, that the row is no better than the first."""
+    """A line per row. The difference is to the first row in bits a byte, negative is better; p is of Welch's
+    one-sided test that the row is no better than the first."""
     head = "row | seeds | val_bpb | sd | difference [95 %] | p | bytes | tokens/s | minutes".split(" | ")
     first = of_row(sweep.rows[0], results) if sweep.rows else []
     rows = [figures(row, of_row(row, results), first) for row in sweep.rows]
@@ -101,7 +101,7 @@ def figures(row: Row, found: list[Result], first: list[Result]) -> list[str]:
 
 
 def plot(sweep: Sweep, results: list[tuple[Cell, Result | None]]) -> bytes:
-    """Every seed a dot, every mean a line, rows from top to bottom."""
+    """An SVG: a dot per seed and a line at each mean, rows from top to bottom."""
 
     def panel(axes) -> None:
         tidy(axes, sweep.folder.name, "val_bpb, lower is better")
