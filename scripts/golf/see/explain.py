@@ -1,7 +1,7 @@
-"""Show where the bytes went: per kind and tensor of a packed model, beside code and what is left.
+"""Show where the bytes went: by kind and by tensor of a packed model, beside the code's and those left.
 
-Weights, bits a weight (raw; entropy of the symbols alone; as really coded), scales, header, code,
-headroom, and what one more layer or 32 more columns would cost at the same coding. It runs no script.
+For each: weights, bytes, and bits a weight (raw; entropy of single symbols; as coded in the file). Then
+scales, header, code, headroom, and what one more layer or 32 more columns would take. Runs no script.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RARE = 0.02  # % of the symbols: those that come less often do not widen the pic
 
 @dataclass(frozen=True)
 class Part:
-    """A row of the table: what lies in so many bytes."""
+    """A row of the table: a tensor, or all of a kind."""
 
     name: str
     kind: str
@@ -47,11 +47,11 @@ class Part:
     coded: float  # bytes in the file
 
     def bits(self, size: float) -> float:
-        """A weight's; 0 where there are none."""
+        """Bits a weight, of `size` bytes; 0 if there are no weights."""
         return 8 * size / self.weights if self.weights else 0.0
 
     def cells(self, total: int) -> list[str]:
-        """As HEAD says, of a file of `total` bytes."""
+        """The row under HEAD, in a file of `total` bytes."""
         bits = [self.bits(size) for size in (self.raw, self.entropy, self.coded)]
         sizes = [f"{self.coded:,.0f}", f"{100 * self.coded / total:.1f}%"]
         if not self.weights:
@@ -61,15 +61,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Budget:
-    """What else counts; None where the place does not say."""
+    """Bytes of the code and of the cap; None if the place does not say."""
 
     code: int | None = None
     cap: int | None = None
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("place", type=path_argument, metavar="RUN|ENTRY|ARTIFACT", help="whose model")
-    parser.add_argument("-o", "--out", type=picture_path, metavar="FILE", help="a picture: .svg or .png")
+    place = "the folder or file with the model"
+    parser.add_argument("place", type=path_argument, metavar="RUN|ENTRY|ARTIFACT", help=place)
+    parser.add_argument("-o", "--out", type=picture_path, metavar="FILE", help="draw it, as .svg or .png")
 
 
 def main(args) -> int:

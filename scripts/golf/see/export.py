@@ -1,8 +1,8 @@
 """Copy runs into an experiment tracker: trackio, tensorboard or wandb, whichever is installed.
 
-metrics.jsonl stays the truth. tensorboard gets event files below --out, anew each time; trackio and
-wandb get one more run of the same name in the project parameter-golf-local, where their own settings
-say (TRACKIO_DIR, WANDB_MODE=offline).
+For tensorboard, event files are written below --out, replacing earlier ones of the run. trackio and wandb get
+one more run of that name in the project parameter-golf-local; their own settings say where (TRACKIO_DIR,
+WANDB_MODE=offline).
 """
 
 import importlib
@@ -22,12 +22,12 @@ QUIET = {"trackio": {"auto_log_gpu": False, "auto_log_cpu": False}}  # this mach
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="finished or running")
+    run = "a run's folder; the run may still be going"
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help=run)
     trackers = ("trackio", "tensorboard", "wandb")
-    parser.add_argument("--to", required=True, choices=trackers, help="a package of its own, to be installed")
-    parser.add_argument(
-        "--out", type=path_argument, default="tensorboard", help="tensorboard's folder; default: tensorboard/"
-    )
+    parser.add_argument("--to", required=True, choices=trackers, help="the tracker; install it first")
+    parser.add_argument("--out", type=path_argument, default="tensorboard", metavar="DIR",
+                        help="tensorboard's folder; default: tensorboard/")  # fmt: skip
 
 
 def main(args) -> int:
@@ -46,7 +46,7 @@ def main(args) -> int:
 
 
 def load(name: str):
-    """The tracker's module; a line that says what to install where there is none."""
+    """The tracker's module; GolfError, which says what to install, if there is none."""
     try:
         return importlib.import_module("tensorboard.summary" if name == "tensorboard" else name)
     except ImportError:
@@ -54,7 +54,7 @@ def load(name: str):
 
 
 def rows(h: History) -> list[tuple[int, dict[str, float], float | None]]:
-    """(step, figures by name, when in seconds since 1970) of each point, in order; the score last."""
+    """(step, figures by name, seconds since 1970) of each point, in order; the score last."""
     found = []
     for point in sorted([*h.steps, *h.vals], key=lambda point: point["step"]):
         values = {name: value for name in POINTS if (value := number(point.get(name))) is not None}

@@ -1,8 +1,8 @@
-"""Say before training what a config's model will come to: bytes, packing step, memory, minutes.
+"""Estimate before training what a config's model will come to: bytes, packing step, memory, minutes.
 
-Parameters by kind; the bytes expected with each coder at each step, which step fits the cap and what
-rounding so is expected to cost (core/size.py says how that is known); then 20 timed steps and a short
-score on this device, for memory and minutes. It knows the repository's own trainers' model.
+Prints the parameters by kind; then for each packing step the expected bytes with each coder, whether they fit
+the cap, and what the rounding is expected to cost (core/size.py says how this is known). Then it times 20
+steps and a short score on this device, for memory and minutes. It knows this repository's model only.
 """
 
 import statistics
@@ -27,11 +27,10 @@ PLAN = ("TRAIN_BATCH_TOKENS", "MAX_WALLCLOCK_SECONDS", "ITERATIONS", "VAL_MAX_TO
 
 def add_arguments(parser) -> None:
     parser.add_argument("config", type=path_argument, metavar="CONFIG.env", help="what would be trained")
-    parser.add_argument("settings", nargs="*", metavar="NAME=value", help="wins over the file")
-    parser.add_argument(
-        "--trainer", type=path_argument, default=REPO / "train_gpt.py", help="default: train_gpt.py"
-    )
-    parser.add_argument("--quick", action="store_true", help="no timed steps: bytes alone, at once")
+    parser.add_argument("settings", nargs="*", metavar="NAME=value", help="overrides the file")
+    parser.add_argument("--trainer", type=path_argument, default=REPO / "train_gpt.py", metavar="PATH",
+                        help="the script that would be run; default: train_gpt.py")  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="only the bytes: time no steps")
 
 
 def main(args) -> int:
@@ -48,9 +47,10 @@ def main(args) -> int:
         lines = table(size.model(given), given, code)
         plan = {name: float(given[name]) for name in PLAN}
     except (KeyError, ValueError, ArithmeticError) as error:
-        raise GolfError(f"{shown(trainer)}: its knobs do not make the starter's model ({error})", 2) from None
+        told = f"{shown(trainer)}: its knobs are not those of this repository's model ({error})"
+        raise GolfError(told, 2) from None
     if not (plan["MAX_WALLCLOCK_SECONDS"] or plan["ITERATIONS"]):
-        raise GolfError("ITERATIONS and MAX_WALLCLOCK_SECONDS are 0: set one", 2)
+        raise GolfError("ITERATIONS and MAX_WALLCLOCK_SECONDS are both 0: set one of them", 2)
     print("\n".join(lines))
     if not args.quick:
         print("\n".join(trial(trainer, settings, plan)))

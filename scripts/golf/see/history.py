@@ -23,7 +23,7 @@ STEP_LINE = re.compile(
 )
 BATCH_LINE = re.compile(r"train_batch_tokens:(\d+) .*")
 LABEL = 44  # characters of a run's label in a picture
-SILENT_SECONDS = 120  # a run without a supervisor's lock that wrote nothing for so long has ended
+SILENT_SECONDS = 120  # a run without a lock that has written nothing for so long has ended
 
 
 @dataclass
@@ -45,8 +45,8 @@ class History:
 
     @property
     def origin(self) -> dict:
-        """What the run's supervisor wrote of its config, trainer and settings; empty without one."""
-        with suppress(GolfError):  # one that may not be read hides no run
+        """supervisor.json: the run's config, trainer and settings; empty for a trainer that ran by itself."""
+        with suppress(GolfError):  # a run whose file cannot be read is shown all the same
             return mapping(read_json(self.place / "supervisor.json"))
         return {}
 
@@ -93,8 +93,8 @@ class History:
         return found
 
     def state(self) -> str:
-        """running, finished, stopped (by a person, or with a checkpoint to go on from) or failed; damaged
-        where nothing was read of a run that is not running."""
+        """running, finished, failed, stopped (by a person, or with a checkpoint to resume from), damaged (not
+        running, and nothing can be read) or unknown (a log alone)."""
         code = number(dig(self.facts, "end", "exit_code"))
         if code is not None:
             asked = dig(self.facts, "train_end", "reason") == "interrupted"
@@ -170,7 +170,7 @@ def parsed(text: str, factor: float = 1.0) -> float | None:
 
 
 def is_running(folder: Path, written: float) -> bool:
-    """Whether somebody holds the run's lock; without one, whether it wrote something just now."""
+    """Whether a process holds the run's lock; without a lock, whether the run wrote something just now."""
     try:
         return not refuse_used(folder) and time.time() - written < SILENT_SECONDS
     except GolfError:  # in use
@@ -178,7 +178,7 @@ def is_running(folder: Path, written: float) -> bool:
 
 
 def all_runs(folder: Path) -> list[Path]:
-    """The folders in runs/ that hold a run, or one that is only starting; of a run's own folder that one."""
+    """The folders in `folder` that hold a run, also one that is only starting; or `folder`, if it is one."""
     try:
         places = [folder, *(path for path in folder.iterdir() if path.is_dir())]
     except OSError as error:
@@ -187,7 +187,7 @@ def all_runs(folder: Path) -> list[Path]:
 
 
 def differences(histories: list[History]) -> list[str]:
-    """A label for each run: the knobs in which runs differ; its name where that is long or nothing."""
+    """A label for each run: the knobs in which runs differ, or its name if those are none or too long."""
     ignored = {*MAY_DIFFER, "VAL_LOSS_EVERY", "TRAIN_LOG_EVERY", "DEVICE", "COMPILE"} - {"SEED"}
     names = sorted({name for h in histories for name in h.config} - ignored)
     apart = [n for n in names if len({str(h.config.get(n, "")) for h in histories}) > 1]
@@ -197,7 +197,7 @@ def differences(histories: list[History]) -> list[str]:
 
 
 def changes(history: History) -> str:
-    """What a run's settings say beyond its preset: NAME=value ..., by supervisor.json."""
+    """NAME=value ... of a run's settings that are not its config's, by supervisor.json."""
     from golf.core import envfile
 
     settings, config = mapping(history.origin, "set"), history.origin.get("config")

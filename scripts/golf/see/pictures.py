@@ -1,8 +1,8 @@
 """Draw the README's pictures in docs/pictures/, from real runs in records/.
 
-curve.svg, explain.svg and terminal.svg show the sample track's control entry: how its seeds learned,
-where its bytes went, and its first seed's command and log as a terminal shows them. --check draws
-nothing, names what is stale and exits 1. docs/leaderboard.svg is `golf.sh leaderboard`'s.
+curve.svg, explain.svg and terminal.svg show the sample track's control entry: how its seeds learned, where
+its bytes went, and its first seed's command and log as a terminal shows them. docs/leaderboard.svg is drawn
+by `golf.sh leaderboard`.
 """
 
 import textwrap
@@ -25,7 +25,7 @@ SAMPLE_TOKENS = 90
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    parser.add_argument("--check", action="store_true", help="draw nothing; exit 1 if a picture is stale")
 
 
 def main(args) -> int:

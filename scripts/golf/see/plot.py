@@ -1,8 +1,8 @@
 """Draw how runs went: loss, val_bpb, learning rate and tokens a second, several runs in one picture.
 
-Each RUN is a run's folder, an entry's, a metrics.jsonl, or a train.log of this challenge or the
-larger one. The legend says what differs between them. The picture has no background and inks that
-read on white and on dark pages.
+Each RUN is the folder of a run or an entry, a metrics.jsonl, or a train.log of this challenge or the larger
+one. The legend says what differs between them. The picture has no background, and its colours can be read on
+white and on dark pages.
 """
 
 from collections.abc import Callable
@@ -22,16 +22,15 @@ AXES = {
     "steps": ("step", "steps", 1.0),
 }
 SETTLED = 0.05  # of the picture's width: the loss before it would flatten the rest
-SHORT_SECONDS = 180  # a run that is told in seconds, not minutes
+SHORT_SECONDS = 180  # the axis of runs shorter than this is in seconds, not minutes
 MANY = 300  # points; more are drawn faintly, with their running mean
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="a folder under runs/")
-    parser.add_argument(
-        "-o", "--out", type=picture_path, default="plot.svg", help=".svg or .png; default: plot.svg"
-    )
-    parser.add_argument("--x", choices=list(AXES), default="time", help="the axis below; default: time")
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="a folder or a file")
+    parser.add_argument("-o", "--out", type=picture_path, default="plot.svg", metavar="FILE",
+                        help="the picture, .svg or .png; default: plot.svg")  # fmt: skip
+    parser.add_argument("--x", choices=list(AXES), default="time", help="the horizontal axis; default: time")
 
 
 def main(args) -> int:
@@ -52,7 +51,7 @@ def panels(histories: list[History], x: str = "time") -> list[Callable]:
         label, factor = "seconds of training", 1.0
     found = [each for each in series_of(histories, key, factor) if any(xs for xs, _ in each[1])]
     if not found:
-        raise GolfError(f"nothing to draw over {x}: no step of these runs says it; try --x steps", 2)
+        raise GolfError(f"nothing to draw: these runs' steps do not state {key}; try --x steps", 2)
     end = max(xs[-1] for _, series in found for xs, _ in series if xs) or 1
     names = history.differences(histories) if len(histories) > 1 else None
     return [partial(draw_panel, title=t, series=s, label=label, end=end, names=names) for t, s in found]

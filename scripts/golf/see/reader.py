@@ -1,10 +1,10 @@
-"""Finds the packed model that a person means, and opens it for reading text, without trusting it.
+"""Finds the packed model that a person means, and opens it without trusting it.
 
-Three ways lead to a model, the first that is sure to be right:
-- its forward pass in numpy (cached.py), for text, where the script is the repository's own;
-- load_scorer of the repository's own trainer, for the same scripts and for an artifact alone;
-- load_scorer of the run's or entry's own script, which is somebody's code: in the scorer's sandbox.
-  For text, where it agrees with cached.py on a piece of text, cached.py goes on, since it is faster.
+A model is opened in the first of these ways that is sure to be right:
+- for text, by its forward pass in numpy (cached.py), if the script is the repository's own;
+- by load_scorer of the repository's own trainer, for the same scripts and for an artifact alone;
+- by load_scorer of the run's or entry's script, which is somebody's code, in the scorer's sandbox. For text,
+  if it agrees with cached.py on some tokens, cached.py is used, since it is faster.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def cached_model(target: Target) -> CachedModel | None:
 
 
 def agree(one: CachedModel, other) -> bool:
-    """Whether both say the same of some tokens; leaves both at the beginning of a stream."""
+    """Whether both models give some random tokens the same rows; leaves both at the start of a stream."""
     import numpy as np
 
     tokens = np.random.default_rng(0).integers(3, len(one.output), AGREE_TOKENS).astype(np.uint16)

@@ -1,6 +1,6 @@
-"""Write report.html into a run's folder: what it was, how it went, what it writes; one file, no network.
+"""Write report.html into a run's folder: settings, curves, bytes and samples in one file, without network.
 
-`golf.sh run` does it at the end of every run (REPORT=0: not); this is for runs of a bare trainer.
+`golf.sh run` does this at the end of every run, unless REPORT=0; the command is for runs of a bare trainer.
 """
 
 import base64
@@ -20,13 +20,13 @@ from golf.run.summary import summary
 from golf.see import explain, history, page, plot, reader, sample
 from golf.see.history import History
 
-SAMPLES, SAMPLE_TOKENS, SAMPLE_SECONDS = 3, 80, 15.0  # the last: of a script that is slow, each
-FEW_TOKENS = 20  # fewer are no text
+SAMPLES, SAMPLE_TOKENS, SAMPLE_SECONDS = 3, 80, 15.0  # a slow script's sample ends after so long
+FEW_TOKENS = 20  # fewer are not shown
 NAME = "report.html"
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("run", type=path_argument, metavar="RUN", help="as runs/<RUN_ID>")
+    parser.add_argument("run", type=path_argument, metavar="RUN", help="a run's folder: runs/<RUN_ID>")
 
 
 def main(args) -> int:

@@ -1,8 +1,7 @@
-"""List the runs in runs/: what each was, what it came to, and whether it is still going.
+"""List the runs in runs/: settings, score, bytes, time, and whether they are still going.
 
-A line a run: its folder, config, what differs from its preset, training tokens, score, counted bytes,
-training time, state. `watch` follows one of them. Exit code 1 where a run is damaged: nothing of its
-metrics.jsonl can be read.
+One line per run: its folder, config, training tokens, val_bpb, counted bytes, training time, state, and how
+its settings differ from the config. Exit code 1 if a run is damaged: its metrics.jsonl cannot be read.
 """
 
 import math
@@ -29,8 +28,9 @@ KEYS = {
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("folder", nargs="?", type=path_argument, default=REPO / "runs", help="default: runs/")
-    parser.add_argument("--sort", choices=list(KEYS), default="date", help="default: date, the newest first")
+    parser.add_argument("folder", nargs="?", type=path_argument, default=REPO / "runs", metavar="FOLDER",
+                        help="the folder that holds the runs; default: runs/")  # fmt: skip
+    parser.add_argument("--sort", choices=list(KEYS), default="date", help="default: date, newest first")
 
 
 def main(args) -> int:

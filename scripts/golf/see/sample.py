@@ -1,8 +1,8 @@
-"""Let a packed model write: text from a run, an entry or an artifact, as it comes, on the CPU.
+"""Let a packed model write text: of a run, an entry or an artifact, token by token, on the CPU.
 
-A run's or entry's script is somebody's code: it runs in the scorer's sandbox, unless it is this
-repository's own trainer. --surprise FILE writes an HTML page of a text instead: each token coloured
-by how many bits the model needed for it, with the model's five best guesses on hover or focus.
+The script of a run or entry is somebody's code: it runs in the scorer's sandbox, unless it is this
+repository's own trainer. --surprise FILE makes an HTML page of a text instead: each token is coloured by the
+bits that the model needed for it, and shows the model's five best guesses on hover or focus.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ WINDOW = 512  # tokens that are decoded again to find what a new one adds
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("place", type=path_argument, metavar="RUN|ENTRY|ARTIFACT", help="whose model")
-    parser.add_argument("--prompt", type=utf8, default="", metavar="TEXT", help="what the text begins with")
-    parser.add_argument("--tokens", type=between(1), default=200, metavar="N", help="how many; default 200")
-    parser.add_argument(
-        "--temperature", type=between(0, 100, float), default=0.8, metavar="T",
-        help="below 1: likelier text; 0: always the likeliest token; default 0.8",
-    )  # fmt: skip
-    parser.add_argument("--top-k", type=between(0), default=0, metavar="K", help="only the likeliest; 0: all")
-    parser.add_argument("--seed", type=between(0), default=1, metavar="N", help="same text again; default 1")
-    parser.add_argument("--tokenizer", type=path_argument, metavar="PATH", help="for an artifact alone")
-    parser.add_argument("--surprise", type=path_argument, metavar="FILE", help="a text to make a page of")
-    parser.add_argument("-o", "--out", type=path_argument, default="surprise.html", help="that page's place")
-    parser.add_argument("--no-sandbox", action="store_true", help="run its script as yourself: read it first")
+    add, path = parser.add_argument, path_argument
+    add("place", type=path, metavar="RUN|ENTRY|ARTIFACT", help="the folder or file with the model")
+    add("--prompt", type=utf8, default="", metavar="TEXT", help="what the text begins with")
+    add("--tokens", type=between(1), default=200, metavar="N", help="how many tokens to write; default: 200")
+    add("--temperature", type=between(0, 100, float), default=0.8, metavar="T",
+        help="below 1: likelier text; 0: always the likeliest token; default: 0.8")  # fmt: skip
+    add("--top-k", type=between(0), default=0, metavar="K",
+        help="draw from the K likeliest tokens only; default: 0, all")  # fmt: skip
+    add("--seed", type=between(0), default=1, metavar="N", help="another seed, another text; default: 1")
+    add("--tokenizer", type=path, metavar="PATH", help="the tokenizer's .model; needed for an artifact alone")
+    add("--surprise", type=path, metavar="FILE", help="the text file to make a page of")
+    add("-o", "--out", type=path, default="surprise.html", metavar="PAGE",
+        help="where --surprise writes the page; default: surprise.html")  # fmt: skip
+    add("--no-sandbox", action="store_true", help="run the model's script as yourself: read it first")
 
 
 def utf8(text: str) -> str:
-    """A terminal of another encoding may send bytes that are no UTF-8."""
+    """For argparse: text, or an error if a terminal of another encoding sent bytes that are not UTF-8."""
     text.encode()
     return text
 
@@ -105,8 +106,8 @@ def last_row(model, tokens: list[int]) -> np.ndarray:
 
 
 def decoded(tokenizer, tokens: list[int]) -> str:
-    """Their text without a character that is not whole yet; control characters, which steer a
-    terminal, as a replacement."""
+    """Their text, less a last character that is not whole yet; control characters, which could steer a
+    terminal, are replaced."""
     return printable(tokenizer.decode(tokens).rstrip("\ufffd"), "\n\t", "\ufffd")
 
 

@@ -38,16 +38,18 @@ def read(model, tokens: np.ndarray) -> tuple[list[float], list[list[tuple[int, f
 
 
 def surfaces(tokenizer, tokens: list[int]) -> list[str]:
-    """The text that each token but the first adds; the bytes of one character go to its last token."""
-    parts, waiting, said = [], [], False
+    """The text that each token but the first adds; a character of several tokens goes to the last of them."""
+    first, parts, waiting, begun = tokens[1:2], [], [], False
     for token in tokens[1:]:
         waiting.append(token)
-        # A piece that goes before keeps the space that a document's first piece loses.
-        text = tokenizer.decode([*tokens[1:2], *waiting])[len(tokenizer.decode(tokens[1:2])) :]
-        text = tokenizer.decode(waiting) if not said else text
-        whole = "\ufffd" not in text
-        parts.append(text if whole else "")
-        waiting, said = ([], True) if whole else (waiting, said)
+        text = tokenizer.decode(waiting)
+        if begun:  # a piece before it keeps the space that a document's first piece loses
+            text = tokenizer.decode([*first, *waiting])[len(tokenizer.decode(first)) :]
+        if "\ufffd" in text:  # a part of a character
+            parts.append("")
+        else:
+            parts.append(text)
+            waiting, begun = [], True
     if waiting:
         parts[-1] = tokenizer.decode(waiting)
     return parts

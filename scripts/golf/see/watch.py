@@ -1,6 +1,6 @@
 """Follow a run from another terminal: its loss curve, budget, tokens a second and time left.
 
-It ends when the run does. Where the output is no terminal it writes a line now and then instead.
+Ends when the run ends. If the output is not a terminal, it prints a line every 15 seconds instead.
 """
 
 import os
@@ -17,14 +17,15 @@ from golf.core.units import amount, duration
 from golf.see import history
 from golf.see.history import History
 
-EVERY_SECONDS = {True: 2.0, False: 15.0}  # a terminal, a file
+EVERY_SECONDS = {True: 2.0, False: 15.0}  # on a terminal; elsewhere
 HEIGHT = 12
 DOTS = "⡀⠄⠂⠁"  # a quarter of a line each, from below
 ASCII_DOTS = "_.-'"
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("run", nargs="?", type=path_argument, metavar="RUN", help="default: the newest")
+    run = "a run's folder; default: the newest in runs/"
+    parser.add_argument("run", nargs="?", type=path_argument, metavar="RUN", help=run)
 
 
 def main(args) -> int:

@@ -24,8 +24,8 @@ def command(config: Path, trainer: Path, settings: dict[str, str], out_dir: Path
 
 
 def run(config: str, trainer: str, settings: dict, data: dict[str, str], fetch: list[str]) -> Iterator[tuple]:
-    """Makes the run. Yields (file, bytes to append) as they come, file "" for what it prints; last (None, exit
-    code).
+    """Makes the run. Yields (file, bytes to append) as they come, file "" for what it prints; last (None,
+    exit code).
 
     config, trainer: paths in the repository. data: paths by knob, on the machine that started the sweep. What
     this node lacks is looked for in its copy of the repository, or fetched into it.

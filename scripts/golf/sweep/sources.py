@@ -126,7 +126,7 @@ class Search:
 
 
 def suggest(trial, name: str, values: list[str]) -> None:
-    """Chooses from a list or a range: of whole numbers if both ends are, on a log scale if they are above 0."""
+    """Chooses from a list or a range: of whole numbers if both ends are; on a log scale if above 0."""
     match = RANGE.fullmatch(values[0]) if len(values) == 1 else None
     if match is None:
         trial.suggest_categorical(name, values)
