@@ -1,20 +1,22 @@
-"""Time the trainer's parts on the device present, each beside its floor.
+"""Time the trainer's parts on this device, each beside the least time it could take (its floor).
 
     golf.sh bench train --config configs/local_4090_baseline.env --json a.json
     golf.sh bench compare a.json b.json
 
-train     whole steps; then forward, backward, optimizer, data and logging alone
-score     the sliding score        optimizer  its update        data  the batches
-startup   from a process's start to its first training step: cold cache, warm cache, COMPILE=0
-selftest  a report on a CUDA device to paste into an issue: what works and what falls back; two minutes
-floor     the operators counted, and their floor on an RTX 4090: computed, nothing is measured
-all       the table of docs/floors.md; smaller on a CPU (the default)
-compare   ratios of two --json files, and whether they are within noise
+train      whole steps; then forward, backward, optimizer, data and logging alone
+score      scoring by sliding windows
+optimizer  the update alone
+data       reading batches
+startup    from a process's start to its first training step: cold cache, warm cache, COMPILE=0
+selftest   a report on a CUDA device to paste into an issue: what works and what falls back; two minutes
+floor      counts the operators and computes their floor on an RTX 4090; measures nothing
+all        the table of docs/floors.md, smaller on a CPU (the default)
+compare    ratios of two --json files, and whether they are within noise
 
-Nothing is begun after 7 minutes, so that `all` ends after about 8. Without --config: the trainer's
-defaults, the reference job. The environment wins over the file. Data that is not there is replaced by random
-tokens. --script times another copy of train_gpt.py, such as a submission's: it runs as it is, in no
-sandbox. One process and one device. docs/floors.md says how the floor is derived.
+Nothing is begun after 7 minutes, so that `all` ends after about 8. Without --config it times the trainer's
+defaults, the reference job. The environment overrides the file. Missing data is replaced by random tokens.
+--script times another copy of train_gpt.py, such as a submission's: it runs as you, without a sandbox.
+One process and one device. docs/floors.md says how the floor is derived.
 """
 
 import hashlib
@@ -55,13 +57,13 @@ UPSTREAM = REPO / "configs" / "upstream_16mb_baseline.env"
 STARTER = {"NUM_HEADS": "6", "MLP_MULT": "3", "EVAL_SEQ_LEN": "1024", "EVAL_STRIDE": "64"}
 SMALL = {**STARTER, "TRAIN_BATCH_TOKENS": "16384"}
 ALL = {
-    "cuda": [  # what docs/floors.md has a row for comes first, the rest where time is left
-        # startup first: later its process would share the memory with this one
+    "cuda": [  # rows of docs/floors.md come first, since time may run out
+        # startup before all: later its process would share the memory with this one
         Benchmark("local_4090_baseline", BASELINE, ("startup", "train")),
         Benchmark("starter", None, ("train", "score", "optimizer"), STARTER),  # windows at 1024/64
         Benchmark("upstream_16mb_baseline", UPSTREAM, ("train",)),
         Benchmark("local_4090_baseline", BASELINE, ("score", "data")),  # windows at 1024/512
-        # its tensors may stay in the card's cache
+        # a pass so small may stay in the card's cache
         Benchmark("passes of 16,384 tokens", BASELINE, ("train",), {"MICRO_BATCH_TOKENS": "16384"}),
     ],
     "cpu": [
@@ -72,31 +74,26 @@ ALL = {
 
 
 def add_arguments(parser) -> None:
-    choices = [*PARTS, "selftest", "floor", "all", "compare"]
-    parser.add_argument(
-        "what", nargs="?", default="all", choices=choices, metavar="WHAT", help=", ".join(choices)
-    )
-    parser.add_argument("files", nargs="*", type=path_argument, metavar="FILE", help="two, for compare")
-    parser.add_argument("--config", type=path_argument, metavar="CONFIG.env", help="default: the trainer's")
-    parser.add_argument("--json", type=path_argument, metavar="FILE", help="write one line a result there")
-    parser.add_argument(
-        "--script",
-        type=path_argument,
-        default=REPO / "train_gpt.py",
-        help="the trainer; default: train_gpt.py",
-    )
+    choices, path = [*PARTS, "selftest", "floor", "all", "compare"], path_argument
+    what = f"{', '.join(choices)}; default: all"
+    parser.add_argument("what", nargs="?", default="all", choices=choices, metavar="WHAT", help=what)
+    parser.add_argument("files", nargs="*", type=path, metavar="FILE", help="for compare: two --json files")
+    parser.add_argument("--config", type=path, metavar="CONFIG.env", help="default: the trainer's defaults")
+    parser.add_argument("--json", type=path, metavar="FILE", help="write the results, a JSON object per line")
+    parser.add_argument("--script", type=path, default=REPO / "train_gpt.py", metavar="PATH",
+                        help="the trainer; default: train_gpt.py")  # fmt: skip
 
 
 def main(args) -> int:
     if len(args.files) != 2 * (args.what == "compare"):
-        raise GolfError("compare takes two files of --json, the other commands none", 2)
+        raise GolfError("compare takes two files made by --json, everything else takes none", 2)
     if args.json and args.what in ("floor", "compare", "selftest"):
         raise GolfError(f"{args.what} measures nothing, so it has no results for --json", 2)
     if args.what == "compare":
         print("\n".join(compare(*map(read_results, args.files))))
         return 0
     if args.what == "all" and args.config:
-        raise GolfError("all has its own configurations; name a part with --config", 2)
+        raise GolfError("all has its own configurations; with --config name a part, such as train", 2)
     script = args.script.resolve()
     trainers.check_trainer(script)
     from golf.bench import measure  # torch takes seconds to import; compare does without
@@ -121,13 +118,13 @@ def main(args) -> int:
 
 
 def settings_of(benchmark: Benchmark, knobs: dict[str, str]) -> dict[str, str]:
-    """What the file, the benchmark and the environment say, the last of them first."""
+    """The environment's variables before the benchmark's, and these before the file's."""
     found = envfile.parse(benchmark.config, knobs) if benchmark.config else {}
     return envfile.settings(found | benchmark.changes, knobs)
 
 
 class Results:
-    """Prints each result when it is there and keeps it, as a line of the --json file too."""
+    """Prints each result as it comes, keeps it, and writes it as a line of the --json file."""
 
     def __init__(self, path: Path | None, script: Path):
         self.end, self.found, self.code = time.monotonic() + LAST_START_SECONDS, [], 0
@@ -310,7 +307,7 @@ def sound(result: dict) -> bool:
 
 
 def pairs(before: list[dict], after: list[dict]) -> list[tuple[dict, dict]]:
-    """Results of the same part and configuration; of one result each, of any configuration."""
+    """Pairs of results of the same part and configuration; two single results pair whatever theirs is."""
 
     def key(result):
         return tuple(str(result.get(name, "")) for name in ("what", "name", "label"))
@@ -322,9 +319,9 @@ def pairs(before: list[dict], after: list[dict]) -> list[tuple[dict, dict]]:
 
 
 def compare(before: list[dict], after: list[dict]) -> list[str]:
-    """A line for each pair: how many times as fast the second is, a token where both say how many.
+    """A line for each pair: how many times as fast the second is (per token, if both state their tokens).
 
-    The range is that of the quartiles' ratios; where it holds 1, the two are within noise.
+    The range is that of the quartiles' ratios; if 1 lies in it, the two are within noise.
     """
     found = []
     for a, b in pairs(before, after):
@@ -340,7 +337,7 @@ def compare(before: list[dict], after: list[dict]) -> list[str]:
         line = f"{name}: {figure(a)} -> {figure(b)}: "
         line += f"{ratio:.3f}x ({low:.3f} to {high:.3f}), {verdict}"
         found.append("; ".join([line, *differences(a, b)]))
-    return found or ["nothing to compare: no result of one file has its like in the other"]
+    return found or ["nothing to compare: the files have no part and configuration in common"]
 
 
 def differences(a: dict, b: dict) -> list[str]:

@@ -1,4 +1,4 @@
-"""The least time that the starter's architecture can take: operations and memory traffic, counted.
+"""The least time that the default architecture can take, by its operations and memory traffic.
 
 A step, or a pass of scoring, is a list of operators. Each takes at least
 
@@ -9,10 +9,10 @@ and the floor is their sum. What is assumed:
 - An operator reads each operand from device memory once and writes each result once. Between two
   operators a tensor lies in memory; tensors that the backward pass needs are kept there.
 - All other arithmetic (norms, RoPE, gains, mixing, ReLU squared, residual sums, the cap of the
-  logits) rides on the operator beside it: it costs no time, only the tensors it adds.
-- Attention and the output head never write scores or logits; the head's gradient is taken where
-  the logits are, without a second forward product. A scorer writes its log-probabilities, for the
-  interface asks for them.
+  logits) is fused into the operator beside it: it costs no time, only the tensors it adds.
+- Attention and the output head never write scores or logits; the head's gradient is computed where
+  the logits are, without a second forward product. A scorer writes its log-probabilities, because
+  the interface asks for them.
 - Causal attention does half the square, its backward pass recomputes the scores: five products
   for the forward pass's two.
 - One pass a step, whatever the micro-batch; weights are cast to the working type once a step.

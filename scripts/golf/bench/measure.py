@@ -230,7 +230,7 @@ class Lab:
 
     @property
     def notes(self) -> list[str]:
-        """Log lines that say what the trainer fell back to, and how its graph did."""
+        """The trainer's lines on what it fell back to and on its graph's self-test."""
         said, told = self.console.getvalue().splitlines(), ("graph:", "self_test:")
         return [line for line in said if "failed" in line or line.startswith(told)]
 
@@ -270,9 +270,8 @@ def train(lab: Lab) -> dict:
 
 
 def parts(lab: Lab) -> dict[str, float]:
-    """Median seconds of each part of a step alone. They need not add up to a step: alone, none
-    overlaps with another, none waits for another, and on CUDA each is launched kernel by kernel, while
-    a step is one graph."""
+    """Median seconds of each part of a step alone. They need not add up to a step: no part overlaps with
+    another or waits for one, and on CUDA each is launched kernel by kernel, while a step is one graph."""
     run, batch = lab.run, lab.batch(0)
 
     def loss(part):
@@ -356,9 +355,8 @@ def score(lab: Lab) -> dict:
 
 
 def startup(trainer, settings: dict[str, str], folder: Path, end: float):
-    """Yields seconds from a process's start to the end of its first training step, each measured
-    once: compiled with empty caches, again with what that left there, and with COMPILE=0. All of it
-    until `end`, by time.monotonic()."""
+    """Yields seconds from a process's start to the end of its first training step, each measured once:
+    compiled with empty caches, again with warm ones, and with COMPILE=0. end: by time.monotonic()."""
     caches = {n: str(folder / n) for n in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")}
     for name, way in dict(cold={}, warm={}, plain=dict(COMPILE="0")).items():
         given = {**settings, **caches, **way, **own_settings(folder)}
@@ -367,8 +365,8 @@ def startup(trainer, settings: dict[str, str], folder: Path, end: float):
 
 
 def first_step(script: Path, settings: dict[str, str], limit: float) -> float:
-    """Starts the trainer, waits at most `limit` seconds for its first step, ends it. GolfError where
-    none comes."""
+    """Seconds from the trainer's start to its first step; then ends it. GolfError if no step comes in `limit`
+    seconds."""
     metrics = Path(settings["OUT_DIR"]) / settings["RUN_ID"] / "metrics.jsonl"
     began, found = time.time(), None
     with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would fill up and hold it

@@ -37,7 +37,7 @@ sys.exit(trainer.main())
 
 
 def main(trainer, settings: dict[str, str], folder: Path) -> int:
-    """Prints the report as it is found; 1 where something fell back or went wrong."""
+    """Prints the report as it is made; returns 1 if something fell back or went wrong."""
     machine_lines = about_machine()
     if not torch.cuda.is_available():
         raise GolfError(f"selftest: no CUDA device, so only this was tested: {'; '.join(machine_lines)}")
@@ -74,7 +74,7 @@ def about_training(trainer, settings: dict[str, str], folder: Path) -> Iterator[
 
 
 def driver() -> str:
-    """Its version; "unknown" where nvidia-smi does not tell."""
+    """The driver's version; "unknown" if nvidia-smi does not say."""
     try:
         command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=20).stdout.split()[0]

@@ -1,9 +1,9 @@
 """Make a submission folder from one finished run, or from several seeds of one config.
 
-Writes records/<track>/<date>_<name>/ (or --out DIR): the script that ran, its modules, logs, packed
-artifacts and metrics, and submission.json and README.md filled in from them. If the script ran from a
-folder under records/, or --out names a folder that holds it, that folder is completed and nothing in it is
-overwritten. Then the folder is checked.
+Writes records/<track>/<date>_<name>/ (or --out DIR): the script that ran, its modules, logs, artifacts and
+metrics, and a submission.json and README.md made from them. If the script ran from a folder under records/,
+or --out names a folder that holds it, that folder is completed and nothing in it is overwritten. Then the
+folder is checked.
 """
 
 import json
@@ -78,14 +78,16 @@ class Run:
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN_DIR", help="one for each seed")
-    parser.add_argument("--out", type=path_argument, metavar="DIR", help="the folder to make")
-    parser.add_argument("--track", metavar="NAME", help="default: by the run's data and targets")
-    parser.add_argument("--lane", metavar="LANE", help="one of the track's; default: by the hardware")
-    parser.add_argument("--name", help="what to call it; default: the run's name")
-    parser.add_argument("--author", help="default: git config user.name")
-    parser.add_argument("--github-id", help="default: git config github.user")
-    parser.add_argument("--blurb", help="one sentence on the idea")
+    run = "a finished run's folder, one for each seed; or runs/<RUN_ID> for all of SEEDS=..."
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN_DIR", help=run)
+    out = "the folder to make or complete; default: the script's, or records/<track>/<date>_<name>"
+    parser.add_argument("--out", type=path_argument, metavar="DIR", help=out)
+    parser.add_argument("--track", metavar="NAME", help="default: by the run's data, targets and seconds")
+    parser.add_argument("--lane", metavar="LANE", help="one of the track's; default: by the run's hardware")
+    parser.add_argument("--name", help="the entry's name; default: the run's")
+    parser.add_argument("--author", metavar="NAME", help="default: git config user.name")
+    parser.add_argument("--github-id", metavar="ID", help="default: git config github.user")
+    parser.add_argument("--blurb", metavar="TEXT", help="one sentence on what is new")
 
 
 def main(args) -> int:
@@ -183,8 +185,8 @@ def read_finished(folder: Path) -> Run:
     facts = read_run(folder)
     if not facts:
         raise GolfError(
-            f"{shown(folder)}: no metrics.jsonl with events there; give a run's folder, or of runs with "
-            "SEEDS=... their RUN_ID's",
+            f"{shown(folder)}: no metrics.jsonl with events there; give a run's folder, or runs/<RUN_ID> "
+            "for runs with SEEDS=...",
             2,
         )
     needed = ("start", "train_end", "export", "sliding", "end")
@@ -192,7 +194,7 @@ def read_finished(folder: Path) -> Run:
     code = dig(facts, "end", "exit_code")
     if missing or code != 0:
         why = f"metrics.jsonl has no {missing[0]} event" if missing else f"it ended with exit code {code}"
-        raise GolfError(f"{shown(folder)} is not finished: {why}; run it to its end (RESUME=1 goes on)")
+        raise GolfError(f"{shown(folder)} is not finished: {why}; run it to its end (RESUME=1 resumes it)")
     seed, script = facts["start"].get("seed"), facts["start"].get("script")
     artifact, began = facts["export"].get("artifact"), number(facts["start"].get("time"))
     kinds = isinstance(seed, int) and isinstance(script, str) and isinstance(artifact, str)
@@ -220,9 +222,9 @@ def read_finished(folder: Path) -> Run:
 def refuse_changed(path: Path, known: str | None) -> None:
     """GolfError where a file of a run is gone, a link, or not the one of this SHA-256."""
     if path.is_symlink():
-        raise GolfError(f"{shown(path)} is a link to somewhere else; a run writes files")
+        raise GolfError(f"{shown(path)} is a link; put back the file that the run wrote")
     if not path.is_file():
-        raise GolfError(f"{shown(path)} is gone; without it the run cannot be submitted")
+        raise GolfError(f"{shown(path)} is gone; the run cannot be submitted without it")
     if known and sha256(path) != known:
         raise GolfError(f"{shown(path)} was changed after the run; run it again")
 
@@ -231,7 +233,7 @@ def refuse_mixed(runs: list[Run]) -> None:
     """All runs have the same script, data and configuration, and different seeds."""
     for seed, times in Counter(run.seed for run in runs).items():
         if times > 1:
-            raise GolfError(f"seed {seed} is given {times} times; give one run a seed")
+            raise GolfError(f"seed {seed} is given {times} times; give one run for each seed")
     first, config = runs[0], runs[0].config
     for run in runs[1:]:
         for what in ("script_sha256", "modules", "data"):

@@ -1,9 +1,9 @@
-"""Retrain an entry where there is no validation data, and compare with what it claims.
+"""Retrain an entry without validation data, and compare its score with the claimed one.
 
-A score says nothing of how its artifact was made. This trains the entry's own script again, with its
-own variables and seeds, for as long as the track allows, in a sandbox that holds no validation text,
-and scores what comes out with the official scorer. docs/scoring.md has the rule. Exit code 0: no
-FAIL, 1: FAIL, 2: it cannot be told on this machine. Linux with bubblewrap.
+A score does not show how the artifact was made. This trains the entry's own script again, with its own
+variables and seeds, for as long as the track allows, in a sandbox without validation text. Then the official
+scorer scores the new artifact. docs/scoring.md has the rules. Exit code 0: no FAIL, 1: FAIL, 2: this machine
+cannot tell. Needs Linux with bubblewrap.
 """
 
 import json
@@ -15,11 +15,14 @@ from golf.core.submission import require_folder
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("folder", type=path_argument, metavar="FOLDER", help="an entry's")
-    parser.add_argument("--seed", type=int, metavar="N", help="this seed alone (default: all)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to train on")
-    parser.add_argument("--data", type=path_argument, metavar="DIR", help="the shards' folder")
-    parser.add_argument("--steps", action="store_true", help="as many steps as its log tells, by no clock")
+    parser.add_argument("folder", type=path_argument, metavar="FOLDER", help="an entry's folder")
+    parser.add_argument("--seed", type=int, metavar="N", help="retrain this seed only; default: all")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
+                        help="what to train on; default: auto, as the entry did")  # fmt: skip
+    parser.add_argument("--data", type=path_argument, metavar="DIR",
+                        help="the folder of token shards; default: the track's in data/datasets")  # fmt: skip
+    parser.add_argument("--steps", action="store_true",
+                        help="train for as many steps as its log states, without a clock")  # fmt: skip
 
 
 def main(args) -> int:

@@ -49,9 +49,9 @@ class Seed:
 def verify(
     folder: Path, out: Path, *, seed: int | None, device: str, data: Path | None, by_steps: bool
 ) -> dict:
-    """Trains the entry's seeds again, with logs and artifacts in `out`, and scores them: the report.
+    """Retrains the entry's seeds, with logs and artifacts in `out`, and scores them. Returns the report.
 
-    GolfError where it cannot be told here.
+    GolfError if this machine cannot tell.
     """
     if why := retrain.why_not():
         raise GolfError(f"{why}. Without it validation data cannot be kept away from training", 2)
@@ -66,7 +66,7 @@ def verify(
         place = out / f"seed{plan.entry.seed}"
         shutil.rmtree(place, ignore_errors=True)
         how = f"{plan.env['ITERATIONS']} steps" if by_steps else f"up to {plan.budget:g} s of training"
-        say(f"seed {plan.entry.seed}: {how}, without validation data; its words: {shown(place)}/output.log")
+        say(f"seed {plan.entry.seed}: {how}, without validation data; its output: {shown(place)}/output.log")
         trained = retrain.train(plan, place)
         say(f"seed {plan.entry.seed}: trained; now the official score")
         seeds.append(score_again(folder, claim, rules, plan, trained, data))
@@ -94,20 +94,20 @@ def refuse_failing(folder: Path, rules: dict) -> None:
     """GolfError if golf.sh check fails: an invalid entry is not trained."""
     failed = [f for f in check.check_folder(folder, rules).findings if f.level == FAIL]
     if failed:
-        raise GolfError(f"{shown(folder)}: golf.sh check fails ({failed[0].rule}); mend that first")
+        raise GolfError(f"{shown(folder)}: golf.sh check fails ({failed[0].rule}); fix that first")
 
 
 def pick_device(folder: Path, claim: dict, asked: str) -> str:
-    """What the entry was trained on, where this machine has it; GolfError where it has not."""
+    """The device that the entry was trained on; GolfError if this machine has none."""
     runs = map(runlog.read_run, sorted(folder.glob("metrics_seed*.jsonl")))
     told = next((dig(run, "start", "device") for run in runs if "start" in run), None)
     hardware = ascii(claim.get("hardware"))[:80]
     if told is None:
         told = "cpu" if "cpu" in hardware.lower() else "cuda"
     if told == "mlx" or not (folder / TORCH).is_file() and (folder / MLX).is_file() and told != "cpu":
-        raise GolfError(f"{shown(folder)}: trained by MLX on {hardware}; there is no sandbox for that", 2)
+        raise GolfError(f"{shown(folder)}: trained by MLX on {hardware}; there is no sandbox for MLX", 2)
     if told == "cuda" and (not machine.has_nvidia() or asked == "cpu"):
-        why = "on a CPU it would take days" if asked != "cpu" else "a CPU's result would tell nothing"
+        why = "on a CPU it would take days" if asked != "cpu" else "a CPU's result would show nothing"
         raise GolfError(f"{shown(folder)}: trained on {hardware}; {why}: verify it on such a device", 2)
     return told if asked == "auto" else asked
 
@@ -115,8 +115,8 @@ def pick_device(folder: Path, claim: dict, asked: str) -> str:
 def make_plan(
     folder: Path, claim: dict, rules: dict, entry: SeedEntry, device: str, data: Path | None, by_steps: bool
 ) -> retrain.Plan:
-    """GolfError where the entry cannot be trained here as it was."""
-    stream.load(rules, data)  # what it will be scored on is whole, and the track's
+    """How to retrain a seed; GolfError if it cannot be trained here as it was."""
+    stream.load(rules, data)  # before training: the validation data is whole, and the track's
     data = data or stream.default_folder(rules)
     tokenizer = stream.find_tokenizer(data, rules["data"]["tokenizer_file"])
     retrain.refuse_shown(data, REPO / "data")

@@ -1,9 +1,9 @@
-"""Trains an entry again, in a sandbox where there is no validation data.
+"""Trains an entry again, in a sandbox without validation data.
 
-The sandbox holds Python, the system's libraries, the entry's counted files without its artifact, the
-train shards and the tokenizer. Where a trainer looks for validation shards it finds a stand-in cut
-from a train shard: its own score of that is worth nothing, and nothing can be learnt from it. There
-is no network, no home, no repository, no /usr/share and no other process.
+The sandbox holds Python, the system's libraries, the entry's counted files without its artifact, the train
+shards and the tokenizer. Where a trainer looks for validation shards it finds a stand-in cut from a train
+shard: its score on that is ignored, and it teaches nothing new. There is no network, no home, no repository,
+no /usr/share and no other process.
 """
 
 import os
@@ -33,7 +33,7 @@ ALONE = ("--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", 
 HIDDEN = ("/usr/share", "/usr/local/share", "/usr/src", "/usr/local/src")  # they hold texts
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives")
-OTHER_SECONDS = 300.0  # for imports, compiling and packing; a longer training is seen beyond it
+OTHER_SECONDS = 300.0  # beyond the budget, for imports, compiling and packing
 TICK_SECONDS = 0.2
 DISK_RESERVE = 1 << 30  # bytes
 
@@ -44,11 +44,11 @@ class Plan:
 
     entry: SeedEntry
     env: dict[str, str]  # of the entry, without what names places
-    arguments: list[str]  # behind the script's name
+    arguments: list[str]  # after the script's name
     world: int  # processes, by torchrun
     device: str  # cpu or cuda
     shards: list[Path]  # train shards
-    stand_in: int  # tokens of it
+    stand_in: int  # tokens of the stand-in for the validation shard
     tokenizer: Path
     data_name: str
     budget: float  # seconds of training
@@ -67,7 +67,7 @@ class Trained:
 
 
 def train(plan: Plan, folder: Path) -> Trained:
-    """Trains in the sandbox; log and artifact go to `folder`. GolfError where no artifact comes."""
+    """Trains in the sandbox; log and artifact go to `folder`. GolfError if no artifact is written."""
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="golf-verify-") as temporary:
         code, work, data = (Path(temporary, name) for name in ("code", "work", "data"))
@@ -103,7 +103,7 @@ def packed_name(entry: SeedEntry) -> str:
 
 
 def lay_out(plan: Plan, data: Path) -> None:
-    """The stand-in for the validation shard: the beginning of the first train shards' tokens."""
+    """Writes the stand-in for the validation shard: the beginning of the first train shards' tokens."""
     parts, missing = [], plan.stand_in
     for path in plan.shards:
         parts.append(np.array(stream.open_shard(path)[:missing]))
@@ -203,10 +203,10 @@ def refuse_shown(*paths: Path) -> None:
 
 @cache
 def why_not() -> str | None:
-    """Why a training cannot be shut in here, and what to do; None: it can.
+    """Why training cannot be sandboxed here, and what to do; None if it can.
 
-    The scorer's sandbox may work all the same: root needs no user namespace for that. In most
-    containers one may be made, but not with a /proc of its own.
+    The scorer's sandbox may work all the same: root needs no user namespace for that. Most containers allow a
+    user namespace, but not with its own /proc.
     """
     if why := sandbox.why_not():
         return why
