@@ -1,4 +1,4 @@
-"""How far something is: a bar on a terminal, or a line where nothing was said for a while."""
+"""Shows how far something is: a bar on a terminal, elsewhere a line after some silence."""
 
 import sys
 import threading
@@ -13,7 +13,7 @@ TICK_SECONDS = 0.5
 
 
 class Bar:
-    """On a terminal a bar on stderr; elsewhere show() returns a line where one is due."""
+    """A bar on stderr if that is a terminal; if not, show() returns a line when one is due."""
 
     def __init__(self, clock=time.monotonic):
         self.clock, self.spoken, self.bar = clock, clock(), None
@@ -25,7 +25,7 @@ class Bar:
                 self.bar = tqdm(total=1.0, bar_format=shape, unit="", leave=False, dynamic_ncols=True)
 
     def show(self, title: str, fraction: float, status: str) -> str:
-        """Moves the bar; without one, what to say where nothing was said for SILENT_SECONDS."""
+        """Moves the bar and returns "". Without a bar it returns a line after SILENT_SECONDS of silence."""
         if self.bar is None:
             if self.clock() - self.spoken < SILENT_SECONDS:
                 return ""
@@ -38,11 +38,11 @@ class Bar:
         return ""
 
     def heard(self) -> None:
-        """Something else was printed."""
+        """To be called after something else was printed."""
         self.spoken = self.clock()
 
     def draw(self, how: str) -> None:
-        """tqdm's clear, refresh or close; where the terminal is gone there is no bar any more."""
+        """Calls tqdm's clear, refresh or close; drops the bar if the terminal is gone."""
         try:
             if self.bar is not None:
                 getattr(self.bar, how)()
@@ -52,8 +52,8 @@ class Bar:
 
 
 class Talker:
-    """Says what a long command does, on stderr, and how far it is: by a thread of its own, so that one
-    slow call is no silence. To be used in a `with` statement."""
+    """A context manager that prints on stderr what a long command does and how far it is, from a thread of
+    its own, so that one slow call causes no silence."""
 
     def __init__(self, name: str, clock=time.monotonic):
         self.name, self.clock, self.bar = name, clock, Bar(clock)
@@ -77,7 +77,7 @@ class Talker:
             self.bar.heard()
 
     def begin(self, title: str, count: int = 0) -> Callable[[int], None]:
-        """A phase of so many parts (0: nobody knows); what to call with how many are done."""
+        """Begins a phase of `count` parts (0: unknown). Returns a function to call with how many are done."""
         self.title, self.count, self.at, self.began = title, count, 0, self.clock()
         return self.tell
 
@@ -85,7 +85,7 @@ class Talker:
         self.at, self.told = at, self.clock()
 
     def status(self) -> tuple[float, str]:
-        """How much of the phase is done, 0 to 1; how long it took and will take."""
+        """How much of the phase is done, 0 to 1; and as text, how long it took and will take."""
         seconds, part = self.clock() - self.began, self.at / self.count if self.count else 0.0
         expected = (self.told - self.began) / part if part else 0.0
         return part, duration(seconds) + (f", {duration(max(0, expected - seconds))} left" if part else "")

@@ -1,7 +1,7 @@
 """Env files: parsed, never sourced. NAME=value, # comments, quotes, optional export, any line ends.
 
-Nothing is expanded: what a shell would read as more than a value is refused, or a folder of that name
-would be made and a second setting of the line be lost.
+Nothing is expanded. What a shell would read as more than a value is refused: taken as it stands, it would
+name strange folders, or hide a second setting on the line.
 """
 
 import difflib
@@ -13,7 +13,7 @@ from golf.core.errors import GolfError
 from golf.core.files import read_text
 from golf.core.paths import REPO, shown
 
-# Read by `run` itself, not by the trainer.
+# Read by `golf.sh run`, not by the trainer.
 OWN_NAMES = ("NPROC_PER_NODE", "NNODES", "RDZV_ENDPOINT", "SEEDS", "REPORT")
 # What the libraries below a trainer read, by who reads it. A config may set them.
 KNOWN_PREFIXES = (
@@ -42,8 +42,8 @@ UNEXPANDED = re.compile(r"(^|:)~|\$[A-Za-z_{]|%[A-Za-z]\w*%|^[A-Za-z]:\\")
 
 
 def parse(path: Path, knobs: dict[str, str] | None = None) -> dict[str, str]:
-    """NAME -> value; a later line wins. GolfError names file and line, also where `knobs` are given and
-    nothing reads a name: a misspelt knob is silent otherwise."""
+    """NAME -> value; a later line wins. GolfError names file and line. If `knobs` are given, a name that
+    nothing reads is an error, too: a misspelt knob would have no effect."""
     found = {}
     for number, line in enumerate(re.split("\r\n?|\n", read_text(path)), 1):
         line, where = line.strip(), f"{shown(path)}:{number}"
@@ -68,18 +68,18 @@ def parse_value(raw: str, where: str) -> str:
     else:
         value = re.sub(r"(^|\s)#.*", "", raw, flags=re.DOTALL).strip()
         if "`" not in value and (broken := BREAKS.search(value)):
-            told = f"unquoted, the value ends before {broken[0].strip()!r}"
-            raise GolfError(f'{where}: {told}; write NAME="value", one a line', 2)
+            told = f"without quotes, the value ends before {broken[0].strip()!r}"
+            raise GolfError(f'{where}: {told}; write NAME="value", one on each line', 2)
     if "$(" in value or "`" in value:
         raise GolfError(f"{where}: $(...) and backticks are not run here; write the value itself", 2)
     refuse_unexpanded(value, where)
     if not value.isprintable():
-        raise GolfError(f"{where}: a character that shows nothing in {value[:60]!r}; retype the line", 2)
+        raise GolfError(f"{where}: an invisible character in {value[:60]!r}; retype the line", 2)
     return value
 
 
 def refuse_unexpanded(value: str, where: str) -> None:
-    """GolfError for ~, $NAME and what only Windows understands; it says what to write instead."""
+    """GolfError for ~, $NAME and Windows paths, which says what to write instead."""
     if UNEXPANDED.search(value):
         whole = re.sub(r"(^|:)~(?=/|$)|\$HOME\b|\$\{HOME\}", lambda m: (m[1] or "") + str(Path.home()), value)
         hint = "write the value itself" if UNEXPANDED.search(whole) else f"write {whole}"
@@ -97,7 +97,7 @@ def require_known(name: str, knobs: dict[str, str], where: str) -> None:
 
 
 def set_words(words: list[str], knobs: dict[str, str]) -> None:
-    """NAME=value arguments behind a config do what they do in front of the command."""
+    """Puts NAME=value arguments into the environment, as if they stood in front of the command."""
     for word in words:
         name, _, value = word.partition("=")
         require_known(name, knobs, f"argument {word[:60]!r}")
@@ -109,10 +109,10 @@ def is_known(name: str, knobs: dict[str, str]) -> bool:
 
 
 def settings(found: dict[str, str], knobs: dict[str, str], defaults=None) -> dict[str, str]:
-    """What a run is given: `defaults` below the file, the file below the environment.
+    """A run's variables: the environment overrides the file, which overrides `defaults`.
 
-    A relative path counts from the repository in a file, from the working directory in the
-    environment; trainers run in the repository, so only the latter is made absolute.
+    A relative path counts from the repository in a file, and from the working directory in the environment.
+    Trainers run in the repository, so only the latter is made absolute.
     """
     values = {**(defaults or {}), **found}
     for name in {*found, *values, *knobs, *OWN_NAMES}:

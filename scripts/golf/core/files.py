@@ -1,4 +1,4 @@
-"""Reads foreign files, bounded, and writes whole ones: as UTF-8 whatever the locale."""
+"""Reads foreign files with a size limit, and writes files as a whole; UTF-8 whatever the locale."""
 
 import hashlib
 import os
@@ -13,20 +13,20 @@ LARGE = 1 << 30  # of logs, shards' texts and tokenizers; a file with a hole may
 
 
 def plain(path: Path, limit: float = float("inf")) -> Path:
-    """`path`; GolfError, code 2, where a folder, a pipe, a socket, a device or too large a file is there.
+    """`path`, if a regular file or nothing is there; GolfError, code 2, for all else, or over `limit` bytes.
 
-    Reading some of them never ends, nor does opening a pipe that nobody writes to. /dev/null may stand for
-    an empty file.
+    Reading a device may never end, nor does opening a pipe that nobody writes to. /dev/null may stand for an
+    empty file.
     """
     if os.path.exists(path) and not os.path.isfile(path) and os.path.realpath(path) != os.devnull:
         raise GolfError(f"{shown(path)}: not a regular file; name a file, or save it as one", 2)
     if os.path.isfile(path) and os.path.getsize(path) > limit:
-        raise GolfError(f"{shown(path)}: over {limit:,} bytes; this is another kind of file", 2)
+        raise GolfError(f"{shown(path)}: over {limit:,} bytes, too large for this kind of file", 2)
     return path
 
 
 def read_bytes(path: Path, limit: float = LIMIT) -> bytes:
-    """The whole file; GolfError, code 2, where it is no readable file or larger than `limit`."""
+    """The file's bytes; GolfError, code 2, if it cannot be read or is larger than `limit`."""
     try:
         return plain(path, limit).read_bytes()
     except OSError as error:
@@ -46,7 +46,7 @@ def sha256(path: Path) -> str:
 
 
 def sha256_and_size(path: Path, limit: float = float("inf")) -> tuple[str, int]:
-    """Of a file's bytes, of no more than a block past `limit` of them."""
+    """SHA-256 and number of bytes of a file; stops reading within a block past `limit` bytes."""
     digest, size = hashlib.sha256(), 0
     with plain(path).open("rb") as file:
         while size <= limit and (block := file.read(1 << 20)):
@@ -56,9 +56,9 @@ def sha256_and_size(path: Path, limit: float = float("inf")) -> tuple[str, int]:
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
-    """Puts the whole content into its place in one step; where that fails, what lay there stays.
+    """Replaces a file in one step; if that fails, the old file stays. Text is written as UTF-8.
 
-    Text is written as UTF-8. OSError names `path`. Where no regular file lies (/dev/stdout) it is written to.
+    What is not a regular file (/dev/stdout) is written to instead. OSError names `path`.
     """
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     place = Path(os.path.realpath(path))  # a link stays one
@@ -78,7 +78,7 @@ def replace_file(path: Path, content: str | bytes) -> None:
 
 
 def renew(stale: dict[Path, Callable[[], str | bytes]], command: str, check: bool) -> None:
-    """Makes files anew that are not up to date; with `check` a GolfError names them instead."""
+    """Writes the files that are not up to date; with `check` a GolfError names them instead."""
     if check and stale:
         names = ", ".join(map(shown, stale))
         raise GolfError(f"stale: {names}; run scripts/golf.sh {command} and commit that")

@@ -13,7 +13,7 @@ RULING = "passing is not a ruling: reviewers still read the idea, the code and t
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule's outcome."""
+    """The outcome of a rule."""
 
     level: str  # FAIL blocks, NEEDS-HUMAN asks a reviewer, NOTE is advice, PASS holds
     rule: str  # its id, which docs/track_spec.md or docs/scoring.md explains
@@ -30,7 +30,7 @@ class Finding:
 
     @property
     def passed(self) -> bool | None:
-        """As audit.json and verify.json have it: true, false, or null where a person must look."""
+        """As in audit.json and verify.json: true, false, or null if a person must judge."""
         return {PASS: True, NOTE: True, FAIL: False}.get(self.level)
 
 

@@ -1,8 +1,8 @@
-"""JSON that others wrote: read without trust.
+"""Reads JSON that others wrote, without trust.
 
-parse_json takes what Python's reader takes, less what breaks it. parse_strict is for submission.json, on
-which a board and a review rest: what two readers could take for two things is refused (keys twice, NaN,
-UTF-16, numbers without end, characters that no one sees).
+parse_json accepts what Python's reader accepts, except what would crash it. parse_strict is for
+submission.json, on which board and review rely: it refuses what two readers could read differently (a key
+twice, NaN, UTF-16, endless numbers, invisible characters).
 """
 
 import codecs
@@ -19,7 +19,7 @@ from golf.core.text import BLANK
 DEPTH_LIMIT = 8  # submission.json has 5 levels
 DIGITS_LIMIT = 40  # of one number
 BIGGEST = 1 << 63
-# Unicode categories that no one sees or that move what is seen: control, format (bidi, zero width),
+# Unicode categories of characters that are invisible or move others: control, format (bidi, zero width),
 # surrogate, private use, unassigned, line and paragraph separator, blanks.
 UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs")
 # Between letters of scripts that need them, as Persian and Hindi do, and between emoji, joiners show.
@@ -35,7 +35,7 @@ class StrictError(ValueError):
 
 
 def number(value) -> float | None:
-    """`value` as a float where it is a finite number, else None (also for true and false)."""
+    """`value` as a float if it is a finite number, else None (also for true and false)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
@@ -45,20 +45,20 @@ def number(value) -> float | None:
 
 
 def dig(value, *keys):
-    """value[k1][k2]... through dicts, None where there is no such thing."""
+    """value[k1][k2]... through dicts; None if a key is missing or something on the way is no dict."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
 def mapping(value, *keys) -> dict:
-    """The object at value[k1][k2]...; empty where there is none."""
+    """The dict at value[k1][k2]...; an empty one if there is none."""
     found = dig(value, *keys)
     return found if isinstance(found, dict) else {}
 
 
 def objects(value, name: str) -> list[dict]:
-    """The objects in the list value[name]; empty where it is no list."""
+    """The dicts in the list value[name]; [] if that is no list."""
     listed = dig(value, name)
     return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
 
@@ -67,7 +67,7 @@ def objects(value, name: str) -> list[dict]:
 
 
 def parse_json(text: str | bytes):
-    """The JSON value, or None: also for what nests too deep, holds a key twice or a number without end."""
+    """The JSON value; None for anything else, also for deep nesting, a key twice or an endless number."""
     try:
         return json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError):
@@ -75,7 +75,7 @@ def parse_json(text: str | bytes):
 
 
 def read_json(path: Path):
-    """The JSON value in a file; None where there is no such file, or no JSON in it."""
+    """The JSON value in a file; None if there is no such file, or no JSON in it."""
     return parse_json(read_bytes(path, LARGE)) if path.is_file() else None
 
 
@@ -88,7 +88,7 @@ def unique(pairs: list[tuple[str, object]]) -> dict:
 
 
 def parse_strict(blob: bytes):
-    """The JSON value in `blob`, where it reads one way only. Else StrictError says what is wrong."""
+    """The JSON value in `blob`. StrictError says what is wrong or could be read in two ways."""
     if blob.startswith(codecs.BOM_UTF8):
         raise StrictError("begins with a byte order mark; save it as UTF-8 without one")
     if b"\0" in blob:
@@ -126,7 +126,7 @@ def parse_float(text: str) -> float:
 
 
 def refuse_unseen(value) -> None:
-    """StrictError for nesting past DEPTH_LIMIT and for characters that no one sees or can read."""
+    """StrictError for nesting past DEPTH_LIMIT and for invisible or unreadable characters."""
     waiting = [(value, 1)]
     while waiting:
         value, depth = waiting.pop()

@@ -12,7 +12,7 @@ from golf.core.paths import shown
 
 
 def refuse_used(run_dir: Path) -> bool:
-    """GolfError where another process holds the folder's lock; else whether there is one."""
+    """GolfError if another process holds the folder's lock; else whether the folder has a lock file."""
     try:
         with (run_dir / ".lock").open("rb") as file:
             take(file, fcntl.LOCK_SH, run_dir)
@@ -23,10 +23,10 @@ def refuse_used(run_dir: Path) -> bool:
 
 @contextmanager
 def locked(run_dir: Path):
-    """Holds run_dir/.lock; a run that left nothing else leaves no folder either.
+    """Holds run_dir/.lock. At the end, a folder that holds nothing else is removed.
 
-    Where the file system has no locks (NFS without lockd, Lustre without flock), the run goes on
-    without, and a warning says so.
+    If the file system has no locks (NFS without lockd, Lustre without flock), a warning says so, and the run
+    goes on without one.
     """
     path = run_dir / ".lock"
     try:
@@ -39,12 +39,12 @@ def locked(run_dir: Path):
             take(file, fcntl.LOCK_EX, run_dir)
         except OSError as error:
             text = (
-                f"golf run: warning: no file locks in {shown(run_dir)} ({error.strerror}): goes on without; "
+                f"golf run: warning: no file locks in {shown(run_dir)} ({error.strerror}): going on without; "
                 "start no second run there, or set OUT_DIR to a folder on another disk"
             )
             with suppress(OSError):
                 print(text, file=sys.stderr, flush=True)
-        with suppress(OSError):  # who holds it is for messages alone
+        with suppress(OSError):  # the process's id is only for messages
             file.truncate(0)
             file.write(str(os.getpid()).encode())
             file.flush()
@@ -58,7 +58,7 @@ def locked(run_dir: Path):
 
 
 def take(file, kind: int, run_dir: Path) -> None:
-    """Takes the lock without waiting; GolfError: it is held, OSError: there are no locks there."""
+    """Takes the lock without waiting. GolfError: another process holds it. OSError: no locks here."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # held by another process

@@ -62,11 +62,11 @@ def group_limit(folder: Path) -> float | None:
 
 
 def thread_settings(processes: int = 1) -> dict[str, str]:
-    """Variables for each of so many processes that compute at once; what is set already stays.
+    """Variables to add for each of so many processes that compute at once; what is set already stays.
 
-    OMP_WAIT_POLICY=PASSIVE: idle threads sleep. Spinning ones double the time of a step on a busy
-    machine and save nothing on an idle one. OMP_NUM_THREADS: a process's share of the usable CPUs.
-    Left out where the libraries, which go by affinity, choose the same by themselves.
+    OMP_WAIT_POLICY=PASSIVE: idle threads sleep. Spinning triples the time of a step on a busy machine and
+    saves about a sixth on an idle one (docs/floors.md). OMP_NUM_THREADS: a process's share of the usable
+    CPUs, unless the libraries, which go by affinity, choose the same.
     """
     wanted, share = {"OMP_WAIT_POLICY": "PASSIVE"}, max(1, usable_cpus() // processes)
     if share != affinity():
@@ -75,7 +75,7 @@ def thread_settings(processes: int = 1) -> dict[str, str]:
 
 
 def loopback() -> dict[str, str]:
-    """GLOO_SOCKET_IFNAME, so that one machine's ranks need no name for it to find each other."""
+    """GLOO_SOCKET_IFNAME, by which ranks on one machine find each other without a host name."""
     try:
         names = [name for _, name in socket.if_nameindex()]
     except OSError:
@@ -85,12 +85,12 @@ def loopback() -> dict[str, str]:
 
 
 def has_nvidia() -> bool:
-    """Whether the system shows an NVIDIA device, by Linux's driver or by WSL's."""
+    """Whether there are signs of an NVIDIA device: Linux's driver, WSL's, or nvidia-smi."""
     return any(map(os.path.exists, ("/proc/driver/nvidia", "/dev/dxg"))) or bool(shutil.which("nvidia-smi"))
 
 
 def compiler_faults(env: dict[str, str], gpu: bool = True) -> list[str]:
-    """What torch.compile lacks here: a compiler (for a GPU of C, else of C++) and Python's headers."""
+    """What torch.compile lacks here, in words: a compiler (of C for a GPU, else of C++), Python's headers."""
     usual = "clang++" if sys.platform == "darwin" else "g++"
     language, given = ("C", env.get("CC") or "gcc or clang") if gpu else ("C++", env.get("CXX") or usual)
     faults = []

@@ -12,9 +12,9 @@ SWEEP_PACKAGES = ("optuna", "ray")
 
 
 def missing(package: str, requirements: str | None = None) -> GolfError:
-    """The GolfError (code 2) for a package that cannot be imported: where, and how to install it.
+    """The GolfError (code 2) for a package that cannot be imported; it says how to install it.
 
-    requirements: the file that names it; default: the light one if the package is in that.
+    requirements: the file that lists the package; by default the smallest that does.
     """
     if requirements is None:
         of = "check" if package in CHECK_PACKAGES else "sweep" if package in SWEEP_PACKAGES else "cuda"

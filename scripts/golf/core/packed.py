@@ -1,8 +1,8 @@
 """Packed scripts: what PACK_SCRIPT=1 ships, read without running it.
 
-A packed script is a stub of two lines around the real one: its syntax tree without docstrings, written out
-again (so without comments), compressed by lzma and spelled in base85. It counts, and it is what scores. The
-script that it was made from lies beside it, is what people read, and does not count.
+A packed script is a stub of two lines around the real script: its syntax tree without docstrings, unparsed
+(and so without comments), compressed by lzma and written in base85. It counts, and it is what scores. The
+script that it was made from lies beside it for people to read, and does not count.
 """
 
 import ast
@@ -45,7 +45,7 @@ def source_name(name: str) -> str:
 
 
 def read_source(path: Path) -> bytes:
-    """What a script runs: its bytes, or of a packed script what is packed in it. Raises NotPacked."""
+    """The source that a script runs: its bytes, unpacked if it is a packed script. Raises NotPacked."""
     blob = plain(path, LIMIT).read_bytes()
     return unpack(blob) if path.name.endswith(SUFFIX) else blob
 
@@ -72,7 +72,7 @@ def unpack(script: bytes) -> bytes:
 
 
 def refuse_comments(source: bytes) -> None:
-    """Python takes an encoding from a comment, and a comment could hold data: packing leaves none."""
+    """NotPacked for comments, which packing removes: they could hold data, or set an encoding."""
     try:
         text = source.decode("utf-8")
         plain = all(c.isprintable() or c in "\n\t" for c in text)
@@ -84,8 +84,11 @@ def refuse_comments(source: bytes) -> None:
 
 
 def fault(script: bytes, source: bytes) -> str | None:
-    """Why `script` is not `source` packed; None: it is, by its syntax tree and about its length, for spaces,
-    spellings of numbers and blocks of the stream could hold what no person sees."""
+    """Why `script` is not `source` packed; None if it is.
+
+    The syntax trees must be equal. The length is checked too, because spaces, spellings of numbers and blocks
+    of the stream could hold hidden data.
+    """
     try:
         tree, plain = parse(unpack(script)), plain_tree(source)
         if ast.dump(tree) != ast.dump(plain):

@@ -18,7 +18,7 @@ def shown(path) -> str:
 
 
 def path_argument(text: str) -> Path:
-    """For argparse: a path with a leading ~ made whole, which a shell leaves alone in --out=~/x."""
+    """For argparse: a path with a leading ~ expanded, which shells do not do in --out=~/x."""
     if not text:  # as "$RUN" is where nothing set it; Path("") would be the working directory
         raise GolfError("an empty path is given; name a file or a folder", 2)
     try:

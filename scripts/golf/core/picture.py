@@ -32,9 +32,9 @@ def picture_path(text: str) -> Path:
 
 
 def drawn(panels: list[Callable], kind: str = ".svg", columns: int = 3, size: tuple = (3.7, 2.4)) -> bytes:
-    """A picture of panels, each drawn by its own function of matplotlib's axes, in rows of `columns`.
+    """A picture of panels, each drawn by a function that takes matplotlib's axes, in rows of `columns`.
 
-    What panels label is told below, or inside where there is one alone. size: of one alone.
+    The legend is below all panels, or inside a single one. size: of a single one, in inches.
     """
     os.environ.pop("MPLBACKEND", None)  # a notebook's, which this Python may not have; nothing is shown
     import matplotlib
@@ -67,7 +67,7 @@ def drawn(panels: list[Callable], kind: str = ".svg", columns: int = 3, size: tu
 
 
 def fingerprint(*facts) -> str:
-    """A hash of what a picture shows: its own bytes differ between versions of matplotlib."""
+    """A hash of what a picture shows; the picture's bytes differ between versions of matplotlib."""
     return hashlib.sha256(json.dumps([STYLE, *facts], sort_keys=True).encode()).hexdigest()
 
 
@@ -92,7 +92,7 @@ def tidy(axes, title: str, x: str = "", y: str = "") -> None:
 
 
 def drawable(text: str) -> str:
-    """`text` with a ? for what the font lacks, and no mathematics."""
+    """`text` with a ? for characters that the font lacks, and $ escaped, which would begin a formula."""
     from matplotlib.font_manager import findfont, get_font
 
     known = get_font(findfont("DejaVu Sans")).get_charmap()

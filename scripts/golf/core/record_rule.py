@@ -39,7 +39,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the seeds say, in nats a target. A positive improvement means that A is better."""
+    """The result of a comparison, in nats a target. A positive improvement means that A is better."""
 
     improvement: float  # mean of B less mean of A
     interval: tuple[float, float] | None  # of the improvement; None where no test is possible
@@ -53,8 +53,7 @@ def compare(a: list[float], b: list[float], rule: dict | None = None) -> Compari
     """A one-sided Welch test (B. L. Welch, Biometrika 34, 1947) of H0: improvement <= the margin.
 
     a, b: val_loss of each seed of the new entry and of the one to beat, nats a target.
-    rule: the record_rule of a track.json, which is valid when it is read; None: the improvement and its
-    interval are all, nothing is a record.
+    rule: a track's record_rule; None: only the improvement and its interval, nothing is a record.
     """
     margin, level, needed = 0.0, (1 - CONFIDENCE) / 2, 2
     if rule is not None:
@@ -77,7 +76,7 @@ def compare(a: list[float], b: list[float], rule: dict | None = None) -> Compari
         verdict = f"record rule met: {better}; more than {margin:g} at p = {p:.2g} < {level:g}"
     else:
         verdict = f"record rule not met: {better}; more than {margin:g} only at p = {p:.2g}"
-        verdict += f", needed is p < {level:g}"
+        verdict += f", p < {level:g} is needed"
     return Comparison(improvement, interval, 1 - 2 * level, p, record, verdict)
 
 
@@ -92,7 +91,7 @@ def without_rule(improvement: float, interval, a: list[float], b: list[float]) -
     if interval is None:
         verdict += f"; {len(a)} and {len(b)} seeds cannot tell that from chance, run more"
     elif interval[0] <= 0 <= interval[1]:
-        verdict += "; the seeds differ by as much, so that may be chance"
+        verdict += "; seeds differ by as much, so that may be chance"
     return verdict
 
 
@@ -111,7 +110,7 @@ def welch(a, b, margin: float, confidence: float) -> tuple[float, tuple[float, f
 
 
 def side_of_submission(folder: Path) -> Side:
-    """A submission's seeds as it claims them. GolfError, code 2, where a comparison needs more."""
+    """A submission's seeds as it claims them. GolfError, code 2, if it lacks what a comparison needs."""
     try:
         claim = submission.read_claim(folder)
     except submission.ClaimError as error:
@@ -126,7 +125,7 @@ def side_of_submission(folder: Path) -> Side:
 
 
 def make_side(name, seeds, data, targets, track_name=None, lane=None) -> Side:
-    """A Side of what was read from files. seeds: (seed, val_loss, val_bpb) of each."""
+    """A checked Side of untrusted values. seeds: (seed, val_loss, val_bpb) of each. GolfError, code 2."""
     losses = {}
     for seed, loss, _ in seeds:
         value = number(loss)

@@ -9,7 +9,7 @@ from pathlib import Path
 from golf.core.files import LARGE, plain
 from golf.core.json_io import dig, number, parse_json
 
-LINE_LIMIT = 1 << 20  # no line of a log is longer; a file without line ends is not read whole
+LINE_LIMIT = 1 << 20  # bytes; longer than any line of a log
 EVENT_LIMIT = 10_000  # events that are read; a run has some hundreds besides its steps
 STEP = b'"event": "step"'
 NUMBER = "[-+0-9.eEnaif]+"
@@ -33,8 +33,8 @@ def lines(path: Path):
 
 
 def events(path: Path, steps: bool = False) -> Iterator[tuple[str, dict]]:
-    """(kind, event) of a metrics.jsonl's lines, scores under their own kind ("sliding"). Lines that are no
-    event (a torn last one) are left out, and steps, unless they are wanted."""
+    """(kind, event) of each line of a metrics.jsonl; a score has its own kind ("sliding"). Lines that are not
+    events (an unfinished last one) are left out, and steps, unless `steps`."""
     for line in lines(path):
         event = parse_json(line) if steps or STEP not in line else None
         kind = dig(event, "event")
@@ -53,13 +53,13 @@ def read_metrics(path: Path) -> dict[str, list[dict]]:
 
 
 def read_run(place: Path) -> dict[str, dict]:
-    """The last event of each kind (read_metrics) of a run's folder or metrics file; empty without one."""
+    """The last event of each kind, by kind, of a run's folder or a metrics file; empty without one."""
     path = place if place.suffix == ".jsonl" else place / "metrics.jsonl"
     return {k: v[-1] for k, v in read_metrics(path).items()} if path.is_file() else {}
 
 
 def packing(facts: dict[str, dict]) -> tuple[float, float] | None:
-    """val_bpb of the final weights, unpacked and packed; None where no validation measured both alike."""
+    """val_bpb of the final weights, unpacked and packed; None if they were not both measured alike."""
     final = dig(facts, "val", "step") == dig(facts, "train_end", "step")
     alike = dig(facts, "val", "targets") == dig(facts, "roundtrip", "targets")
     figures = [number(dig(facts, event, "val_bpb")) for event in ("val", "roundtrip")]
@@ -77,7 +77,7 @@ def seed_runs(folder: Path) -> list[Path]:
 
 
 def run_folders(place: Path) -> list[Path]:
-    """The runs that a person means by `place`: that folder, several joined by commas, or their seeds."""
+    """The runs that `place` names: a folder, several joined by commas, or all seeds of a RUN_ID."""
     if place.is_dir():
         return [place]
     if "," in str(place):
@@ -88,8 +88,8 @@ def run_folders(place: Path) -> list[Path]:
 def final_lines(path: Path) -> dict[str, list[dict]]:
     """All final lines of a train.log by kind (roundtrip, sliding, size, train), in file order.
 
-    Numbers are floats, `note` a list of words. The script's own source stands at the head of a
-    log; its format strings hold no numbers, so they do not match.
+    Numbers are floats, `note` a list of words. A log begins with the script's source, whose format strings
+    hold no numbers, so they do not match.
     """
     found = {kind: [] for kind in FINAL_LINES}
     for line in lines(path):

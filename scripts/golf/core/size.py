@@ -1,11 +1,11 @@
-"""How many bytes the starter's model will pack to, before it is trained: from its knobs alone.
+"""Estimates from its knobs alone how many bytes a model will pack to, before it is trained.
 
-A trained matrix, divided by the deviation of its rows, is nearly normal, so that its symbols need
-nearly the entropy of a normal that is cut into steps. How nearly, and how close each coder comes, was
-measured on two trained models, packed by the trainer at each step: the starter's entry
-(records/track_sample_5min, seed 1337) and configs/quickstart.env's. Expected and real bytes differ by at
-most 1.1 % there from std/24 to std/0.5; by 2.2 % in a barely trained one of 8.4 million weights. What a
-coarser step costs by rounding is the loss of that entry's weights on 6,144 targets: no more than its size.
+A trained matrix, divided by the standard deviation of its rows, is nearly normal, so its symbols need nearly
+the entropy of a normal distribution cut into steps. How nearly, and how close each coder comes to the
+entropy, was measured on two trained models, packed by the trainer at each step: the starter's entry
+(records/track_sample_5min, seed 1337) and that of configs/quickstart.env. Expected and real bytes differ by
+at most 1.1 % there from std/24 to std/0.5, and by 2.2 % in a barely trained model of 8.4 million weights. The
+cost of a coarser step is that entry's, rounded, on 6,144 targets: an order of magnitude.
 """
 
 import ast
@@ -22,15 +22,15 @@ FINEST, COARSEST = 24.0, 0.5  # steps in a row deviation
 ROOM = 5000  # bytes that the exporter leaves under the cap
 EMBEDDING = 0.1  # of the step: a logit adds up the errors of a row of the embedding or head
 TOP = 127  # the largest symbol: a step is never finer than a row's largest weight over it
-TRAINED = 0.997  # entropy of a trained matrix, of a normal's
-# (bits of a block's weight as entropy, coded bytes of all matrices' entropy)
+TRAINED = 0.997  # entropy of a trained matrix / of a normal distribution
+# (entropy of a block's weight in bits, coded bytes of all matrices / their entropy)
 CODERS = {
     "zlib": ((1.24, 1.210), (1.48, 1.165), (1.64, 1.125), (1.88, 1.095), (2.10, 1.062), (3.05, 1.026),
              (3.63, 1.016), (4.03, 1.015), (5.03, 1.012), (6.03, 1.009), (6.61, 1.007)),
     "brotli": ((1.24, 1.030), (1.64, 0.990), (2.10, 0.993), (3.05, 0.995), (3.63, 0.997), (4.03, 0.998),
                (5.03, 1.002), (6.61, 0.999)),
 }  # fmt: skip
-# (bits of a block's weight as entropy, bits a byte more than at the finest step), rounding to nearest
+# (entropy of a block's weight in bits, bits a byte more than at the finest step), rounding to nearest
 COSTS = ((2.08, 0.067), (2.64, 0.031), (3.04, 0.017), (3.62, 0.006), (4.03, 0.005), (4.6, 0.003),
          (5.03, 0.002), (5.6, 0.001), (6.61, 0.0))  # fmt: skip
 
@@ -57,17 +57,17 @@ class Model:
 
 @dataclass(frozen=True)
 class Packed:
-    """What one step and coder are expected to come to."""
+    """What a model is expected to pack to at one step, with one coder."""
 
-    steps: float  # in a row deviation
-    bits: float  # a matrix weight, as entropy
-    block_bits: float  # of a block's
+    steps: float  # in a row's standard deviation
+    bits: float  # entropy of a matrix weight
+    block_bits: float  # entropy of a block's weight
     model_bytes: int
-    cost: float  # bits a byte, by rounding
+    cost: float  # of rounding, bits a byte
 
 
 def model(knobs: dict[str, str]) -> Model:
-    """Of knobs by name, as text; KeyError or ValueError or OverflowError where they are not the starter's."""
+    """The Model of knobs (name -> text). KeyError, ValueError or OverflowError for knobs of another kind."""
     vocab, layers, dim = (int(knobs[n]) for n in ("VOCAB_SIZE", "NUM_LAYERS", "MODEL_DIM"))
     heads, kv_heads = int(knobs["NUM_HEADS"]), int(knobs["NUM_KV_HEADS"])
     if min(vocab, layers, dim, heads, kv_heads) < 1:
@@ -85,7 +85,7 @@ def model(knobs: dict[str, str]) -> Model:
 
 
 def normal_entropy(step: float, top: int = TOP) -> float:
-    """Bits of a standard normal cut into steps, symbols up to `top` either way."""
+    """Entropy in bits of a standard normal distribution cut into steps, with symbols from -top to top."""
     below = NormalDist().cdf
     chances = (below((k + 0.5) * step) - below((k - 0.5) * step) for k in range(-top, top + 1))
     return -sum(p * math.log2(p) for p in chances if p > 0)
@@ -117,14 +117,14 @@ def fitting(m: Model, coder: str, room: int) -> Packed | None:
 
 
 def between(points: tuple[tuple[float, float], ...], x: float) -> float:
-    """Straight lines between the points; beyond them, the line of the last two goes on."""
+    """Linear interpolation between the points, and extrapolation beyond them."""
     right = next((i for i, (at, _) in enumerate(points) if at >= x), len(points) - 1)
     (x0, y0), (x1, y1) = points[max(right, 1) - 1], points[max(right, 1)]
     return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
 
 
 def code_bytes(trainer: Path, knobs: dict[str, str]) -> int:
-    """Of a script alone; with PACK_SCRIPT=1 what it packs to, within a hundred bytes."""
+    """Bytes of a script; with PACK_SCRIPT=1 of the packed script, within a hundred bytes."""
     source = trainer.read_bytes()
     if knobs.get("PACK_SCRIPT") != "1":
         return len(source)
@@ -133,7 +133,7 @@ def code_bytes(trainer: Path, knobs: dict[str, str]) -> int:
 
 
 def line(knobs: dict[str, str], code: int) -> tuple[str, str | None]:
-    """One line on a model's size beside `code` bytes, and a warning where it will not fit well."""
+    """One line on a model's size beside `code` bytes; and a warning, or None if it will fit well."""
     m, cap, coder = model(knobs), int(float(knobs["ARTIFACT_CAP_BYTES"])), knobs["COMPRESSOR"]
     if (size := m.unpacked_bytes) > MAX_UNPACKED:
         told = f"its artifact unpacks to {size:,} bytes, readers take {MAX_UNPACKED:,}: shrink the model"

@@ -59,7 +59,7 @@ class Count:
 
 
 def require_folder(folder: Path) -> None:
-    """Raises GolfError (code 2) if there is no folder, or if it is a track's or a run's."""
+    """GolfError, code 2, if there is no folder, or if it is a track's or a run's."""
     if not folder.is_dir():
         raise GolfError(f"{shown(folder)}: no folder there; give a submission's folder", 2)
     for name, text in OTHER_FOLDERS.items():
@@ -68,7 +68,7 @@ def require_folder(folder: Path) -> None:
 
 
 def is_unwritten(text: str, template: str | None = None) -> bool:
-    """Whether a text is a placeholder: no letter or digit, the template's words, or "todo" and the like."""
+    """Whether a text is a placeholder: no letters or digits, the template's words, or "todo" and the like."""
     words = plain_words(text)
     said = " ".join(words)
     if not words or words[0] in LATER or said in UNWRITTEN:
@@ -77,7 +77,7 @@ def is_unwritten(text: str, template: str | None = None) -> bool:
 
 
 def plain_words(text: str) -> list[str]:
-    """The words of a text, without case, width and punctuation."""
+    """The words of a text, in lower case, without punctuation and differences of width."""
     return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold())
 
 
@@ -140,7 +140,7 @@ def entry_folders(home: Path) -> list[Path]:
 
 
 def claims(home: Path) -> Iterator[tuple[Path, dict]]:
-    """(folder, submission.json) of the entries in a track's folder whose submission.json can be read."""
+    """(folder, submission.json) of each entry in a track's folder whose submission.json can be read."""
     for folder in entry_folders(home):
         try:
             yield folder, read_claim(folder)
@@ -157,8 +157,8 @@ def is_complete(claim: dict) -> bool:
 
 
 def audit_of(folder: Path) -> dict | None:
-    """What a maintainer found who scored every seed of this entry whole, by verified.json beside the entry
-    (golf.sh leaderboard --verified); None where nobody did, or the claim has changed since."""
+    """What verified.json, beside the entry, says of a maintainer's whole score of every seed (golf.sh
+    leaderboard --verified); None if nobody scored it so, or the claim has changed since."""
     found, claim = dig(read_json(folder.parent / VERIFIED), folder.name), folder / "submission.json"
     same = claim.is_file() and not claim.is_symlink() and dig(found, "submission_sha256") == sha256(claim)
     return found if same else None
@@ -171,7 +171,7 @@ def hashes_of(claim: dict, *roles: str) -> set[str]:
 
 
 def parts(seed: dict) -> list[tuple[float, float]] | None:
-    """A seed's segments, where they are SEGMENTS pairs of numbers."""
+    """A seed's segments if they are SEGMENTS pairs of numbers, else None."""
     pairs = seed.get("segments")
     if not isinstance(pairs, list) or len(pairs) != SEGMENTS:
         return None

@@ -26,7 +26,7 @@ def plain(text: str, limit: int) -> str:
 
 
 def columns(rows: list[Sequence[str]], right: Collection[int]) -> list[str]:
-    """A line a row, columns as wide as their texts; those in `right` stand right."""
+    """A line for each row, in columns as wide as their texts; those in `right` are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     shapes = [f"{{:{'>' if i in right else '<'}{width}}}" for i, width in enumerate(widths)]
     return ["  ".join(shapes).format(*row).rstrip() for row in rows]

@@ -16,7 +16,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> dict:
-    """The track called `name`, or the one in the folder or file `name`. Raises GolfError (code 2)."""
+    """The track called `name`, or the one in the folder or file `name`. GolfError, code 2, without one."""
     for path in (RECORDS / name / "track.json", Path(name) / "track.json", Path(name)):
         if path.is_file() and path.suffix == ".json":
             return read(path)
@@ -24,7 +24,7 @@ def load(name: str) -> dict:
 
 
 def read(path: Path) -> dict:
-    """Reads a valid track.json. Raises GolfError (code 2) for another, also of an older schema."""
+    """The object in a track.json. GolfError, code 2, if it is not valid by today's schema."""
     rules = read_json(path)
     if wrong := schema.errors("track", rules):
         raise GolfError(f"{shown(path)}: not a track.json: {wrong[0]}; see track.schema.json", 2)

@@ -34,7 +34,8 @@ def load(trainer: Path):
 
 
 def check_trainer(trainer: Path) -> None:
-    """The trainer exists, parses, and everything it and the modules beside it import is installed.
+    """GolfError if the trainer is missing or does not parse, or if it or a module beside it imports what is not
+    installed.
 
     Imports inside functions count too: they may only run when scoring starts, after hours of training.
     """
@@ -66,8 +67,8 @@ def check_trainer(trainer: Path) -> None:
 def imported(tree: ast.AST, path: Path) -> set[str]:
     """Top-level names of the modules that a source imports.
 
-    What stands in a `try` that handles its absence is left out. GolfError for relative imports,
-    which a script cannot have.
+    Imports in a `try` that handles their absence are left out. GolfError for relative imports, which a script
+    cannot have.
     """
     found: set[str] = set()
     waiting = [tree]
@@ -97,7 +98,7 @@ def gives_up(handler: ast.ExceptHandler) -> bool:
 
 
 def can_import(name: str) -> bool:
-    """Whether this Python has the module; our own package, which a trainer does not see, apart."""
+    """Whether a trainer can import the module. It does not see our own package."""
     if name in sys.stdlib_module_names:
         return True
     try:
@@ -147,7 +148,7 @@ def find_path(value: str, trainer: Path) -> Path:
 def check_data(
     data: Path, tokenizer: Path, splits: tuple[str, ...] = ("train", "val"), val: Path | None = None
 ) -> None:
-    """val: the folder of the validation shards, where it is another (VAL_DATA_PATH)."""
+    """GolfError if shards or tokenizer are missing. val: the folder of validation shards, if not `data`."""
     fetch = f"get them with `python3 {' '.join(fetch_command(data))}`"
     if "sample" not in data.name:
         sample = f"python3 {' '.join(fetch_command(Path('sample')))}"
@@ -162,7 +163,7 @@ def check_data(
 
 
 def fetch_command(data: Path, shards: int = 2) -> list[str]:
-    """What Python runs in the repository to have a data folder, with so many train shards, and tokenizer."""
+    """The arguments for Python, in the repository, that make or fetch a data folder and its tokenizer."""
     if "sample" in data.name:
         return ["data/build_sample_dataset.py"]
     variant = data.name.rpartition("_")[2] if data.name.startswith("fineweb10B_") else "sp1024"
@@ -181,8 +182,8 @@ DRIVERS = {"11": 450, "12": 525, "13": 580}  # the oldest Linux driver of each C
 
 
 def cuda_facts(env: dict[str, str]) -> tuple[dict | None, str]:
-    """cuda (None: a build without), cards (name, capability) and kernels of this Python's PyTorch, None where
-    it does not start; and the last line of what it warned of."""
+    """What this Python's PyTorch says: cuda (None: a CPU build), cards (name, capability) and kernels; None
+    if it does not start. And its last warning."""
     command = [sys.executable, "-c", ASK_CUDA]  # not where we stand: a torch.py there would be imported
     done = subprocess.run(command, env=env, cwd=REPO, capture_output=True, encoding="utf-8", errors="replace")
     warned = [line for line in done.stderr.splitlines() if "Warning: " in line]
@@ -194,7 +195,7 @@ def cuda_facts(env: dict[str, str]) -> tuple[dict | None, str]:
 
 
 def check_cuda(trainer: Path, env: dict[str, str], processes: int = 1) -> None:
-    """DEVICE=cuda needs a device for each process that PyTorch sees and has kernels for."""
+    """GolfError unless PyTorch has a CUDA device with kernels for each process."""
     if not imports(trainer, "torch"):
         return
     found, said = cuda_facts(env)
@@ -203,7 +204,7 @@ def check_cuda(trainer: Path, env: dict[str, str], processes: int = 1) -> None:
 
 
 def refuse_cuda(found: dict, said: str, processes: int) -> None:
-    """GolfError for what of cuda_facts cannot train."""
+    """GolfError if what cuda_facts found cannot train."""
     cards, cpu = found["cards"], "or set DEVICE=cpu to train on the processor"
     if not found["cuda"]:
         raise GolfError(
@@ -230,7 +231,7 @@ def refuse_cuda(found: dict, said: str, processes: int) -> None:
 
 
 def imports(trainer: Path, module: str) -> bool:
-    """Whether a line of it imports this top-level module."""
+    """Whether a line of the trainer imports this top-level module."""
     pattern = rf"^\s*(import|from) {module}\b".encode()
     return bool(re.search(pattern, read_source(trainer), re.MULTILINE))
 

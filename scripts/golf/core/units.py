@@ -1,4 +1,4 @@
-"""Figures as people read and type them."""
+"""Figures as people read and type them: 3.28M, 2m30s, and numbers within bounds for argparse."""
 
 import argparse
 import math
