@@ -17,7 +17,7 @@ from golf.core.paths import REPO, shown
 from golf.core.processes import handle_stops
 from golf.core.text import printable
 
-# As a user meets them: name -> its module in this package, imported when it is asked for.
+# By group, in the order in which a user meets them: command -> its module, imported when it is used.
 GROUPS = {
     "run": {
         "doctor": "run.doctor",
@@ -51,7 +51,7 @@ DATA = ("build_sample_dataset.py", "cached_challenge_fineweb.py", "tokenize_docs
 
 
 def overview() -> str:
-    """The commands by group, a line each, from the heads of their modules: nothing is imported."""
+    """The commands by group, each with the first line of its module, read without importing it."""
     lines = ["usage: golf.sh COMMAND ...; golf.sh COMMAND -h explains one", "", "data"]
     paths = [REPO / "data" / name for name in DATA]
     lines += [f"  python3 data/{path.name:<28} {purpose(path)}" for path in paths if path.is_file()]
@@ -64,7 +64,7 @@ def overview() -> str:
 
 
 def purpose(path: Path) -> str:
-    """The first line of a module's docstring, as far as a colon."""
+    """The first line of a module's docstring, up to a colon."""
     text = ast.get_docstring(ast.parse(path.read_bytes())) or ""
     return text.partition("\n")[0].partition(": ")[0].removesuffix(".")
 
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser(names: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """The parser of these commands. Importing all commands would take longer than most of them run."""
+    """A parser for these commands only: importing all would take longer than most commands run."""
     top = Parser(prog="golf.sh")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("help", description="List the commands.")
@@ -169,7 +169,7 @@ def require_working_directory() -> None:
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    """As argparse does, but `run CONFIG --trainer T NAME=value` has its settings behind an option."""
+    """As argparse does, but NAME=value may also follow an option: `run CONFIG --trainer T NAME=value`."""
     top = parser([name for name in words[:1] if name in COMMANDS])
     args, rest = top.parse_known_args(words)
     if not hasattr(args, "settings") or any(word.startswith("-") for word in rest):

@@ -57,7 +57,7 @@ def compare(a: list[float], b: list[float], rule: dict | None = None) -> Compari
     """
     margin, level, needed = 0.0, (1 - CONFIDENCE) / 2, 2
     if rule is not None:
-        margin, level, needed = (rule[name] for name in ("improvement_nats", "p", "min_seeds"))
+        margin, level, needed = rule["improvement_nats"], rule["p"], rule["min_seeds"]
     improvement = statistics.fmean(b) - statistics.fmean(a)
     p = interval = None
     if min(len(a), len(b)) > 1 and max(max(a) - min(a), max(b) - min(b)) >= SPREAD_FLOOR:

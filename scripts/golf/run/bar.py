@@ -1,4 +1,4 @@
-"""How far a run is, by what it adds to metrics.jsonl and the lines that it prints."""
+"""How far a run is, from what it adds to metrics.jsonl and from the lines that it prints."""
 
 import os
 import re
@@ -13,15 +13,15 @@ from golf.core.units import amount, duration
 PHASES = {"setup": "set-up", "train": "training", "pack": "packing", "plain": "scoring",
           "sliding": "scoring, sliding windows"}  # fmt: skip
 NEXT = {"step": "train", "train_end": "pack", "export": "plain", "score": "sliding"}  # after an event
-# What a trainer says after some seconds of silence; this module says it better.
+# What a trainer prints after some seconds of silence; the bar shows it instead.
 SIGN_OF_LIFE = re.compile(rb"(?:setup|after:\w+|scoring:(\d+)/(\d+)(?: left:\d+s)?) seconds:\d+\n")
-PACKING = {"zlib": 3e-7, "brotli": 5e-6}  # seconds a weight, on a 2-core x86 CPU, when it must be fitted
-GUESSED = 0.95  # of a phase other than training: no more of it is ever called done
-OF_OLD = 0.95  # of the smoothed loss, kept at every step
+PACKING = {"zlib": 3e-7, "brotli": 5e-6}  # seconds a weight, on a 2-core x86 CPU, if the step is searched for
+GUESSED = 0.95  # a phase other than training is never shown as more than this part done
+OF_OLD = 0.95  # the part of the smoothed loss that is kept at every step
 
 
 class Follower:
-    """A run's phase, step, smoothed loss and speed; `look` reads what is new."""
+    """A run's phase, step, smoothed loss and speed; `look` reads what its metrics.jsonl has since gained."""
 
     def __init__(self, metrics: Path, clock=time.monotonic):
         self.metrics, self.offset, self.clock = metrics, status(metrics).st_size, clock
@@ -29,7 +29,7 @@ class Follower:
         self.expected: dict[str, float] = {}  # seconds of a phase, but for training
         self.phase, self.loss = "setup", None
         self.validated: float | None = None  # part of the targets, of a validation while it trains
-        self.began = self.seen = clock()  # of the phase, the last step
+        self.began = self.seen = clock()  # when the phase began; when the last step was seen
 
     def look(self) -> None:
         for event in self.new_events():
@@ -74,7 +74,7 @@ class Follower:
             self.phase, self.began = phase, self.clock()
 
     def scored(self, part: float) -> None:
-        """So much of the targets is done, of the artifact's score or of a validation."""
+        """Takes the part of the targets, 0 to 1, that are scored: of the artifact, or in a validation."""
         if self.phase == "setup":  # EVAL_ONLY writes no metrics
             self.enter("plain")
         if self.phase == "train":
@@ -89,7 +89,8 @@ class Follower:
         return self.seconds + (self.clock() - self.seen if self.validated is None else 0.0)
 
     def fraction(self) -> float:
-        """How much of the phase is done, 0 to 1; of training, by time budget or steps, the larger."""
+        """How much of the phase is done, 0 to 1; of training the larger of elapsed/budget and
+        step/ITERATIONS."""
         if self.phase != "train":
             expected = self.expected.get(self.phase)
             return min(GUESSED, self.elapsed() / expected) if expected else 0.0
@@ -106,7 +107,7 @@ class Follower:
         return f"{list(PHASES).index(self.phase) + 1}/{len(PHASES)} {PHASES[self.phase]}"
 
     def status(self) -> str:
-        """How long it took and will take; of training, step, smoothed loss and speed too."""
+        """As text: how long the phase took and will take; of training also step, smoothed loss and speed."""
         parts, part = [duration(self.elapsed())], self.fraction()
         if part > 0 and part != GUESSED:
             parts.append(f"{duration(self.elapsed() * (1 - part) / part)} left")
@@ -118,7 +119,7 @@ class Follower:
 
 
 class Progress(Follower):
-    """Shown as a bar, or as lines that tick() returns."""
+    """A Follower that is shown as a bar, or as lines that tick() returns."""
 
     def __init__(self, metrics: Path, clock=time.monotonic):
         super().__init__(metrics, clock)
@@ -126,12 +127,12 @@ class Progress(Follower):
         self.bar = Bar(clock)
 
     def tick(self) -> str:
-        """Moves the bar; without one, what to say where nothing was said for a while."""
+        """Moves the bar; without one it returns a line after a while of silence, else ""."""
         self.look()
         return self.bar.show(self.title(), self.fraction(), self.status())
 
     def heard(self, output: bytes) -> bytes:
-        """What to show of these lines that the run printed: its signs of life become the bar's."""
+        """The lines that the run printed, without its signs of life, which the bar shows."""
         for done, count in SIGN_OF_LIFE.findall(output):
             if count:
                 self.scored(int(done) / max(int(count), 1))
@@ -142,7 +143,7 @@ class Progress(Follower):
 
 
 def last_setup(folder: Path) -> float | None:
-    """Seconds that the newest finished run beside this one took for its set-up."""
+    """Set-up seconds of the newest finished run beside this one; None if there is none."""
     others = [path for path in folder.parent.glob("*/metrics.jsonl") if path.parent != folder]
     in_order = sorted(others, key=lambda path: status(path).st_mtime)
     times = [dig(read_run(path.parent), "end", "setup_seconds") for path in in_order[-3:]]

@@ -1,9 +1,9 @@
-"""Shows a run's trainer the train shards without the validation shards.
+"""Hides the validation shards from a run's trainer.
 
-A script that trains on `fineweb_*.bin` of its DATA_PATH would train on what it is scored on. So that
-folder holds train shards alone while a run lasts, and validation has a path of its own,
-VAL_DATA_PATH. This stops accidents, not intent: a script can read VAL_DATA_PATH as well. `golf.sh
-verify` trains where there is no validation data at all.
+A script that trains on `fineweb_*.bin` of its DATA_PATH would train on what it is scored on. So during a run
+DATA_PATH is a folder with only the train shards, and validation has its own path, VAL_DATA_PATH. This stops
+accidents, not intent: a script can read VAL_DATA_PATH as well. `golf.sh verify` trains without any validation
+data.
 """
 
 import json
@@ -22,10 +22,10 @@ LOGS = ("train.log", "metrics.jsonl", "config.json")
 
 @contextmanager
 def train_shards_alone(given: dict[str, str], trainer: Path, run_dir: Path) -> Iterator[dict[str, str]]:
-    """Yields the variables to add to the trainer's; `given` are its knobs' values, defaults included.
+    """Yields the variables to add to the trainer's. given: its knobs' values, defaults included.
 
-    None where the trainer has no VAL_DATA_PATH, does not train, or has no validation shards in its
-    DATA_PATH. When the run ends the links go, and its logs name the data's own folder.
+    There are none if the trainer has no VAL_DATA_PATH, does not train, or has no validation shards in its
+    DATA_PATH. At the end the links are removed, and the run's logs name the data's own folder.
     """
     data = find_path(given["DATA_PATH"], trainer) if given.get("DATA_PATH") else None
     mixed = data and any(data.glob("fineweb_val_*.bin")) and any(data.glob("fineweb_train_*.bin"))
@@ -33,7 +33,7 @@ def train_shards_alone(given: dict[str, str], trainer: Path, run_dir: Path) -> I
         yield {}
         return
     view = run_dir / FOLDER / data.name
-    shutil.rmtree(view.parent, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(view.parent, ignore_errors=True)  # left by a run that was killed
     view.mkdir(parents=True)
     try:
         for path in sorted(data.glob("fineweb_train_*.bin")):
@@ -46,8 +46,8 @@ def train_shards_alone(given: dict[str, str], trainer: Path, run_dir: Path) -> I
 
 
 def replace_path(log: Path, path: str, by: str) -> None:
-    """Writes one path for another in a log, as text and as JSON spells it; in one step."""
-    with suppress(OSError):  # none was written, or the disk is full: then it stays as it is
+    """Replaces a path in a log, as plain text and as JSON spells it."""
+    with suppress(OSError):  # there is no log, or the disk is full: it stays as it is
         before = log.read_bytes()
         after = before
         for spell in (os.fsencode, lambda text: json.dumps(text)[1:-1].encode()):
@@ -57,7 +57,7 @@ def replace_path(log: Path, path: str, by: str) -> None:
 
 
 def link(path: Path, place: Path) -> None:
-    """A hard link, which leads to no folder; on another file system a symbolic one."""
+    """Makes a hard link, which does not show the data's folder; on another file system a symbolic one."""
     try:
         os.link(path, place)
     except OSError:
