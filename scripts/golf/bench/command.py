@@ -227,11 +227,11 @@ def title(result: dict) -> str:
 def rows(result: dict) -> list[tuple[str, str, str, str]]:
     """(what, figure, spread, share of the floor) of a result, then of its parts."""
     samples, memory = result["samples"], result.get("peak_reserved_bytes")
-    of = share(result.get("floor"), quartiles(samples)[1])
-    found = [(title(result), figure(result), spread(samples), of)]
+    of_floor = share(result.get("floor"), quartiles(samples)[1])
+    found = [(title(result), figure(result), spread(samples), of_floor)]
     for name, seconds in result.get("parts", {}).items():
-        of = share(result["part_floors"].get(name), seconds)
-        found.append((f"{name} alone", duration(seconds), "", of))
+        of_floor = share(result["part_floors"].get(name), seconds)
+        found.append((f"{name} alone", duration(seconds), "", of_floor))
     if memory:
         text = f"{memory / 1e9:.2f} GB reserved, in micro-batches of {result['micro_batch_tokens']:,} tokens"
         found.append(("its peak memory", text, "", ""))
@@ -241,8 +241,9 @@ def rows(result: dict) -> list[tuple[str, str, str, str]]:
 def lines(result: dict) -> list[str]:
     """A result for the console, its parts and notes below it."""
     found = []
-    for what, measured, around, of in rows(result):
-        found.append(f"{what}: {', '.join(filter(None, (measured, around, of and f'{of} of the floor')))}")
+    for what, *figures, of_floor in rows(result):
+        figures += [f"{of_floor} of the floor"] if of_floor else []
+        found.append(f"{what}: {', '.join(filter(None, figures))}")
     return [found[0], *(f"    {line}" for line in [*found[1:], *result.get("notes", ())])]
 
 

@@ -115,12 +115,11 @@ def settings(found: dict[str, str], knobs: dict[str, str], defaults=None) -> dic
     Trainers run in the repository, so only the latter is made absolute.
     """
     values = {**(defaults or {}), **found}
-    for name in {*found, *values, *knobs, *OWN_NAMES}:
-        if name in os.environ:
-            values[name] = os.environ[name]
-            if name in PATH_NAMES:
-                refuse_unexpanded(values[name], name)
-            if name in PATH_NAMES and values[name] and Path.cwd() != REPO:
+    for name in {*values, *knobs, *OWN_NAMES} & os.environ.keys():
+        values[name] = os.environ[name]
+        if name in PATH_NAMES:
+            refuse_unexpanded(values[name], name)
+            if values[name] and Path.cwd() != REPO:
                 values[name] = os.path.abspath(values[name])
     if "SEED" in os.environ and "SEEDS" not in os.environ:
         values.pop("SEEDS", None)  # SEED=42 on the command line means that seed, whatever the file

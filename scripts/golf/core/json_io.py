@@ -82,7 +82,7 @@ def read_json(path: Path):
 def unique(pairs: list[tuple[str, object]]) -> dict:
     value = dict(pairs)
     if len(value) < len(pairs):
-        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise StrictError(f"has the key {ascii(twice)[:60]} twice in one object")
     return value
 

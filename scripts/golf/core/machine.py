@@ -42,14 +42,14 @@ def cpu_quota(root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> fl
         for base in bases:
             below = base / group.strip("/")
             for folder in (below, *below.parents):
-                limits += filter(None, [group_limit(folder)])
+                limits.append(group_limit(folder))
                 if folder == base:
                     break
-    return min(limits, default=None)
+    return min(filter(None, limits), default=None)
 
 
 def group_limit(folder: Path) -> float | None:
-    """A control group's own limit in processors."""
+    """A control group's own limit in processors; None if it has none."""
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         try:
             words = " ".join((folder / n).read_text(encoding="ascii") for n in names).split()

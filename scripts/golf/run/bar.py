@@ -89,8 +89,7 @@ class Follower:
         return self.seconds + (self.clock() - self.seen if self.validated is None else 0.0)
 
     def fraction(self) -> float:
-        """How much of the phase is done, 0 to 1; of training the larger of elapsed/budget and
-        step/ITERATIONS."""
+        """How much of the phase is done, 0 to 1; of training by budget or steps, whichever is more."""
         if self.phase != "train":
             expected = self.expected.get(self.phase)
             return min(GUESSED, self.elapsed() / expected) if expected else 0.0

@@ -1,15 +1,15 @@
-"""The starter's model in numpy, one token after another with cached keys and values.
+"""The trainers' model in numpy, token by token, with cached keys and values.
 
-A trainer's Scorer computes a whole window again for every token that is asked for alone: 10 to 60
-tokens a second. This one has the same interface and is used for text only where it is known to be
-the same model (see/reader.py); tests hold it to load_scorer of both trainers. It runs no script.
+A trainer's Scorer computes a whole window for every token of text that is asked for by itself: 10 to 60
+tokens a second. This one has the same interface. It is used for text only if it is known to be the same model
+(see/reader.py); tests compare it with load_scorer of both trainers. It runs no script.
 """
 
 import numpy as np
 
 from golf.see.weights import Weights
 
-# All that the starter's model depends on; the last line's are of training and scoring alone.
+# Known settings of a model; those in the last line do not change its forward pass.
 SETTINGS = frozenset(
     """
     vocab_size num_layers model_dim num_heads num_kv_heads mlp_mult tie_embeddings rope_base logit_softcap
@@ -20,10 +20,10 @@ SETTINGS = frozenset(
 
 
 class CachedModel:
-    """Scorer's interface (docs/submission_interface.md) of the starter's forward pass, float32."""
+    """A Scorer (docs/submission_interface.md) of the trainers' forward pass, in float32."""
 
     def __init__(self, weights: Weights):
-        """KeyError or ValueError where the tensors are not those of the starter's model."""
+        """KeyError or ValueError if the tensors or settings are not those of the trainers' model."""
         config, self.w = weights.config, {n: t.values() for n, t in weights.tensors.items()}
         self.layers, self.heads = config["num_layers"], config["num_heads"]
         self.kv_heads, self.span = config["num_kv_heads"], config["train_seq_len"]

@@ -71,11 +71,12 @@ def table(model: size.Model, knobs: dict[str, str], code_bytes: int) -> list[str
         f"{'step':>7} {'bits':>5} {'cost':>7}" + "".join(f" {coder:>22}" for coder in size.CODERS),
     ]
     for steps in STEPS:
-        cells, one = "", None
+        cells = ""
         for coder in size.CODERS:
             one = size.packed(model, steps, coder)
             fits = "" if not cap else " fits" if one.model_bytes + code_bytes <= cap else " over"
             cells += f" {one.model_bytes:>16,}{fits:>6}"
+        # Bits and cost are the same for every coder.
         cost = f"+{one.cost:.3f}" if one.block_bits >= size.COSTS[0][0] else f">{size.COSTS[0][1]}"
         lines.append(f"  std/{steps:<2} {one.bits:>4.1f} {cost:>7}{cells}")
     return [*lines, "(bytes of the model; cost: bits a byte by rounding, as measured on the starter)", ""]

@@ -87,9 +87,10 @@ class History:
         """(point, training tokens a second since the point before)."""
         found = []
         for before, now in zip(self.steps, self.steps[1:]):
-            values = [number(p.get(name)) for p in (before, now) for name in ("tokens", "train_seconds")]
-            if None not in values and values[3] > values[1]:
-                found.append((now, (values[2] - values[0]) / (values[3] - values[1])))
+            tokens = [number(point.get("tokens")) for point in (before, now)]
+            seconds = [number(point.get("train_seconds")) for point in (before, now)]
+            if None not in (*tokens, *seconds) and seconds[1] > seconds[0]:
+                found.append((now, (tokens[1] - tokens[0]) / (seconds[1] - seconds[0])))
         return found
 
     def state(self) -> str:

@@ -35,12 +35,12 @@ class Weights:
     config: dict
     tensors: dict[str, Tensor]
     file_bytes: int
-    # Bytes of the file that each part was coded to: a tensor's two arrays by its name, and "header".
+    # Bytes that each part takes in the file: a tensor's two arrays, by its name, and "header".
     coded: dict[str, tuple[float, float]]
 
 
 def load(path: Path) -> Weights:
-    """The artifact in a file. GolfError says why there is none, or why only its own script can read it."""
+    """The artifact in a file. GolfError if it is not sound, or only its own script can read it."""
     try:
         artifact.read(path)  # checks every shape and array
         blob = path.read_bytes()
@@ -52,22 +52,22 @@ def load(path: Path) -> Weights:
     length = 4 + struct.unpack_from("<I", payload)[0]
     config, entries = artifact.read_header(payload[4:length], length)
     parts: dict[str, list[np.ndarray]] = {}
-    ends = [(artifact.PREFIX.size, "header", length)]
+    layout = [(artifact.PREFIX.size, "header", length)]
     for name, dtype, array in artifact.arrays(payload, length, entries):
         parts.setdefault(name, []).append(np.frombuffer(array, DTYPES[dtype]))
-        ends.append((0, name, len(array)))
+        layout.append((0, name, len(array)))
     tensors = {}
     for name, shape, encoding in entries:
         stored, *scales = parts[name]
         tensors[name] = Tensor(encoding, stored.reshape(shape), scales[0] if scales else None)
-    return Weights(config, tensors, len(blob), coded_bytes(blob, ends))
+    return Weights(config, tensors, len(blob), coded_bytes(blob, layout))
 
 
-def coded_bytes(blob: bytes, ends: list[tuple[int, str, int]]) -> dict[str, tuple[float, float]]:
-    """How much of the file each part takes, within CHUNK bytes, by inflating it piece by piece.
+def coded_bytes(blob: bytes, layout: list[tuple[int, str, int]]) -> dict[str, tuple[float, float]]:
+    """How many bytes of the file each part takes, within CHUNK bytes, by inflating it piece by piece.
 
-    ends: (bytes outside the coded part, name, unpacked bytes) of each part, in order. What a part
-    saves by pointing back to an earlier one counts for itself; the last part has the checksum.
+    layout: (bytes outside the coded part, name, unpacked bytes) of each part, in order. If a part repeats an
+    earlier one, the saving counts for itself; the last part includes the checksum.
     """
     inflate, read, made = artifact.inflater(blob), [0], [0]
     for at in range(artifact.PREFIX.size, len(blob), CHUNK):
@@ -75,7 +75,7 @@ def coded_bytes(blob: bytes, ends: list[tuple[int, str, int]]) -> dict[str, tupl
         read.append(min(at + CHUNK, len(blob)) - artifact.PREFIX.size)
     found: dict[str, tuple[float, float]] = {}
     before, done = 0.0, 0
-    for extra, name, size in ends:
+    for extra, name, size in layout:
         done += size
         here = float(read[-1]) if done >= made[-1] else float(np.interp(done, made, read))
         found[name] = (*found.get(name, ()), here - before + extra)

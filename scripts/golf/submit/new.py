@@ -388,10 +388,10 @@ def home(out: Path, track_name: str) -> Path:
 def repeat_command(run: Run, folder: Path, env: dict[str, str]) -> str:
     """The shell command that repeats the first seed, from the repository's root."""
     world = run.facts["start"].get("world_size")
-    starter = ["python3"]
+    launcher = ["python3"]
     if isinstance(world, int) and world > 1:
-        starter = ["torchrun", "--standalone", f"--nproc_per_node={world}"]
-    return submission.command_line({**env, "SEED": str(run.seed)}, [*starter, str(folder / run.script)])
+        launcher = ["torchrun", "--standalone", f"--nproc_per_node={world}"]
+    return submission.command_line({**env, "SEED": str(run.seed)}, [*launcher, str(folder / run.script)])
 
 
 def dump(value: dict) -> str:
