@@ -43,15 +43,15 @@ export PYTHON="$python"
 unset SEEDS RESUME DATA_PATH VAL_DATA_PATH TOKENIZER_PATH EVAL_ONLY
 RUN_ID="$run_id" bash scripts/golf.sh run --no-summary --trainer "$trainer" configs/quickstart.env
 
-# 4. A submission folder of it, checked against the track. What it finds hides no result.
+# 4. A submission folder of it, checked against the track. If the check fails, the results below are shown all the same.
 code=0
 bash scripts/golf.sh new "$run_dir" --out "$run_dir-submission" --track "$track" || code=$?
 
-# 5. What came out. The range is in the config, beside the values that it belongs to.
+# 5. The results. The range to expect is in the config, beside the settings that it belongs to.
 expect=$(sed -n 's/^# expect val_bpb: *//p' configs/quickstart.env)
 bash scripts/golf.sh summary "$run_dir" ${expect:+--expect "$expect"}
 
-# 6. What the model writes: three lines of it. Where that fails it says why; the run is whole all the same.
+# 6. Three lines that the model writes. If that fails, it says why; the run is complete all the same.
 echo "writes"
 bash scripts/golf.sh sample "$run_dir" --tokens 150 | "$python" -c '
 import sys, textwrap
@@ -59,10 +59,10 @@ text = sys.stdin.buffer.read().decode("utf-8", "replace")  # fold would cut betw
 lines = textwrap.wrap(text, 109, initial_indent=" " * 9, subsequent_indent=" " * 9)
 sys.stdout.buffer.write("\n".join([*lines[:3], ""]).encode())' || true
 cat <<TEXT
-more     bash scripts/golf.sh sample $run_dir --prompt "Once"; the curves: $run_dir/report.html
-entry    $run_dir-submission/ (what a pull request would add under records/$track/; the words that
-         FAIL above asks for are yours to write)
-next     change $trainer or configs/quickstart.env and call this again, or go for the real data:
+more     bash scripts/golf.sh sample $run_dir --prompt "Once"; curves: $run_dir/report.html
+entry    $run_dir-submission/ (what a pull request would add under records/$track/; the texts that
+         FAIL lines above name are yours to write)
+next     change $trainer or configs/quickstart.env and run this again, or train on the real data:
          .venv/bin/python data/cached_challenge_fineweb.py --variant sp1024 --train-shards 2
          bash scripts/$baseline
 TEXT

@@ -136,7 +136,7 @@ venv_tell_of_cuda() {
     [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] && [ -z "${TORCH_INDEX_URL:-}" ] || return 0
     [ ! -e /proc/driver/nvidia ] && [ ! -e /dev/dxg ] && ! command -v nvidia-smi >/dev/null || return 0
     "$python" -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("torch"))' || cat <<TEXT
-note     no NVIDIA device here, and plain PyTorch brings about 3 GB of CUDA along. To save them: Ctrl-C, then
+note     no NVIDIA device here, and plain PyTorch comes with about 3 GB of CUDA. To avoid that: Ctrl-C, then
              TORCH_INDEX_URL=ADDRESS bash scripts/$(basename "$0")
          with the address of PyTorch's CPU wheels: pytorch.org/get-started/locally shows it for Pip and CPU,
          after --index-url
