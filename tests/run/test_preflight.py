@@ -22,10 +22,10 @@ from run.conftest import golf, one_line
     ({"OUT_DIR": "train_gpt.py/runs"}, "OUT_DIR=train_gpt.py/runs: cannot be written"),
     ({"RUN_ID": "../x"}, "RUN_ID='../x'"), ({"SEEDS": "1,x"}, "SEEDS='1,x'"),
     ({"SEEDS": "1,1"}, "SEEDS='1,1'"), ({"NPROC_PER_NODE": "0"}, "NPROC_PER_NODE='0'"),
-    ({"NPROC_PER_NODE": "999999"}, "NPROC_PER_NODE='999999': a whole number from 1 to "),
+    ({"NPROC_PER_NODE": "999999"}, "NPROC_PER_NODE='999999': give a whole number from 1 to "),
     ({"NNODES": "two"}, "NNODES='two'"), ({"NNODES": "2"}, "RDZV_ENDPOINT=HOST:PORT"),
-    ({"NNODES": "2", "RDZV_ENDPOINT": "here:29400", "RESUME": "1"}, "one node alone has the checkpoint"),
-    ({"RESUME": "yes"}, "RESUME='yes': 1, 0 or auto"), ({"RESUME": "auto"}, "RESUME=auto: RUN_ID"),
+    ({"NNODES": "2", "RDZV_ENDPOINT": "here:29400", "RESUME": "1"}, "only one node has the checkpoint"),
+    ({"RESUME": "yes"}, "RESUME='yes': set 0, 1 or auto"), ({"RESUME": "auto"}, "RESUME=auto: set RUN_ID"),
     ({"REPORT": "yes"}, "REPORT='yes'"),
 ])  # fmt: skip
 def test_preflight_says_what_to_do_and_makes_nothing(tiny_repo, env, words):

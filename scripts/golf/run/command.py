@@ -184,12 +184,12 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
         raise GolfError(f"REPORT={report!r}: set 1 (write report.html at the end) or 0", 2)
     if resume not in ("0", "1", "auto"):
         raise GolfError(f"RESUME={resume!r}: set 0, 1 or auto (resume if there is a checkpoint)", 2)
-    if resume != "0" and not settings.get("RUN_ID"):
-        raise GolfError(f"RESUME={resume}: set RUN_ID to the run to resume; golf.sh runs lists them", 2)
-    if resume != "0" and nodes > 1:
-        raise GolfError(f"RESUME={resume}: only one node has the checkpoint, so several cannot resume", 2)
     if nodes > 1 and not re.fullmatch(r"\S+:\d+", endpoint):
         raise GolfError(f"NNODES={nodes}: set RDZV_ENDPOINT=HOST:PORT of one node, the same on all", 2)
+    if nodes > 1 and resume != "0":
+        raise GolfError(f"RESUME={resume}: only one node has the checkpoint, so several cannot resume", 2)
+    if resume != "0" and not settings.get("RUN_ID"):
+        raise GolfError(f"RESUME={resume}: set RUN_ID to the run to resume; golf.sh runs lists them", 2)
     seeds = [s.strip() for s in settings.get("SEEDS", "").split(",") if s.strip()]
     if any(not (s.isascii() and s.isdigit()) for s in seeds) or len(set(seeds)) < len(seeds):
         raise GolfError(f"SEEDS={settings['SEEDS']!r}: give different whole numbers: SEEDS=1337,42,2025", 2)
