@@ -36,7 +36,7 @@ def test_run_id_defaults_to_the_configs_name_whatever_it_is_and_the_time(tiny_re
 @pytest.mark.parametrize(("ends", "told"), [
     ("", "golf run: error: mine.py ended without metrics.jsonl; is it whole?"),
     ("sys.exit('mine.py: error: x')", "mine.py: error: x"),
-    ("sys.exit(1)", "golf run: runs/one ended with exit code 1; the reason stands above"),
+    ("sys.exit(1)", "golf run: runs/one ended with exit code 1; see the error above"),
 ])  # fmt: skip
 def test_a_trainer_that_ends_before_its_log_has_failed_and_is_told_once(tiny_repo, ends, told):
     knobs = "import sys\nif sys.argv[1:]:\n    sys.exit(print('RUN_ID x # name'))\n"

@@ -109,7 +109,7 @@ def test_new_refuses_in_one_line(made, tmp_path):
     cases.append((new(repo, bad, "--out", tmp_path / "x"), "was changed after the run"))
     cases.append((new(repo, "runs/r-s1", "runs/r-s1"), "seed 1 is given 2 times"))
     cases.append((new(repo, tmp_path), "no metrics.jsonl"))
-    cases.append((new(repo, "runs/q"), "give a run's folder, or of runs with SEEDS=... their RUN_ID's"))
+    cases.append((new(repo, "runs/q"), "give a run's folder, or runs/<RUN_ID> for runs with SEEDS=..."))
     cases.append((new(repo, "runs/r-s1", "--out", folder), "is there already"))
     cases.append((new(repo, "runs/r-s1", "--out", "train_gpt.py/x"), "golf new: error: train_gpt.py"))
     cases.append((new(repo, "runs/r-s1", "--lane", "fast"), "in lane fast"))
