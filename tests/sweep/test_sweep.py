@@ -61,9 +61,9 @@ def test_a_finished_run_is_never_repeated_and_the_same_command_goes_on(tiny_repo
 def test_a_row_whose_settings_changed_does_not_take_the_old_run(tiny_repo):
     sweep(tiny_repo, write(tiny_repo, FILE), "SEEDS=1")
     done = sweep(tiny_repo, write(tiny_repo, FILE.replace("256", "512")), "SEEDS=1")
-    refused(done, "wide-s1 was run with MODEL_DIM=256, its row says 512")
+    refused(done, "wide-s1 was run with MODEL_DIM=256, its row now has 512")
     done = sweep(tiny_repo, write(tiny_repo, FILE.replace("MODEL_DIM = 256", "")), "ITERATIONS=4", "SEEDS=1")
-    refused(done, "base-s1 was run with ITERATIONS=3, its row says 4")
+    refused(done, "base-s1 was run with ITERATIONS=3, its row now has 4")
 
 
 @pytest.mark.slow
