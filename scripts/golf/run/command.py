@@ -199,11 +199,13 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
     passed = {k: v for k, v in settings.items() if k not in envfile.OWN_NAMES} | {"OUT_DIR": str(out_dir)}
     runs, shared = [], (world, report == "1", nodes, endpoint)
     for seed in seeds or [None]:
-        name = f"{run_id}-s{seed}" if seed else run_id
-        own = {**passed, "RUN_ID": name, **({"SEED": seed} if seed else {})}
-        if seed and resume != "0" and not (out_dir / name / "train.log").exists():
-            own["RESUME"] = "0"  # a seed that was not reached begins
-        runs.append(SeedRun(trainer, own, own.get("SEED", ""), out_dir / name, *shared))
+        own = {**passed, "RUN_ID": f"{run_id}-s{seed}" if seed else run_id}
+        run_dir = out_dir / own["RUN_ID"]
+        if seed:
+            own["SEED"] = seed
+            if resume != "0" and not (run_dir / "train.log").exists():
+                own["RESUME"] = "0"  # a seed that was not reached begins
+        runs.append(SeedRun(trainer, own, own.get("SEED", ""), run_dir, *shared))
     return runs
 
 

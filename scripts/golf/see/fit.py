@@ -27,7 +27,7 @@ PLAN = ("TRAIN_BATCH_TOKENS", "MAX_WALLCLOCK_SECONDS", "ITERATIONS", "VAL_MAX_TO
 
 def add_arguments(parser) -> None:
     parser.add_argument("config", type=path_argument, metavar="CONFIG.env", help="what would be trained")
-    parser.add_argument("settings", nargs="*", metavar="NAME=value", help="overrides the file")
+    parser.add_argument("settings", nargs="*", default=[], metavar="NAME=value", help="overrides the file")
     parser.add_argument("--trainer", type=path_argument, default=REPO / "train_gpt.py", metavar="PATH",
                         help="the script that would be run; default: train_gpt.py")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="only the bytes: time no steps")

@@ -30,7 +30,8 @@ USED_WRONGLY, STOPPED = 2, 130  # exit codes of golf run
 
 def add_arguments(parser) -> None:
     parser.add_argument("what", type=path_argument, metavar="FILE.toml|CONFIG.env", help="what to run")
-    parser.add_argument("settings", nargs="*", metavar="NAME=value", help="overrides the file; or NAME=a,b")
+    parser.add_argument("settings", nargs="*", default=[], metavar="NAME=value",
+                        help="overrides the file; or a list of values: NAME=a,b")  # fmt: skip
     parser.add_argument("--name", help="results go to runs/NAME; default: the file's name")
     parser.add_argument("--for", dest="seconds", type=between(0, kind=float), metavar="SECONDS",
                         help="start no run after so many seconds")  # fmt: skip
