@@ -157,7 +157,7 @@ def dispatch(argv: list[str] | None) -> int:
         if not str(error).startswith("Symlink loop"):
             raise
         message, code = f"error: {error}; remove that link", 2
-    print(f"golf{command}: {printable(message)}", file=sys.stderr)  # an argument may hold a line end
+    print(f"golf{command}: {printable(message)[:2000]}", file=sys.stderr)  # an argument may hold a line end
     return code
 
 

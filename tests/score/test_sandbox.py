@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import functools
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -511,7 +512,7 @@ def test_a_sandbox_that_does_not_start_is_no_fault_of_the_submission(tmp_path, m
 
 
 @needs_sandbox
-@pytest.mark.parametrize("way", ["memfd", "file", "deleted", "mapped", "tables", "sockets"])
+@pytest.mark.parametrize("way", ["memfd", "file", "deleted", "mapped", "tables", "sockets", "leaderless"])
 def test_memory_in_files_counts(tmp_path, way, memory_alone, monkeypatch):
     program = functools.partial(syscalls.program, sockets=way == "sockets")  # as on CUDA
     monkeypatch.setattr(syscalls, "program", lambda **_: program())
@@ -523,13 +524,26 @@ def test_memory_in_files_counts(tmp_path, way, memory_alone, monkeypatch):
     assert fault.value.rule == "memory" and feeder.peak_memory_bytes > 1 << 28
 
 
-def test_what_others_free_meanwhile_hides_nothing_of_another_kind(monkeypatch):
+@needs_sandbox
+def test_no_pipe_holds_what_a_file_held(tmp_path):
+    with connect("Hoards", tmp_path, b"spliced") as feeder:
+        feeder.reset()
+        with pytest.raises(Fault, match="PermissionError"):
+            feeder.log_probs(np.zeros(5, np.uint16))
+
+
+@pytest.mark.parametrize("kind", ["SUnreclaim", "VmallocUsed"])
+@pytest.mark.parametrize("slow", [False, True])
+def test_what_others_free_meanwhile_hides_nothing_of_another_kind(monkeypatch, kind, slow):
+    """Nor does a look that takes long, as a submission can make it."""
+    if slow:
+        monkeypatch.setattr(watch.time, "thread_time", itertools.count(0, 3600).__next__)
     sizes = collections.Counter(Shmem=3 << 30, SUnreclaim=1 << 20)
     monkeypatch.setattr(usage, "sizes_in", lambda path: sizes if path == "/proc/meminfo" else sizes - sizes)
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as process:
         watching = watch.LimitWatch(process, dataclasses.replace(LIMITS, memory_bytes=1 << 28))
         try:
-            sizes.update(Shmem=-(2 << 30), SUnreclaim=1 << 29)
+            sizes.update({"Shmem": -(2 << 30), kind: 1 << 29})
             wait_until(lambda: watching.fault)
             assert watching.fault.rule == "memory" and watching.peak_memory_bytes == 1 << 29
         finally:
@@ -573,6 +587,24 @@ def test_work_between_calls_counts(tmp_path):
             spent[name] = feeder.seconds - before
     assert spent["WorksBetweenCalls"] > spent["Plain"]
     assert feeder.seconds >= feeder.stream_seconds > feeder.load_seconds
+
+
+@needs_sandbox
+def test_children_that_nobody_waits_for_are_kept(tmp_path):
+    """What they computed would be lost with them."""
+    ignores = "signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+    assert last_words(tmp_path, f"[{ignores}, os.fork() or os._exit(0), os.wait()][2][1]") == "0"
+
+
+@needs_sandbox
+def test_a_stream_has_a_limit_of_its_own(tmp_path):
+    """However many calls it has, each within theirs."""
+    with connect("LoadsSlowly", tmp_path, limits=dataclasses.replace(LIMITS, stream_seconds=1)) as feeder:
+        feeder.load_seconds, feeder.stream_seconds = 0.0, 0.0  # a loaded machine may have used it up
+        feeder.reset()
+        with pytest.raises(Fault, match="a stream took over 1 s") as fault:
+            feeder.log_probs(np.zeros(5, np.uint16))
+    assert fault.value.rule == "time"
 
 
 def test_a_process_that_ends_hides_no_work_of_others(monkeypatch):

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from check_kit import edit
 from conftest import REPO, passed, refused, run_golf, run_script, used_wrongly, write_shard
 from golf.core import track as tracks
 from golf.core.errors import GolfError
+from golf.core.files import LARGE
 from golf.core.findings import judged
 from golf.score import command as score
 from golf.score import scorer as official
@@ -263,6 +265,31 @@ def test_seeds_that_cannot_be_scored_are_told(track, echo, tmp_path, no_audit):
     assert rules_of(run(track, folder))["claim-mean"]["passed"] is None
 
 
+@pytest.mark.parametrize("figure", [1e308, -1e308])
+def test_claims_without_end_are_none(track, echo, tmp_path, no_audit, figure):
+    folder = make_submission(tmp_path / "entry", echo, **echo_score(track))
+    invented = [dict(seed=s, val_loss=figure, val_bpb=figure, artifact=None) for s in (8, 9)]
+    edit(folder, lambda v: v.update(seeds=v["seeds"] + invented))
+    assert rules_of(run(track, folder))["claim-mean"]["passed"] is None
+    edit(folder, lambda v: v["seeds"][0].update(val_bpb=figure, segments=[[figure, figure]] * 64))
+    rules = rules_of(run(track, folder))
+    assert rules["claim"]["passed"] is rules["segments"]["passed"] is None and "308" not in json.dumps(rules)
+
+
+@pytest.mark.parametrize("file", ["submission.json", "train_gpt.py", "final_model_seed1.bin"])
+def test_a_folder_that_changes_meanwhile_is_not_scored(track, echo, tmp_path, monkeypatch, file):
+    folder = make_submission(tmp_path / "entry", echo, **echo_score(track))
+
+    def change(*_, **__):
+        path = folder / file
+        path.write_bytes(path.read_bytes().replace(b"open-hardware", b"record") + b" ")
+        return []
+
+    monkeypatch.setattr(official, "audit", change)
+    with pytest.raises(GolfError, match="changed while it was scored|is not the file whose sha256"):
+        run(track, folder)
+
+
 @pytest.mark.parametrize("error", [OSError(22, "bad"), ValueError("x"), MemoryError(), AssertionError()])
 def test_whatever_breaks_the_scorer_is_a_report(track, echo, tmp_path, no_audit, monkeypatch, error):
     def breaks(*_):
@@ -407,6 +434,11 @@ def edited(change):
     (edited(lambda v, f: v["seeds"][0].update(artifact=["x"])), "no listed artifact"),
     (edited(lambda v, f: v["seeds"][0].update(artifact=None)), "no seed ships an artifact"),
     (edited(lambda v, f: v.update(seeds=[3, None])), "no seed ships an artifact"),
+    (edited(lambda v, f: v["seeds"].append(v["seeds"][0])), "two seeds have one seed"),
+    (edited(lambda v, f: v["seeds"].append(v["seeds"][0] | dict(seed=2))), "two seeds have one artifact"),
+    (lambda f: os.truncate(f / "hostile.py", LARGE), "its counted files have over"),
+    (edited(lambda v, f: v["files"][1].update(path="./hostile.py")), "no file of this folder"),
+    (edited(lambda v, f: v["files"][1].update(path="x" * 900_000)), "no file of this folder"),
 ])  # fmt: skip
 def test_folders_that_cannot_be_scored(track, tmp_path, spoil, words):
     folder = make_submission(tmp_path / "entry", "Plain")

@@ -6,7 +6,7 @@ import signal
 from collections import defaultdict
 from contextlib import suppress
 
-PARENT, TICKS, THREADS = 1, slice(11, 15), 17  # where stat()'s fields say so; proc(5)
+STATE, PARENT, TICKS, THREADS = 0, 1, slice(11, 15), 17  # where stat()'s fields say so; proc(5)
 
 # All ask a run to end well: Ctrl-C, kill or a scheduler, the end of the login, a scheduler's warning.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)

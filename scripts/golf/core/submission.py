@@ -175,8 +175,14 @@ def parts(seed: dict) -> list[tuple[float, float]] | None:
     pairs = seed.get("segments")
     if not isinstance(pairs, list) or len(pairs) != SEGMENTS:
         return None
-    found = [tuple(map(number, pair)) for pair in pairs if isinstance(pair, list) and len(pair) == 2]
+    found = [tuple(map(figure, pair)) for pair in pairs if isinstance(pair, list) and len(pair) == 2]
     return found if len(found) == SEGMENTS and not any(None in pair for pair in found) else None
+
+
+def figure(value) -> float | None:
+    """A number that sums and means can be made of, else None."""
+    found = number(value)
+    return None if found is None or abs(found) > FIGURE_LIMIT else found
 
 
 def same_run(one: dict, other: dict, tolerance: float = RUN_TOLERANCE) -> bool:

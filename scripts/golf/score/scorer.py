@@ -18,7 +18,7 @@ from golf.core.bar import Talker
 from golf.core.errors import GolfError
 from golf.core.files import sha256
 from golf.core.findings import FAIL, HUMAN, RULING, Finding, as_json, judged, verdict
-from golf.core.json_io import dig, number, objects
+from golf.core.json_io import dig, objects
 from golf.core.paths import shown
 from golf.score import stream as streams
 from golf.score.audit.control import Control
@@ -173,6 +173,9 @@ def score(
         size = seeds_at_once(setup, len(entries))
         groups = [entries[at : at + size] for at in range(0, len(entries), size)]
         results = [result for group in groups for result in score_group(setup, group)]
+    read_entries(folder, claim, device)  # GolfError where a file is another by now
+    if submission.read_claim(folder) != claim:
+        raise GolfError(f"{shown(folder)}: submission.json changed while it was scored; score it again")
     return report_of(setup, folder, source, claim, results, general_rules(setup, source, claim, results))
 
 
@@ -281,7 +284,7 @@ def score_group(setup: Setup, entries: list[SeedEntry]) -> list[SeedScore]:
 def score_entry(setup: Setup, entry: SeedEntry, step: InStep) -> SeedScore:
     """Scores and audits one seed. A Fault becomes a finding and ends it. So does any other error: a
     submission that breaks the scorer must not get a better report."""
-    claimed = {name: number(entry.claim.get(name)) for name in ("val_loss", "val_bpb")}
+    claimed = {name: submission.figure(entry.claim.get(name)) for name in ("val_loss", "val_bpb")}
     result = SeedScore(entry.seed, entry.bytes_total, claimed)
     cap = setup.rules["cap_bytes"]
     room = f"{entry.bytes_total:,} of {cap:,} bytes"
@@ -496,8 +499,8 @@ def whole_score_due(setup: Setup, scored: int, seeds: int) -> str:
 def claim_mean(setup: Setup, claim: dict, results: list[SeedScore]) -> list[Finding]:
     """Compares the claimed mean with that of official scores; a seed not scored counts as claimed."""
     scores = {result.seed: result.official["val_bpb"] for result in results if result.official}
-    seeds, claimed = objects(claim, "seeds"), number(claim.get("val_bpb"))
-    values = [scores.get(seed.get("seed"), number(seed.get("val_bpb"))) for seed in seeds]
+    seeds, claimed = objects(claim, "seeds"), submission.figure(claim.get("val_bpb"))
+    values = [scores.get(seed.get("seed"), submission.figure(seed.get("val_bpb"))) for seed in seeds]
     if setup.partial or not scores or not values:
         return []
     told = f"the mean of {len(values)} seeds, {len(scores)} of them scored"

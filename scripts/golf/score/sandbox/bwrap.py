@@ -44,6 +44,7 @@ class Limits:
 
     load_seconds: float = 600.0  # importing the script, load_scorer
     call_seconds: float = 900.0  # one call of reset or log_probs
+    stream_seconds: float = 12 * 3600.0  # all calls of a stream, which may be hundreds
     memory_bytes: int = min(16 << 30, PAGE_BYTES * os.sysconf("SC_PHYS_PAGES") * 3 // 4)
     tasks: int = 256 + 16 * (os.cpu_count() or 1)  # processes and threads
 

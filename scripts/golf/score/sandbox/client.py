@@ -213,6 +213,8 @@ class Remote:
         self.number = (self.number + 1) % (1 << 32)
         self.handed_over = b""
         self.charge(self.worked_unasked())
+        if self.stream_seconds > self.limits.stream_seconds:
+            self.fail("time", f"a stream took over {self.limits.stream_seconds:g} s")
         began, self.watch.during = time.monotonic(), during
         try:
             self.control.sendall(REQUEST.pack(what, self.number, count))

@@ -43,8 +43,10 @@ REFUSED = {
     "finit_module": (313, 273), "delete_module": (176, 106), "syslog": (103, 116), "reboot": (169, 142),
     "settimeofday": (164, 170), "clock_settime": (227, 112), "adjtimex": (159, 171),
     "clock_adjtime": (305, 266), "iopl": (172, None), "ioperm": (173, None), "modify_ldt": (154, None),
-    "uselib": (134, None), "personality": (135, 92), "vhangup": (153, 58), "vmsplice": (278, 75),
-    "memfd_secret": (447, 447), "link": (86, None), "linkat": (265, 37),  # memory that is in no figure
+    "uselib": (134, None), "personality": (135, 92), "vhangup": (153, 58),
+    # Memory that is in no figure: a pipe keeps a file's pages, of 2 MiB each, when the file is gone.
+    "memfd_secret": (447, 447), "link": (86, None), "linkat": (265, 37),
+    "vmsplice": (278, 75), "splice": (275, 76), "tee": (276, 77), "sendfile": (40, 71),
 }  # fmt: skip
 # What leads into bubblewrap's own process where it is the same user, by which a submission outlives it.
 INTO_PROCESSES = ("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd")
@@ -105,6 +107,15 @@ CONDITIONS = (
     ((319, 279), 1, LOW, 4, (0,), errno.EINVAL),
     ((55, 209), 2, LOW, ALL, (57,), errno.EPERM, DENIED),  # SO_COOKIE: the machine counts it up
     *CORES,
+    (
+        (13, 134),
+        0,
+        LOW,
+        ALL,
+        (17,),
+        0,
+        DENIED,
+    ),  # rt_sigaction of SIGCHLD: who ignores it hides its children's time
     ((54, 208), 2, LOW, ALL, (7, 32), 0, DENIED),  # setsockopt: SO_SNDBUF, SO_SNDBUFFORCE do nothing
     ((16, 29), 1, LOW, ALL, (0x5412, 0x541C, 0x5423), errno.EPERM, DENIED),  # TIOCSTI, TIOCLINUX, TIOCSETD
 )

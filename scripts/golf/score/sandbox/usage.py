@@ -1,5 +1,6 @@
 """Measures what a sandbox uses, from outside by /proc, and kills it."""
 
+import glob
 import os
 import re
 import resource
@@ -9,13 +10,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from golf.core.processes import THREADS, TICKS, descendants, kill, stat
+from golf.core.processes import STATE, THREADS, TICKS, descendants, kill, stat
 
 SEND_BUFFER = Path("/proc/sys/net/core/wmem_default")  # bytes that wait in a socket, at most
 SIZE = re.compile(r"(\w+(?:\(\w+\))?):\s*([0-9]+) kB\n")
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
-# Of /proc/meminfo. The kernel's own: what waits in sockets, empty files' names, tables of empty pages.
-SHARED = ("Shmem", "SUnreclaim", "PageTables", "KernelStack")
+# Of /proc/meminfo. The kernel's own: what waits in sockets, empty files' names, page tables, filters.
+SHARED = ("Shmem", "SUnreclaim", "PageTables", "KernelStack", "VmallocUsed")
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,16 @@ def usage(pid: int) -> tuple[Usage, list[int]]:
     """
     below = descendants(pid)
     threads = sum(max(1, int(fields[THREADS])) for fields in below.values())  # an ended one has none
-    sizes = [sizes_in(f"/proc/{p}/status") for p in below]
+    sizes = [sizes_in(status(p, fields)) for p, fields in below.items()]
     own = sum(size["RssAnon"] + size["RssFile"] + size["VmSwap"] for size in sizes)
     shared = max((size["RssShmem"] for size in sizes), default=0)
     return Usage(threads, own, shared, max(map(socket_bytes, [*below][:1]), default=0)), list(below)
+
+
+def status(pid: int, fields: list[bytes]) -> str:
+    """The file with a process's sizes: another thread's where the first has ended, which then has none."""
+    threads = glob.glob(f"/proc/{pid}/task/*/status") if fields[STATE] == b"Z" else []
+    return next((path for path in threads if f"/task/{pid}/" not in path), f"/proc/{pid}/status")
 
 
 def socket_bytes(pid: int) -> int:

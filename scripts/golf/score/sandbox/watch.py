@@ -9,6 +9,7 @@ from golf.score.sandbox import usage
 from golf.score.sandbox.bwrap import Limits
 
 TICK_SECONDS = 0.05
+LONGEST_TICK_SECONDS = 0.25  # however slow a look is: a submission can make it so
 MEMORY_RESERVE = 0.03  # of the machine's memory: less left ends the sandbox, whoever took the rest
 
 
@@ -39,7 +40,7 @@ class LimitWatch(threading.Thread):
                 self.fault = Fault(*broken)
                 usage.end(self.process)
                 return
-            tick = max(TICK_SECONDS, 40 * (time.thread_time() - began))
+            tick = min(max(TICK_SECONDS, 40 * (time.thread_time() - began)), LONGEST_TICK_SECONDS)
 
     def look(self) -> tuple[str, str] | None:
         """The rule that is broken, with a sentence about it; None if none is.
