@@ -38,12 +38,10 @@ def locked(run_dir: Path):
         try:
             take(file, fcntl.LOCK_EX, run_dir)
         except OSError as error:
-            text = (
-                f"golf run: warning: no file locks in {shown(run_dir)} ({error.strerror}): going on without; "
-                "start no second run there, or set OUT_DIR to a folder on another disk"
-            )
+            why = f"no file locks in {shown(run_dir)} ({error.strerror}): going on without"
+            what = "start no second run there, or set OUT_DIR to a folder on another disk"
             with suppress(OSError):
-                print(text, file=sys.stderr, flush=True)
+                print(f"golf run: warning: {why}; {what}", file=sys.stderr, flush=True)
         with suppress(OSError):  # the process's id is only for messages
             file.truncate(0)
             file.write(str(os.getpid()).encode())

@@ -84,11 +84,8 @@ def refuse_comments(source: bytes) -> None:
 
 
 def fault(script: bytes, source: bytes) -> str | None:
-    """Why `script` is not `source` packed; None if it is.
-
-    The syntax trees must be equal. The length is checked too, because spaces, spellings of numbers and blocks
-    of the stream could hold hidden data.
-    """
+    """Why `script` is not `source` packed; None if it is. The length is checked beside the syntax tree, since
+    spaces, spellings of numbers and blocks of the stream could hide data."""
     try:
         tree, plain = parse(unpack(script)), plain_tree(source)
         if ast.dump(tree) != ast.dump(plain):

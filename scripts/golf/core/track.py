@@ -70,10 +70,8 @@ def guess(data_name: str, targets: int, train_seconds: float = 0, lane: str | No
         fits = [t for t in fits if lane in t["lanes"]]
     kept = [t for t in fits if t["train_seconds"] is None or train_seconds <= t["train_seconds"]]
     if not kept:
-        raise GolfError(
-            f"no track scores {targets} targets of {data_name}"
-            f"{f' in {train_seconds:.0f} s of training' if train_seconds else ''}"
-            f"{f' in lane {lane}' if lane else ''}; name the one whose rules to use with --track "
-            f"({', '.join(names())})"
-        )
+        wanted = f"{targets} targets of {data_name}"
+        wanted += f" in {train_seconds:.0f} s of training" if train_seconds else ""
+        wanted += f" in lane {lane}" if lane else ""
+        raise GolfError(f"no track scores {wanted}; choose one with --track ({', '.join(names())})")
     return min(kept, key=lambda t: float("inf") if t["train_seconds"] is None else t["train_seconds"])

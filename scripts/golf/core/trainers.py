@@ -34,8 +34,7 @@ def load(trainer: Path):
 
 
 def check_trainer(trainer: Path) -> None:
-    """GolfError if the trainer is missing or does not parse, or if it or a module beside it imports what is
-    not installed.
+    """GolfError if the trainer is missing, does not parse, or needs a module that is not installed.
 
     Imports inside functions count too: they may only run when scoring starts, after hours of training.
     """

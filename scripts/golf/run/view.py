@@ -2,8 +2,7 @@
 
 A script that trains on `fineweb_*.bin` of its DATA_PATH would train on what it is scored on. So during a run
 DATA_PATH is a folder with only the train shards, and validation has its own path, VAL_DATA_PATH. This stops
-accidents, not intent: a script can read VAL_DATA_PATH as well. `golf.sh verify` trains without any validation
-data.
+accidents, not intent: a script can read VAL_DATA_PATH. `golf.sh verify` trains without any validation data.
 """
 
 import json

@@ -68,8 +68,7 @@ class Budget:
 
 
 def add_arguments(parser) -> None:
-    place = "the folder or file with the model"
-    parser.add_argument("place", type=path_argument, metavar="RUN|ENTRY|ARTIFACT", help=place)
+    parser.add_argument("place", type=path_argument, metavar="RUN|ENTRY|ARTIFACT", help="where the model is")
     parser.add_argument("-o", "--out", type=picture_path, metavar="FILE", help="draw it, as .svg or .png")
 
 

@@ -47,8 +47,7 @@ def main(args) -> int:
         lines = table(size.model(given), given, code)
         plan = {name: float(given[name]) for name in PLAN}
     except (KeyError, ValueError, ArithmeticError) as error:
-        told = f"{shown(trainer)}: its knobs are not those of this repository's model ({error})"
-        raise GolfError(told, 2) from None
+        raise GolfError(f"{shown(trainer)}: not this repository's model: {error}", 2) from None
     if not (plan["MAX_WALLCLOCK_SECONDS"] or plan["ITERATIONS"]):
         raise GolfError("ITERATIONS and MAX_WALLCLOCK_SECONDS are both 0: set one of them", 2)
     print("\n".join(lines))

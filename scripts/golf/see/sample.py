@@ -32,13 +32,11 @@ def add_arguments(parser) -> None:
     add("--tokens", type=between(1), default=200, metavar="N", help="how many tokens to write; default: 200")
     add("--temperature", type=between(0, 100, float), default=0.8, metavar="T",
         help="below 1: likelier text; 0: always the likeliest token; default: 0.8")  # fmt: skip
-    add("--top-k", type=between(0), default=0, metavar="K",
-        help="draw from the K likeliest tokens only; default: 0, all")  # fmt: skip
+    add("--top-k", type=between(0), default=0, metavar="K", help="draw from the K likeliest tokens; 0: all")
     add("--seed", type=between(0), default=1, metavar="N", help="another seed, another text; default: 1")
     add("--tokenizer", type=path, metavar="PATH", help="the tokenizer's .model; needed for an artifact alone")
     add("--surprise", type=path, metavar="FILE", help="the text file to make a page of")
-    add("-o", "--out", type=path, default="surprise.html", metavar="PAGE",
-        help="where --surprise writes the page; default: surprise.html")  # fmt: skip
+    add("-o", "--out", type=path, default="surprise.html", metavar="PAGE", help="default: surprise.html")
     add("--no-sandbox", action="store_true", help="run the model's script as yourself: read it first")
 
 

@@ -24,8 +24,7 @@ ASCII_DOTS = "_.-'"
 
 
 def add_arguments(parser) -> None:
-    run = "a run's folder; default: the newest in runs/"
-    parser.add_argument("run", nargs="?", type=path_argument, metavar="RUN", help=run)
+    parser.add_argument("run", nargs="?", type=path_argument, metavar="RUN", help="default: runs/'s newest")
 
 
 def main(args) -> int:

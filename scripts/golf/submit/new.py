@@ -80,8 +80,7 @@ class Run:
 def add_arguments(parser) -> None:
     run = "a finished run's folder, one for each seed; or runs/<RUN_ID> for all of SEEDS=..."
     parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN_DIR", help=run)
-    out = "the folder to make or complete; default: the script's, or records/<track>/<date>_<name>"
-    parser.add_argument("--out", type=path_argument, metavar="DIR", help=out)
+    parser.add_argument("--out", type=path_argument, metavar="DIR", help="the folder to make or complete")
     parser.add_argument("--track", metavar="NAME", help="default: by the run's data, targets and seconds")
     parser.add_argument("--lane", metavar="LANE", help="one of the track's; default: by the run's hardware")
     parser.add_argument("--name", help="the entry's name; default: the run's")

@@ -10,6 +10,7 @@ sweep that was stopped and repeats no finished run. A run that fails is skipped,
 --search and --ray need requirements-sweep.txt.
 """
 
+import re
 import sys
 import time
 
@@ -57,12 +58,10 @@ def main(args) -> int:
 
 def read(what, words: list[str], name: str | None) -> Sweep:
     """The sweep that the arguments ask for."""
-    pairs = {}
     for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not plan.NAME.fullmatch(key):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", word, re.DOTALL):
             raise GolfError(f"{word!r} is not NAME=value (no spaces around =)", 2)
-        pairs[key] = value
+    pairs = dict(word.split("=", 1) for word in words)
     if not what.is_file():
         raise GolfError(f"{shown(what)}: no such file", 2)
     if what.suffix == ".toml":

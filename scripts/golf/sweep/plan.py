@@ -14,7 +14,6 @@ from golf.core.paths import REPO, shown
 
 RANGE = re.compile(r"(.*\d.*?)\.\.(.*\d.*)")  # .01..0.08
 OWN = ("SEED", "SEEDS", "RUN_ID", "OUT_DIR", "RESUME")  # they would be lost, or make other runs
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,7 @@ class Search:
 
         self.sweep, self.states = replace(sweep, rows=[]), optuna.trial.TrialState
         self.waiting, self.pruned = [], set()  # cells
-        self.trial_of = {}  # by cell, until it has ended
-        self.reported: dict[Cell, int] = {}
+        self.trial_of, self.reported = {}, {}  # by cell: its trial, until it has ended; its last report
         if not sweep.space:
             raise GolfError("--search: nothing to choose from; give NAME=low..high or NAME=a,b,c", 2)
         optuna.logging.set_verbosity(optuna.logging.WARNING)

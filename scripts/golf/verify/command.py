@@ -15,14 +15,12 @@ from golf.core.submission import require_folder
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("folder", type=path_argument, metavar="FOLDER", help="an entry's folder")
-    parser.add_argument("--seed", type=int, metavar="N", help="retrain this seed only; default: all")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
-                        help="what to train on; default: auto, as the entry did")  # fmt: skip
-    parser.add_argument("--data", type=path_argument, metavar="DIR",
-                        help="the folder of token shards; default: the track's in data/datasets")  # fmt: skip
-    parser.add_argument("--steps", action="store_true",
-                        help="train for as many steps as its log states, without a clock")  # fmt: skip
+    add = parser.add_argument
+    add("folder", type=path_argument, metavar="FOLDER", help="an entry's folder")
+    add("--seed", type=int, metavar="N", help="retrain this seed only; default: all")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: what the entry used")
+    add("--data", type=path_argument, metavar="DIR", help="the token shards; default: data/datasets/<name>")
+    add("--steps", action="store_true", help="train for as many steps as its log states, without a clock")
 
 
 def main(args) -> int:

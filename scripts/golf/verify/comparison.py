@@ -235,11 +235,12 @@ def spread_of(rules: dict, claim: dict) -> tuple[float, str]:
 
 def judge(rules: dict, claim: dict, seeds: list[Seed]) -> list[Finding]:
     """Whether the retrained mean is as good as the claimed one."""
-    claimed, got = (statistics.fmean([getattr(s, n) for s in seeds]) for n in ("claimed", "retrained"))
+    claimed = statistics.fmean(s.claimed for s in seeds)
+    got = statistics.fmean(s.retrained for s in seeds)
     spread, whose = spread_of(rules, claim)
     allowed = SIGMAS * spread * math.sqrt(2 / len(seeds))
-    both = [(s.steps, s.claimed_steps) for s in seeds if s.steps and s.claimed_steps]
-    ratio = sum(a for a, _ in both) / sum(b for _, b in both) if len(both) == len(seeds) else None
+    known = all(s.steps and s.claimed_steps for s in seeds)
+    ratio = sum(s.steps for s in seeds) / sum(s.claimed_steps for s in seeds) if known else None
     figure = (
         f"claimed {claimed:.4f}, retrained {got:.4f} bits a byte: {got - claimed:+.4f}, {allowed:.4f} "
         f"allowed ({SIGMAS} x {spread:.4f} x sqrt(2/{len(seeds)}), by {whose})"
