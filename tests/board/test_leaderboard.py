@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece as spm
-from check_kit import edit, edit_track, relist
+from check_kit import edit, edit_track, relist, write
 from conftest import REPO, contrast, passed, refused, run_golf, run_script
 from golf.board import charts, leaderboard, ranking, tables, verified
 from golf.check import code as check_code
@@ -23,7 +23,7 @@ from golf.check import command as check
 from golf.core import picture, submission, track
 from golf.core.errors import GolfError
 from golf.core.files import sha256
-from golf.core.text import plain
+from golf.core.text import cell, plain
 from matplotlib.figure import Figure
 from test_ci import commit, git
 
@@ -273,6 +273,17 @@ def test_a_copy_of_an_entry_has_no_rank(real):
     assert ranked(board) == ["first"] and "same log or artifact as first" in reasons(board)["a_copy"]
 
 
+def test_a_claim_takes_no_rank_from_whose_run_it_copied(real, monkeypatch):
+    """From an open pull request: merged before, as seeds of its own or as one log more."""
+    monkeypatch.setattr(submission, "audit_of", lambda place: None if place.name == "a_claim" else {})
+    real("a_claim", better=0.3, merge=False)
+    more = real("a_log", better=0.1, merge=False)
+    later = real("later", better=0.3, merge=False)
+    write(more, "notes.log", (later / "train_seed2.log").read_bytes(), "log")
+    board = read(real)
+    assert ranked(board) == ["later", "a_log", "first"] and "claimed" in reasons(board)["a_claim"]
+
+
 def test_weights_packed_anew_have_no_rank(real):
     """Other bytes in every file, the same run: its scores tell."""
     real("repacked", better=1e-6)
@@ -424,6 +435,12 @@ def test_foreign_words_stay_words(board, words):
         assert not set(bare) & set("|<>[]()`*_~\\!#$:@&{}/.;")
         assert html.unescape(inner).isprintable()
     assert html.unescape(links[0][1]) == plain(words, 60)
+
+
+def test_numbers_and_names_stay_readable():
+    text = "3.6 million at 4.1 bits on x86_64, in 2026."
+    assert cell(text) == text
+    assert cell("1. a, www.3.org, __b_ _c") == "1&#46; a, www&#46;3&#46;org, &#95;&#95;b&#95; &#95;c"
 
 
 @pytest.mark.parametrize(

@@ -145,11 +145,14 @@ def merge_order(home: Path) -> dict[str, int]:
 
 
 def mark_copies(entries: list[Entry]) -> None:
-    """Marks copies: entries with a log, an artifact or a run of an entry that was merged before."""
+    """Marks copies: entries with a log, an artifact or a run of an entry that was merged before.
+
+    Of those alone that were scored whole: what others claim may be copied from an open pull request.
+    """
     owner: dict[str, str] = {}
     own: list[Entry] = []
-    for entry in (e for e in entries if not e.faults):
-        hashes = submission.hashes_of(entry.claim, "log", "artifact")
+    for entry in (e for e in entries if not e.faults and e.audit is not None):
+        hashes = submission.hashes_of(entry.claim)
         entry.copy_of = next((owner[h] for h in sorted(hashes) if h in owner), None)
         if entry.copy_of is None:
             pairs = itertools.product(own, entry.claim["seeds"])

@@ -14,7 +14,7 @@ from golf.core.paths import REPO
 
 SCRIPT_PATH = re.compile(rb"records/[A-Za-z0-9._/+-]{1,200}/train_gpt(?:_mlx)?\.py")
 COMMAND_SHAPE = "NAME=value ... python3 SCRIPT"
-RUNNER = re.compile(r"python3?|torchrun --standalone --nproc_per_node=\d{1,3}", re.ASCII)
+RUNNER = re.compile(r"python3?|torchrun --standalone --nproc[_-]per[_-]node=\d{1,3}", re.ASCII)
 ACTIVE = re.compile(r"[;&|<>$`()\n\r]")  # in a shell, where no quotes stand around it
 
 
@@ -86,7 +86,7 @@ def logs_once(folder: Folder) -> None:
     names = [name for s in seeds for name in (s.get("log"), s.get("artifact")) if folder.has(name)]
     mine = {folder.sha256(name): name for name in names}
     for other, claim in published(folder):
-        hashes = submission.hashes_of(claim, "log", "artifact")
+        hashes = submission.hashes_of(claim)
         shared = sorted(mine[sha256] for sha256 in set(mine) & hashes)
         shared += [seed_name(seed) for seed in seeds if submission.has_run(claim, seed)] if not shared else []
         if shared:
@@ -186,8 +186,11 @@ def check_command(folder: Folder, text: str, env: dict) -> None:
     first = next(iter(folder.seeds()), {}).get("seed")
     if given.get("SEED") not in (None, str(first)):
         folder.note("command", f"command does not set SEED to the first seed, {quoted(first)}")
-    if not RUNNER.fullmatch(" ".join(words[:-1])):
-        folder.note("command", f"command runs more than the script; write {COMMAND_SHAPE}")
+    place = next(i for i, word in enumerate(words) if word.endswith(tuple(scripts)))
+    if not RUNNER.fullmatch(" ".join(words[:place])):
+        folder.fail("command", f"command runs more than the script; write {COMMAND_SHAPE}")
+    elif words[place + 1 :]:
+        folder.note("command", f"command gives the script arguments; write {COMMAND_SHAPE}")
     right = [f"{place}/{script}" for place in places(folder) for script in scripts]
     if not any(str(PurePosixPath(word)) in right for word in words):
         folder.note("command", f"command runs another path than {quoted(right[0], 120)}; name that")

@@ -164,10 +164,12 @@ def audit_of(folder: Path) -> dict | None:
     return found if same else None
 
 
-def hashes_of(claim: dict, *roles: str) -> set[str]:
-    """SHA-256 of the claim's files of these roles; without empty files, which are all alike."""
-    listed = [e for e in objects(claim, "files") if e.get("role") in roles and e.get("bytes")]
-    return {str(e.get("sha256")) for e in listed}
+def hashes_of(claim: dict) -> set[str]:
+    """SHA-256 of its seeds' logs and artifacts; without empty files, which are all alike."""
+    named = [seed.get(kind) for seed in objects(claim, "seeds") for kind in ("log", "artifact")]
+    return {
+        str(e.get("sha256")) for e in objects(claim, "files") if e.get("path") in named and e.get("bytes")
+    }
 
 
 def parts(seed: dict) -> list[tuple[float, float]] | None:

@@ -9,7 +9,8 @@ HARD = re.compile(r"[^aeiouyAEIOUY]{6,}")  # consonants in a row; 'rhythms' has 
 # Letters and marks that show nothing, or a blank, though Unicode calls them something else: fillers, a blank
 # of Braille, joiners, variation selectors (but for the last of these, which emoji have).
 BLANK = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0e\uffa0\U000e0100-\U000e01ef]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0e\uffa0\ufffc\U00013441\U00013442"
+    "\U0001d159\U000e0100-\U000e01ef]"
 )
 SPACES = dict.fromkeys(map(ord, " \t\r\n"))
 
@@ -35,10 +36,11 @@ def columns(rows: list[Sequence[str]], right: Collection[int]) -> list[str]:
 def cell(text: str) -> str:
     """Untrusted text for a Markdown table, with punctuation as entities so that nothing is markup.
 
-    CommonMark 2.5: an entity never acts as a structural symbol. Apostrophes, and what ends a word and begins
-    no address, stay readable.
+    CommonMark 2.5: an entity never acts as a structural symbol. Apostrophes, the dots of numbers, what
+    ends a word and begins no address, and _ within a word stay readable.
     """
-    markup = r"[!-&(-+/<-@\[-`{-~]|(?<![A-Za-z])[.:;]|[.:;](?=\S)"
+    plain = r"(?<=\d)\.(?:\d|$)|(?<=[A-Za-z\d])_[A-Za-z\d]"
+    markup = rf"(?!{plain})(?:[!-&(-+/<-@\[-`{{-~]|(?<![A-Za-z])[.:;]|[.:;](?=\S))"
     return re.sub(markup, lambda c: f"&#{ord(c[0])};", text)
 
 
