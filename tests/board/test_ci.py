@@ -188,6 +188,8 @@ SCENARIOS = {
     "records by short name": ("outside", False, "RECORD~1/track_tiny/track.json"),
     "records and a space": ("outside", False, "records /track_tiny/track.json"),
     "records with nothing between": ("outside", False, "rec\u200cords/track_tiny/track.json"),
+    "records in Cyrillic": ("outside", False, "rec\u043erds/track_tiny/x/README.md"),
+    "records with an accent": ("outside", False, "r\u00e9cords/track_tiny/x/README.md"),
     "records in full width": ("outside", False, "ｒecords/track_tiny/track.json"),
     "records with a backslash": ("outside", False, "records\\track_tiny\\track.json"),
     "a stream of records": ("outside", False, "records::$INDEX_ALLOCATION/track_tiny/x"),
@@ -364,6 +366,9 @@ WHO = {
     "a name with a small capital": ("mallory", "8", {"github_id": "mallory", "author": "A. Th\u1d0fr"}, True),
     "another's name with a stroke": ("mallory", "8", {"github_id": "mallory", "author": "A. Thør"}, True),
     "two alphabets in a word": ("athor", "7", {"author": "A. Th\u0585r"}, True),
+    "two alphabets, one of them rare": ("athor", "7", {"author": "A. T\u157cor"}, True),
+    "letters of a name in Spain": ("athor", "7", {"author": "M\u00aa Thor"}, False),
+    "letters of a name in Japan": ("athor", "7", {"author": "Q\u592a\u90ce"}, False),
     "a letter that only Latin words have": ("athor", "7", {"author": "Ka\u02bbiulani Thor"}, False),
     "a login that is another's number": ("7", "8", {"github_id": "7"}, True),
     "a number": ("athor", "7", {"github_id": 7}, True),
@@ -380,6 +385,11 @@ def test_who_opened_it_is_who_it_names(pull, inside, monkeypatch, login, number,
     monkeypatch.setenv("PULL_ID", number)
     code, out = inside()
     assert (code == 1) == fails and ("author" in {rule for rule, _ in remarks(out)}) == fails, out
+
+
+def test_two_letters_that_look_like_one():
+    assert ci.looks("Arnold VV.") == ci.looks("Am01d w") != ci.looks("Amold v")
+    assert ci.looks("P4ram3t3r") == ci.looks("Parameter")
 
 
 def test_on_github_who_is_always_asked(pull, inside, monkeypatch):

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from golf.board import ci_changes, ci_summary
-from golf.board.ci_changes import Change, fail, git
+from golf.board.ci_changes import Change, fail, git, looks, same_name
 from golf.check import command as check
 from golf.check import names as check_names
 from golf.check import record as check_record
@@ -139,33 +139,15 @@ def author(folder: Path, place: str) -> list[Finding]:
     return []
 
 
-def same_name(value) -> str:
-    return " ".join(ci_changes.key(value).split()) if isinstance(value, str) else ""
-
-
-# Letters and digits that look like Latin ones: Cyrillic, Greek, and what people type for them; then Lisu,
-# Cherokee, Armenian and Coptic.
-LOOKS = str.maketrans(
-    "авекмнорстухіјѕԁӏαβεικνορτυχω01|ꓐꓑꓒꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴᎪᏴᏟᎠᎬᎳᏀᎻᎥᎫᏦᏞᎷᏢᏒᏚᎢᏙᏃᎩօսհոցգզյլⲁⲃⲉⲏⲓⲕⲙⲛⲟⲣⲥⲧⲩⲭ",
-    "abekmhopctyxijsdlabeiknoptuxwollbpddtgkjczfmnlsrvhwxyaeiouabcdewghijklmprstvzyouhngqqjlabehikmnopctyx",
-)
-LATIN = re.compile("LATIN (?:(?:SMALL|CAPITAL) )?LETTER (?:[A-Z]+ )*?([A-Z])[A-Z]*(?: WITH .*)?")
-ALPHABETS = ("CYRILLIC", "GREEK", "COPTIC", "ARMENIAN", "GEORGIAN", "CHEROKEE", "LISU")
-
-
-def looks(value) -> str:
-    """A key that is equal for names that look alike: without accents, spaces and punctuation."""
-    text = unicodedata.normalize("NFKD", same_name(value)).translate(LOOKS)
-    found = ((c, LATIN.fullmatch(unicodedata.name(c, ""))) for c in text if c.isalnum())
-    text = "".join(latin[1].lower() if latin else c for c, latin in found).replace("i", "l")
-    return text or same_name(value)
+# Names of letters that words of Latin ones hold in some languages: of no look-alike of those.
+WITH_LATIN = {*"LATIN MODIFIER FEMININE MASCULINE CJK HIRAGANA KATAKANA HANGUL BOPOMOFO".split()}
 
 
 def mixed(value) -> bool:
-    """Whether a word of a name has Latin letters beside some that look like them."""
+    """Whether a word of a name has Latin letters beside others that may look like them."""
     words = re.findall(r"[^\W\d_]+", value if isinstance(value, str) else "")
     alphabets = ({unicodedata.name(c, "?").split()[0] for c in word} for word in words)
-    return any("LATIN" in found and found & {*ALPHABETS} for found in alphabets)
+    return any("LATIN" in found and found - WITH_LATIN for found in alphabets)
 
 
 def set_outputs(**values: str) -> None:

@@ -1,7 +1,7 @@
 """What a pull request changes, and whether that is one new entry and nothing else.
 
-Names are compared as the laxest file system would: `Records/`, `RECORDS.` and `rec\\u200cords` are all
-the records' folder of somebody.
+Names are compared as the laxest file system would, and as people do: `Records/`, `RECORDS.`,
+`rec\\u200cords` and `r\\u0435cords` (a Cyrillic letter) are all the records' folder of somebody.
 """
 
 import os
@@ -78,13 +78,36 @@ def key(part: str) -> str:
     return unicodedata.normalize("NFKC", text.casefold()).split(":")[0].rstrip(". ")
 
 
+def same_name(value) -> str:
+    return " ".join(key(value).split()) if isinstance(value, str) else ""
+
+
+# Letters and digits that look like Latin ones: Cyrillic, Greek, and what people type for them; then Lisu,
+# Cherokee, Armenian and Coptic.
+LOOKS = str.maketrans(
+    "авекмнорстухіјѕԁӏαβεικνορτυχω01|34578ꓐꓑꓒꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴᎪᏴᏟᎠᎬᎳᏀᎻᎥᎫᏦᏞᎷᏢᏒᏚᎢᏙᏃᎩօսհոցգզյլⲁⲃⲉⲏⲓⲕⲙⲛⲟⲣⲥⲧⲩⲭ",
+    "abekmhopctyxijsdlabeiknoptuxwolleastbbpddtgkjczfmnlsrvhwxyaeiouabcdewghijklmprstvzyouhngqqjlabehikmnopctyx",
+)
+LATIN = re.compile("LATIN (?:(?:SMALL|CAPITAL) )?LETTER (?:[A-Z]+ )*?([A-Z])[A-Z]*(?: WITH .*)?")
+
+
+def looks(value) -> str:
+    """A key that is equal for names that look alike: without accents, spaces and punctuation."""
+    text = unicodedata.normalize("NFKD", same_name(value)).translate(LOOKS)
+    found = ((c, LATIN.fullmatch(unicodedata.name(c, ""))) for c in text if c.isalnum())
+    text = "".join(latin[1].lower() if latin else c for c, latin in found)
+    for letters, like in (("i", "l"), ("rn", "m"), ("vv", "w")):
+        text = text.replace(letters, like)
+    return text or same_name(value)
+
+
 def parts_of(path: str) -> list[str]:
     return path.replace("\\", "/").split("/")
 
 
 def in_records(path: str) -> bool:
-    first = key(parts_of(path)[0])
-    return first == "records" or bool(re.fullmatch(r"record~\d+", first))
+    first = parts_of(path)[0]
+    return looks(first) == "records" or bool(re.fullmatch(r"record~\d+", key(first)))
 
 
 def entry_of(path: str) -> str | None:
