@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from conftest import REPO, passed, refused, run_script
 from golf.check import code as check_code
 from golf.check import command as check
 from golf.check import names as check_names
+from golf.check import source as check_text
 from golf.check.folder import Folder
 from golf.core import json_io, track
 from golf.core.findings import NOTE
@@ -252,6 +254,22 @@ def test_a_script_of_many_texts_is_read_in_a_moment(folder):
     one.listed = lambda: pytest.fail("looked up")
     tree = ast.parse("x = ['a', 'b.log', 'c']\n")
     check_code.uncounted(one, "train_gpt.py", tree, executes=False)
+
+
+LONG_LINES = {
+    "blanks": f"x = 1{' ' * 200_000}# x\n",
+    "a field": f"x = f'{{{'é' * 60_000}'\n",
+    "texts": ("x = 'é'" + " + 'é'" * 2500 + "\n") * 9,
+}
+
+
+@pytest.mark.parametrize("source", LONG_LINES.values(), ids=LONG_LINES)
+def test_long_lines_take_no_longer(source):
+    began, blob = time.process_time(), source.encode()
+    assert list(check_text.faults_of(blob))
+    with contextlib.suppress(SyntaxError):  # Python 3.11's of the field
+        check_text.totals(blob, ast.parse(blob))
+    assert time.process_time() - began < 10
 
 
 # ---- Old formats

@@ -2,6 +2,7 @@
 
 import base64
 import bz2
+import contextlib
 import gzip
 import io
 import itertools
@@ -9,6 +10,7 @@ import json
 import lzma
 import pickle
 import struct
+import time
 import tracemalloc
 import zipfile
 import zlib
@@ -280,6 +282,15 @@ def test_files_are_looked_for_across_tensors_and_behind_foreign_coders():
         artifact.parse(packed({}, {"a": ([1, len(coded)], "int5", coded)}))
 
 
+@pytest.mark.parametrize("letters", [b"c", b"c.", b"a", b"a\0", b"PK", b'\0\0\0\0{"a'])
+def test_bytes_that_begin_again_and_again_take_no_longer(letters):
+    """The patterns take time in proportion to what they read."""
+    began = time.process_time()
+    with contextlib.suppress(artifact.ArtifactError):
+        artifact.refuse_files(letters * (200_000 // len(letters)))
+    assert time.process_time() - began < 10
+
+
 SOUND_HEADER = b'{"config": {}, "tensors": []}'
 IN_CONTAINERS = {
     "bytes behind the coded part": with_coded(SOUND[20:] + b"x", len(PAYLOAD)),
@@ -289,6 +300,8 @@ IN_CONTAINERS = {
     "a third key": with_header(b'{"config": {}, "tensors": [], "more": 1}'),
     "a key twice": with_header(b'{"config": {}, "config": {}, "tensors": []}'),
     "blanks": with_header(b'{"config": {},  "tensors": []}'),
+    "a mebibyte for each KiB": packed({}, {"a": ([1, 8 << 20], "int8", bytes(8 << 20) + b"\0\x14")}),
+    "no rows, too wide for an array": packed({}, {"a": ([0, 1 << 26, 1 << 26, 1 << 26], "fp16", b"")}),
     "line ends": packed({}, {}, indent=0),
     "escapes": with_header(b'{"config": {"\\u0061": 1}, "tensors": []}'),
     "a setting twice": with_header(b'{"config": {"a": 1, "a": 1}, "tensors": []}'),

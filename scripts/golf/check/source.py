@@ -53,13 +53,13 @@ def foreign_names(text: str) -> Iterator[tuple[int, str]]:
     """Lines with non-ASCII letters outside strings and comments: Python normalizes such names."""
     if text.isascii():
         return
-    fields_in_string = re.compile(r"\{[^{}]*[^\x00-\x7f{}][^{}]*\}")
+    fields_in_string = re.compile(r"\{([^{}]*)\}")
     for token in tokens(text):
         string = token.type in (tokenize.STRING, tokenize.COMMENT) or token.type in FSTRING_PARTS
         inside = token.type == tokenize.STRING and "f" in token.string[:2].lower()
         if not string and not token.string.isascii():
             yield token.start[0], "a name that is not ASCII"
-        elif inside and fields_in_string.search(token.string):
+        elif inside and not "".join(fields_in_string.findall(token.string)).isascii():
             yield token.start[0], "a name that is not ASCII"
 
 
@@ -152,7 +152,7 @@ def totals(blob: bytes, tree: ast.Module) -> Totals:
     found.names = sum(map(len, names))
     found.once = sum(len(name) for name, count in names.items() if count == 1)
     found.elements = sum(long_rows(tree))
-    blanks = sum(len(m[0]) for m in re.finditer(r"[ \t]+$", text, re.MULTILINE))
+    blanks = sum(len(line) - len(line.rstrip(" \t")) for line in text.split("\n"))
     found.unreadable = blanks + sum(map(unreadable, [*names, *strings]))
     return found
 
@@ -174,16 +174,18 @@ def long_rows(tree: ast.Module) -> Iterator[int]:
     while waiting:
         node = waiting.pop()
         lists = [len(v) for field, v in ast.iter_fields(node) if isinstance(v, list) and field not in BODIES]
-        count = leaves(node) if isinstance(node, JOINED) else max([links(node), *lists])
+        count, parts = max([links(node), *lists]), [*ast.iter_child_nodes(node)]
+        if isinstance(node, JOINED):
+            count, parts = leaves(node)
         if count >= LONG:
             yield count
         else:
-            waiting += ast.iter_child_nodes(node)
+            waiting += parts
 
 
-def leaves(node: ast.AST) -> int:
-    """What is no text in a display or an operation, nested ones included."""
-    count, waiting = 0, [node]
+def leaves(node: ast.AST) -> tuple[int, list[ast.AST]]:
+    """How much of a display or an operation is no text, nested ones included; and what it is made of."""
+    count, waiting, parts = 0, [node], []
     while waiting:
         part = waiting.pop()
         if isinstance(part, JOINED):
@@ -192,7 +194,8 @@ def leaves(node: ast.AST) -> int:
             count += not elements or isinstance(part, ast.UnaryOp)
         else:
             count += not isinstance(getattr(part, "value", None), str)
-    return count
+            parts.append(part)
+    return count, parts
 
 
 def links(node: ast.AST) -> int:

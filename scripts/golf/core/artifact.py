@@ -28,6 +28,7 @@ PREFIX, MAGIC, FORMAT, MAX_UNPACKED = struct.Struct("<4sHHQI"), b"PGLA", 1, 64 <
 CODERS = ("", "zlib", "brotli")  # by their number in the prefix
 MAX_HEADER = 256 << 10  # the starter's has 3,000 bytes, 256 layers take 150,000
 MAX_TENSORS = 4096  # the starter has 62, 256 layers 2,308
+MAX_RATIO = 64  # trained weights pack to a tenth at most; else reading takes minutes
 MAX_RANK = 8  # the product of a million sizes would, too
 # Bytes an element of a tensor's arrays: symbols [*shape] and scales [rows], or floats [*shape].
 ITEM_BYTES = {"int8": (1, 2), "fp16": (2,), "fp32": (4,)}
@@ -63,7 +64,7 @@ ANYWHERE = re.compile(
     rb"|\x7fELF[\x01\x02][\x01\x02]\x01|\xfd7zXZ\x00|7z\xbc\xaf\x27\x1c|BZh[1-9]1AY&SY"
     rb"|\x1f\x8b\x08[\x00-\x1f].{4}[\x00\x02\x04]|\x80[\x04\x05]\x95.{6}\x00\x00|\x89PNG\r\n"
     rb"|\x93NUMPY|ustar(?:\x0000|  \0)|SQLite format|GGUF[\x01-\x03]\0\0\0|\x89HDF\r\n|\0asm\x01\0\0\0"
-    rb"|c[a-z_.]{2,}\n[A-Za-z_]{2,}\n[(\x85-\x87]|.{4}\0{4}\{\"[\w.]+\":\{\"dtype\"",
+    rb"|c[a-z_.]{2,60}\n[A-Za-z_]{2,60}\n[(\x85-\x87]|.{4}\0{4}\{\"[\w.]+\":\{\"dtype\"",
     re.DOTALL,
 )
 # Text: a run of printable bytes that holds as many blanks as text does, or that is very long.
@@ -109,7 +110,7 @@ def parse(blob: bytes) -> Artifact:
     held = length + sum(array_bytes(shape, encoding) for _, shape, encoding in entries)
     need(held == len(payload), f"its tensors take {held:,} bytes, there are {len(payload):,}")
     found = doubts(config, list(tensors))
-    symbols, small, high = {}, b"", Counter()
+    symbols, small, high = {}, bytearray(), Counter()
     for name, encoding, array in arrays(payload, length, entries):
         need(not array.startswith(STARTS) or len(array) < 512, f"tensor {name} begins as a file does")
         need(finite(array, encoding), f"tensor {name} holds NaN or infinity")
@@ -211,6 +212,7 @@ def unpack(blob: bytes) -> bytes:
     if version != FORMAT or coder not in range(1, len(CODERS)):
         refuse_files(bytes(coded))
         raise ForeignArtifact(f"format {version}, coder {coder}: not this repository's own")
+    need(length <= MAX_RATIO * len(blob) + (1 << 20), f"unpacks to over {MAX_RATIO} times its bytes")
     payload, rest, whole = inflate(coded, length, brotli_of(blob))
     need(len(payload) == length and whole, "does not unpack to its stated length")
     need(not rest, f"{len(rest):,} bytes behind its coded part")
@@ -285,7 +287,7 @@ def zero_padded(coded, payload: bytes) -> bool:
 def read_entry(name, shape, encoding) -> tuple[str, tuple[int, ...], str]:
     sizes = isinstance(shape, list) and len(shape) <= MAX_RANK
     sizes = sizes and all(type(n) is int and 0 <= n <= MAX_UNPACKED for n in shape)
-    sizes = sizes and 0 not in shape[1:]  # no rows: one layer has no skip weights
+    sizes = sizes and 0 < math.prod(shape[1:]) <= MAX_UNPACKED  # no rows: one layer has no skip weights
     need(isinstance(name, str) and sizes and isinstance(encoding, str), "a tensor has no such shape")
     need(NAME.fullmatch(name) and len(name) <= NAME_LENGTH, "a tensor has no plain name")
     if encoding not in ITEM_BYTES:
