@@ -36,6 +36,14 @@ def test_bytes_go_to_the_tensor_that_they_code(coder):
         assert sum(map(sum, found.values())) == pytest.approx(len(blob))
 
 
+@pytest.mark.parametrize("size", [1e-200, 0, -5, 0.5, True])
+def test_a_setting_that_is_no_size_tells_no_growth(size):
+    tensor = weights.Tensor("fp16", np.zeros(4, np.float16), None)
+    found = weights.Weights({"num_layers": 1, "model_dim": size}, {"blocks.0.a": tensor}, 9,
+                            {"blocks.0.a": (8.0, 0.0), "header": (1.0, 0.0)})  # fmt: skip
+    assert explain.growth(found, explain.parts_of(found)) == []
+
+
 def test_entropy_is_of_single_symbols():
     even = np.arange(256).astype(np.uint8).view(np.int8)
     assert explain.entropy_bytes(np.tile(even, 10)) == pytest.approx(2560)

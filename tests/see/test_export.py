@@ -5,6 +5,7 @@ import sqlite3
 
 import pytest
 from conftest import passed, run_golf, run_script
+from golf.cli import main
 from golf.core.errors import GolfError
 from golf.see import export, history
 
@@ -41,6 +42,17 @@ def test_trackio(torch_run, tmp_path):
     stored = sqlite3.connect(path).execute("SELECT step, metrics FROM metrics ORDER BY id").fetchall()
     rows = [(step, values) for step, values, _ in export.rows(history.read(torch_run))]
     assert [(step, json.loads(values)) for step, values in stored] == rows
+
+
+def test_a_run_without_a_name_clears_no_folder_but_its_own(tmp_path, monkeypatch):
+    """Its name is foreign: of dots alone it was that of the folder with all runs."""
+    run, out, made = tmp_path / "run", tmp_path / "out", []
+    run.mkdir()
+    (run / "metrics.jsonl").write_text('{"event": "start", "run_id": "..."}\n{"event": "step", "step": 1}\n')
+    monkeypatch.setattr(export, "load", lambda name: None)
+    monkeypatch.setattr(export, "to_tensorboard", lambda tracker, h, folder: made.append(folder))
+    assert main(["export", str(run), "--to", "tensorboard", "--out", str(out)]) == 0
+    assert made == [out / "run"]
 
 
 def test_what_is_not_installed_is_told(monkeypatch):

@@ -11,7 +11,8 @@ from conftest import passed, refused, run_golf
 from golf.core.errors import GolfError
 from golf.core.files import LARGE
 from golf.core.units import amount, duration
-from golf.see import history, plot, watch
+from golf.run import summary
+from golf.see import history, plot, report, watch
 from matplotlib.figure import Figure
 
 from .conftest import ENTRY
@@ -181,6 +182,34 @@ def test_the_panels_hold_the_runs_values(torch_run):
     seconds = [b["train_seconds"] - a["train_seconds"] for a, b in zip(h.steps, h.steps[1:])]
     expected = [0.128 * n / s for n, s in zip([*[1] * 9, 2], seconds)]
     assert titles["training tokens a second, thousands"][0][1] == pytest.approx(expected)
+
+
+HOSTILE = {
+    "losses": [1e308, -1e308, 10**300, 2.0], "steps": [1e-320, 2e-320, 3e-320], "times": [-1e308, 1e308, 1.0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_figures_that_no_run_has_break_nothing(name, tmp_path):
+    fields = {"losses": "train_loss", "steps": "step", "times": "train_seconds"}
+    events = [{"event": "step", "step": n, "train_loss": 3.0, "train_seconds": n, fields[name]: value}
+              for n, value in enumerate(HOSTILE[name] * 3)]  # fmt: skip
+    events.append({"event": "start", "time": 1e300, "hardware": "a\x1b[2J", "config": {"ITERATIONS": 1e308}})
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    (tmp_path / "supervisor.json").write_text('{"config": "a\\u0000b", "set": {}}')
+    h = history.read(tmp_path)
+    assert plot.draw(plot.panels([h], "steps")) and watch.screen(h, 80, 24) and watch.status(h)
+    assert report.hashes(h) and report.command(h)
+    events.append({"event": "end", "setup_seconds": 1.0})
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    assert all(map(str.isprintable, summary.summary(tmp_path)))
+
+
+def test_a_log_of_endless_digits_is_no_trap(tmp_path):
+    nines = "9" * 5000
+    text = f"train_batch_tokens:{nines} x\nstep:{nines}/1 train_loss:1 train_time:1ms\n"
+    (tmp_path / "train.log").write_text(text + "step:3/4 train_loss:1 train_time:1ms\n")
+    assert [point["step"] for point in history.read(tmp_path).steps] == [3]
 
 
 def test_the_legend_says_what_differs(torch_run):

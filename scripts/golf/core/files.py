@@ -18,7 +18,8 @@ def plain(path: Path, limit: float = float("inf")) -> Path:
     Reading a device may never end, nor does opening a pipe that nobody writes to. /dev/null may stand for an
     empty file.
     """
-    if os.path.exists(path) and not os.path.isfile(path) and os.path.realpath(path) != os.devnull:
+    odd = os.path.exists(path) and not os.path.isfile(path) and os.path.realpath(path) != os.devnull
+    if odd or "\0" in str(path):  # which no system has
         raise GolfError(f"{shown(path)}: not a regular file; name a file, or save it as one", 2)
     if os.path.isfile(path) and os.path.getsize(path) > limit:
         raise GolfError(f"{shown(path)}: over {limit:,} bytes, too large for this kind of file", 2)

@@ -7,7 +7,7 @@ from golf.core.errors import GolfError
 from golf.core.json_io import dig, number
 from golf.core.paths import path_argument, shown
 from golf.core.runlog import packing, read_run
-from golf.core.text import columns
+from golf.core.text import columns, printable
 
 ENOUGH_STEPS = 20  # fewer, and a model has learned next to nothing
 NOTES = {
@@ -56,7 +56,7 @@ def summary(run_dir: Path, expect: str | None = None) -> list[str]:
         text = ", ".join(f"{p} {s:.1f}" for p, s in seconds if s is not None)
         lines.append(f"seconds  {text}; on {dig(facts, 'start', 'hardware')}")
     lines.append(f"files    {shown(run_dir)}/ (train.log, metrics.jsonl, the artifact, the script)")
-    return lines
+    return list(map(printable, lines))
 
 
 def headline(run_dir: Path) -> str:

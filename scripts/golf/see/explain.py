@@ -175,9 +175,9 @@ def growth(found: Weights, parts: list[Part]) -> list[str]:
 
     A layer: the mean of those there are. Columns: matrices of a block grow both ways, the rest one.
     """
-    layers, dim = (number(found.config.get(name)) for name in ("num_layers", "model_dim"))
+    layers, dim = (found.config.get(name) for name in ("num_layers", "model_dim"))
     blocks = [(n, t) for n, t in found.tensors.items() if re.match(r"blocks\.\d+\.", n)]
-    if not layers or not dim or not blocks:
+    if not all(type(size) is int and size > 0 for size in (layers, dim)) or not blocks:
         return []
     layer = sum(sum(found.coded[name]) for name, _ in blocks) / layers
     wider = (dim + COLUMNS) / dim

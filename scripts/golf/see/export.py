@@ -34,12 +34,12 @@ def main(args) -> int:
     histories = [history.read(place) for place in args.runs]
     tracker = load(args.to)
     for h in histories:
-        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in h.name).lstrip(".")
+        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in h.name).lstrip(".") or "run"
         if args.to == "tensorboard":
             to_tensorboard(tracker, h, args.out / name)
         else:
             to_tracker(tracker, h, name, **QUIET.get(args.to, {}))
-        print(f"exported {h.name}: {len(rows(h))} points")
+        print(f"exported {name}: {len(rows(h))} points")
     if args.to == "tensorboard":
         print(f"next     tensorboard --logdir {shown(args.out)}")
     return 0

@@ -19,9 +19,9 @@ from golf.core.submission import MAY_DIFFER, NOT_REPEATED
 LIMIT = 1_000_000  # points that are read
 NUMBER = r"([-+0-9.eEnaif]+)"
 STEP_LINE = re.compile(
-    rf"step:(\d+)/\d+ (train_loss|val_loss):{NUMBER}(?: val_bpb:{NUMBER})? train_time:{NUMBER}ms.*"
+    rf"step:(\d{{1,15}})/\d+ (train_loss|val_loss):{NUMBER}(?: val_bpb:{NUMBER})? train_time:{NUMBER}ms.*"
 )
-BATCH_LINE = re.compile(r"train_batch_tokens:(\d+) .*")
+BATCH_LINE = re.compile(r"train_batch_tokens:(\d{1,15}) .*")
 LABEL = 44  # characters of a run's label in a picture
 SILENT_SECONDS = 120  # a run without a lock that has written nothing for so long has ended
 
@@ -81,7 +81,7 @@ class History:
     def seconds_left(self) -> float | None:
         """Seconds of training left; None if unknown."""
         part, seconds = self.fraction(), self.last("train_seconds")
-        return seconds * (1 - part) / part if part and seconds is not None else None
+        return seconds * (1 - part) / part if part > 1e-6 and seconds is not None else None
 
     def rates(self) -> list[tuple[dict, float]]:
         """(point, training tokens a second since the point before)."""

@@ -62,7 +62,7 @@ def series_of(histories: list[History], key: str, factor: float) -> list[tuple[s
 
     def series(points: list[tuple[dict, float | None]]) -> tuple[list, list]:
         pairs = [(number(p.get(key)), value) for p, value in points]
-        kept = [(a * factor, b) for a, b in pairs if a is not None and b is not None]
+        kept = [(a * factor, b) for a, b in pairs if None not in (a, b) and abs(a) + abs(b) < 1e15]
         return [a for a, _ in kept], [b for _, b in kept]
 
     def of(points: str, name: str):

@@ -128,6 +128,6 @@ def hashes(h: History) -> list[tuple]:
     for name, value in mapping(start, "data").items():
         label = names.get(name, name.removesuffix("_sha256"))
         rows.append((label, f"sha256 {value}" if name.endswith("_sha256") else value))
-    if (began := number(dig(start, "time"))) is not None:
+    if 0 < (began := number(dig(start, "time")) or 0.0) < 1e11:
         rows.append(("began", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(began))))
     return rows

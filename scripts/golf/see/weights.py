@@ -73,6 +73,7 @@ def coded_bytes(blob: bytes, layout: list[tuple[int, str, int]]) -> dict[str, tu
     for at in range(artifact.PREFIX.size, len(blob), CHUNK):
         made.append(made[-1] + len(inflate(blob[at : at + CHUNK])))
         read.append(min(at + CHUNK, len(blob)) - artifact.PREFIX.size)
+    read, made = np.array(read), np.array(made)
     found: dict[str, tuple[float, float]] = {}
     before, done = 0.0, 0
     for extra, name, size in layout:
