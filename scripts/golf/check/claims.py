@@ -6,10 +6,12 @@ from collections import Counter
 
 from golf.check.folder import Folder, quoted
 from golf.core import schema, submission
-from golf.core.json_io import dig
+from golf.core.json_io import StrictError, dig, refuse_characters
 
 # A page's tags, not a vocabulary's: <s>, </s>, <unk>.
 MARKUP = re.compile(r"<(?!/?(s|unk|pad|[be]os|mask|sep|cls)>)[A-Za-z/!?][^<>]*>")
+# Blanks of a README: those of a keyboard and a typesetter, and a hyphen where a word may be parted.
+BLANKS = " \t\n\u00a0\u00ad\u2002\u2003\u2009\u202f\u3000"
 DATE = re.compile(r"20\d\d-\d\d-\d\d", re.ASCII)
 
 
@@ -60,8 +62,10 @@ def readme(folder: Folder) -> None:
     except UnicodeDecodeError as error:
         folder.fail("file-role", f"README.md is not UTF-8 at byte {error.start}; save it as UTF-8 text")
         return
-    if "\0" in text:
-        folder.fail("file-role", "README.md holds NUL bytes; save it as UTF-8 text")
+    try:
+        refuse_characters(text.replace("\r\n", "\n"), BLANKS)
+    except StrictError as error:  # it would steer a terminal, or show other words than it holds
+        folder.fail("file-role", f"README.md {error}")
     words, idea = (submission.plain_words(one) for one in (text, submission.IDEA))
     if not {*words} - {*submission.LATER, *submission.UNWRITTEN} or " ".join(idea) in " ".join(words):
         folder.fail("placeholder", "README.md does not describe the idea yet; write what is new and why")

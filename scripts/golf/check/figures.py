@@ -7,7 +7,7 @@ from golf.check.claims import own_tokenizer
 from golf.check.folder import Folder, quoted, seed_name
 from golf.core import submission
 from golf.core.json_io import dig, number
-from golf.core.runlog import final_lines, read_metrics
+from golf.core.runlog import events, final_lines, read_metrics
 
 # What the events of a record's metrics must say, besides the figures that are claimed.
 SAID = {"start": ("hardware", "script_sha256", "config"), "export": ("artifact_sha256",)}
@@ -104,6 +104,7 @@ def check_metrics(folder: Folder, seed: dict, metrics: str) -> None:
         if figure not in folder.reported_figures:  # by the log
             found = dig(facts, event, name)
             same(folder, rule, f"{metrics}: {name}", seed.get(name), found, "there", tolerance, figure)
+    check_steps(folder, seed, metrics)
     for event, name in (("train_end", "train"), ("export", "export"), ("end", "eval")):
         check_budget(folder, f"{name}_seconds", dig(facts, event, f"{name}_seconds"), metrics)
     notes = dig(facts, "sliding", "notes")
@@ -117,6 +118,18 @@ def check_metrics(folder: Folder, seed: dict, metrics: str) -> None:
     for name in ("name", "val_sha256", "tokenizer_sha256"):
         if "start" in facts and dig(facts, "start", "data", name) != dig(folder.claim, "data", name):
             folder.fail("data", f"{metrics}: the run's data has another {name}; state the run's")
+
+
+def check_steps(folder: Folder, seed: dict, metrics: str) -> None:
+    """The clock of the run's steps goes on, to the claimed time at most."""
+    steps = (e for kind, e in events(folder.path / metrics, steps=True) if kind in ("step", "val"))
+    times = [seconds for e in steps if (seconds := number(e.get("train_seconds"))) is not None]
+    most, claimed = max(times, default=0.0), number(seed.get("train_seconds"))
+    if claimed is not None and most > claimed + 1e-6:
+        folder.mismatch("time", f"{metrics}: train_seconds", f"{claimed:.10g}", f"{most:.10g}", "at a step")
+    elif times != sorted(times):
+        text = f"{metrics}: the clock of its steps goes back; one run has one clock"
+        folder.add(folder.record_lane_level(), "time", text)
 
 
 def check_events(folder: Folder, events: dict[str, list[dict]], metrics: str) -> None:

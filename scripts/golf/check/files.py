@@ -1,6 +1,7 @@
 """Rules about files: what is in the folder, what is listed, what counts, which artifacts are sound."""
 
 import os
+import re
 import stat
 from pathlib import Path, PurePosixPath
 
@@ -23,6 +24,11 @@ EXTRA_STARTS = {".pdf": b"%PDF", ".png": b"\x89PNG", ".gif": b"GIF8", ".webp": b
 EXTRA_STARTS |= {".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff"} | dict.fromkeys("""
     .md .txt .csv .json .jsonl .toml .yaml .yml .env .sh .patch .diff .ipynb .html .svg LICENSE
     """.split(), b"")  # fmt: skip
+# What a browser runs in a page or a picture.
+ACTIVE = re.compile(
+    rb"<\s*(script|iframe|object|embed)\b|<[^<>]*[\s/\"'](on\w+\s*=|[\w:]+\s*=[\s\"']*javascript:)",
+    re.IGNORECASE,
+)
 NATIVE_MAGICS = (
     b"\x7fELF", b"MZ", b"\0asm", b"\xca\xfe\xba\xbe", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf",
     b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe", b"!<arch>",
@@ -187,10 +193,12 @@ def roles(folder: Folder) -> None:
 
 
 def for_people(folder: Folder, path: PurePosixPath) -> bool:
-    """Whether people read such a file, and it is what its name says: a picture, or text."""
+    """Whether people read such a file, and it is what its name says: a picture, or text, running nothing."""
     start = EXTRA_STARTS.get(path.suffix or path.name)
     blob = b"" if start is None else folder.read(str(path))
-    return start is not None and blob.startswith(start) and (start != b"" or b"\0" not in blob)
+    if start is None or path.suffix in (".html", ".svg") and ACTIVE.search(blob):
+        return False
+    return blob.startswith(start) and (start != b"" or b"\0" not in blob)
 
 
 def foreign_files(folder: Folder) -> None:
@@ -201,6 +209,8 @@ def foreign_files(folder: Folder) -> None:
         zipped = head.startswith(b"PK\3\4") and b".pkl" in head
         if pickled or zipped or path.lower().endswith(PICKLE_SUFFIXES):
             folder.fail("file-pickle", f"{quoted(path)} is a pickle, which runs code when read; remove it")
+        if head.startswith(b"version https://git-lfs."):
+            folder.fail("file-kind", f"{quoted(path)} is a pointer of Git LFS; commit the file itself")
         binary = head.startswith(NATIVE_MAGICS) and b"\0" in head or head.startswith(b"!<arch>")
         scored = folder.role(path) == "score"
         if binary or scored and not path.endswith(SCORE_SUFFIXES):
@@ -215,7 +225,7 @@ def foreign_files(folder: Folder) -> None:
 
 def artifacts(folder: Folder) -> None:
     """Each seed's artifact is listed, is a sound container, and counts as claimed and under the cap."""
-    counts = []
+    counts, named = [], {}
     for seed in folder.seeds():
         path = seed.get("artifact")
         if path is None:
@@ -229,8 +239,10 @@ def artifacts(folder: Folder) -> None:
         elif path not in folder.reported_files:
             if folder.role(path) != "artifact":
                 folder.fail("artifact", f"{quoted(path)} is not in files with the role artifact; list it")
-            container(folder, path)
+            named[path] = None
             counts.append(count(folder, seed, path))
+    for path in named:  # each once
+        container(folder, path)
     if len(counts) < len([seed for seed in folder.seeds() if seed.get("artifact") is not None]):
         return  # a finding says what is wrong with the others; the largest is not known
     if counts:

@@ -20,6 +20,12 @@ OWN = "nvidia cuda safetensors distutils sitecustomize usercustomize golf host f
 SHADOWED = {name.lower() for name in (*OWN, *allowed.PACKAGES, *sys.stdlib_module_names)}
 # What systems and Python leave behind: skipped here, ignored by git, refused by ci.
 LEFT_BEHIND = re.compile(r"(.*/)?(\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini|__pycache__/[^/]*\.pyc)")
+# What Python's tools, and those here, read as their settings, run, or take for an entry, wherever it lies.
+SETTINGS = re.compile(
+    r"(.*/)?((pyproject|ruff|pytest|tox)\.toml|(conftest|noxfile|setup)\.py|(track|verified)\.json)"
+    r"|.+/submission\.json",
+    re.IGNORECASE,
+)
 EDITORS_OWN = re.compile(r"\..*\.sw[op]|.*~|\.(git|idea|vscode|ipynb_checkpoints|(pytest|ruff)_cache)")
 
 
@@ -35,6 +41,8 @@ def fault(path: str, is_folder: bool = False) -> str | None:
         return "an editor or a program left it behind: delete it"
     if not GOOD_NAME.fullmatch(name):
         return "rename it: use letters, digits, '_', '-', '.' only"
+    if SETTINGS.fullmatch(path):
+        return "rename it: tools take a file of this name for their own"
     if name.endswith("."):
         return "rename it: Windows drops a dot at the end"
     if DEVICES.fullmatch(name):

@@ -140,8 +140,8 @@ def refuse_unseen(value) -> None:
             refuse_characters(value)
 
 
-def refuse_characters(text: str) -> None:
-    seen = JOINED.sub("", text).replace(" ", "")
+def refuse_characters(text: str, blanks: str = " ") -> None:
+    seen = JOINED.sub("", text).translate(dict.fromkeys(map(ord, blanks)))
     unseen = next((c for c in seen if unicodedata.category(c) in UNSEEN or BLANK.match(c)), None)
     if unseen is not None:
         raise StrictError(
