@@ -249,6 +249,19 @@ def test_environment_is_bare(tmp_path, monkeypatch):
             assert b"secret" not in file.read()
 
 
+@needs_sandbox
+@pytest.mark.parametrize("places", [":/usr/lib", "/usr/lib;", "."])
+def test_bubblewrap_takes_no_library_from_a_submission(tmp_path, monkeypatch, places):
+    """Nor does Python before it is another user: an empty place is the working directory."""
+    monkeypatch.setenv("LD_LIBRARY_PATH", places)
+    folder = make_submission(tmp_path / "entry", "Plain")
+    for name in ("libcap.so.2", "libselinux.so.1", "libc.so.6"):  # which it needs
+        (folder / name).write_text("no library")
+    files = {path.name: path for path in folder.iterdir()}
+    with remote.Remote(files, "train_gpt.py", "final_model_seed1.bin", "cpu", 1024, limits=LIMITS) as feeder:
+        feeder.reset()
+
+
 # ---- What it shows
 
 

@@ -182,8 +182,8 @@ def last_written(work: Path, artifact: str) -> list[tuple]:
 
 def environment() -> dict[str, str]:
     """The environment besides the entry's own variables; no path of this machine's user."""
-    env = {name: os.environ[name] for name in sandbox.PASSED_ON if name in os.environ}
     path = f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin"
+    env = sandbox.passed_on()
     return env | {"HOME": HOME, "USER": "trainer", "TMPDIR": "/tmp", "PATH": path, "PYTHONUNBUFFERED": "1"}
 
 

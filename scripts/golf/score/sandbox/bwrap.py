@@ -17,7 +17,7 @@ from pathlib import Path
 
 from golf.core import machine
 from golf.score.sandbox import syscalls
-from golf.score.sandbox.view import View, links, view
+from golf.score.sandbox.view import View, library_path, links, view
 
 HOME, FOLDER, HOST = "/home/scorer", "/submission", "/scorer_host.py"
 NOBODY = 65534
@@ -231,10 +231,15 @@ def environment() -> dict[str, str]:
     return bare_environment(HOME) | {"PYTHONPATH": ":".join(map(str, view().packages))}
 
 
+def passed_on() -> dict[str, str]:
+    """What a submission gets of the scorer's variables."""
+    env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return env | ({"LD_LIBRARY_PATH": ":".join(library_path())} if "LD_LIBRARY_PATH" in env else {})
+
+
 def bare_environment(home: str) -> dict[str, str]:
     """The same without a sandbox. Another home is no reason not to find `pip install --user`'s."""
-    env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    env |= machine.thread_settings()
+    env = passed_on() | machine.thread_settings()
     env |= {"HOME": home, "USER": "scorer", "TMPDIR": "/tmp", "PATH": "/usr/bin:/bin"}
     env |= {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}  # the same results each time
     packages = site.getusersitepackages()

@@ -190,11 +190,17 @@ def library_folders(python: Path) -> list[Path]:
         folders = [os.fsdecode(folder) for folder in sorted(set(cached))]
     except OSError:
         folders = [*LIBRARY_FOLDERS]
-    folders += filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
+    folders += library_path()
     if not python.is_relative_to("/usr"):
         folders.append(str(python.parent.parent / "lib"))
     paths = dict.fromkeys(Path(os.path.realpath(folder)) for folder in folders)
     return [path for path in paths if path.is_dir()]
+
+
+def library_path() -> list[str]:
+    """LD_LIBRARY_PATH's folders, without empty and relative ones: those mean the working directory, which is
+    a submission's when bubblewrap starts, as whoever runs the scorer."""
+    return [p for p in re.split("[:;]", os.environ.get("LD_LIBRARY_PATH", "")) if p.startswith("/")]
 
 
 def loaders(shown: set[Path]) -> Iterator[Path]:
