@@ -2,6 +2,7 @@
 
 import ast
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,13 @@ def test_what_can_train_on_cuda_is_let_through():
     for cards in ([CARD], [["Tesla T4", 7, 5]], [["RTX 5090", 12, 0], CARD]):
         trainers.refuse_cuda(dict(cuda="13.0", cards=cards, kernels=KERNELS), "", len(cards))
     trainers.refuse_cuda(dict(cuda="13.0", cards=[CARD], kernels=[]), "", 1)  # it does not say
+
+
+def test_a_script_of_line_ends_is_read_in_no_time(tmp_path):
+    (tmp_path / "train_gpt.py").write_text(100_000 * "\n" + "\fimport torch\n")
+    began = time.process_time()
+    assert trainers.imports(tmp_path / "train_gpt.py", "torch")
+    assert time.process_time() - began < 1  # it took as many steps as the square of them
 
 
 def test_an_import_whose_absence_ends_the_script_is_needed():

@@ -231,7 +231,7 @@ def refuse_cuda(found: dict, said: str, processes: int) -> None:
 
 def imports(trainer: Path, module: str) -> bool:
     """Whether a line of the trainer imports this top-level module."""
-    pattern = rf"^\s*(import|from) {module}\b".encode()
+    pattern = rf"^[ \t\f]*(import|from) {module}\b".encode()  # \s would search line ends once a line
     return bool(re.search(pattern, read_source(trainer), re.MULTILINE))
 
 
