@@ -228,17 +228,34 @@ def bare_environment(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def sample_data(tmp_path_factory):
-    """datasets/ and tokenizers/ with the sample data, built as in every clone, by one worker for all."""
+def once(tmp_path_factory):
+    """once(name, make): a folder of that name, filled by make(folder) in one worker for all."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
-    out = shared / "sample data"
-    with (shared / "sample.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not out.exists():
-            done = passed(run_script("data/build_sample_dataset.py", "--out", out))
-            assert "wrote 3 files" in done.stdout
-    return out
+
+    def once(name, make):
+        folder, whole = shared / name, shared / f"{name}.whole"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                whole.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def sample_data(once):
+    """datasets/ and tokenizers/ with the sample data, built as in every clone."""
+
+    def build(folder):
+        done = passed(run_script("data/build_sample_dataset.py", "--out", folder))
+        assert "wrote 3 files" in done.stdout
+
+    return once("sample data", build)
 
 
 @pytest.fixture

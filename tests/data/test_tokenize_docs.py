@@ -61,7 +61,7 @@ def test_the_split_is_by_text_or_the_first_documents(source):
 def test_a_trainer_trains_on_the_shards_and_a_new_tokenizer(source, tmp_path):
     code, out = run(source, "--vocab-size", 320)
     result = kit.run_main(tmp_path, DATA_PATH=out, TOKENIZER_PATH=out / "tokenizer.model", VOCAB_SIZE=320,
-                          VAL_MAX_TOKENS=0)  # fmt: skip
+                          VAL_MAX_TOKENS=0, EVAL_STRIDE=32)  # fmt: skip
     assert code == result.code == 0
     size = sum(len(text.encode()) for text in clean(TEXTS) if docs.is_for_validation(text))
     assert result.events("score")[-1]["bytes"] == size

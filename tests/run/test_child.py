@@ -90,7 +90,14 @@ def test_what_is_written_while_the_trainer_ends_is_passed_on(tmp_path, capfd):
     os.close(silent)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+# Any of the signals that ask to stop; the tools take them all by one function.
+ANY = [
+    signal.SIGINT,
+    *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)),
+]
+
+
+@pytest.mark.parametrize("number", ANY)
 def test_first_signal_lets_the_run_finish(tiny_repo, number):
     process = start(tiny_repo, SEEDS="")
     process.send_signal(number)
@@ -140,7 +147,7 @@ def test_under_nohup_the_end_of_the_login_is_ignored():
     assert done.stdout == b"True\n", done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", ANY[:3])
 def test_a_signal_while_a_run_is_prepared_ends_it_in_a_line(tiny_repo, number):
     trainer = tiny_repo / "slow.py"
     source = "import pathlib, time\npathlib.Path('here').touch()\ntime.sleep(60)\n"

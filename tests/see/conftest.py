@@ -34,15 +34,15 @@ def make_run(folder: Path, kit, tokens: np.ndarray, **changes) -> Path:
 
 
 @pytest.fixture(scope="session")
-def torch_run(tmp_path_factory, sample_tokens) -> Path:
-    return make_run(tmp_path_factory.mktemp("torch"), trainer_kit, sample_tokens)
+def torch_run(once, sample_tokens) -> Path:
+    return once("torch run", lambda folder: make_run(folder, trainer_kit, sample_tokens)) / "runs" / "tiny"
 
 
 @pytest.fixture(scope="session")
-def mlx_run(tmp_path_factory, sample_tokens) -> Path:
+def mlx_run(once, sample_tokens) -> Path:
     import mlx_kit  # skips where there is no MLX
 
-    return make_run(tmp_path_factory.mktemp("mlx"), mlx_kit, sample_tokens)
+    return once("mlx run", lambda folder: make_run(folder, mlx_kit, sample_tokens)) / "runs" / "tiny"
 
 
 @pytest.fixture(params=["torch_run", "mlx_run"])

@@ -27,7 +27,10 @@ def test_the_counted_weights_are_the_trainers(any_run):
     assert model.tensors == len(found.tensors)
 
 
-@pytest.mark.parametrize("steps, coder", [(24, "zlib"), (8, "zlib"), (3, "zlib"), (1, "zlib"), (4, "brotli")])
+@pytest.mark.parametrize("steps, coder", [
+    (24, "zlib"), (8, "zlib"), (3, "zlib"), (1, "zlib"),
+    pytest.param(4, "brotli", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_expected_bytes_are_those_that_the_trainer_packs(steps, coder):
     """The starter's weights, packed anew at another step."""
     import train_gpt as T

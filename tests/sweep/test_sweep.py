@@ -6,7 +6,7 @@ import re
 import pytest
 from conftest import passed, refused, run_golf
 from golf import cli
-from golf.sweep import plan, table
+from golf.sweep import engines, plan, table
 
 FILE = """
 config = "configs/tiny.env"
@@ -19,6 +19,12 @@ MODEL_DIM = 256
 
 def sweep(repo, *args, env=None):
     return run_golf("sweep", *args, repo=repo, env=env)
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    """A tiny run has ended before a sweep usually looks."""
+    monkeypatch.setattr(engines, "WAIT_SECONDS", 0.05)
 
 
 def rows_of(repo, name="tiny"):

@@ -26,36 +26,37 @@ SMALL = dict(
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A whole run by run_mlx_baseline.sh, and its folder."""
-    folder = tmp_path_factory.mktemp("mlx run")
-    data = kit.make_data(folder / "data", train=(9000, 5000))
-    values = dict(SMALL, DATA_PATH=data, TOKENIZER_PATH=kit.TOKENIZER, OUT_DIR=folder / "runs", RUN_ID="run")
-    config = folder / "small.env"
-    config.write_text("".join(f'{name}="{value}"\n' for name, value in values.items()))
-    done = passed(run_script("run_mlx_baseline.sh", config, timeout=1200))
-    return done, kit.Result(0, done.stdout, done.stderr, folder / "runs" / "run")
+def finished(once):
+    """A whole run by run_mlx_baseline.sh."""
+
+    def make(folder):
+        paths = dict(DATA_PATH=kit.make_data(folder / "data", train=(9000, 5000)), OUT_DIR=folder / "runs")
+        values = dict(SMALL, TOKENIZER_PATH=kit.TOKENIZER, RUN_ID="run", **paths)
+        config = folder / "small.env"
+        config.write_text("".join(f'{name}="{value}"\n' for name, value in values.items()))
+        done = passed(run_script("run_mlx_baseline.sh", config, timeout=1200))
+        (folder / "said").write_text(done.stdout)
+
+    folder = once("mlx script", make)
+    return kit.Result(0, (folder / "said").read_text(), "", folder / "runs" / "run")
 
 
 def test_the_script_says_that_a_cpu_computes(finished):
-    done, _ = finished
     apple = sys.platform == "darwin"
-    assert ("no Apple Silicon here: MLX's CPU backend" in done.stdout) != apple
+    assert ("no Apple Silicon here: MLX's CPU backend" in finished.out) != apple
 
 
 def test_the_run_folder_holds_what_the_contract_says(finished):
-    _, result = finished
-    assert {p.name for p in result.folder.iterdir()} - {".lock"} == {
+    assert {p.name for p in finished.folder.iterdir()} - {".lock"} == {
         "train.log", "metrics.jsonl", "config.json", "checkpoint.safetensors", "supervisor.json",
         "final_model.int8.zlib", "train_gpt_mlx.py",
     }  # fmt: skip
-    assert (result.folder / "train_gpt_mlx.py").read_bytes() == SCRIPT.read_bytes()
-    assert result.log.startswith(SCRIPT.read_text())
+    assert (finished.folder / "train_gpt_mlx.py").read_bytes() == SCRIPT.read_bytes()
+    assert finished.log.startswith(SCRIPT.read_text())
 
 
 def test_log_lines_have_the_shapes_of_the_twins(finished):
-    _, result = finished
-    lines, number = result.log.splitlines(), r"\d+\.\d+"
+    lines, number = finished.log.splitlines(), r"\d+\.\d+"
     for count, shape in (
         (11, rf"step:\d+/12 train_loss:{number} train_time:\d+ms step_avg:{number}ms tokens/s:\d+ left:\d+s"),
         (2, rf"step:\d+/12 val_loss:{number} val_bpb:{number} train_time:\d+ms step_avg:{number}ms"),
@@ -70,33 +71,30 @@ def test_log_lines_have_the_shapes_of_the_twins(finished):
 
 
 def test_metrics_have_the_twins_events_and_keys(finished, tmp_path):
-    _, result = finished
     twin = kit.run_main(tmp_path, ITERATIONS=6, VAL_LOSS_EVERY=3)
-    keys = [{m["event"]: set(m) for m in run.metrics} for run in (twin, result)]
+    keys = [{m["event"]: set(m) for m in run.metrics} for run in (twin, finished)]
     assert keys[0].pop("warm_up") - keys[1].pop("warm_up") == {"graph", "self_test"}  # CUDA's
     assert keys[0] == keys[1]
-    (start,) = result.events("start")
+    (start,) = finished.events("start")
     assert (start["script"], start["device"], start["dtype"]) == ("train_gpt_mlx.py", "cpu", "float32")
     assert start["script_sha256"] == T.sha256(SCRIPT.read_bytes())
     assert set(start["versions"]) == {"python", "mlx", "numpy"}
 
 
 def test_it_learns_and_packing_keeps_what_it_learned(finished):
-    _, result = finished
-    steps, scores = result.events("step"), {s["kind"]: s for s in result.events("score")}
+    steps, scores = finished.events("step"), {s["kind"]: s for s in finished.events("score")}
     assert steps[0]["train_loss"] == pytest.approx(math.log(kit.VOCAB), abs=0.1)
     assert steps[-1]["train_loss"] < steps[0]["train_loss"] - 0.3
-    assert scores["roundtrip"]["val_loss"] == pytest.approx(result.events("val")[-1]["val_loss"], abs=0.02)
+    assert scores["roundtrip"]["val_loss"] == pytest.approx(finished.events("val")[-1]["val_loss"], abs=0.02)
     segments = scores["sliding"]["segments"]
     assert len(segments) == 64 and sum(b for _, b in segments) == scores["sliding"]["bytes"]
 
 
 def test_the_twin_gives_its_artifact_the_same_score(finished):
-    _, result = finished
-    (sliding,) = (s for s in result.events("score") if s["kind"] == "sliding")
-    settings = dict(DATA_PATH=result.folder.parents[1] / "data", VAL_MAX_TOKENS=500)
+    (sliding,) = (s for s in finished.events("score") if s["kind"] == "sliding")
+    settings = dict(DATA_PATH=finished.folder.parents[1] / "data", VAL_MAX_TOKENS=500)
     stream = T.read_stream(kit.knobs(**settings))
-    score = T.score_stream(T.load_scorer(result.artifact, "cpu", torch.float32), stream)
+    score = T.score_stream(T.load_scorer(finished.artifact, "cpu", torch.float32), stream)
     assert score["val_bpb"] == pytest.approx(sliding["val_bpb"], abs=0.0005)
 
 

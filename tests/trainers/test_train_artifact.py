@@ -303,10 +303,15 @@ HOSTILE = {
 }
 
 
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """A sound one was loaded, and what PyTorch needs for it."""
+    sound = saved(tmp_path_factory.mktemp("sound"), with_header(lambda header: None))
+    assert T.load_scorer(sound, "cpu", torch.float32)
+
+
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_bad_artifact_is_one_line_and_small_work(case, tmp_path):
-    sound = saved(tmp_path, with_header(lambda header: None))
-    assert T.load_scorer(sound, "cpu", torch.float32)  # after that PyTorch has loaded what it needs
+def test_a_bad_artifact_is_one_line_and_small_work(case, loaded, tmp_path):
     path = saved(tmp_path, HOSTILE[case]())
     tracemalloc.start()
     try:
