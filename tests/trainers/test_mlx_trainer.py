@@ -110,20 +110,30 @@ def test_ten_steps_from_the_same_weights_lose_as_the_twin_does(recipe, tmp_path)
         assert np.linalg.norm(np.array(p) - after[name]) <= 1e-3 * np.linalg.norm(after[name]), name
 
 
+def two_steps(folder, **changes):
+    """(passes' sequences, losses, weights) of two steps from the weights of kit.random_model."""
+    with new_run(folder, **changes) as run:
+        given_weights(run.k, run.model)
+        losses = losses_of(run, M, 2)
+        return run.micro, losses, dict(M.tree_flatten(run.model.parameters()))
+
+
+@pytest.fixture(scope="module")
+def whole_batch(tmp_path_factory):
+    return two_steps(tmp_path_factory.mktemp("whole"), MICRO_BATCH_TOKENS=64)
+
+
 @pytest.mark.parametrize("changes, micro", [
     (dict(MICRO_BATCH_TOKENS=16), 1), (dict(MICRO_BATCH_TOKENS=48), 2), (dict(MICRO_BATCH_TOKENS=64), 4),
     (dict(GRAD_ACCUM_STEPS=2, MICRO_BATCH_TOKENS=64), 2), (dict(GRAD_ACCUM_STEPS=100), 1),
     (dict(MLX_MAX_MICROBATCH_TOKENS=16), 1), (dict(MLX_EAGER_EVAL=0, MICRO_BATCH_TOKENS=16), 1),
 ], ids=str)  # fmt: skip
-def test_passes_are_as_told_and_give_the_step_of_the_whole_batch(changes, micro, tmp_path):
-    after = []
-    for settings in (dict(MICRO_BATCH_TOKENS=64), changes):
-        with new_run(tmp_path, **settings) as run:
-            given_weights(run.k, run.model)
-            after.append((losses_of(run, M, 2), dict(M.tree_flatten(run.model.parameters()))))
-    assert run.micro == micro and after[0][0] == pytest.approx(after[1][0], rel=1e-5)
-    for name, p in after[0][1].items():
-        assert np.abs(np.array(p - after[1][1][name])).max() < 1e-3 * mx.abs(p).max().item(), name
+def test_passes_are_as_told_and_give_the_step_of_the_whole_batch(changes, micro, whole_batch, tmp_path):
+    _, losses, weights = whole_batch
+    found = two_steps(tmp_path, **changes)
+    assert found[:2] == (micro, pytest.approx(losses, rel=1e-5))
+    for name, p in weights.items():
+        assert np.abs(np.array(p - found[2][name])).max() < 1e-3 * mx.abs(p).max().item(), name
 
 
 def test_on_a_gpu_passes_are_as_large_as_memory_allows(tmp_path, monkeypatch):
