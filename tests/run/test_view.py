@@ -8,6 +8,8 @@ import pytest
 from conftest import passed, run_golf
 from golf.run import view
 
+from run.conftest import golf
+
 LOOK = """
 import pathlib
 data = pathlib.Path(os.environ["DATA_PATH"])
@@ -29,14 +31,10 @@ def repo(tiny_repo):
     return tiny_repo
 
 
-def golf(repo, *args, **env):
-    return passed(run_golf(*args, env=env, repo=repo)).stdout
-
-
 def new(repo) -> Path:
     """The entry made of runs/a. What the check still misses is what a person writes."""
     entry = repo / "records" / "track_tiny" / "entry"
-    said = golf(repo, "new", "runs/a", "--out", entry)
+    said = passed(run_golf("new", "runs/a", "--out", entry, repo=repo)).stdout
     failed = [line for line in said.splitlines() if line.startswith(("FAIL ", "NEEDS"))][:-1]
     assert all(line.startswith("FAIL placeholder") for line in failed), said
     return entry
@@ -46,7 +44,7 @@ TRAIN, VAL = ["fineweb_train_000000.bin"], ["fineweb_val_000000.bin"]
 
 
 def test_validation_shards_are_out_of_sight_while_a_run_lasts(repo):
-    said = golf(repo, "run", "configs/tiny.env", RUN_ID="a")
+    said = passed(golf(repo, RUN_ID="a")).stdout
     assert f"SAW {TRAIN} {TRAIN} {TRAIN + VAL}" in said
     assert not (repo / "runs" / "a" / view.FOLDER).exists()
     assert sorted(os.listdir(repo / "data/datasets/tiny")) == TRAIN + VAL
@@ -55,7 +53,7 @@ def test_validation_shards_are_out_of_sight_while_a_run_lasts(repo):
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [{"DATA_PATH": "data/datasets/tiny"}, {}], ids=["set", "default"])
 def test_logs_and_claim_name_the_datas_own_folder_as_it_was_set(given, repo):
-    golf(repo, "run", "configs/tiny.env", RUN_ID="a", **given)
+    passed(golf(repo, RUN_ID="a", **given))
     entry = new(repo)
     claim = json.loads((entry / "submission.json").read_text())
     assert claim["env"].get("DATA_PATH") == given.get("DATA_PATH") and "VAL_DATA_PATH" not in claim["env"]
@@ -72,7 +70,7 @@ def test_what_a_trainer_says_of_a_shard_names_the_datas_own_folder(repo):
     script = repo / "train_gpt.py"
     look = "shards = sorted(data.iterdir()); print(shards[-1], file=sys.stderr)\n    print('SAW'"
     script.write_text(script.read_text().replace('print("SAW"', look, 1).replace("'SAW'", '"SAW"'))
-    done = run_golf("run", "configs/tiny.env", env={"RUN_ID": "a"}, repo=repo)
+    done = golf(repo, RUN_ID="a")
     assert "data/datasets/tiny/fineweb_train_000001.bin" in done.stderr.splitlines()
 
 
@@ -88,7 +86,7 @@ def test_a_val_data_path_of_ones_own_stays(repo):
     (repo / "elsewhere").mkdir()
     shard = repo / "data/datasets/tiny" / VAL[0]
     (repo / "elsewhere" / VAL[0]).write_bytes(shard.read_bytes())
-    said = golf(repo, "run", "configs/tiny.env", RUN_ID="a", VAL_DATA_PATH=str(repo / "elsewhere"))
+    said = passed(golf(repo, RUN_ID="a", VAL_DATA_PATH=str(repo / "elsewhere"))).stdout
     assert f"SAW {TRAIN} {TRAIN} {VAL}" in said
 
 
@@ -96,7 +94,7 @@ def test_a_trainer_without_the_knob_is_given_the_folder_as_it_is(repo):
     script = repo / "train_gpt.py"
     lines = script.read_text().splitlines(keepends=True)
     script.write_text("".join(line for line in lines if not line.startswith('    "VAL_DATA_PATH"')))
-    said = golf(repo, "run", "configs/tiny.env", RUN_ID="a", DATA_PATH="data/datasets/tiny")
+    said = passed(golf(repo, RUN_ID="a", DATA_PATH="data/datasets/tiny")).stdout
     assert f"SAW {TRAIN + VAL}" in said
 
 
@@ -104,7 +102,7 @@ def test_what_a_killed_run_left_is_replaced(repo):
     left = repo / "runs" / "a" / view.FOLDER / "tiny"
     left.mkdir(parents=True)
     (left / "fineweb_train_000099.bin").touch()
-    assert f"SAW {TRAIN} " in golf(repo, "run", "configs/tiny.env", RUN_ID="a")
+    assert f"SAW {TRAIN} " in passed(golf(repo, RUN_ID="a")).stdout
 
 
 def test_on_another_file_system_links_are_symbolic(tmp_path, monkeypatch):
