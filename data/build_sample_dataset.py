@@ -62,8 +62,9 @@ def train_tokenizer(documents: list[str], vocab_size: int = VOCAB_SIZE) -> bytes
     promise the same bytes from every version of its trainer."""
     model = io.BytesIO()
     spm.SentencePieceTrainer.train(
-        # One line a document; the default length limit would silently drop the long ones.
-        sentence_iterator=(" ".join(text.split()) for text in documents),
+        # One line a document; the default length limit would silently drop the long ones. No generator: what
+        # is raised in one, as by Ctrl-C, SentencePiece takes for an error of its own.
+        sentence_iterator=iter([" ".join(text.split()) for text in documents]),
         max_sentence_length=1 << 24, model_writer=model, model_type="bpe", vocab_size=vocab_size,
         character_coverage=0.999, byte_fallback=True, split_digits=True,
         normalization_rule_name="nmt_nfkc", add_dummy_prefix=False, pad_id=PAD, bos_id=BOS, eos_id=EOS,
@@ -162,9 +163,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         written = make(args.out, args.train_tokenizer)
-    except (OSError, RuntimeError, ValueError) as error:
-        print(f"build_sample_dataset.py: error: {error}", file=sys.stderr)
-        return 1
+    except (OSError, RuntimeError, ValueError, KeyboardInterrupt) as error:
+        print(f"build_sample_dataset.py: error: {str(error) or 'stopped'}", file=sys.stderr)
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
     state = f"wrote {len(written)} files" if written else "already there, nothing to do"
     try:
         print(f"sample_sp1024 in {args.out}: {state}", flush=True)

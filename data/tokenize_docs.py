@@ -3,8 +3,8 @@
 
     python3 data/tokenize_docs.py TEXT... --out DIR
 
-TEXT is a .jsonl file, one {"text": ...} a document, or any other text file: its paragraphs, blocks
-between blank lines, are gathered to documents. DIR is made; it holds fineweb_train_*.bin,
+TEXT is a .jsonl file (or .ndjson), one {"text": ...} a document, or any other text file: its paragraphs,
+blocks between blank lines, are gathered to documents. DIR is made; it holds fineweb_train_*.bin,
 fineweb_val_*.bin and tokenizer.model. One document in 100 is for validation, chosen by the hash of its
 text, so that the same text is never on both sides. Exit: 0 made, 1 not made, 2 used wrongly.
 """
@@ -16,9 +16,10 @@ import os
 import shlex
 import sys
 import tempfile
+from array import array
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
-from itertools import islice
+from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,19 +30,20 @@ try:
     from build_sample_dataset import shard, train_tokenizer
     from golf.cli import interrupt
     from golf.core.errors import GolfError
-    from golf.core.files import plain, read_bytes, read_text
+    from golf.core.files import AS_TEXT, LARGE, plain, read_bytes, read_text, replace_file
     from golf.core.paths import path_argument, shown
     from golf.core.processes import handle_stops
     from golf.core.units import between
-    from golf.score.holdout import gather, of_jsonl
+    from golf.score.holdout import JSONL, gather, of_jsonl
     from tqdm import tqdm
 except ImportError as error:
     sys.exit(f"tokenize_docs.py: error: {error}; run scripts/quickstart.sh, then .venv/bin/python instead")
 
 SHARD_TOKENS = 100_000_000  # of a shard at most, as in the published export
-BATCH = 1024  # documents that are encoded at a time, on all processors
+BATCH = 4_000_000  # characters that are encoded at a time, on all processors: 36 bytes an id
 VAL_SHARE = 100  # one document in so many
 TRAINED_ON = 50_000_000  # characters of the training documents for a new tokenizer: half a minute
+LONGEST = 4_000_000  # characters of a text that SentencePiece's trainer takes; it leaves out longer ones
 STOCK = ROOT / "data" / "tokenizers" / "fineweb_1024_bpe.model"
 Document = tuple[bool, str]  # whether it is for validation; its text
 
@@ -55,32 +57,40 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--tokenizer", type=path_argument, default=STOCK, metavar="FILE",
                        help="a SentencePiece model; default: FineWeb's")  # fmt: skip
-    which.add_argument("--vocab-size", type=between(1), metavar="N",
+    which.add_argument("--vocab-size", type=between(1, 1 << 16), metavar="N",
                        help="train a new one of N pieces on the training documents")  # fmt: skip
     return parser.parse_args(argv)
 
 
-def read_documents(paths: list[Path], val_docs: int | None) -> Iterator[Document]:
-    """The documents of all files, in order, without those that are empty."""
-    number = 0
-    for path in paths:
-        for text in documents_of(path):
-            if text.strip():
-                text = text.encode("utf-8", "replace").decode()  # JSON may hold half a pair
-                yield number < val_docs if val_docs is not None else is_for_validation(text), text
-                number += 1
+class Documents:
+    """The documents of all files, in order, without those that are empty. Each loop reads them anew."""
+
+    def __init__(self, paths: list[Path], val_docs: int | None):
+        self.paths, self.val_docs, self.left_out = paths, val_docs, 0  # of training: validation has them
+
+    def __iter__(self) -> Iterator[Document]:
+        self.left_out, held = 0, set()
+        texts = (text for path in self.paths for text in documents_of(path) if text.strip())
+        for number, text in enumerate(texts):
+            text = text.encode("utf-8", "replace").decode()  # JSON may hold half a surrogate pair
+            digest, first = sha256(text.encode()).digest(), self.val_docs and number < self.val_docs
+            held |= {digest} if first else set()
+            if first or digest not in held:
+                yield first if self.val_docs is not None else is_for_validation(text), text
+            else:
+                self.left_out += 1
 
 
 def documents_of(path: Path) -> Iterator[str]:
     """A .jsonl file is read line by line: it may be larger than the memory."""
-    if path.suffix != ".jsonl":
+    if path.suffix.lower() not in JSONL:
         yield from gather(path, read_text(path, float("inf")))
         return
     try:
         with plain(path).open(encoding="utf-8-sig") as lines:
             yield from of_jsonl(path, lines)
     except UnicodeDecodeError:
-        raise GolfError(f"{shown(path)}: not UTF-8 text; save it as UTF-8") from None
+        raise GolfError(f"{shown(path)}: not UTF-8 text; {AS_TEXT}") from None
 
 
 def is_for_validation(text: str) -> bool:
@@ -90,10 +100,12 @@ def is_for_validation(text: str) -> bool:
 def make_tokenizer(documents: Iterable[Document], vocab_size: int) -> bytes:
     """By the published tokenizer's recipe, of the first TRAINED_ON characters."""
     texts, size = [], 0
-    for for_validation, text in documents:
-        if not for_validation and size < TRAINED_ON:
-            texts.append(text)
-            size += len(text)
+    for text in (text for for_validation, text in documents if not for_validation):
+        text = text[: TRAINED_ON - size]
+        texts += [text[at : at + LONGEST] for at in range(0, len(text), LONGEST)]
+        size += len(text)
+        if size == TRAINED_ON:
+            break
     print(f"training a tokenizer of {vocab_size:,} pieces on {size:,} characters", flush=True)
     try:
         return train_tokenizer(texts, vocab_size)
@@ -106,7 +118,7 @@ def make_tokenizer(documents: Iterable[Document], vocab_size: int) -> bytes:
 
 def open_tokenizer(model: bytes, name: str) -> spm.SentencePieceProcessor:
     try:
-        processor = spm.SentencePieceProcessor(model_proto=model)
+        processor = spm.SentencePieceProcessor(model_proto=model or b"empty")  # of no bytes it makes a model
     except RuntimeError:
         raise GolfError(f"{name}: not a SentencePiece model") from None
     if not 0 <= processor.bos_id() < processor.vocab_size() <= 1 << 16:
@@ -119,36 +131,42 @@ class Writer:
 
     def __init__(self, folder: Path, split: str):
         self.folder, self.split, self.shards = folder, split, 0
-        self.documents = self.tokens = self.waiting = 0
-        self.parts: list[np.ndarray] = []  # uint16, of `waiting` tokens
+        self.documents = self.tokens = 0
+        self.waiting = array("H")  # tokens, 2 bytes each however short the documents are
 
-    def add(self, document: np.ndarray) -> None:
+    def add(self, document: list[int]) -> None:
         self.documents += 1
         self.tokens += len(document)
-        self.waiting += len(document)
-        self.parts.append(document)
-        while self.waiting >= SHARD_TOKENS:
+        self.waiting.fromlist(document)
+        while len(self.waiting) >= SHARD_TOKENS:
             self.write()
 
     def write(self) -> None:
         """A shard of the first SHARD_TOKENS tokens that wait, or of all; a document may go on in the next."""
-        tokens = np.concatenate(self.parts)
         path = self.folder / f"fineweb_{self.split}_{self.shards:06}.bin"
-        path.write_bytes(shard([tokens[:SHARD_TOKENS]]))
+        replace_file(path, shard([np.array(self.waiting[:SHARD_TOKENS], "<u2")]))
         self.shards += 1
-        self.parts, self.waiting = [tokens[SHARD_TOKENS:]], max(0, len(tokens) - SHARD_TOKENS)
+        del self.waiting[:SHARD_TOKENS]
 
 
 def write_shards(folder: Path, documents: Iterable[Document], processor) -> dict[str, Writer]:
     """Each document is BOS and its pieces, no EOS, as in the published export."""
-    documents = iter(tqdm(documents, unit=" documents", mininterval=5, delay=5))
+    documents = tqdm(documents, unit=" documents", mininterval=5, delay=5)
     bos, unknown = processor.bos_id(), processor.unk_id()
     writers = {split: Writer(folder, split) for split in ("train", "val")}
-    while batch := list(islice(documents, BATCH)):
+    size = 0
+
+    def number_of_batch(document: Document) -> int:
+        nonlocal size
+        size += len(document[1]) + 100  # what a short one takes besides
+        return size // BATCH
+
+    for _, group in groupby(documents, number_of_batch):
+        batch = list(group)
         for (for_validation, text), ids in zip(batch, processor.encode([text for _, text in batch])):
             if unknown in ids:
                 raise GolfError(f"the tokenizer loses letters of {text[:40]!r}; use one with byte fallback")
-            writers["val" if for_validation else "train"].add(np.array([bos, *ids], "<u2"))
+            writers["val" if for_validation else "train"].add([bos, *ids])
     for split, writer in writers.items():
         if not writer.documents:
             raise GolfError(f"no document is left to {split} on; add text, or set --val-docs")
@@ -159,10 +177,13 @@ def write_shards(folder: Path, documents: Iterable[Document], processor) -> dict
 
 def make(args: argparse.Namespace) -> list[str]:
     """All of DIR, or nothing; lines that say what was made."""
-    if args.out.exists():
+    if os.path.lexists(args.out):  # also a link that leads nowhere
         raise GolfError(f"{shown(args.out)} is there already; name a new folder with --out", 2)
+    for path in args.texts:  # not after an hour of work on the first
+        plain(path).open("rb").close()
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f".{args.out.name}.") as temporary:
+    documents = Documents(args.texts, args.val_docs)
+    with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".shards.") as temporary:
         folder = Path(temporary, "shards")
         folder.mkdir()
         if args.vocab_size is None:
@@ -170,17 +191,19 @@ def make(args: argparse.Namespace) -> list[str]:
                 raise GolfError(
                     f"{shown(args.tokenizer)}: no tokenizer; fetch it (data/README.md) or name one", 2
                 )
-            model = read_bytes(args.tokenizer, float("inf"))
+            model = read_bytes(args.tokenizer, LARGE)
         else:
-            model = make_tokenizer(read_documents(args.texts, args.val_docs), args.vocab_size)
+            model = make_tokenizer(documents, args.vocab_size)
         processor = open_tokenizer(model, shown(args.tokenizer))
-        (folder / "tokenizer.model").write_bytes(model)
-        writers = write_shards(folder, read_documents(args.texts, args.val_docs), processor)
+        replace_file(folder / "tokenizer.model", model)
+        writers = write_shards(folder, documents, processor)
         folder.rename(args.out)
     said = [
         f"made     {w.shards} shards to {split}: {w.documents:,} documents, {w.tokens:,} tokens"
         for split, w in writers.items()
     ]
+    if documents.left_out:
+        said.append(f"noted    {documents.left_out:,} documents left out of train: they are for validation")
     where = shlex.quote(str(args.out.resolve()))
     knobs = f"DATA_PATH={where} TOKENIZER_PATH={where}/tokenizer.model VOCAB_SIZE={processor.vocab_size()}"
     return [*said, f"next     {knobs} VAL_MAX_TOKENS=0 bash scripts/golf.sh run CONFIG.env"]
@@ -188,6 +211,8 @@ def make(args: argparse.Namespace) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     handle_stops(interrupt)
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # a path may hold what its encoding lacks
+        stream.reconfigure(errors="backslashreplace")
     try:
         said, code = "\n".join(make(parse(argv))), 0
     except GolfError as error:

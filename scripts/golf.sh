@@ -7,7 +7,8 @@ unset CDPATH
 true 3>&2 || exec 2>/dev/null
 { true 3>&1; } 2>/dev/null || exec >/dev/null
 { true 3<&0; } 2>/dev/null || exec </dev/null
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+self=$(readlink -f -- "${BASH_SOURCE[0]}" 2>/dev/null) || self=${BASH_SOURCE[0]} # a link to it may lie in ~/bin
+root=$(cd "$(dirname "$self")/.." && pwd)
 if [ -z "${PYTHON:-}" ]; then
     PYTHON=python3
     [ -x "$root/.venv/bin/python" ] && PYTHON="$root/.venv/bin/python"

@@ -53,6 +53,15 @@ def test_what_only_a_shell_expands_is_refused(tmp_path, monkeypatch, value):
         envfile.settings({}, {"OUT_DIR": ""})
 
 
+def test_a_user_without_a_home_is_told_all_the_same(tmp_path, monkeypatch):
+    # neither HOME nor an entry of passwd
+    monkeypatch.setattr(envfile.os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(envfile.Path, "home", lambda: 1 / 0)
+    (tmp_path / "a.env").write_text("OUT_DIR=~/x\n")
+    with pytest.raises(GolfError, match="a.env:1: .* not expanded here; write the value itself"):
+        envfile.parse(tmp_path / "a.env")
+
+
 @pytest.mark.parametrize(("content", "words"), [
     (b"A=1\nB=\xe9\n", "not UTF-8 text (byte 6)"), ("A=1\n".encode("utf-16"), "not UTF-8 text"),
     (b"A=1\n" * (1 << 19), "over 1,048,576 bytes"), (None, "not a regular file"),

@@ -126,6 +126,12 @@ def test_damaged_sources_are_one_line(damage, tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def test_ctrl_c_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sample, "build", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert sample.main(["--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "build_sample_dataset.py: error: stopped\n"
+
+
 def test_an_interrupted_write_leaves_nothing(short, tmp_path, monkeypatch, capsys):
     def full_disk(*_):
         raise OSError(28, "No space left on device")  # as a full disk's, without a name

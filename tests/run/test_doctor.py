@@ -65,6 +65,12 @@ def test_what_is_wrong_is_told_with_its_remedy(ask, monkeypatch, place, name, va
     assert {outcome for other, (outcome, _) in said.items() if other != what} == {"ok"}
 
 
+def test_it_reads_out_dir_as_a_run_does(ask, tmp_path):
+    done = run_golf("doctor", env={"OUT_DIR": "~/runs"}, cwd=tmp_path)
+    assert "FAIL  disk      OUT_DIR: ~ and $NAME are not expanded here" in done.stdout
+    assert done.returncode == 1 and not (tmp_path / "~").exists()
+
+
 def test_a_machine_without_a_gpu_trains_on_its_cores(ask, monkeypatch):
     monkeypatch.setattr(trainers, "cuda_facts", lambda env: (dict(CARDS, cuda=None, cards=[]), ""))
     monkeypatch.setattr(machine, "has_nvidia", lambda: False)

@@ -1,6 +1,7 @@
 """What stops a run before anything is made."""
 
 import os
+import sys
 
 import pytest
 from conftest import refused
@@ -13,7 +14,7 @@ from run.conftest import golf, one_line
 
 @pytest.mark.parametrize(("env", "words"), [
     ({"DATA_PATH": "nowhere"}, "cached_challenge_fineweb.py --variant sp1024"),
-    ({"DATA_PATH": "nowhere"}, "`python3 data/build_sample_dataset.py`, then configs/quickstart.env"),
+    ({"DATA_PATH": "nowhere"}, f"`{sys.executable} data/build_sample_dataset.py`, then"),
     ({"DATA_PATH": "data/sample_x"}, "build_sample_dataset.py"),
     ({"DATA_PATH": "data/fineweb10B_sp8192"}, "--variant sp8192"),
     ({"VAL_DATA_PATH": "nowhere"}, "VAL_DATA_PATH=nowhere: no fineweb_val_*.bin"),

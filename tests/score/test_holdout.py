@@ -69,6 +69,15 @@ def test_paragraphs_of_plain_text_are_gathered(tmp_path, vocabulary):
     assert firsts != sorted(firsts), "the files are mixed"
 
 
+def test_a_link_that_leads_nowhere_is_no_new_folder(tmp_path, vocabulary, capsys):
+    (tmp_path / "T.JSONL").write_text('{"text": "Some words."}')
+    (tmp_path / "o").symlink_to("nowhere")
+    assert main(["holdout", str(tmp_path / "T.JSONL"), "--out", str(tmp_path / "o")]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["holdout", str(tmp_path / "T.JSONL"), "--out", str(tmp_path / "p")]) == 0
+    assert documents_of(tmp_path / "p", vocabulary) == ["Some words."]
+
+
 def test_the_shard_is_private_and_the_same_each_time(tmp_path):
     (tmp_path / "t.txt").write_text(prose(np.random.default_rng(2), 2000))
     for name in ("one", "two"):

@@ -84,6 +84,16 @@ def test_python_is_found(tiny_repo):
     assert "PYTHONHASHSEED must be" in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_a_link_to_golf_sh_leads_to_its_repository(tiny_repo, tmp_path):
+    (tmp_path / "golf").symlink_to(tiny_repo / "scripts/golf.sh")
+    (tmp_path / "-x").mkdir()
+    shutil.copytree(tiny_repo / "scripts", tmp_path / "-x/scripts")
+    env = {**os.environ, "PYTHON": sys.executable}
+    for words in ((tmp_path / "golf",), ("--", "-x/scripts/golf.sh")):
+        done = subprocess.run(["bash", *words], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert passed(done).stdout.startswith("usage: golf.sh COMMAND") and done.stderr == ""
+
+
 def wrapper(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)  # a link would lead to the system's own
     path.write_text(f"#!/bin/sh\n{text}\n")

@@ -44,6 +44,13 @@ def test_a_setting_that_is_no_size_tells_no_growth(size):
     assert explain.growth(found, explain.parts_of(found)) == []
 
 
+@pytest.mark.parametrize("size", [0, 4, 19])
+def test_what_is_shorter_than_a_head_is_told_so(size, torch_run, tmp_path):
+    path = tmp_path / "model.int8.zlib"
+    path.write_bytes(reader.find(torch_run).artifact.read_bytes()[:size])
+    refused(run_golf("explain", path), f"{size} bytes, and its head alone has 20: is it whole?")
+
+
 def test_entropy_is_of_single_symbols():
     even = np.arange(256).astype(np.uint8).view(np.int8)
     assert explain.entropy_bytes(np.tile(even, 10)) == pytest.approx(2560)

@@ -1,10 +1,11 @@
 """Runs in the trackers, read back as they store them, without a network."""
 
 import json
+import shutil
 import sqlite3
 
 import pytest
-from conftest import passed, run_golf, run_script
+from conftest import passed, refused, run_golf, run_script
 from golf.cli import main
 from golf.core.errors import GolfError
 from golf.see import export, history
@@ -32,6 +33,28 @@ def test_tensorboard(torch_run, tmp_path):
     read = events.Scalars if "train_loss" in tags["scalars"] else events.Tensors
     steps = [event.step for event in read("train_loss")]
     assert steps == [p["step"] for p in history.read(torch_run).steps]
+
+
+def test_no_file_of_anybodys_goes(torch_run, tmp_path):
+    """--out runs would have removed the run itself, and a run without a name whatever lies in --out."""
+    pytest.importorskip("tensorboard", reason="NOT TESTED: tensorboard is missing")
+    run = shutil.copytree(torch_run, tmp_path / "runs" / "tiny")
+    before = {path.name for path in run.iterdir()}
+    for _ in range(2):
+        passed(run_golf("export", run, "--to", "tensorboard", "--out", run.parent))
+    made = {path.name for path in run.iterdir()}
+    assert before < made and len(made - before) == 1
+    text = (run / "metrics.jsonl").read_text().replace('"run_id": "tiny"', '"run_id": ".."')
+    (run / "metrics.jsonl").write_text(text)
+    passed(run_golf("export", run, "--to", "tensorboard", "--out", tmp_path))
+    assert (tmp_path / "run").is_dir() and {path.name for path in run.iterdir()} == made
+
+
+def test_two_runs_of_one_name_do_not_overwrite_each_other(torch_run, tmp_path):
+    pytest.importorskip("tensorboard", reason="NOT TESTED: tensorboard is missing")
+    words = ("export", torch_run, torch_run, "--to", "tensorboard", "--out", tmp_path / "t")
+    refused(run_golf(*words), "two runs are called tiny")
+    assert not (tmp_path / "t").exists()
 
 
 def test_trackio(torch_run, tmp_path):

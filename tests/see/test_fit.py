@@ -93,7 +93,7 @@ def test_twenty_timed_steps_tell_memory_and_minutes(torch_run):
 
 @pytest.mark.parametrize(
     "words",
-    [("MODEL_DIM=0",), ("ARTIFACT_CAP_BYTES=inf",), ("VAL_MAX_TOKENS=x",),
+    [("MODEL_DIM=0",), ("MODEL_DIM", "64"), ("ARTIFACT_CAP_BYTES=inf",), ("VAL_MAX_TOKENS=x",),
      ("NUM_HEADS=-2",), ("MAX_WALLCLOCK_SECONDS=0", "ITERATIONS=0"), ("--trainer", "other.py")],
 )  # fmt: skip
 def test_knobs_that_nothing_can_be_said_of_are_told(words, tmp_path):

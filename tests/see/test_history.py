@@ -131,6 +131,31 @@ def test_runs_tells_a_damaged_run_beside_the_sound_ones(data, torch_run, tmp_pat
         assert re.search(rf"(?m)^{name} .* {state}$", done.stdout)
 
 
+def test_runs_that_may_not_be_read_are_told_and_not_to_be_deleted(torch_run, tmp_path, monkeypatch):
+    for name in ("sound", "locked", "closed"):
+        shutil.copytree(torch_run, tmp_path / name)
+    os.utime(tmp_path / "locked" / "metrics.jsonl", (0, 0))
+    secret, closed = tmp_path / "locked" / "metrics.jsonl", tmp_path / "closed"
+    access, stat, opened = os.access, os.stat, type(secret).open
+
+    def forbid(call, forbids):
+        def asked(path, *args, **options):
+            if forbids(path):
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *args, **options)
+
+        return asked
+
+    monkeypatch.setattr(os, "access", lambda p, how: p not in (secret, closed) and access(p, how))
+    monkeypatch.setattr(os, "stat", forbid(stat, lambda path: closed in getattr(path, "parents", ())))
+    monkeypatch.setattr(type(secret), "open", forbid(opened, secret.__eq__))
+    done = run_golf("runs", tmp_path)
+    assert done.returncode == 1 and re.search("(?m)^sound .* finished$", done.stdout)
+    one, other = done.stderr.splitlines()
+    assert "locked/metrics.jsonl: cannot be read (Permission denied); its owner" in one
+    assert "closed: may not be looked into; its owner" in other and "delete" not in done.stderr
+
+
 def test_no_runs_yet_is_no_error_and_no_folder_is_one(tmp_path):
     done = run_golf("runs", tmp_path)
     assert done.returncode == 0 and "quickstart" in done.stdout

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import passed
+from conftest import passed, refused
 from golf.core.errors import GolfError
 from golf.run.bar import Follower
 from golf.sweep import plan, sources, table
@@ -74,10 +74,43 @@ def test_values_that_come_again_are_not_run_again(tmp_path, monkeypatch):
     assert [trial.value for trial in search.study.trials] == [1.0] * 5
 
 
-def test_a_range_that_is_none_is_told(tmp_path, tiny_repo):
-    with pytest.raises(GolfError, match="a range is low..high"):
-        sources.Search(a_sweep(tmp_path, {"A": ["9..1"]}), 1).next()
+@pytest.mark.parametrize("text", ["9..1", "1..1e999", "1..99999999999999999999", "x1..y2"])
+def test_a_range_that_is_none_is_told_before_anything_is_made(tmp_path, text):
+    with pytest.raises(GolfError, match=f"A={text}: a range is low..high"):
+        sources.Search(a_sweep(tmp_path, {"A": [text]}), 1)
+    assert not list((tmp_path / "study").iterdir())
+
+
+@pytest.mark.parametrize(("before", "now"), [("1 2", "1 2 3"), ("1..9", ".1..9"), ("1..9", "1 9")])
+def test_a_search_of_other_values_is_another_search(tmp_path, before, now):
+    before, now = before.split(), now.split()
+    sources.Search(a_sweep(tmp_path, {"A": before}), 1).next()
+    with pytest.raises(GolfError, match="was a search of A, or of other values; give another --name"):
+        sources.Search(a_sweep(tmp_path, {"A": now}), 2)
+
+
+def test_a_search_among_more_rows_than_a_grid_can_have(tiny_repo):
+    words = [f"{name}={','.join(map(str, range(64, 164)))}" for name in ("MODEL_DIM", "ITERATIONS", "SEQ")]
+    done = passed(sweep(tiny_repo, "configs/tiny.env", *words[:2], "--name", "s", "--search", "1"))
+    assert "1 runs, 0 finished before" in done.stdout and len(rows_of(tiny_repo, "s")) == 1
+    refused(sweep(tiny_repo, "configs/tiny.env", *words), "1,000,000 rows, over 10,000")
+
+
+def test_a_search_goes_on_with_the_whole_lines_of_its_journal(tmp_path):
+    """As a full disk or SIGKILL leaves it: the last line is cut, and Optuna's lock stays."""
+    space = {"A": ["1.0..9"]}
+    cell = sources.Search(a_sweep(tmp_path, space), 1).next()
+    journal = tmp_path / "study" / "search.journal"
+    journal.with_name("search.journal.lock").symlink_to("search.journal")
+    for damage in (b'{"op_code": 4, "wor', bytes(range(256)), b"{}\n[]\n"):
+        with journal.open("ab") as file:
+            file.write(damage)
+        search = sources.Search(a_sweep(tmp_path, space), 1)
+        assert search.next() == cell and search.next() is None
+
+
+def test_what_cannot_be_chosen_of_is_told(tmp_path, tiny_repo):
     with pytest.raises(GolfError, match="nothing to choose"):
         sources.Search(a_sweep(tmp_path, {}), 1)
     done = sweep(tiny_repo, "configs/tiny.env", "MODEL_DIM=64..512")
-    assert done.returncode == 2 and "for --search N" in done.stderr and not (tiny_repo / "runs").exists()
+    assert done.returncode == 2 and "needs --search N" in done.stderr and not (tiny_repo / "runs").exists()

@@ -6,6 +6,7 @@ import re
 import pytest
 from conftest import passed, refused, run_golf
 from golf import cli
+from golf.core import lock
 from golf.sweep import engines, plan, table
 
 FILE = """
@@ -132,6 +133,19 @@ def test_a_grid_is_every_combination():
     assert [(r.name, r.settings) for r in rows] == [
         ("A-1_B-x", {"A": "1", "B": "x", "C": "3"}), ("A-2_B-x", {"A": "2", "B": "x", "C": "3"}),
     ]  # fmt: skip
+
+
+def test_a_grid_of_many_names_has_folders_that_a_disk_takes():
+    space = {f"SOME_LONG_NAME_{n}": ["0.001", "0.002"] for n in range(12)}
+    rows = plan.grid({key: values[: 1 + (key[-1] < "4")] for key, values in space.items()}, {})
+    assert len({row.name for row in rows}) == len(rows) == 64 and max(len(row.name) for row in rows) <= 120
+
+
+def test_one_sweep_of_a_name_at_a_time(tiny_repo):
+    with lock.locked(tiny_repo / "runs/tiny-sweep"):
+        done = sweep(tiny_repo, "configs/tiny.env", "SEEDS=1")
+    refused(done, "is in use by process", "another --name", code=1)
+    assert not (tiny_repo / "runs/tiny-sweep").exists()
 
 
 @pytest.mark.parametrize("words", ["--for nan", "--for=-1", "--search 0", "--each 0", "--each inf"])

@@ -204,7 +204,8 @@ COUNTS = frozenset(
 
 def unpack(blob: bytes) -> bytes:
     """The payload, inflated no further than its stated length."""
-    need(len(blob) >= PREFIX.size and blob.startswith(MAGIC), f"does not begin with {MAGIC!r}")
+    need(blob.startswith(MAGIC[: len(blob)]), f"does not begin with {MAGIC!r}")
+    need(len(blob) >= PREFIX.size, f"{len(blob)} bytes, and its head alone has {PREFIX.size}: is it whole?")
     _, version, coder, length, crc = PREFIX.unpack_from(blob)
     coded = memoryview(blob)[PREFIX.size :]
     need(length <= MAX_UNPACKED, f"unpacks to {length:,} bytes, over {MAX_UNPACKED:,}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from golf.core.errors import GolfError
 from golf.core.files import read_text
-from golf.core.paths import REPO, shown
+from golf.core.paths import REPO, path_argument, shown
 
 # Read by `golf.sh run`, not by the trainer.
 OWN_NAMES = ("NPROC_PER_NODE", "NNODES", "RDZV_ENDPOINT", "SEEDS", "REPORT")
@@ -39,6 +39,16 @@ QUOTED = re.compile(r"""(?:"([^"]*)"|'([^']*)')\s*(?:#.*)?""", re.DOTALL)
 # What a shell would not take into an unquoted value; typographic quotes come from web pages and mails.
 BREAKS = re.compile(r"""[;&|<>\\"'\u2018-\u201f\xab\xbb]|\s[A-Za-z_][A-Za-z0-9_]*=""")
 UNEXPANDED = re.compile(r"(^|:)~|\$[A-Za-z_{]|%[A-Za-z]\w*%|^[A-Za-z]:\\")
+
+
+def config_and_words(given: list[str]) -> tuple[Path, list[str]]:
+    """Separates the config from the NAME=value arguments, in any order."""
+    words = [word for word in given if ASSIGNMENT.fullmatch(word)]
+    configs = [word for word in given if word not in words]
+    if len(configs) != 1:
+        what = f"{len(configs)} configs ({' '.join(configs)})" if configs else "no config"
+        raise GolfError(f"{what}; give one CONFIG.env, and NAME=value (no spaces around =)", 2)
+    return path_argument(configs[0]), words
 
 
 def parse(path: Path, knobs: dict[str, str] | None = None) -> dict[str, str]:
@@ -81,7 +91,8 @@ def parse_value(raw: str, where: str) -> str:
 def refuse_unexpanded(value: str, where: str) -> None:
     """GolfError for ~, $NAME and Windows paths, which says what to write instead."""
     if UNEXPANDED.search(value):
-        whole = re.sub(r"(^|:)~(?=/|$)|\$HOME\b|\$\{HOME\}", lambda m: (m[1] or "") + str(Path.home()), value)
+        home = os.path.expanduser("~")
+        whole = re.sub(r"(^|:)~(?=/|$)|\$HOME\b|\$\{HOME\}", lambda m: (m[1] or "") + home, value)
         hint = "write the value itself" if UNEXPANDED.search(whole) else f"write {whole}"
         if value[1:2] == ":":
             hint = "write a path of this system; Windows' C: is /mnt/c under WSL"

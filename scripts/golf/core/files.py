@@ -9,6 +9,7 @@ from golf.core.errors import GolfError
 from golf.core.paths import shown
 
 LIMIT = 1 << 20  # bytes; env files and supervisor.json have some hundreds
+AS_TEXT = "save it as UTF-8, or unpack it first"
 LARGE = 1 << 30  # of logs, shards' texts and tokenizers; a file with a hole may state any size
 
 
@@ -39,7 +40,7 @@ def read_text(path: Path, limit: float = LIMIT) -> str:
     try:
         return read_bytes(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise GolfError(f"{shown(path)}: not UTF-8 text (byte {error.start}); save it as UTF-8", 2) from None
+        raise GolfError(f"{shown(path)}: not UTF-8 text (byte {error.start}); {AS_TEXT}", 2) from None
 
 
 def sha256(path: Path) -> str:

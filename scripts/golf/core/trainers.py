@@ -148,9 +148,10 @@ def check_data(
     data: Path, tokenizer: Path, splits: tuple[str, ...] = ("train", "val"), val: Path | None = None
 ) -> None:
     """GolfError if shards or tokenizer are missing. val: the folder of validation shards, if not `data`."""
-    fetch = f"get them with `python3 {' '.join(fetch_command(data))}`"
+    python = shlex.quote(shown(sys.executable))  # a system's own python3 may lack what these import
+    fetch = f"get them with `{python} {' '.join(fetch_command(data))}`"
     if "sample" not in data.name:
-        sample = f"python3 {' '.join(fetch_command(Path('sample')))}"
+        sample = f"{python} {' '.join(fetch_command(Path('sample')))}"
         fetch += f" (0.5 GB), or try it on the sample data: `{sample}`, then configs/quickstart.env"
     for split in splits:
         elsewhere = split == "val" and val is not None

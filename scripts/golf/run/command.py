@@ -77,7 +77,8 @@ def name_and_value(text: str) -> tuple[str, str]:
 
 
 def main(args) -> int:
-    trainer, (config, words) = args.trainer.resolve(), config_and_words(args)
+    trainer = args.trainer.resolve()
+    config, words = envfile.config_and_words([args.config, *args.settings])
     trainers.check_trainer(trainer)
     knobs = trainers.read_knobs(trainer)
     found = envfile.parse(config, knobs)
@@ -101,17 +102,6 @@ def tell_size(trainer: Path, knobs: dict[str, str], supervisor: Supervisor) -> N
     supervisor.print(f"fit      {text}")
     if warning:
         supervisor.say(f"warning: {warning}")
-
-
-def config_and_words(args) -> tuple[Path, list[str]]:
-    """Separates the config from the NAME=value arguments, in any order."""
-    given = [args.config, *args.settings]
-    words = [word for word in given if envfile.ASSIGNMENT.fullmatch(word)]
-    configs = [word for word in given if word not in words]
-    if len(configs) != 1:
-        what = f"{len(configs)} configs ({' '.join(configs)})" if configs else "no config"
-        raise GolfError(f"{what}; give one CONFIG.env, and NAME=value (no spaces around =)", 2)
-    return path_argument(configs[0]), words
 
 
 def run_all(

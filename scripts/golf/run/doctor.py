@@ -11,9 +11,8 @@ import platform
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 
-from golf.core import machine, trainers
+from golf.core import envfile, machine, trainers
 from golf.core.errors import GolfError
 from golf.core.findings import FAIL, NOTE
 from golf.core.packages import missing
@@ -68,7 +67,7 @@ def device() -> str:
         return f"{cpu}; MLX's device" if find_spec("mlx") else cpu
     found, said = trainers.cuda_facts(dict(os.environ))
     if found is None:
-        raise GolfError("PyTorch does not start: python3 -c 'import torch' says why")
+        raise GolfError(f"PyTorch does not start: `{shown(sys.executable)} -c 'import torch'` says why")
     if not found["cards"] and not machine.has_nvidia():
         return f"{cpu}; no NVIDIA GPU"
     trainers.refuse_cuda(found, said, 1)
@@ -82,7 +81,7 @@ def compiler() -> str:
 
 
 def disk() -> str:
-    folder = Path(os.environ.get("OUT_DIR") or REPO / "runs")
+    folder = REPO / (envfile.settings({}, {"OUT_DIR": ""}).get("OUT_DIR") or "runs")  # as golf run reads it
     preflight.check_out_dir(folder)
     return f"{shown(folder)}/ can be written and has room"
 

@@ -22,6 +22,7 @@ from golf.score import stream
 from golf.score.audit.rules import MOST_HELD_OUT
 from golf.score.sandbox import bwrap as sandbox
 
+JSONL = (".jsonl", ".ndjson", ".json")  # never taken for plain text
 DOCUMENT_CHARS = 2_000  # a document of gathered paragraphs has at least so many
 FEW_DOCUMENTS = 20  # with fewer a side the audit calls for a person where it would say FAIL
 SHARD = "fineweb_val_000000.bin"  # the name that --holdout looks for
@@ -76,7 +77,7 @@ def read_vocabulary(rules: dict, data: Path | None) -> stream.Vocabulary:
 
 def check_out(out: Path) -> None:
     """GolfError where DIR is there already, would be published, or could be read by an entry."""
-    if out.exists():
+    if out.exists() or out.is_symlink():  # one that leads nowhere
         raise GolfError(f"{shown(out)} is there already; name a new folder with --out", 2)
     if out.resolve().is_relative_to(REPO):
         raise GolfError(f"--out {shown(out)}: lies in the repository; a private folder lies outside", 2)
@@ -87,7 +88,7 @@ def check_out(out: Path) -> None:
 def read_documents(path: Path) -> Iterator[str]:
     """The documents of a file, without those that are empty."""
     text = read_text(path, LARGE)
-    documents = of_jsonl(path, text.split("\n")) if path.suffix == ".jsonl" else gather(path, text)
+    documents = of_jsonl(path, text.split("\n")) if path.suffix.lower() in JSONL else gather(path, text)
     return (document for document in documents if document.strip())
 
 
@@ -132,7 +133,7 @@ def encode(texts: list[str], vocabulary: stream.Vocabulary) -> list[np.ndarray]:
 def write_private(out: Path, tokens: np.ndarray) -> None:
     """The shard in a new folder that nobody else may read; nothing is left of one that failed."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".shards.") as temporary:
         folder = Path(temporary, "private")
         folder.mkdir(mode=0o700)
         (folder / SHARD).write_bytes(stream.shard(tokens))

@@ -6,7 +6,6 @@ WANDB_MODE=offline).
 """
 
 import importlib
-import shutil
 import sys
 from pathlib import Path
 
@@ -31,10 +30,13 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    histories = [history.read(place) for place in args.runs]
-    tracker = load(args.to)
-    for h in histories:
+    named = {}
+    for h in map(history.read, args.runs):
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in h.name).lstrip(".") or "run"
+        if named.setdefault(name, h) is not h:
+            raise GolfError(f"two runs are called {name}; export them one by one, to another --out", 2)
+    tracker = load(args.to)
+    for name, h in named.items():
         if args.to == "tensorboard":
             to_tensorboard(tracker, h, args.out / name)
         else:
@@ -67,8 +69,10 @@ def rows(h: History) -> list[tuple[int, dict[str, float], float | None]]:
 
 
 def to_tensorboard(summary, h: History, folder: Path) -> None:
-    """Event files, in a folder of the run's own."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Event files, in a folder of the run's name; an earlier export's go, nothing else does: --out may be
+    runs/."""
+    for path in folder.glob("events.out.tfevents.*"):
+        path.unlink()
     writer = summary.Writer(str(folder))
     for step, values, when in rows(h):
         for name, value in values.items():

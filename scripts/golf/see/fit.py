@@ -26,7 +26,7 @@ PLAN = ("TRAIN_BATCH_TOKENS", "MAX_WALLCLOCK_SECONDS", "ITERATIONS", "VAL_MAX_TO
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("config", type=path_argument, metavar="CONFIG.env", help="what would be trained")
+    parser.add_argument("config", metavar="CONFIG.env", help="what would be trained")
     parser.add_argument("settings", nargs="*", default=[], metavar="NAME=value", help="overrides the file")
     parser.add_argument("--trainer", type=path_argument, default=REPO / "train_gpt.py", metavar="PATH",
                         help="the script that would be run; default: train_gpt.py")  # fmt: skip
@@ -35,10 +35,11 @@ def add_arguments(parser) -> None:
 
 def main(args) -> int:
     trainer = args.trainer.resolve()
+    config, words = envfile.config_and_words([args.config, *args.settings])
     trainers.check_trainer(trainer)
     knobs = trainers.read_knobs(trainer)
-    found = envfile.parse(args.config, knobs)
-    envfile.set_words([word for word in args.settings if "=" in word], knobs)
+    found = envfile.parse(config, knobs)
+    envfile.set_words(words, knobs)
     settings = envfile.settings(found, knobs)
     given = {**knobs, **settings}
     try:

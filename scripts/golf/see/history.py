@@ -3,6 +3,7 @@
 It reads a run's folder, an entry's, a metrics file, or a train.log with upstream's line shapes.
 """
 
+import os
 import re
 import time
 from contextlib import suppress
@@ -184,7 +185,7 @@ def all_runs(folder: Path) -> list[Path]:
         places = [folder, *(path for path in folder.iterdir() if path.is_dir())]
     except OSError as error:
         raise GolfError(f"{shown(folder)}: no runs there ({error.strerror})", 2) from None
-    return sorted(p for p in places if (p / "metrics.jsonl").exists())
+    return sorted(p for p in places if os.path.exists(p / "metrics.jsonl"))  # False where it may not be asked
 
 
 def differences(histories: list[History]) -> list[str]:

@@ -5,6 +5,7 @@ its settings differ from the config. Exit code 1 if a run is damaged: its metric
 """
 
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from golf.core.units import amount, duration
 from golf.see import history
 from golf.see.history import History
 
+LOST, FORBIDDEN = "delete that folder, or put the file back", "its owner can let you: chmod -R a+rX"
 HEAD = ("name", "config", "tokens", "val_bpb", "bytes", "time", "state", "differs from its config")
 KEYS = {
     "name": lambda h: h.place.absolute().name,
@@ -41,12 +43,16 @@ def main(args) -> int:
         except GolfError as error:
             h = History(folder, written=(folder / "metrics.jsonl").stat().st_mtime)
             if h.state() == "damaged":  # else it has not written anything yet
-                print(f"golf runs: {error}; delete that folder, or put the file back", file=sys.stderr)
+                advice = LOST if os.access(folder / "metrics.jsonl", os.R_OK) else FORBIDDEN
+                print(f"golf runs: {error}; {advice}", file=sys.stderr)
                 code = 1
         found.append(h)
+    for folder in (path for path in args.folder.glob("*/") if not os.access(path, os.X_OK)):
+        print(f"golf runs: {shown(folder)}: may not be looked into; {FORBIDDEN}", file=sys.stderr)
+        code = 1
     if not found:
         print(f"no runs in {shown(args.folder)} yet; bash scripts/quickstart.sh makes one")
-        return 0
+        return code
     found.sort(key=KEYS[args.sort])
     print("\n".join(columns([HEAD, *map(row, found)], right=(2, 3, 4, 5))))
     return code

@@ -14,7 +14,7 @@ import re
 import sys
 import time
 
-from golf.core import envfile
+from golf.core import envfile, lock
 from golf.core.bar import Bar
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, read_json
@@ -43,20 +43,20 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    sweep = read(args.what, args.settings, args.name)
+    sweep = read(args.what, args.settings, args.name, bool(args.search))
     if not args.search and any(plan.RANGE.fullmatch(v) for values in sweep.space.values() for v in values):
         raise GolfError("a range low..high needs --search N; or give a list of values: NAME=a,b,c", 2)
-    sweep.folder.mkdir(parents=True, exist_ok=True)
-    source = Search(sweep, args.search) if args.search else Grid(sweep)
-    refuse_other_settings(source.sweep)
-    engine = engines.Cluster(sweep, args.ray, args.each) if args.ray else engines.Local(sweep)
-    failed, code = Sweeping(source, engine, args.seconds).run()
-    print(table.write(source.sweep, failed, source.pruned), end="")
+    with lock.locked(sweep.folder, "wait for it, or choose another --name"):
+        source = Search(sweep, args.search) if args.search else Grid(sweep)
+        refuse_other_settings(source.sweep)
+        engine = engines.Cluster(sweep, args.ray, args.each) if args.ray is not None else engines.Local(sweep)
+        failed, code = Sweeping(source, engine, args.seconds).run()
+        print(table.write(source.sweep, failed, source.pruned), end="")
     print(f"results  {shown(sweep.folder)}/results.csv, table.md, plot.svg")
     return code
 
 
-def read(what, words: list[str], name: str | None) -> Sweep:
+def read(what, words: list[str], name: str | None, search: bool) -> Sweep:
     """The sweep that the arguments ask for."""
     for word in words:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", word, re.DOTALL):
@@ -65,8 +65,8 @@ def read(what, words: list[str], name: str | None) -> Sweep:
     if not what.is_file():
         raise GolfError(f"{shown(what)}: no such file", 2)
     if what.suffix == ".toml":
-        return plan.from_toml(what, pairs, name)
-    return plan.from_words(what.resolve(), pairs, name)
+        return plan.from_toml(what, pairs, name, search)
+    return plan.from_words(what.resolve(), pairs, name, search)
 
 
 class Sweeping:

@@ -5,8 +5,10 @@ ended since it was last asked, and stops a cell at once.
 """
 
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +22,7 @@ from golf.run.child import end_with_parent
 from golf.sweep import node
 from golf.sweep.plan import Cell, Sweep
 
-WAIT_SECONDS = 0.5
+WAIT_SECONDS, TRY_SECONDS = 0.5, 10.0  # between looks; for an answer of the cluster
 TRIES = 4  # of a cell whose node dies
 NOT_SENT = ["/.git", "/.venv", "/runs", "/docs", "/tests", "final_model*", "*.log", "metrics_seed*"]
 
@@ -78,8 +80,10 @@ class Cluster:
                 raise GolfError(f"{shown(path)}: put it into the repository: only that is sent to nodes", 2)
         code = {"working_dir": str(REPO), "excludes": NOT_SENT}
         try:
+            if told := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address):  # Ray itself would try for minutes
+                socket.create_connection((told[1], int(told[2])), TRY_SECONDS).close()
             self.ray.init(address=address, runtime_env=code, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except (ConnectionError, RuntimeError, ValueError, OSError, OverflowError) as error:
             told = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise GolfError(
                 f"--ray {address}: no cluster there ({told}); start one with `ray start --head`", 2

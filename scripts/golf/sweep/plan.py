@@ -1,10 +1,12 @@
 """What a sweep runs: rows of settings, each with several seeds, from a TOML file or the command line."""
 
 import itertools
+import math
 import re
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from golf.core import envfile, schema, trainers
@@ -14,6 +16,7 @@ from golf.core.paths import REPO, shown
 
 RANGE = re.compile(r"(.*\d.*?)\.\.(.*\d.*)")  # .01..0.08
 OWN = ("SEED", "SEEDS", "RUN_ID", "OUT_DIR", "RESUME")  # they would be lost, or make other runs
+MOST_ROWS, LONGEST_NAME = 10_000, 120  # characters; a run's folder and its .out are named so
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Sweep:
         ]
 
 
-def from_toml(path: Path, words: dict[str, str], name: str | None) -> Sweep:
+def from_toml(path: Path, words: dict[str, str], name: str | None, search: bool) -> Sweep:
     """The sweep of a TOML file; words (NAME -> value) are set in every row and win over the file.
 
     core/sweep.schema.json says what the file holds. [rows.NAME]: a row; [grid]: NAME = [values], all
@@ -70,7 +73,7 @@ def from_toml(path: Path, words: dict[str, str], name: str | None) -> Sweep:
         import tomli as tomllib
     try:
         found = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise GolfError(f"{shown(path)}: {error}", 2) from None
     if wrong := schema.errors("sweep", found):
         raise GolfError(f"{shown(path)}: {wrong[0]}; see sweep.schema.json", 2)
@@ -82,7 +85,7 @@ def from_toml(path: Path, words: dict[str, str], name: str | None) -> Sweep:
     space = found.get("grid", {})
     space = {key: list(map(str, v if isinstance(v, list) else [v])) for key, v in space.items()}
     if space:
-        rows = grid({key: values for key, values in space.items() if key not in words}, common)
+        rows = grid({key: values for key, values in space.items() if key not in words}, common, search)
     else:
         rows = [Row(clean(name), common | as_text(row) | words) for name, row in found["rows"].items()]
     trainer = REPO / found.get("trainer", "train_gpt.py")
@@ -90,25 +93,31 @@ def from_toml(path: Path, words: dict[str, str], name: str | None) -> Sweep:
     return finish(Sweep(REPO / found["config"], trainer, rows, seeds, folder, space, common))
 
 
-def from_words(config: Path, words: dict[str, str], name: str | None) -> Sweep:
+def from_words(config: Path, words: dict[str, str], name: str | None, search: bool) -> Sweep:
     """The grid of an env file and NAME=a,b,c words; SEEDS=1,2,3 are its seeds."""
     values = {key: text.split(",") for key, text in words.items() if key != "SEEDS"}
     seeds = read_seeds(words.get("SEEDS", "1337"), "SEEDS")
     space = {key: found for key, found in values.items() if len(found) > 1 or RANGE.fullmatch(found[0])}
     common = {key: found[0] for key, found in values.items() if key not in space}
     folder = place(name or f"{config.stem}-sweep")
-    return finish(Sweep(config, REPO / "train_gpt.py", grid(space, common), seeds, folder, space, common))
+    rows = grid(space, common, search)
+    return finish(Sweep(config, REPO / "train_gpt.py", rows, seeds, folder, space, common))
 
 
-def grid(space: dict[str, list[str]], common: dict[str, str]) -> list[Row]:
-    """A row for each combination."""
+def grid(space: dict[str, list[str]], common: dict[str, str], search: bool = False) -> list[Row]:
+    """A row for each combination; for a search, which makes its own rows, one to judge the names by."""
+    space = {key: values[:1] for key, values in space.items()} if search else space
+    if (count := math.prod(map(len, space.values()))) > MOST_ROWS:
+        raise GolfError(f"{count:,} rows, over {MOST_ROWS:,}; give fewer values, or --search N", 2)
     return [row_of(dict(zip(space, chosen)), common) for chosen in itertools.product(*space.values())]
 
 
 def row_of(chosen: dict[str, str], common: dict[str, str]) -> Row:
     """The row of chosen values, named by them."""
-    name = "_".join(f"{key}-{value}" for key, value in chosen.items())
-    return Row(clean(name or "as-is"), {**common, **chosen})
+    name = "_".join(f"{key}-{value}" for key, value in chosen.items()) or "as-is"
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
+    return Row(clean(name), {**common, **chosen})
 
 
 def clean(name: str) -> str:

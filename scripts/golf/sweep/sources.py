@@ -2,14 +2,18 @@
 
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 from golf.core.errors import GolfError
+from golf.core.files import LARGE, read_bytes, replace_file
+from golf.core.json_io import dig, parse_json
 from golf.run.bar import Follower
 from golf.sweep import table
 from golf.sweep.plan import RANGE, Cell, Sweep, row_of
 
 REPORTS = 20  # a run's loss is compared with the others' so often, at equal parts of its training
 STARTUP, WARMUP = 4, 5  # so many trials are never pruned; none is before so many reports
+LARGEST = 1e15  # of a range; beyond it Optuna does not count in whole numbers
 
 
 class Grid:
@@ -44,8 +48,9 @@ class Search:
         self.trial_of, self.reported = {}, {}  # by cell: its trial, until it has ended; its last report
         if not sweep.space:
             raise GolfError("--search: nothing to choose from; give NAME=low..high or NAME=a,b,c", 2)
+        self.space = {name: choice(optuna.distributions, name, v) for name, v in sweep.space.items()}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        backend = optuna.storages.journal.JournalFileBackend(str(sweep.folder / "search.journal"))
+        backend = optuna.storages.journal.JournalFileBackend(str(mended(sweep.folder / "search.journal")))
         self.study = optuna.create_study(
             storage=optuna.storages.JournalStorage(backend),
             study_name=sweep.folder.name,
@@ -60,8 +65,8 @@ class Search:
 
     def recall(self, trial) -> None:
         """Takes over a trial of an earlier call; one that was interrupted is queued again."""
-        if trial.params and trial.params.keys() != self.sweep.space.keys():
-            told = f"{self.sweep.folder.name} was a search of {', '.join(trial.params)}"
+        if trial.distributions and trial.distributions != self.space:
+            told = f"{self.sweep.folder.name} was a search of {', '.join(trial.params)}, or of other values"
             raise GolfError(f"{told}; give another --name for another search", 2)
         if trial.state == self.states.RUNNING:
             self.study.tell(trial.number, state=self.states.FAIL)
@@ -80,9 +85,7 @@ class Search:
     def next(self) -> Cell | None:
         while not self.waiting and self.left:
             self.left -= 1
-            trial = self.study.ask()
-            for name, values in self.sweep.space.items():
-                suggest(trial, name, values)
+            trial = self.study.ask(self.space)
             cells = self.cells_of(trial)
             if any(cell in self.trial_of for cell in cells):  # these values are being tried now
                 self.study.tell(trial, state=self.states.FAIL)
@@ -124,20 +127,29 @@ class Search:
             self.study.tell(trial, state=self.states.FAIL)
 
 
-def suggest(trial, name: str, values: list[str]) -> None:
-    """Chooses from a list or a range: of whole numbers if both ends are; on a log scale if above 0."""
+def mended(journal: Path) -> Path:
+    """Without what a search that was killed, or a full disk, left: a line that is cut, Optuna's own lock."""
+    Path(f"{journal}.lock").unlink(missing_ok=True)
+    found = read_bytes(journal, LARGE).splitlines(True) if journal.exists() else []
+    whole = [line for line in found if line.endswith(b"\n") and dig(parse_json(line), "op_code") is not None]
+    replace_file(journal, b"".join(whole))
+    return journal
+
+
+def choice(distributions, name: str, values: list[str]):
+    """Optuna's, of a list or a range: of whole numbers if both ends are; on a log scale if above 0."""
     match = RANGE.fullmatch(values[0]) if len(values) == 1 else None
     if match is None:
-        trial.suggest_categorical(name, values)
-        return
+        return distributions.CategoricalDistribution(values)
     try:
         low, high = map(float, match.groups())
+        if not -LARGEST <= low <= high <= LARGEST:
+            raise ValueError
         if all(text.strip().lstrip("-").isdigit() for text in match.groups()):
-            trial.suggest_int(name, int(low), int(high), log=low > 0)
-        else:
-            trial.suggest_float(name, low, high, log=low > 0)
+            return distributions.IntDistribution(int(low), int(high), log=low > 0)
+        return distributions.FloatDistribution(low, high, log=low > 0)
     except ValueError:
-        raise GolfError(f"{name}={values[0]}: a range is low..high, two numbers", 2) from None
+        raise GolfError(f"{name}={values[0]}: a range is low..high, numbers up to {LARGEST:g}", 2) from None
 
 
 def as_text(value) -> str:
