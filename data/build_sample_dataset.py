@@ -62,8 +62,7 @@ def train_tokenizer(documents: list[str], vocab_size: int = VOCAB_SIZE) -> bytes
     promise the same bytes from every version of its trainer."""
     model = io.BytesIO()
     spm.SentencePieceTrainer.train(
-        # One line a document; the default length limit would silently drop the long ones. No generator: what
-        # is raised in one, as by Ctrl-C, SentencePiece takes for an error of its own.
+        # One line a document, of any length. A list: of Ctrl-C in a generator SentencePiece makes an error.
         sentence_iterator=iter([" ".join(text.split()) for text in documents]),
         max_sentence_length=1 << 24, model_writer=model, model_type="bpe", vocab_size=vocab_size,
         character_coverage=0.999, byte_fallback=True, split_digits=True,

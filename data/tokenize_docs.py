@@ -161,8 +161,7 @@ def write_shards(folder: Path, documents: Iterable[Document], processor) -> dict
         size += len(document[1]) + 100  # what a short one takes besides
         return size // BATCH
 
-    for _, group in groupby(documents, number_of_batch):
-        batch = list(group)
+    for batch in (list(group) for _, group in groupby(documents, number_of_batch)):
         for (for_validation, text), ids in zip(batch, processor.encode([text for _, text in batch])):
             if unknown in ids:
                 raise GolfError(f"the tokenizer loses letters of {text[:40]!r}; use one with byte fallback")
@@ -202,8 +201,8 @@ def make(args: argparse.Namespace) -> list[str]:
         f"made     {w.shards} shards to {split}: {w.documents:,} documents, {w.tokens:,} tokens"
         for split, w in writers.items()
     ]
-    if documents.left_out:
-        said.append(f"noted    {documents.left_out:,} documents left out of train: they are for validation")
+    if left_out := documents.left_out:
+        said.append(f"noted    {left_out:,} documents left out of train: they are for validation")
     where = shlex.quote(str(args.out.resolve()))
     knobs = f"DATA_PATH={where} TOKENIZER_PATH={where}/tokenizer.model VOCAB_SIZE={processor.vocab_size()}"
     return [*said, f"next     {knobs} VAL_MAX_TOKENS=0 bash scripts/golf.sh run CONFIG.env"]

@@ -9,7 +9,7 @@ from golf.core.errors import GolfError
 from golf.core.paths import shown
 
 LIMIT = 1 << 20  # bytes; env files and supervisor.json have some hundreds
-AS_TEXT = "save it as UTF-8, or unpack it first"
+AS_TEXT = "unpack it, or save it as UTF-8"
 LARGE = 1 << 30  # of logs, shards' texts and tokenizers; a file with a hole may state any size
 
 

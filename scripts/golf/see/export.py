@@ -69,8 +69,7 @@ def rows(h: History) -> list[tuple[int, dict[str, float], float | None]]:
 
 
 def to_tensorboard(summary, h: History, folder: Path) -> None:
-    """Event files, in a folder of the run's name; an earlier export's go, nothing else does: --out may be
-    runs/."""
+    """Event files, in a folder of the run's name. Only earlier ones go from there: --out may be runs/."""
     for path in folder.glob("events.out.tfevents.*"):
         path.unlink()
     writer = summary.Writer(str(folder))

@@ -92,9 +92,8 @@ def trial(trainer: Path, settings: dict[str, str], plan: dict[str, float]) -> li
         passed |= {"MAX_WALLCLOCK_SECONDS": "0", "VAL_LOSS_EVERY": "0", "RESUME": "0", "EVAL_ONLY": ""}
         passed["VAL_MAX_TOKENS"] = f"{min(plan['VAL_MAX_TOKENS'] or TRIAL_TARGETS, TRIAL_TARGETS):.0f}"
         passed["ARTIFACT_CAP_BYTES"] = "0"
-        env = {**trainers.child_env(passed), "PYTHONUNBUFFERED": "1"}
-        done = subprocess.run([sys.executable, str(trainer)], env=env, cwd=REPO, capture_output=True,
-                              encoding="utf-8", errors="replace")  # fmt: skip
+        done = subprocess.run([sys.executable, str(trainer)], env=trainers.child_env(passed), cwd=REPO,
+                              capture_output=True, encoding="utf-8", errors="replace")  # fmt: skip
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise GolfError(f"{shown(trainer)} could not be timed: {said}")

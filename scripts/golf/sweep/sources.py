@@ -2,7 +2,6 @@
 
 import statistics
 from dataclasses import replace
-from pathlib import Path
 
 from golf.core.errors import GolfError
 from golf.core.files import LARGE, read_bytes, replace_file
@@ -127,11 +126,11 @@ class Search:
             self.study.tell(trial, state=self.states.FAIL)
 
 
-def mended(journal: Path) -> Path:
+def mended(journal):
     """Without what a search that was killed, or a full disk, left: a line that is cut, Optuna's own lock."""
-    Path(f"{journal}.lock").unlink(missing_ok=True)
-    found = read_bytes(journal, LARGE).splitlines(True) if journal.exists() else []
-    whole = [line for line in found if line.endswith(b"\n") and dig(parse_json(line), "op_code") is not None]
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+    found = read_bytes(journal, LARGE).split(b"\n") if journal.exists() else []
+    whole = [line + b"\n" for line in found if dig(parse_json(line), "op_code") is not None]
     replace_file(journal, b"".join(whole))
     return journal
 
