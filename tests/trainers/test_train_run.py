@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 import trainer_kit as kit
-from conftest import Clock, load_script, passed
+from conftest import HANG_SECONDS, Clock, load_script, passed
 from trainer_kit import TWO_RANKS, make_data, run_main, start
 
 import train_gpt as T
@@ -170,10 +170,11 @@ def test_no_phase_of_a_run_is_silent(tmp_path):
     result = run_main(tmp_path, {"Log": Log, **{name: slowly(name) for name in parts}}, ITERATIONS=1)
     assert result.code == 0
     told = re.findall(r"(?m)^(\S+) seconds:\d+$", result.out)
-    assert told == ["after:start", "after:warm_up", "after:train_end"]
+    # a busy machine may take as long for another phase
+    assert {"after:start", "after:warm_up", "after:train_end"} <= set(told)
     for thread in threading.enumerate():
         if "keep_on" in thread.name:
-            thread.join(10)
+            thread.join(HANG_SECONDS)
             assert not thread.is_alive(), "it outlives the run"
 
 
