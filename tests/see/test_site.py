@@ -95,6 +95,14 @@ def test_the_diff_is_against_what_the_script_builds_on(tmp_path):
     assert found["added"] >= 2
 
 
+def test_junk_that_nobody_foresaw_costs_its_own_section_alone(tmp_path):
+    """A link to itself, which Python before 3.13 tells by an error of its own."""
+    folder = entry(tmp_path, "loop", 2.0).folder
+    (folder / "final_model_seed1337.int8.zlib").symlink_to("final_model_seed1337.int8.zlib")
+    assert site.section(lambda: site.report.samples(site.reader.find(folder))).missing
+    assert site.section(lambda: {}["x"]).missing == "KeyError: 'x'"
+
+
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(GolfError, match="holds something else"):

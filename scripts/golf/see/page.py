@@ -23,6 +23,8 @@ def section(make: Callable) -> Section:
         return Section(make())
     except (GolfError, ImportError, OSError) as error:
         return Section(missing=str(error))
+    except Exception as error:  # of foreign junk that nobody foresaw: the page's other sections stand
+        return Section(missing=f"{type(error).__name__}: {error}")
 
 
 def render(template: str, *folders: Path, **facts) -> str:
