@@ -47,6 +47,11 @@ def test_an_odd_path_is_told_in_one_line(words, told, tmp_path):
     assert done.returncode == 2 and len(lines) == 1 and lines[0].startswith(told)
 
 
+def test_a_message_has_an_end(capsys):
+    assert cli.main(["score", "x" * 100_000]) == 2
+    assert len(capsys.readouterr().err) < 3_000
+
+
 def test_a_working_directory_that_was_removed_is_told(tmp_path):
     gone = tmp_path / "gone"
     gone.mkdir()
