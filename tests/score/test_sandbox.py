@@ -419,11 +419,15 @@ def test_numbers_of_calls(machine, header):
 
 @needs_sandbox
 @pytest.mark.parametrize(
-    "way", ["session", "user", "files", "times", "shm", "devices", "names", "sessions", "hints"]
+    "way", ["session", "user", "files", "times", "shm", "devices", "names", "sessions", "hints", "pages"]
 )
 def test_a_pass_leaves_no_message(tmp_path, way):
     if way == "names" and not view.forgets_names():
         pytest.skip("NOT TESTED: only root can have names forgotten")
+    seldom_read = Path(np.__path__[0]).parent / "torch/testing/_internal/common_methods_invocations.py"
+    if way == "pages" and seldom_read.exists():
+        with seldom_read.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     libc, keyctl = ctypes.CDLL(None), dict(x86_64=250, aarch64=219)[platform.machine()]
     libc.syscall(keyctl, 1, None)  # a session with a keyring, as a login makes one
     for _ in range(2):

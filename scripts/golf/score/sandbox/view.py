@@ -7,6 +7,7 @@ packages, documentation, word lists, headers, man pages, caches. So the list is 
 import contextlib
 import csv
 import importlib.metadata
+import mmap
 import os
 import re
 import sys
@@ -31,6 +32,7 @@ LINKER_CACHE = Path("/etc/ld.so.cache")
 LIBRARY_FOLDERS = ("/lib", "/usr/lib", "/lib64", "/usr/lib64")  # where the linker has no cache
 DRIVER_FOLDERS = ("/usr/lib/wsl/lib", "/usr/lib/wsl/drivers")  # CUDA's under WSL2
 CPU_FILES = ("online", "possible", "present")  # how many threads a library starts
+MOST_USED = 3  # times that a page is used until once more changes nothing: it is referenced, active, both
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 POINTERS = Path("/proc/sys/kernel/kptr_restrict")
 STORE = Path("/nix/store")  # NixOS: nothing lies elsewhere, nor in folders of one kind
@@ -110,7 +112,7 @@ def read_ahead(most_bytes: int) -> bool:
         for folder, names, files in folders:
             names[:] = [name for name in names if f"{folder}/{name}" not in apart]
             for file in files:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, ValueError):  # the latter: it is shorter now
                     done += have_read(f"{folder}/{file}")
                 if done > most_bytes:
                     return False
@@ -118,11 +120,13 @@ def read_ahead(most_bytes: int) -> bool:
 
 
 def have_read(path: str) -> int:
-    """The file's size, once the kernel has begun to read it."""
+    """The file's size, once all of it is in memory, and counts as in use: /proc tells which pages do."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
-        return os.fstat(fd).st_size
+        size = os.fstat(fd).st_size
+        for _ in range(MOST_USED if size else 0):
+            mmap.mmap(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ).close()
+        return size
     finally:
         os.close(fd)
 
