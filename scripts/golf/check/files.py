@@ -26,8 +26,7 @@ EXTRA_STARTS |= {".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff"} | dict.fromk
     """.split(), b"")  # fmt: skip
 # What a browser runs in a page or a picture.
 ACTIVE = re.compile(
-    rb"<\s*(script|iframe|object|embed)\b|<[^<>]*[\s/\"'](on\w+\s*=|[\w:]+\s*=[\s\"']*javascript:)",
-    re.IGNORECASE,
+    rb"(?i)<\s*(script|iframe|object|embed)\b|<[^<>]*[\s/\"'](on\w+\s*=|[\w:]+\s*=[\s\"']*javascript:)"
 )
 NATIVE_MAGICS = (
     b"\x7fELF", b"MZ", b"\0asm", b"\xca\xfe\xba\xbe", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf",

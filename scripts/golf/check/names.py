@@ -22,9 +22,8 @@ SHADOWED = {name.lower() for name in (*OWN, *allowed.PACKAGES, *sys.stdlib_modul
 LEFT_BEHIND = re.compile(r"(.*/)?(\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini|__pycache__/[^/]*\.pyc)")
 # What Python's tools, and those here, read as their settings, run, or take for an entry, wherever it lies.
 SETTINGS = re.compile(
-    r"(.*/)?((pyproject|ruff|pytest|tox)\.toml|(conftest|noxfile|setup)\.py|(track|verified)\.json)"
-    r"|.+/submission\.json",
-    re.IGNORECASE,
+    r"(?i)(.*/)?((pyproject|ruff|pytest|tox)\.toml|(conftest|noxfile|setup)\.py|(track|verified)\.json)"
+    r"|.+/submission\.json"
 )
 EDITORS_OWN = re.compile(r"\..*\.sw[op]|.*~|\.(git|idea|vscode|ipynb_checkpoints|(pytest|ruff)_cache)")
 
