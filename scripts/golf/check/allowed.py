@@ -24,7 +24,7 @@ PACKAGES = frozenset("""
 CLASSES = "[A-Z]*"
 CONFIG = "cache_size_limit recompile_limit accumulated_cache_size_limit suppress_errors optimize_ddp"
 
-_NUMPY_AND_MLX = """
+_COMMON = """
     abs add all allclose any arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin
     argpartition argsort array array_equal asarray atleast_1d atleast_2d atleast_3d bitwise_and bitwise_or
     bitwise_xor bool_ broadcast_arrays broadcast_to ceil clip complex64 concatenate conj convolve cos cosh
@@ -46,7 +46,11 @@ MODULES = {
     **dict.fromkeys(("torch.amp", "torch.cuda.amp"), "autocast GradScaler custom_fwd custom_bwd"),
     "torch.optim.lr_scheduler": CLASSES,
     "torch.cpu.amp": "autocast",
-    **dict.fromkeys(("numpy.fft", "torch.fft"), """
+    **dict.fromkeys(("numpy.linalg", "torch.linalg", "mlx.core.linalg"), """
+        norm svd qr eig eigh eigvals eigvalsh inv pinv solve lstsq det slogdet cholesky matrix_rank
+        matrix_power LinAlgError vector_norm matrix_norm svdvals solve_triangular matrix_exp multi_dot lu
+        householder_product cond cross diagonal vecdot"""),
+    **dict.fromkeys(("numpy.fft", "torch.fft", "mlx.core.fft"), """
         fft ifft rfft irfft fft2 ifft2 rfft2 irfft2 fftfreq rfftfreq fftshift ifftshift"""),
     # ---- Standard library
     "__future__": "annotations",
@@ -125,7 +129,7 @@ MODULES = {
     "warnings": "warn simplefilter filterwarnings catch_warnings",
     "zlib": "*",
     # ---- numpy; not load, lib, testing, f2py, ctypeslib, distutils
-    "numpy": _NUMPY_AND_MLX + """
+    "numpy": _COMMON + """
         append around apply_along_axis array_split ascontiguousarray average bincount bitwise_count
         bitwise_not block broadcast_shapes byte c_ cbrt choose column_stack common_type compress concat copy
         copysign copyto corrcoef count_nonzero cov cross cumulative_sum delete diff digitize dot double
@@ -143,8 +147,6 @@ MODULES = {
         tril_indices trim_zeros triu_indices trunc ubyte ufunc uint uintc uintp union1d unpackbits
         unravel_index unsignedinteger vander vdot vectorize void vsplit vstack""",
     "numpy.lib.stride_tricks": "sliding_window_view",
-    "numpy.linalg": """norm svd qr eig eigh eigvals eigvalsh inv pinv solve lstsq det slogdet cholesky
-        matrix_rank matrix_power LinAlgError""",
     "numpy.random": """default_rng Generator RandomState SeedSequence PCG64 Philox seed rand randn randint
         random choice shuffle permutation normal uniform standard_normal exponential poisson beta gamma
         binomial multinomial dirichlet""",
@@ -156,46 +158,36 @@ MODULES = {
     "typing_extensions": "Self Literal TypedDict NamedTuple override",
     # ---- torch; not hub, jit, package, ops, classes, _C, UntypedStorage, multiprocessing, nor
     # library.custom_op and triton_op, which run annotations as code
-    "torch": """
-        abs acos acosh add addbmm addcdiv addcmul addmm addmv addr all allclose amax amin aminmax angle any
-        arange arccos arcsin arctan arctan2 argmax argmin argsort argwhere as_tensor asarray asin asinh atan
-        atan2 atanh autocast atleast_1d atleast_2d atleast_3d baddbmm bernoulli bfloat16 bincount
-        bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor block_diag bmm
-        bool broadcast_shapes broadcast_tensors broadcast_to bucketize cartesian_prod cat cdist ceil celu
-        channels_last cholesky cholesky_inverse cholesky_solve chunk clamp clamp_max clamp_min clip clone
-        column_stack combinations compile complex complex64 complex128 concat concatenate conj
-        contiguous_format conv1d conv2d copysign corrcoef cos cosh count_nonzero cov cross cummax cummin
-        cumprod cumsum cumulative_trapezoid deg2rad default_generator dequantize det detach device diag
-        diag_embed diagflat diagonal diff digamma dist div divide dot double dropout dsplit dstack dtype e
-        einsum embedding empty empty_like empty_strided enable_grad eq equal erf erfc erfinv exp exp2 expm1
-        eye fill_ finfo fix flatten flip fliplr flipud float float16 float32 float64 float8_e4m3fn
-        float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float_power floor floor_divide fmax fmin fmod frac frexp
-        from_numpy frombuffer full full_like gather gcd ge get_default_device get_default_dtype get_device
-        get_float32_matmul_precision get_num_threads get_num_interop_threads get_rng_state gradient greater
-        greater_equal gt half hann_window heaviside histc hsplit hstack hypot iinfo imag index_add
-        index_copy index_fill index_put index_reduce index_select inf inference_mode initial_seed inner int
-        int16 int32 int64 int8 inverse is_complex is_floating_point is_grad_enabled
-        is_inference_mode_enabled is_nonzero is_tensor isclose isfinite isin isinf isnan isneginf isposinf
-        isreal kron kthvalue layer_norm layout lcm ldexp le lerp less less_equal lgamma linspace log log10
-        log1p log2 log_softmax logaddexp logaddexp2 logcumsumexp logdet logical_and logical_not logical_or
-        logical_xor logit logspace logsumexp long lt manual_seed masked_fill masked_scatter masked_select
-        matmul matrix_exp matrix_power max maximum mean median memory_format meshgrid min minimum mm mode
-        moveaxis movedim msort mul multinomial multiply mv nan nan_to_num nanmean nanmedian nanquantile
-        nansum narrow ne neg negative newaxis no_grad nonzero norm normal not_equal numel ones ones_like
-        outer pairwise_distance pca_lowrank permute pi pinverse polar polygamma positive pow preserve_format
-        prod promote_types qr quantile rad2deg rand rand_like randint randint_like randn randn_like randperm
-        range ravel real reciprocal relu remainder renorm repeat_interleave reshape result_type rms_norm
-        roll rot90 round rsqrt save scatter scatter_add scatter_reduce searchsorted select selu
-        set_default_device set_default_dtype set_deterministic_debug_mode set_float32_matmul_precision
-        set_flush_denormal set_grad_enabled set_num_interop_threads set_num_threads set_printoptions
-        set_rng_state sgn short sigmoid sign signbit sin sinc sinh slogdet softmax sort split sqrt square
-        squeeze stack std std_mean sub subtract sum svd svd_lowrank swapaxes swapdims symeig t take
-        take_along_dim tan tanh tensor tensor_split tensordot tile topk trace transpose trapezoid trapz tril
-        tril_indices triu triu_indices true_divide trunc typename uint16 uint32 uint64 uint8 unbind
-        unflatten unique unique_consecutive unravel_index unsqueeze use_deterministic_algorithms vander var
-        var_mean vdot view_as_complex view_as_real vmap vsplit vstack where xlogy zeros zeros_like
-        _foreach_* _scaled_mm _int_mm load Tensor Size Generator Stream Event Future OutOfMemoryError
-        from_file FloatTensor HalfTensor BFloat16Tensor LongTensor IntTensor""",
+    "torch": _COMMON + """
+        acos acosh addbmm addcdiv addcmul addmm addmv addr amax amin aminmax angle argwhere as_tensor asin
+        asinh atan atan2 atanh autocast baddbmm bernoulli bfloat16 bincount bitwise_left_shift bitwise_not
+        bitwise_right_shift block_diag bmm bool broadcast_shapes broadcast_tensors bucketize cartesian_prod
+        cat cdist celu channels_last cholesky cholesky_inverse cholesky_solve chunk clamp clamp_max clamp_min
+        clone column_stack combinations compile complex complex128 concat contiguous_format conv1d conv2d
+        copysign corrcoef count_nonzero cov cross cummax cummin cumulative_trapezoid deg2rad default_generator
+        dequantize det detach device diag_embed diagflat diff digamma dist div dot double dropout dsplit
+        dstack dtype embedding empty empty_like empty_strided enable_grad eq erf erfc erfinv exp2 fill_ fix
+        flatten fliplr flipud float float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float_power fmax
+        fmin fmod frac frexp from_numpy frombuffer gather gcd ge get_default_device get_default_dtype
+        get_device get_float32_matmul_precision get_num_threads get_num_interop_threads get_rng_state gradient
+        gt half hann_window heaviside histc hsplit hstack hypot index_add index_copy index_fill index_put
+        index_reduce index_select inference_mode initial_seed int inverse is_complex is_floating_point
+        is_grad_enabled is_inference_mode_enabled is_nonzero is_tensor isneginf isposinf isreal kthvalue
+        layer_norm layout lcm ldexp le lerp lgamma log_softmax logaddexp2 logcumsumexp logdet logit logspace
+        logsumexp long lt manual_seed masked_fill masked_scatter masked_select matrix_exp matrix_power
+        memory_format mm mode movedim msort mul multinomial mv nanmean nanmedian nanquantile nansum narrow ne
+        neg no_grad nonzero norm normal numel pairwise_distance pca_lowrank permute pinverse polar polygamma
+        positive pow preserve_format promote_types qr quantile rad2deg rand rand_like randint randint_like
+        randn randn_like randperm range ravel relu renorm repeat_interleave result_type rms_norm rot90 rsqrt
+        save scatter scatter_add scatter_reduce select selu set_default_device set_default_dtype
+        set_deterministic_debug_mode set_float32_matmul_precision set_flush_denormal set_grad_enabled
+        set_num_interop_threads set_num_threads set_printoptions set_rng_state sgn short sigmoid signbit sinc
+        slogdet softmax std_mean sub svd svd_lowrank swapdims symeig t take_along_dim tensor tensor_split topk
+        trapezoid trapz tril_indices triu_indices true_divide trunc typename unbind unflatten
+        unique_consecutive unravel_index unsqueeze use_deterministic_algorithms vander var_mean vdot
+        view_as_complex view_as_real vmap vsplit vstack xlogy _foreach_* _scaled_mm _int_mm load Tensor Size
+        Generator Stream Event Future OutOfMemoryError from_file FloatTensor HalfTensor BFloat16Tensor
+        LongTensor IntTensor""",
     "torch._dynamo": "config reset disable mark_dynamic mark_static graph_break",
     "torch._dynamo.config": CONFIG + " compiled_autograd capture_scalar_outputs",
     "torch._inductor": "config",
@@ -226,20 +218,16 @@ MODULES = {
         utilization""",
     "torch.cuda.graphs": "graph CUDAGraph",
     "torch.cuda.nvtx": "range range_push range_pop mark",
-    "torch.distributed": """ReduceOp ProcessGroup Work all_gather all_gather_into_tensor all_reduce
-        all_to_all all_to_all_single barrier broadcast broadcast_object_list destroy_process_group gather
-        get_backend get_rank get_world_size group init_process_group is_available is_initialized
-        is_nccl_available isend irecv new_group recv reduce reduce_scatter reduce_scatter_tensor scatter
-        send init_device_mesh""",
+    "torch.distributed": """ReduceOp ProcessGroup Work all_gather all_gather_into_tensor all_reduce all_to_all
+        all_to_all_single barrier broadcast broadcast_object_list destroy_process_group gather get_backend
+        get_rank get_world_size group init_process_group is_available is_initialized is_nccl_available isend
+        irecv new_group recv reduce reduce_scatter reduce_scatter_tensor scatter send init_device_mesh""",
     "torch.distributed.fsdp": "FullyShardedDataParallel fully_shard MixedPrecision ShardingStrategy",
     "torch.distributed.optim": "ZeroRedundancyOptimizer",
     "torch.func": """grad grad_and_value vmap vjp jvp jacrev jacfwd hessian functional_call
         stack_module_state linearize""",
     "torch.library": "register_fake register_autograd register_kernel wrap_triton",
     "torch.futures": "Future collect_all wait_all",
-    "torch.linalg": """norm vector_norm matrix_norm svd svdvals qr eig eigh eigvals eigvalsh inv pinv solve
-        solve_triangular lstsq det slogdet cholesky matrix_rank matrix_power matrix_exp multi_dot lu
-        householder_product cond cross diagonal vecdot""",
     "torch.mps": "empty_cache synchronize manual_seed current_allocated_memory driver_allocated_memory",
     "torch.nn.attention": "SDPBackend sdpa_kernel",
     "torch.nn.attention.bias": "causal_lower_right causal_upper_left CausalBias",
@@ -280,33 +268,28 @@ MODULES = {
     "torch.version": "cuda hip git_version",
     # ---- Triton; kernels in Python. Not inline_asm_elementwise, extra, core
     "triton": "jit autotune heuristics Config cdiv next_power_of_2 set_allocator",
-    "triton.language": """
-        PropagateNan abs advance arange argmax argmin associative_scan assume atomic_add atomic_and
-        atomic_cas atomic_max atomic_min atomic_or atomic_xchg atomic_xor bfloat16 block_type broadcast
-        broadcast_to cast cat cdiv ceil clamp constexpr cos cumprod cumsum debug_barrier device_assert
-        device_print div_rn dot dot_scaled dtype erf exp exp2 expand_dims fdiv flip float16 float32 float64
-        float8e4b8 float8e4nv float8e5 floor fma full gather histogram int1 int16 int32 int64 int8
-        interleave join load log log2 make_block_ptr make_tensor_descriptor max max_constancy max_contiguous
-        maximum min minimum multiple_of num_programs permute pi32_t pointer_type program_id rand randint
-        randn range ravel reduce reshape rsqrt sigmoid sin softmax sort split sqrt sqrt_rn static_assert
-        static_print static_range store sum swizzle2d tensor tensor_descriptor trans uint16 uint32 uint64
-        uint8 umulhi view void where xor_sum zeros zeros_like""",
+    "triton.language": _COMMON + """
+        PropagateNan advance associative_scan assume atomic_add atomic_and atomic_cas atomic_max
+        atomic_min atomic_or atomic_xchg atomic_xor bfloat16 block_type broadcast cast cat cdiv clamp
+        constexpr debug_barrier device_assert device_print div_rn dot dot_scaled dtype erf exp2 fdiv
+        float8e4b8 float8e4nv float8e5 fma gather histogram int1 interleave join load make_block_ptr
+        make_tensor_descriptor max_constancy max_contiguous multiple_of num_programs permute pi32_t
+        pointer_type program_id rand randint randn range ravel reduce rsqrt sigmoid softmax sqrt_rn
+        static_assert static_print static_range store swizzle2d tensor tensor_descriptor trans umulhi view
+        void xor_sum""",
     # ---- MLX; not metal_kernel, cuda_kernel, import_function, export_function
-    "mlx.core": _NUMPY_AND_MLX + """
+    "mlx.core": _COMMON + """
         Device DeviceType Dtype Stream StreamContext addmm array astype async_eval bfloat16 block_masked_mm
         checkpoint clear_cache compile concat contiguous conv1d conv2d conv3d conv_general conv_transpose1d
         cpu cummax cummin custom_function default_device default_stream depends dequantize device_count
         device_info disable_compile enable_compile erf erfinv eval flatten from_fp8 gather_mm gather_qmm
         get_active_memory get_cache_memory get_memory_limit get_peak_memory gpu grad hadamard_transform
-        isneginf isposinf jvp load logcumsumexp logsumexp new_stream put_along_axis quantize
-        quantized_matmul reset_peak_memory rsqrt save save_safetensors savez savez_compressed segmented_mm
-        set_cache_limit set_default_device set_default_stream set_memory_limit set_wired_limit sigmoid slice
-        slice_update softmax stop_gradient stream synchronize to_fp8 topk unflatten value_and_grad view vjp
-        vmap""",
+        isneginf isposinf jvp load logcumsumexp logsumexp new_stream put_along_axis quantize quantized_matmul
+        reset_peak_memory rsqrt save save_safetensors savez savez_compressed segmented_mm set_cache_limit
+        set_default_device set_default_stream set_memory_limit set_wired_limit sigmoid slice slice_update
+        softmax stop_gradient stream synchronize to_fp8 topk unflatten value_and_grad view vjp vmap""",
     "mlx.core.distributed": "init Group all_gather all_sum all_max all_min is_available recv send",
     "mlx.core.fast": "cross_entropy layer_norm rms_norm rope scaled_dot_product_attention",
-    "mlx.core.fft": "fft ifft rfft irfft fft2 ifft2",
-    "mlx.core.linalg": "norm qr svd inv pinv cholesky eigh eigvalsh eig eigvals lu solve cross",
     "mlx.core.metal": """is_available device_info get_active_memory get_peak_memory get_cache_memory
         reset_peak_memory set_cache_limit set_memory_limit set_wired_limit clear_cache""",
     "mlx.core.random": """bernoulli categorical gumbel key laplace multivariate_normal normal permutation
@@ -384,7 +367,7 @@ ATTRIBUTES = {name for kind in _BUILT_IN for name in dir(kind)} | frozenset(" ".
     timeit table task_done
     """]).split()) - {"system", "from_file", "walk"}  # fmt: skip
 ATTRIBUTE = re.compile(r"(is|st|new|named|register|num|weight|bias)_\w+|[A-Z][A-Z0-9_]*|[a-z]")
-OUTWARD = "anchor root from_file parts parent parents obj".split()  # of others, to other places
+OUTWARD = "anchor root from_file parts parent parents".split()  # of others, to other places
 PRIVATE = {*"_orig_mod _asdict _replace _fields _make _parameters _modules _buffers _grad _version".split()}
 
 # Back ends of torch.compile that compile; others are given the graph, which can take any text as code.
@@ -426,7 +409,7 @@ _ORDINARY = """
     classes code config datasets export extra hub http jit kill modules ops package path profile requests
     site system testing timeit trace""".split()  # fmt: skip
 LEADING_OUT = {name.rpartition(".")[2] for name in NAMED_RULES}.difference(_ORDINARY) | frozenset("""
-    os sys posix inspect shutil linecache bltns _os _sys _io _flavour mro exec load_library load_module
+    obj os sys posix inspect shutil linecache bltns _os _sys _io _flavour mro exec load_library load_module
     exec_module import_module find_spec on_generate_code collect_callgrind format_map fromfile_prefix_chars
     add_safe_globals register _convert_ _mmap _unsafe_update_src asm _get_kwargs multiprocessing_context
     symlink_to hardlink_to chmod lchmod findCaller stack_info set_ Popen check_output check_call getoutput

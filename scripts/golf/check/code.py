@@ -16,7 +16,7 @@ from golf.check.modules import Modules
 from golf.check.reach import reached
 from golf.check.source import MEANING, Totals, faults_of, totals
 from golf.check.steering import other_sources
-from golf.check.syntax import every_node
+from golf.check.syntax import OneForm, every_node
 from golf.core.findings import FAIL, HUMAN
 from golf.core.packed import SUFFIX, fault, source_name
 
@@ -113,8 +113,9 @@ def check_tree(folder: Folder, path: str, tree: ast.Module, modules: Modules) ->
         folder.add(level, rule, f"{quoted(path)} {meaning}: {show(lines)}")
     learns = "validation tokens may reach an optimizer; a model may learn only from targets already scored"
     steers = "scores may depend on more than the artifact and the text so far"
-    gradients = {line: "gradient or count" for line in validation_gradients(tree)}
-    for text, lines in ((learns, gradients), (steers, dict(other_sources(tree, module_name(path))))):
+    plain = OneForm().visit(ast.parse(folder.read(path)))
+    gradients = {line: "gradient or count" for line in validation_gradients(plain)}
+    for text, lines in ((learns, gradients), (steers, dict(other_sources(plain, module_name(path))))):
         if lines:
             folder.human("code-val", f"{quoted(path)}: {text}: {show(lines)}")
     uncounted(folder, path, tree, "code-exec" in raised)

@@ -20,7 +20,8 @@ DATA = re.compile(r"(?i)(.*_)?data(_(path|dir|folder|root))?")  # a folder that 
 GRADIENTS = frozenset("backward grad vjp jvp jacrev jacfwd hessian linearize lstsq partial_fit".split())
 MAKERS = frozenset("value_and_grad grad grad_and_value".split())
 # Counts of validation tokens are learnt, too; those that log_probs takes are of targets already scored.
-COUNTS = frozenset("bincount Counter histogram histc at index_add_ scatter_add_".split())
+COUNTS = frozenset("""bincount Counter histogram histc at index_add index_add_ scatter_add scatter_add_
+    index_put_ unique one_hot searchsorted embedding_bag groupby""".split())  # fmt: skip
 FILLERS = frozenset("append appendleft extend insert add update put copy_ setdefault send".split())
 HAND_OVERS = 5  # from function to function
 LOOP, CALL, ASSIGN, RETURN = range(4)  # in the order in which a line does them
@@ -36,7 +37,8 @@ def validation_gradients(tree: ast.Module) -> list[int]:
     calls = {f: [n for n in syntax.every_node(f) if isinstance(n, ast.Call)] for f in functions}
     makers = {t.id for t, v in syntax.assignments(tree) if syntax.called(v) in MAKERS}
     given = ((t.id, getattr(syntax.handed_on(v), "func", v)) for t, v in syntax.assignments(tree))
-    makers |= {n for n, f in given if syntax.name_of(f) in GRADIENTS and len(syntax.chain_of(f)[1]) > 1}
+    makers |= {n for n, f in given if syntax.name_of(f) in GRADIENTS | COUNTS and syntax.chain_of(f)[1]}
+    makers |= {n for n, full in syntax.imports(tree, "") if full.split(".")[-1] in GRADIENTS - {n}}
     teachers = {f.name for f in functions if any(teaches(n, makers) for n in calls[f])}
     scoring = {SCORER}
     for _ in range(HAND_OVERS):

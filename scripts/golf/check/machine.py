@@ -11,7 +11,8 @@ from golf.check.steering import statements
 from golf.check.syntax import called, every_node, name_of, text_of
 
 FAR, ROOT = 4, 9  # folders above that which a path begins with; all of them
-UP = {"parent": 1, "parents": ROOT, "dirname": 1, "gettempdir": 3, "NamedTemporaryFile": 2, "split": 0}
+UP = {"parent": 1, "parents": ROOT, "dirname": 1, "gettempdir": 3, "split": 0}
+UP |= dict.fromkeys(("NamedTemporaryFile", "TemporaryDirectory", "devnull"), 2)
 # The repository around a script: the first folder that holds one of these.
 SEARCH = re.compile(
     r"next\(\((\w+) for \1 in [\w.()]+\.parents if \(\1 / '(data|records|\.git)'\)\.(is_dir|exists)\(\)\)"

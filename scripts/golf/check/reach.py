@@ -175,7 +175,7 @@ class Walk(ast.NodeVisitor):
             if not (given or texts.DUNDER.fullmatch(name) or name in allowed.PRIVATE | allowed.LEADING_OUT):
                 self.report(node, INDIRECT, f".{name}, which is another's")
         elif name in allowed.OUTWARD and not given:
-            self.report(node, INDIRECT if name == "obj" else OUTSIDE, f".{name}")
+            self.report(node, OUTSIDE, f".{name}")
         elif not (given or listed_attribute(name) or getattr(getattr(node, "value", 0), "id", "") == "self"):
             self.report(node, UNLISTED, f".{name}")
 
@@ -318,6 +318,8 @@ class Walk(ast.NodeVisitor):
             self.generic_visit(node)
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        if (joined := text_of(node)) is not None:
+            self.text(node, joined)
         for index, part in enumerate(node.values):
             if not isinstance(part, ast.Constant):
                 if (text_of(part.format_spec) or "").endswith("c"):
@@ -357,7 +359,8 @@ class Walk(ast.NodeVisitor):
         if texts.DUNDER.fullmatch(node.name) and node.name not in allowed.DUNDER_METHODS:
             self.report(node, INDIRECT, f"def {node.name}")
         decorators = [n for n in node.decorator_list if self.called_name(ast.Call(n)) != "torch.compile"]
-        outside = [*decorators, *syntax.defaults(node.args), *syntax.annotations(node)]
+        hints = [node.returns, *(argument.annotation for argument in syntax.arguments(node.args))]
+        outside = [*decorators, *syntax.defaults(node.args), *filter(None, hints)]
         for outer in [*outside, *getattr(node, "type_params", ())]:
             self.visit(outer)
         self.function(node, node.body)

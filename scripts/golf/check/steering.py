@@ -1,36 +1,28 @@
 """Finds what may steer a score besides the artifact and the text so far. It goes by the names of calls."""
 
 import ast
+import builtins
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 from golf.check import syntax
 from golf.check.allowed import DUNDER_METHODS
 from golf.check.learning import ASSIGN, CALL, FILLERS, HAND_OVERS, SCORER, inner, steps_of
 from golf.check.modules import aliases, libraries
-from golf.check.syntax import (
-    FUNCTIONS,
-    assignments,
-    bindings,
-    called,
-    chain_of,
-    every_node,
-    full_names,
-    handed_on,
-    name_of,
-    stored,
-)
+from golf.check.syntax import FUNCTIONS, called, chain_of, every_node, full_names, mention, name_of, stored
 
 # What differs from one pass over the same text to the next, or tells which pass it is.
 VARYING = tuple("""time. datetime. random. uuid. platform. os.getpid. os.uname. os.cpu_count. queue. signal.
     os.process_cpu_count. os.sched_getaffinity. os.listdir. os.stat. os.getcwd. numpy.random. tempfile.
     sys.argv. sys.getsizeof. shutil. threading. concurrent. logging. traceback. tqdm. torch.profiler. gc.
-    torch.cuda.mem torch.utils.benchmark.""".split())  # fmt: skip
+    torch.cuda.mem torch.cuda.max_ torch.cuda.util torch.utils.benchmark. torch.utils.data.
+    """.split())  # fmt: skip
 # Brotli holds a dictionary of words that no byte counts; gzip writes the time.
-IN_SCORING = (*VARYING, *"""os. glob. brotli. gzip. warnings. sys.set sys.std numpy.seterr. numpy.save
-    torch.load. torch.save. torch.from_file. torch.manual_seed. torch.initial_seed. torch.random. torch.get_r
-    torch.set_d torch.set_n torch.set_r torch.get_n torch.cuda.get_dev""".split())  # fmt: skip
+IN_SCORING = (*VARYING, *"""os. glob. brotli. gzip. warnings. locale. sys.set sys.std numpy.seterr. numpy.set_
+    numpy.save torch.load. torch.save. torch.from_file. torch.manual_seed. torch.initial_seed. torch.random.
+    torch.set_ torch.get_r torch.get_n torch.get_f torch.default_generator. torch.use_d torch.compiler.set
+    torch.dist torch.cuda.get_ torch.cuda.set_ torch.cuda.man mlx.core.random.s""".split())  # fmt: skip
 IN_LOADING = VARYING + ("brotli.compress.", "brotli.Compressor.")
 # Tensors by chance, and such as hold what memory held; the last name is that of a method, perhaps.
 CHANCE = re.compile(
@@ -40,7 +32,8 @@ CHANCE = re.compile(
 )
 DRAWS = re.compile(r"torch\.(rand\w*|normal|bernoulli|multinomial)|torch\.nn\.functional\.\w*dropout")
 CHANGES = re.compile(
-    r"\w*[a-z]_|(pop|put|heap|insort|pack_|resi|re[mv]|copyt)\w*|clear|sort|discard|next|fill|at"
+    r"\w*[a-z]_|(pop|put|heap|insort|pack_|resi|re[mv]|copyt|register_|seek|write|permut)\w*|clear|sort|at|fill"
+    r"|discard|next|compress|__(set|init|next)\w*|random|(standard_)?normal|uniform|integers|choices?|shuffle"
 )
 CACHES = {"cache", "lru_cache"}  # return the same object each time
 TRAINED = re.compile(r"(Feature|Alpha)*Dropout\d?d?|(Sync|Lazy)?BatchNorm(\dd)?|RReLU")  # differ in training
@@ -54,18 +47,24 @@ FOLDERS = {"iterdir", "glob", "rglob"}
 FILE_STATE = READS.union("""exists is_file stat id data_ptr elapsed_time iterdir rglob write_text write_bytes
     touch mkdir unlink rename rmdir tofile""".split())  # fmt: skip
 OF_FILES = {"is_dir", "glob", "object", *FILE_STATE}
+VAL_SHARD = re.compile(r"(.*/)?fineweb_val\S*|val|validation")
 LOADER = "load_scorer"  # the function of a submission that reads the artifact
-# Methods that run without being named.
-UNCALLED = ("forward", *sorted(DUNDER_METHODS - set("__init__ __post_init__ __enter__ __exit__".split())))
+MADE = {*"__init__ __post_init__ __enter__ __exit__".split()}  # run where an object of a class is made
+UNCALLED = {"forward", *DUNDER_METHODS - MADE}  # methods that run without being named
 
 
 def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
     """(line, what) where scoring meets the clock, chance, the process or files, or its own source."""
     names = aliases(tree, module)
-    for target, value in assignments(tree):
+    for target, value in syntax.assignments(tree):
         names.setdefault(target.id, set()).update(full_names(value, names))  # clock = time.time
-    scoring, loading = reach(tree, {SCORER, "reset", *UNCALLED}), reach(tree, {LOADER})
-    yield from (*chances(scoring, names), *kept(tree, scoring, loading, {n for n in names if names[n]}))
+    loading = reach(tree, {LOADER})
+    direct = {n.func for n in loading if isinstance(n, ast.Call)}
+    hooks = [n for n in loading if n not in direct and name_of(n) or isinstance(n, ast.Lambda)]
+    lambdas = [part for n in hooks if isinstance(n, ast.Lambda) for part in every_node(n)]
+    functions = {n.name for n in every_node(tree) if isinstance(n, FUNCTIONS)}
+    scoring = reach(tree, {SCORER, "reset", *UNCALLED} | functions & set(map(name_of, hooks)), lambdas)
+    yield from (*chances(tree, scoring, names), *kept(tree, scoring, loading, {n for n in names if names[n]}))
     yield from in_training(tree, [*scoring, *loading]) if scoring else ()
     errors = {
         id(part) for handler in every_node(tree) if isinstance(handler, ast.ExceptHandler) and handler.name
@@ -77,18 +76,21 @@ def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
         seeds = (n for n in nodes if called(n) in SEEDED and n.args)
         plain |= {id(n.func) for n in seeds if getattr(n.args[0], "value", 0) is not None}
         for node in nodes:
-            found = [full for full in full_names(node, names) if f"{full}.".startswith(kinds)]
+            switch = isinstance(node, ast.Attribute) and stored(node) and kinds is IN_SCORING
+            found = [full for full in full_names(node, names) if f"{full}.".startswith(kinds) or switch]
             if found and id(node) not in plain:
                 yield node.lineno, found[0]
             elif called(node) in (OF_FILES if kinds is IN_SCORING else FOLDERS):
                 yield node.lineno, called(node)
-            elif called(node) == "seed" and not node.args:
+            elif called(node) == "seed" and not node.args or getattr(node, "arg", "") == "enable_sampling":
                 yield node.lineno, "a seed by chance"
             elif id(node) in errors:
                 yield node.lineno, "the text of an error"
+            elif VAL_SHARD.fullmatch(syntax.text_of(node) or ""):
+                yield node.lineno, "validation data"
             elif tells_address(node):
                 yield node.lineno, "an address, perhaps"
-    own = {t.id for t, v in assignments(tree) if names_source(v, names, set())}
+    own = {t.id for t, v in syntax.assignments(tree) if names_source(v, names, set())}
     source = holders(tree, lambda node: reads_source(node, names, own))
 
     def differs(node: ast.AST, kinds: tuple[str, ...] = (*VARYING, "brotli.")) -> bool:
@@ -114,14 +116,14 @@ def tells_address(node: ast.AST) -> bool:
     return called(node) in ("repr", "ascii") or "self" in [getattr(one, "id", "") for one in shown]
 
 
-def chances(nodes: list[ast.AST], names: dict[str, set[str]]) -> Iterator[tuple[int, str]]:
+def chances(tree: ast.Module, nodes: list[ast.AST], names: dict[str, set[str]]) -> Iterator[tuple[int, str]]:
     """(line, what) of tensors by chance without a generator, and of empty ones that nothing fills."""
-    plain = untrained(nodes)
-    calls = [n for n in (*plain, *map(handed_on, plain)) if isinstance(n, ast.Call)]
+    plain, every = untrained(nodes), every_node(tree)
+    calls = [n for n in (*plain, *map(syntax.handed_on, plain)) if isinstance(n, ast.Call)]
     held = {id(value): name_of(inner(to)) or "?" for n in nodes for *_, to, value in steps_of(n) if to}
-    filled = {name_of(inner(n)) for n in nodes if isinstance(n, ast.Subscript) and stored(n)}
-    filled |= {name_of(n.func.value) for n in calls if called(n)[-1:] == "_" and hasattr(n.func, "value")}
-    given = [n for n in nodes if called(n) in ("readinto", "copyto") or getattr(n, "arg", "") == "out"]
+    filled = {name_of(inner(n)) for n in every if isinstance(n, ast.Subscript) and stored(n)}
+    filled |= {name_of(n.func.value) for n in every if called(n)[-1:] == "_" and hasattr(n.func, "value")}
+    given = [n for n in every if called(n) in ("readinto", "copyto") or getattr(n, "arg", "") == "out"]
     filled |= {name_of(part) for n in given for part in every_node(n)}
     for node in calls:
         name, words = next(full_names(node.func, names), called(node)), {w.arg for w in node.keywords}
@@ -138,8 +140,9 @@ def chances(nodes: list[ast.AST], names: dict[str, set[str]]) -> Iterator[tuple[
 def in_training(tree: ast.Module, nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """(line, what) of what differs in training, if neither these nodes nor an __init__ call model.eval()."""
     starts = [f for f in every_node(tree) if getattr(f, "name", "") == "__init__"]
-    quiet = [n for n in (*nodes, *(part for f in starts for part in every_node(f))) if called(n) == "eval"]
-    if {chain_of(n.func)[0] for n in quiet} - libraries(tree):  # not mx.eval(x)
+    within = [*nodes, *(part for f in starts for part in every_node(f))]
+    quiet = {chain_of(n.func)[0] for n in within if called(n) == "eval"} - libraries(tree)  # not mx.eval(x)
+    if quiet and not [n for n in within if called(n) == "train" and not n.args]:
         return
     found = [(n, called(n)) for n in every_node(tree) if TRAINED.fullmatch(called(n))]
     found += [(n, "training") for n in nodes if name_of(n) == "training" and not stored(n)]
@@ -156,10 +159,11 @@ def kept(tree: ast.Module, scoring: list, loading: list, imported: set[str]) -> 
     made = [(name_of(to), value) for n in start for *_, to, value in steps_of(n) if to]
     objects = {name for name, value in made if called(value)}
     empty = {name for name, value in made if begins(value, generators)}
-    empty |= {name for name, value in made if fills(value) and root(value)[0] not in imported}
+    empty |= {name for name, v in made if getattr(v, "attr", 0) in FILLERS and root(v)[0] not in imported}
     lasting = {name_of(n) for n in start if stored(n)} | {getattr(n, "name", "") for n in tree.body}
     keeping = [(f.name, d) for f in functions for d in f.decorator_list]  # what they returned
     lasting |= {f"{name}()" for name, by in made + keeping if CACHES & set(map(name_of, every_node(by)))}
+    makers = {"__init__", *map(called, start), *(name_of(by) for _, by in keeping)}
     renewed, all_locals, found = renewed_by_reset(tree), set(), []
     for block in (n for n in (*scoring, *loading) if isinstance(n, BLOCKS)):
         name, within = getattr(block, "name", ""), every_node(block)
@@ -168,17 +172,22 @@ def kept(tree: ast.Module, scoring: list, loading: list, imported: set[str]) -> 
         found += [n for n in syntax.defaults(block.args) if begins(n, generators)]  # def f(x, seen=[])
         found += [n for n in within if called(n) in movers and root(n.func)[0] in objects - own]  # M.note(x)
         if name == "reset":
-            found += [n for n in within if asks_self(n)]
-        if name in {"__init__", *map(called, start)}:  # a function that it makes may keep its variables
-            for inside in (n for n in within if isinstance(n, BLOCKS)):
-                closed = own - syntax.locals_of(inside)[0] - imported - {"self"}
+            found += asks_self(within)
+        if block in loading or name in makers:  # a function that it makes and hands on may keep its variables
+            funcs = {n.func for n in within if isinstance(n, ast.Call)}
+            handed = {getattr(n, "id", "") for n in within if n not in funcs} | {None}
+            handed |= {getattr(f, "name", "") for n in within if isinstance(n, ast.ClassDef) for f in n.body}
+            for inside in (n for n in within if isinstance(n, BLOCKS) and getattr(n, "name", None) in handed):
+                closed = own - syntax.locals_of(inside)[0] - imported - {"self", ""}
                 found += [to for to, _ in changed(inside) if root(to)[0] in closed]
+        kinds = set(map(type, syntax.defaults(block.args))) & {ast.List, ast.Dict, ast.Call}
+        made_once = {taker.arg for taker in syntax.arguments(block.args)} if kinds else set()
         for to, part in changed(block) if block in scoring else ():
             first, attribute = root(to)
-            if first in lasting - own:  # SEEN[0] = x
+            if first in lasting - own or first in made_once:  # SEEN[0] = x
                 found.append(to)
             elif first == "self" and part and renewed and attribute not in renewed:  # self.seen[0] = x
-                found += [to] if name not in ("__init__", *FILLERS) else []
+                found += [to] if name not in MADE else []
     found += [n for n in (*scoring, *loading) if getattr(n, "id", None) in empty - all_locals]
     yield from ((node.lineno, "what outlives reset()") for node in found)
 
@@ -190,10 +199,14 @@ def renewed_by_reset(tree: ast.Module) -> set[str]:
     return named | {name_of(part) for one in classes for part in every_node(one)}
 
 
-def asks_self(node: ast.AST) -> bool:
-    """Whether reset() counts, or asks what was there before: self.n += 1, hasattr(self, "n")."""
-    asks = called(node) in ("getattr", "hasattr", "vars") and name_of(next(iter(node.args), None)) == "self"
-    return asks or isinstance(node, ast.AugAssign) and root(node.target)[0] == "self"
+def asks_self(nodes: Iterable[ast.AST]) -> list[ast.AST]:
+    """Where reset() asks for what was there: self.n += 1, hasattr(self, "n"), if self.n: self.n = 0."""
+    asks = [n for n in nodes if called(n) in ("hasattr", "vars")]
+    asks += [n for n in nodes if isinstance(n, ast.AugAssign) and root(n.target)[0] == "self"]
+    given = {n.attr: n.lineno for n in nodes[::-1] if isinstance(n, ast.Attribute) and stored(n)}
+    plain = {n.left for n in nodes if isinstance(n, ast.Compare) and "None" in ast.unparse(n)}
+    reads = (n for n in nodes if getattr(n, "attr", "") in given and not stored(n) and n not in plain)
+    return asks + [n for n in reads if n.lineno <= given[n.attr]]
 
 
 def begins(value: ast.expr, steps: set[str]) -> bool:
@@ -203,39 +216,39 @@ def begins(value: ast.expr, steps: set[str]) -> bool:
     return isinstance(value, ast.GeneratorExp) or called(value) in STEPPED | steps
 
 
-def fills(node: ast.AST) -> bool:
-    """A method that changes its object, as a value: SEEN.append."""
-    return isinstance(node, ast.Attribute) and node.attr in FILLERS and not stored(node)
-
-
 def changed(function: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
-    """What a function assigns to or changes outside training; whether that is a part of what stays."""
+    """What a function changes outside training; whether it changes a part of that, or adds to it."""
     nodes = untrained(every_node(function))
     steps = [step for n in nodes if not isinstance(n, (ast.Call, ast.AugAssign)) for step in steps_of(n)]
     given = [(to.id, value) for *_, to, value in steps if isinstance(to, ast.Name)]
     once = [name for name, times in Counter(name for name, _ in given).items() if times == 1]
-    same = {name: value for name, value in given if name in once and is_same(value)}
+    alike = [(name, value) for name, value in given if isinstance(value, (ast.Name, ast.Attribute, ast.Call))]
+    alike += [one for one in given if isinstance(getattr(one[1], "slice", 0), ast.Constant)]
+    same = {name: value for name, value in alike if name in once}  # t = TABLE, t = TABLE["a"], t = f()
     for node in nodes:
-        found = []
-        for to in (to for _, order, to, _ in steps_of(node) if order == ASSIGN):
-            part = isinstance(node, (ast.AugAssign, ast.Call)) or name_of(getattr(to, "value", 0)) != "self"
-            found.append((to, part or not isinstance(to, ast.Attribute)))
-        if changes := CHANGES.fullmatch(called(node)):
-            whole = called(node) in ("fill_", "zero_", "copy_")
-            found.append((getattr(node.func, "value", node.func), not whole))
-        others = node.args[:2] if changes else node.targets if isinstance(node, ast.Delete) else []
-        others += [node.value] if isinstance(node, ast.keyword) and node.arg == "out" else []
-        found += [(other, False) for other in others] + ([(node.value, True)] if fills(node) else [])
-        for to, part in found:
+        for to, part in changed_by(node):
             new = isinstance(to, ast.Name) and stored(to)  # not t[0] = x after t = TABLE
             yield to if new else same.get(root(to)[0], to), part
 
 
-def is_same(value: ast.AST) -> bool:
-    """Whether a name that is given this value stands for the same: t = TABLE, t = TABLE["a"], t = f()."""
-    if isinstance(value, ast.Subscript):
-        return isinstance(value.slice, ast.Constant)
-    return isinstance(value, (ast.Name, ast.Attribute, ast.Call))
+def changed_by(node: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
+    """The same of one node."""
+    for to, value in ((to, value) for _, order, to, value in steps_of(node) if order == ASSIGN):
+        of_self = isinstance(to, ast.Attribute) and name_of(to.value) == "self"
+        yield to, not of_self or to.attr in map(name_of, every_node(value))  # self.n = self.n + 1
+    name, arguments = called(node), getattr(node, "args", [])
+    if CHANGES.fullmatch(name):
+        yield getattr(node.func, "value", node.func), name not in ("fill_", "zero_", "copy_")
+        method = name.endswith("_") and not name.startswith("_")  # a tensor's
+        yield from ((one, not method and name != "copyto") for one in arguments[:2])
+    elif name in FILLERS and name_of(getattr(node.func, "value", 0)) in dir(builtins):  # list.append(SEEN, x)
+        yield from ((one, True) for one in arguments[:1])
+    elif isinstance(node, ast.Delete):
+        yield from ((target, True) for target in node.targets)
+    elif isinstance(node, ast.keyword) and node.arg in ("out", "generator", "file"):
+        yield node.value, node.arg != "out"
+    elif isinstance(node, ast.Attribute) and node.attr in FILLERS and not stored(node):
+        yield node.value, True
 
 
 def root(node: ast.AST) -> tuple[str, str]:
@@ -247,10 +260,13 @@ def root(node: ast.AST) -> tuple[str, str]:
 
 
 def untrained(nodes: Iterable[ast.AST]) -> list[ast.AST]:
-    """The nodes less what a test of `training` guards."""
-    tests = [n for n in nodes if isinstance(n, (ast.If, ast.IfExp))]
-    tests = [n for n in tests if "training" in map(name_of, every_node(n.test))]
-    guarded = {id(part) for node in tests for part in every_node(node)}
+    """The nodes less what runs in training alone: if self.training and ...: ..."""
+    guarded = set()
+    for node in (n for n in nodes if isinstance(n, (ast.If, ast.IfExp))):
+        both = isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And)
+        if name_of(node.test.values[0] if both else node.test) == "training":
+            body = ast.Tuple([node.test, *(node.body if isinstance(node, ast.If) else [node.body])])
+            guarded |= {id(part) for part in every_node(body)}
     return [node for node in nodes if id(node) not in guarded]
 
 
@@ -263,10 +279,11 @@ def reads_source(node: ast.AST, names: dict[str, set[str]], own: set[str]) -> bo
 def names_source(node: ast.AST, names: dict[str, set[str]], own: set[str]) -> bool:
     """Whether an expression stands for the script's own file."""
     parts = list(every_node(node))
-    if {"parent", "parents", "dirname", "with_name"} & set(map(name_of, parts)):
+    named = {"train_gpt.py", "train_gpt.packed.py"} & set(map(syntax.text_of, parts))
+    if not named and {"parent", "parents", "dirname", "with_name"} & set(map(name_of, parts)):
         return False
     argv = any(full == "sys.argv" for part in parts for full in full_names(part, names))
-    return argv or any(getattr(part, "id", "") in own | {"__file__"} for part in parts)
+    return argv or bool(named) or any(getattr(part, "id", "") in own | {"__file__"} for part in parts)
 
 
 def holders(tree: ast.Module, gives: Callable[[ast.AST], bool]) -> set[str]:
@@ -285,7 +302,8 @@ def holders(tree: ast.Module, gives: Callable[[ast.AST], bool]) -> set[str]:
 def statements(body: list[ast.AST]) -> Iterator[list[ast.AST]]:
     """The nodes of each statement outside functions and the main program, of blocks their heads alone."""
     for one in body:
-        if isinstance(one, FUNCTIONS) or main_guard(one):
+        main = isinstance(one, ast.If) and "__name__" in map(name_of, every_node(one.test))
+        if main or isinstance(one, FUNCTIONS):
             continue
         blocks = [getattr(one, name, []) for name in ("body", "orelse", "finalbody", "handlers", "cases")]
         within = [part for block in blocks for part in block]
@@ -293,46 +311,55 @@ def statements(body: list[ast.AST]) -> Iterator[list[ast.AST]]:
         yield from statements(within)
 
 
-def reach(tree: ast.Module, names: set[str]) -> list[ast.AST]:
-    """All nodes of what these names stand for and of what that mentions: functions, methods by any object,
-    __init__ of scorers, values of names of the module's and of classes', and of attributes."""
-    parts: dict[str, list[ast.AST]] = {}  # 'f' -> what f or f() may mean, '.f' -> x.f or x.f()
-    unasked = set()  # what counts where it is only mentioned: it runs without a call, or is a value
-    methods = {part for n in every_node(tree) if isinstance(n, ast.ClassDef) for part in n.body}
+def reach(tree: ast.Module, names: set[str], given: Iterable[ast.AST] = ()) -> list[ast.AST]:
+    """All nodes of what these names stand for, of the nodes given, and of what those use in turn: functions,
+    methods by any object, what making an object runs, values of names of the module's and of attributes."""
+    meant, unasked = meanings(tree)
+    foreign = libraries(tree)
+    own = {name for name, _ in syntax.imports(tree, "")} - foreign
+
+    def used(node: ast.AST) -> set[str]:
+        by = getattr(node, "func", node)
+        first, name = chain_of(by)[0], name_of(by)
+        inherited = name in MADE and called(getattr(by, "value", by)) == "super"
+        if first in foreign or inherited or name == "apply" and first[:1].isupper():
+            return set()  # not struct.pack, nor what any other class calls __init__
+        found = {mention(node)} & unasked | ({mention(by)} if isinstance(node, ast.Call) else set())
+        return found | ({name_of(node)} if chain_of(node)[0] in own else set())
+
+    found, known, new, nodes = [], set(), names | {f".{name}" for name in names}, [*given]
+    while new or nodes:
+        known |= new
+        nodes += [node for name in sorted(new) for part in meant.get(name, ()) for node in every_node(part)]
+        found += nodes
+        new, nodes = set().union(*map(used, nodes)) - known, []
+    return found
+
+
+def meanings(tree: ast.Module) -> tuple[dict[str, list[ast.AST]], set[str]]:
+    """'f' -> what f or f() may stand for, '.f' -> the same of x.f; names that also count where not called."""
+    meant: dict[str, list[ast.AST]] = defaultdict(list)
+    unasked = set()
+    classes = [n for n in every_node(tree) if isinstance(n, ast.ClassDef)]
+    methods = {part for one in classes for part in one.body}
     for node in every_node(tree):
         if isinstance(node, FUNCTIONS):
             name, decorators = "." * (node in methods) + node.name, set(map(mention, node.decorator_list))
-            parts.setdefault(name, []).append(node)
+            meant[name].append(node)
             unasked |= decorators | ({name} if {"property", "cached_property"} & decorators else set())
         elif isinstance(node, ast.Assign) and gives_function(node):
-            parts.setdefault(mention(node.targets[0]), []).append(node.value)
+            meant[mention(node.targets[0])].append(node.value)
             unasked.add(mention(node.value))
         elif isinstance(node, (ast.Module, ast.ClassDef)):
             for target, value in outer_values(node):
                 for name in {target, "." * isinstance(node, ast.ClassDef) + target}:
-                    parts.setdefault(name, []).append(value)
+                    meant[name].append(value)
                     unasked.add(name)
-        if isinstance(node, ast.ClassDef):
-            found = {getattr(part, "name", ""): part for part in node.body}
-            if {SCORER, "__init__"} <= set(found):
-                parts.setdefault(node.name, []).append(found["__init__"])
+    for one in classes:  # what runs when an object is made, here or in a base
+        meant[one.name] += [part for part in one.body if getattr(part, "name", "") in MADE] + one.bases
     attributes = (n.attr for n in every_node(tree) if isinstance(n, ast.Attribute) and stored(n))
-    times = bindings(tree) + Counter(f".{name}" for name in attributes)
-    unasked |= {name for name, found in parts.items() if times[name] <= len(found)}  # no variable as well
-    foreign = libraries(tree)
-    own = {name for name, _ in syntax.imports(tree, "")} - foreign
-    names = names | {f".{name}" for name in names}
-    for _ in range(HAND_OVERS):
-        nodes = [n for name in names for part in parts.get(name, ()) for n in every_node(part)]
-        nodes = [n for n in nodes if chain_of(getattr(n, "func", n))[0] not in foreign]  # not struct.pack
-        names = names | {mention(getattr(n, "func", n)) for n in nodes if isinstance(n, ast.Call)}
-        names |= {mention(n) for n in nodes} & unasked | {name_of(n) for n in nodes if chain_of(n)[0] in own}
-    return [node for name in sorted(names) for part in parts.get(name, ()) for node in every_node(part)]
-
-
-def mention(node: ast.AST) -> str:
-    """'f' of a name, '.f' of an attribute, else ''."""
-    return "." * isinstance(node, ast.Attribute) + name_of(node)
+    times = syntax.bindings(tree) + Counter(f".{name}" for name in attributes)
+    return meant, unasked | {name for name, found in meant.items() if times[name] <= len(found)}
 
 
 def gives_function(node: ast.Assign) -> bool:
@@ -344,13 +371,8 @@ def gives_function(node: ast.Assign) -> bool:
 def outer_values(scope: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     """Names that a module or a class gives to functions, and a module to what varies from run to run. Knobs
     are read from the environment, which the scorer sets: they are none."""
-    for target, value in assignments(ast.Module([s for s in scope.body if isinstance(s, ast.Assign)], [])):
-        called_once = isinstance(value, ast.Call)
+    plain = ast.Module([one for one in scope.body if isinstance(one, ast.Assign)], [])
+    for target, value in syntax.assignments(plain):
         knob = {"environ", "getenv"} & set(map(name_of, every_node(value)))
-        if isinstance(value, GIVEN) or called_once and not knob:
+        if isinstance(value, GIVEN) or isinstance(value, ast.Call) and not knob:
             yield target.id, value
-
-
-def main_guard(node: ast.stmt) -> bool:
-    """Whether a statement runs in the main program alone."""
-    return isinstance(node, ast.If) and "__name__" in map(name_of, every_node(node.test))

@@ -24,10 +24,39 @@ def name_of(node: ast.AST) -> str:
     return getattr(node, "attr", getattr(node, "id", ""))
 
 
+def mention(node: ast.AST) -> str:
+    """'f' of a name, '.f' of an attribute, else ''."""
+    return "." * isinstance(node, ast.Attribute) + name_of(node)
+
+
 def handed_on(node: ast.AST) -> ast.Call | None:
     """The call of f that partial(f, x) or map(f, x) makes later."""
     if called(node) in ("partial", "map") and node.args:
         return ast.copy_location(ast.Call(node.args[0], node.args[1:], node.keywords), node)
+
+
+class OneForm(ast.NodeTransformer):
+    """Gives what has several forms one: x.a for getattr(x, "a"), x.a := v for setattr(x, "a", v), and `self`,
+    or the class, for the first argument of a method."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        name = text_of(node.args[1]) if called(node) in ("getattr", "setattr") and node.args[1:] else None
+        if not name:
+            return node
+        sets = called(node) == "setattr"
+        one = ast.Attribute(node.args[0], name, ast.Store() if sets else ast.Load())
+        return ast.copy_location(
+            ast.NamedExpr(ast.copy_location(one, node), node.args[-1]) if sets else one, node
+        )
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        for method in (part for part in node.body if isinstance(part, FUNCTIONS)):
+            kinds = set(map(name_of, method.decorator_list))
+            for first in [*method.args.posonlyargs, *method.args.args][: "staticmethod" not in kinds]:
+                for part in (n for n in ast.walk(method) if getattr(n, "id", "") == first.arg):
+                    part.id = node.name if "classmethod" in kinds else "self"
+        return self.generic_visit(node)
 
 
 def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
@@ -204,8 +233,12 @@ def text_of(node: ast.AST | None) -> str | None:
             parts.append(part.value if isinstance(part.value, str) else part.value.decode("latin-1"))
         elif isinstance(part, ast.BinOp) and isinstance(part.op, ast.Add):
             waiting += [part.right, part.left]
+        elif isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mult) and constants(part):
+            waiting += [part.left] * min(getattr(part.right, "value", 9), 9)
         elif isinstance(part, ast.JoinedStr):
             waiting += reversed(part.values)
+        elif isinstance(part, ast.FormattedValue) and not part.format_spec:
+            waiting.append(part.value)
         else:
             return None
     return "".join(parts)
@@ -224,11 +257,6 @@ def arguments(args: ast.arguments) -> list[ast.arg]:
 
 def defaults(args: ast.arguments) -> list[ast.expr]:
     return [node for node in [*args.defaults, *args.kw_defaults] if node is not None]
-
-
-def annotations(node) -> list[ast.expr]:
-    found = [argument.annotation for argument in arguments(node.args)] + [node.returns]
-    return [annotation for annotation in found if annotation is not None]
 
 
 def locals_of(function) -> tuple[set[str], set[str]]:

@@ -18,7 +18,7 @@ ROOTS = re.compile(
     r"|~\w*/|~\w+$|[A-Za-z]:[\\/]|(.*/)?\.\./|.*/\.\.$|(file|tcp|https?|ftps?|ssh|s3|gs|hf)://"
     r"|(?!127\.|0\.0\.0\.0)\d{1,3}(\.\d{1,3}){3}(:|$)|([\w-]+\.)+(com|org|net|io|xyz|info|app)(:\d+)?(/|$)"
 )
-WHOLE_PATHS = "getcwd cwd abspath realpath gettempdir absolute resolve as_posix __file__".split()
+WHOLE_PATHS = "devnull getcwd cwd abspath realpath gettempdir absolute resolve as_posix __file__".split()
 CUTTERS = frozenset("""
     join split rsplit replace strip lstrip rstrip startswith endswith partition rpartition find rfind index
     rindex count removesuffix removeprefix
@@ -38,7 +38,7 @@ STARTING = re.compile(
     r"|OPENSSL_CONF\w*|\w*EDITOR|PAGER|RUBYOPT"
 )
 SECRETS = re.compile(
-    r"CI|(GITHUB|GITLAB|ACTIONS|RUNNER|AWS|SSH|AZURE|GOOGLE|KAGGLE)_\w+|PYTHON(?!HASHSEED)[A-Z]+|USER"
+    r"CI|(GITHUB|GITLAB|ACTIONS|RUNNER|AWS|SSH|AZURE|GOOGLE|KAGGLE)_\w+|PYTHON(?!HASHSEED)[A-Z]+|USER|HOSTNAME|TERM"
     r"|VIRTUAL_ENV|CONDA_\w+|(OLD)?PWD|XDG_\w+"
     r"|(HF|GH|WANDB|HUGGINGFACE|HUGGING_FACE_HUB|OPENAI|ANTHROPIC)_(TOKEN|API_KEY)"
 )
