@@ -113,6 +113,7 @@ AROUND = {
         "import contextlib\nwith contextlib.redirect_stdout(b): f()",
         "import logging\nlogging.basicConfig(stream=b)", "import glob\nglob.glob('**', recursive=True)",
         "import os\nos.rename(x, n + '.pth')", "open(f'{n}.so', 'wb')",
+        "class Box: obj, system = 0, 1\ntry: f()\nexcept AttributeError as e: e.obj.system('ls')",
     ],
     "code-exec": [
         "if 0:\n    from math import pi as exec\nexec('x')", "d = {}\nd[\n exec] = 1\nexec('x')",
@@ -185,6 +186,9 @@ AROUND = {
         "import os\ne = os.environ\nf = e\nprint(f)", "import os\nclass K: env = os.environ\nlist(K.env)",
         "import os\nfor k in x: os.environ[k] = v", "import os\nos.environ.setdefault(k, v)",
         "import os\nos.environ.update(d)",
+        "import os\nPath(os.devnull).parent.parent", "import os\nos.devnull[:1]", "Path('.' * 2)",
+        "Path(f\"{'.'}{'.'}\")", "import os\nos.environ.get('HOSTNAME')",
+        "import tempfile\nPath(tempfile.TemporaryDirectory().name).parent.parent",
         "x = ' /etc'", "os.environ['MASTER_ADDR'] = 'collector.example.org'", "p.glob('records/*/*/f*')",
     ],
 }  # fmt: skip
@@ -392,6 +396,77 @@ STEERED = {
     "dropout that is always on": scorer(
         "return F.dropout(x, 0.5, True)  # here", "import torch.nn.functional as F"
     ),
+    # what scoring reaches by more hands, or without a call
+    "many hands": scorer("return f0()", "".join(f"def f{n}(): return f{n + 1}()\n" for n in range(9))
+    + "def f9(): return time.time()  # here"),
+    **{f"an object that is made: {how}": scorer(f"return {use}", f"class Base:\n    def {how}(self, *a):\n"
+       "        self.at = time.time()  # here\n        return self\nclass Clock(Base): pass")
+       for how, use in {
+        "__init__": "Clock().at", "__post_init__": "Clock().at", "__enter__": "Clock().__enter__().at",
+    }.items()},
+    "an object that a block enters": scorer("with Watch() as w: return w.now", "class Watch:\n"
+    "    def __enter__(self): self.now = time.time(); return self  # here"),
+    "getattr of a literal": scorer("return getattr(self, 'now')()\n"
+    "    def now(self): return time.time()  # here"),
+    "setattr of a method": scorer("pass", "def bent(self, tokens): return time.time()  # here")
+    + "setattr(Scorer, 'log_probs', bent)\n",
+    **{f"a scorer of functions: {made}": "import time\ndef rows(x): return time.time()  # here\n"
+       f"def load_scorer(p): return {made}\n" for made in (
+        "SimpleNamespace(log_probs=rows, reset=print)", "Pair(rows, print)", "[rows][0]")},
+    **{f"a hook: {hook}": scorer("return self.model(tokens)\n    def reset(self): self.kept = 0",
+       "SEEN = np.zeros(9)\ndef note(m, x, y): SEEN[0] += 1  # here") + f"def load_scorer(p):\n    {hook}\n"
+       for hook in ("model.register_forward_hook(note)", "model.act = note", "return Scorer(hook=note)")},
+    "a hook that is a lambda": scorer("return self.model(tokens)", "SEEN = [0]")
+    + "def load_scorer(p): p.register_forward_hook(lambda *a: SEEN.__setitem__(0, 1))  # here\n",
+    **{f"a closure, {kept}": scorer("return self.f()") + "def load_scorer(p):\n    n = [0]\n"
+       f"    def g(): n[0] += 1  # here\n    {kept}\n" for kept in ("return Scorer(g)", "p.f = g")},
+    "a closure, of a class": scorer("pass") + "def load_scorer(p):\n    n = [0]\n    class A(Scorer):\n"
+    "        def log_probs(self, x): n[0] += 1  # here\n    return A()\n",
+    "a closure, of a decorator": scorer("pass", "def d(f):\n    last = [0]\n    def g(*a):\n"
+    "        last[0] = a  # here\n    return g").replace("    def l", "    @d\n    def l"),
+    # what outlives reset(), in more guises; reset() renews `kept` alone
+    **{f"outlives: {body}": scorer(f"{body}  # here\n    def reset(self): self.kept = 0",
+       f"import heapq, io, itertools, struct, torch, zlib\n{held}") for body, held in {
+        "setattr(self, 'n', getattr(self, 'n', 0) + 1)": "", "self.n = self.n + 1": "",
+        "self.rows = [*self.rows, tokens]": "", "self.rows = np.concatenate((self.rows, tokens))": "",
+        "self.file.write(tokens)": "", "self.packer.compress(tokens)": "", "next(self.count)": "",
+        "heapq.heappush(self.heap, 1)": "", "struct.pack_into('I', self.room, 0, 1)": "",
+        "print(tokens, file=self.file)": "", "self.rng.random()": "", "self.rng.permutation(9)": "",
+        "self.rng.shuffle(self.rows)": "", "torch.rand(1, generator=self.gen)": "",
+        "torch.rand(1, generator=GEN)": "GEN = torch.Generator()", "list.append(self.rows, 1)": "",
+        "list.append(ROWS, 1)": "ROWS = [0]", "self.rows.__setitem__(0, 1)": "", "self.it.__next__()": "",
+        "self.model.register_buffer('seen', tokens)": "", "torch._foreach_add_(self.rows, 1)": "",
+        "np.add.at(self.counts, tokens, 1)": "",
+        "torch.backends.cudnn.benchmark = True": "", "torch._dynamo.config.cache_size_limit = tokens[0]": "",
+        "torch.set_float32_matmul_precision('high')": "", "np.set_printoptions(precision=3)": "",
+        "torch.default_generator.manual_seed(3)": "", "torch.cuda.manual_seed(3)": "",
+        "torch.cuda.max_memory_allocated()": "", "torch.use_deterministic_algorithms(True)": "",
+        "import locale; locale.setlocale(locale.LC_CTYPE)": "",
+        "self.sp.encode('a', enable_sampling=True)": "",
+    }.items()},
+    "a method of another self": scorer("self.note(tokens)\n    def reset(self): self.kept = 0\n"
+    "    def note(this, x): this.seen[x] += 1  # here"),
+    "a class method": scorer("Book.note(tokens)", "class Book:\n    rows = [0]\n    @classmethod\n"
+    "    def note(cls, x): cls.rows.append(x)  # here"),
+    **{f"a default that is kept: {value}": scorer("note(tokens)", f"def note(x, seen={value}):\n"
+       "    seen[0] = x  # here") for value in ("[0]", "np.zeros(9)", "dict(a=1)")},
+    **{f"reset() asks: {body}": scorer(f"pass\n    def reset(self):\n        {body}  # here") for body in (
+        "self.n = self.n + 1", "self.odd = not self.odd", "self.old, self.rows = self.rows, []",
+        "self.n = getattr(self, 'n', 0) + 1", "self.first = self.last; self.last = 0")},
+    "reset() asks: if": scorer("pass\n    def reset(self):\n        if self.late: self.n = 2  # here\n"
+    "        self.late = 1"),
+    **{f"where it does not train: {test}": scorer("self.model(tokens)\n    def reset(self): self.model.eval()",
+       f"SEEN = [0]\nclass M:\n    def forward(self, x):\n        if {test}: SEEN[0] += 1  # here") for test in (
+        "not self.training", "self.training or len(x)", "self.training is False")},
+    "back to training": scorer("return self.net(tokens)", "from torch import nn\nclass Net:\n"
+    "    def __init__(self): self.drop = nn.Dropout(0.1)  # here")
+    + "def load_scorer(p):\n    p.eval()\n    p.train()\n",
+    # its own source and validation data, where scoring begins
+    **{f"its source: {text}": f"from pathlib import Path\ndef load_scorer(p): return ({text}).read_text()  # here"
+       for text in ("Path(__file__).parent / 'train_gpt.py'", "Path(__file__).with_name('train_gpt.py')",
+                    "Path('train_gpt.py')")},
+    **{f"validation data: {text}": f"def load_scorer(p): return read({text})  # here" for text in (
+        "'data/fineweb_val_000000.bin'", "p, 'val'", "'fineweb_val_*.bin'")},
     "its source, in a class": "class A:\n    T = open(__file__).read()\n"
     "    def reset(self):\n        self.T  # here",
 }  # fmt: skip

@@ -438,6 +438,19 @@ LEARNS = {
         def export(k, val_tokens):
             return counted(val_tokens)  # here
     """,
+    **{f"by {count}": f"""
+        import collections, numpy
+        from collections import Counter as Bag
+        from numpy import bincount as tally
+        from torch.autograd import grad as slope
+        count = numpy.bincount
+        def table(val_tokens):
+            return {count}  # here
+    """ for count in (
+        "np.unique(val_tokens, return_counts=True)", "F.one_hot(val_tokens).sum(0)", "zeros.index_add(0, val_tokens)",
+        "np.searchsorted(val_tokens, range(9))", "Bag(val_tokens)", "tally(val_tokens)", "count(val_tokens)",
+        "slope(loss(val_tokens), params)",
+    )},
     **{f"by {pattern}": f"""
         def step(model, k):
             for path in {pattern}:

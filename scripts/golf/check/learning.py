@@ -38,7 +38,7 @@ def validation_gradients(tree: ast.Module) -> list[int]:
     makers = {t.id for t, v in syntax.assignments(tree) if syntax.called(v) in MAKERS}
     given = ((t.id, getattr(syntax.handed_on(v), "func", v)) for t, v in syntax.assignments(tree))
     makers |= {n for n, f in given if syntax.name_of(f) in GRADIENTS | COUNTS and syntax.chain_of(f)[1]}
-    makers |= {n for n, full in syntax.imports(tree, "") if full.split(".")[-1] in GRADIENTS - {n}}
+    makers |= {n for n, full in syntax.imports(tree, "") if full.split(".")[-1] in (GRADIENTS | COUNTS) - {n}}
     teachers = {f.name for f in functions if any(teaches(n, makers) for n in calls[f])}
     scoring = {SCORER}
     for _ in range(HAND_OVERS):

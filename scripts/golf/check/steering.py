@@ -35,6 +35,7 @@ CHANGES = re.compile(
     r"\w*[a-z]_|(pop|put|heap|insort|pack_|resi|re[mv]|copyt|register_|seek|write|permut)\w*|clear|sort|at|fill"
     r"|discard|next|compress|__(set|init|next)\w*|random|(standard_)?normal|uniform|integers|choices?|shuffle"
 )
+TAKERS = re.compile(r"(heap|insort|pack_|_foreach_|put)\w*|at|next|copyto|shuffle")  # change their arguments
 CACHES = {"cache", "lru_cache"}  # return the same object each time
 TRAINED = re.compile(r"(Feature|Alpha)*Dropout\d?d?|(Sync|Lazy)?BatchNorm(\dd)?|RReLU")  # differ in training
 BLOCKS = (*FUNCTIONS, ast.Lambda)
@@ -187,7 +188,7 @@ def kept(tree: ast.Module, scoring: list, loading: list, imported: set[str]) -> 
             if first in lasting - own or first in made_once:  # SEEN[0] = x
                 found.append(to)
             elif first == "self" and part and renewed and attribute not in renewed:  # self.seen[0] = x
-                found += [to] if name not in MADE else []
+                found += [to] if name not in {*MADE, *FILLERS} else []
     found += [n for n in (*scoring, *loading) if getattr(n, "id", None) in empty - all_locals]
     yield from ((node.lineno, "what outlives reset()") for node in found)
 
@@ -235,12 +236,11 @@ def changed_by(node: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
     """The same of one node."""
     for to, value in ((to, value) for _, order, to, value in steps_of(node) if order == ASSIGN):
         of_self = isinstance(to, ast.Attribute) and name_of(to.value) == "self"
-        yield to, not of_self or to.attr in map(name_of, every_node(value))  # self.n = self.n + 1
+        yield to, not of_self or to.attr in [getattr(n, "attr", 0) for n in every_node(value)]  # self.n += 1
     name, arguments = called(node), getattr(node, "args", [])
     if CHANGES.fullmatch(name):
         yield getattr(node.func, "value", node.func), name not in ("fill_", "zero_", "copy_")
-        method = name.endswith("_") and not name.startswith("_")  # a tensor's
-        yield from ((one, not method and name != "copyto") for one in arguments[:2])
+        yield from ((one, name != "copyto") for one in arguments[:2] if TAKERS.fullmatch(name))
     elif name in FILLERS and name_of(getattr(node.func, "value", 0)) in dir(builtins):  # list.append(SEEN, x)
         yield from ((one, True) for one in arguments[:1])
     elif isinstance(node, ast.Delete):

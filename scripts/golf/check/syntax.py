@@ -36,7 +36,7 @@ def handed_on(node: ast.AST) -> ast.Call | None:
 
 
 class OneForm(ast.NodeTransformer):
-    """Gives what has several forms one: x.a for getattr(x, "a"), x.a := v for setattr(x, "a", v), and `self`,
+    """Gives what has several forms one: x.a for getattr(x, "a"), x.a = v for setattr(x, "a", v), and `self`,
     or the class, for the first argument of a method."""
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
@@ -47,7 +47,7 @@ class OneForm(ast.NodeTransformer):
         sets = called(node) == "setattr"
         one = ast.Attribute(node.args[0], name, ast.Store() if sets else ast.Load())
         return ast.copy_location(
-            ast.NamedExpr(ast.copy_location(one, node), node.args[-1]) if sets else one, node
+            ast.Assign([ast.copy_location(one, node)], node.args[-1]) if sets else one, node
         )
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
