@@ -455,16 +455,17 @@ STEERED = {
         "self.n = getattr(self, 'n', 0) + 1", "self.first = self.last; self.last = 0")},
     "reset() asks: if": scorer("pass\n    def reset(self):\n        if self.late: self.n = 2  # here\n"
     "        self.late = 1"),
-    **{f"where it does not train: {test}": scorer("self.model(tokens)\n    def reset(self): self.model.eval()",
-       f"SEEN = [0]\nclass M:\n    def forward(self, x):\n        if {test}: SEEN[0] += 1  # here") for test in (
-        "not self.training", "self.training or len(x)", "self.training is False")},
+    **{f"where it does not train: {test}": scorer("self.m(tokens)\n    def reset(self): self.m.eval()",
+       f"SEEN = [0]\nclass M:\n    def forward(self, x):\n        if {test}: SEEN[0] += 1  # here")
+       for test in ("not self.training", "self.training or len(x)", "self.training is False")},
     "back to training": scorer("return self.net(tokens)", "from torch import nn\nclass Net:\n"
     "    def __init__(self): self.drop = nn.Dropout(0.1)  # here")
     + "def load_scorer(p):\n    p.eval()\n    p.train()\n",
     # its own source and validation data, where scoring begins
-    **{f"its source: {text}": f"from pathlib import Path\ndef load_scorer(p): return ({text}).read_text()  # here"
-       for text in ("Path(__file__).parent / 'train_gpt.py'", "Path(__file__).with_name('train_gpt.py')",
-                    "Path('train_gpt.py')")},
+    **{f"its source: {text}": "from pathlib import Path\n"
+       f"def load_scorer(p): return ({text}).read_text()  # here" for text in (
+        "Path(__file__).parent / 'train_gpt.py'", "Path(__file__).with_name('train_gpt.py')",
+        "Path('train_gpt.py')")},
     **{f"validation data: {text}": f"def load_scorer(p): return read({text})  # here" for text in (
         "'data/fineweb_val_000000.bin'", "p, 'val'", "'fineweb_val_*.bin'")},
     "its source, in a class": "class A:\n    T = open(__file__).read()\n"

@@ -447,7 +447,7 @@ LEARNS = {
         def table(val_tokens):
             return {count}  # here
     """ for count in (
-        "np.unique(val_tokens, return_counts=True)", "F.one_hot(val_tokens).sum(0)", "zeros.index_add(0, val_tokens)",
+        "np.unique(val_tokens, return_counts=True)", "F.one_hot(val_tokens)", "x.index_add(0, val_tokens)",
         "np.searchsorted(val_tokens, range(9))", "Bag(val_tokens)", "tally(val_tokens)", "count(val_tokens)",
         "slope(loss(val_tokens), params)",
     )},

@@ -235,8 +235,8 @@ def changed(function: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
 def changed_by(node: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
     """The same of one node."""
     for to, value in ((to, value) for _, order, to, value in steps_of(node) if order == ASSIGN):
-        of_self = isinstance(to, ast.Attribute) and name_of(to.value) == "self"
-        yield to, not of_self or to.attr in [getattr(n, "attr", 0) for n in every_node(value)]  # self.n += 1
+        own = [name_of(n) for n in (to, *every_node(value)) if name_of(getattr(n, "value", 0)) == "self"]
+        yield to, own[:1] != [name_of(to)] or name_of(to) in own[1:]  # self.n = self.n + 1, not self.n = 1
     name, arguments = called(node), getattr(node, "args", [])
     if CHANGES.fullmatch(name):
         yield getattr(node.func, "value", node.func), name not in ("fill_", "zero_", "copy_")
