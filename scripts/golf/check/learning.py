@@ -20,8 +20,8 @@ DATA = re.compile(r"(?i)(.*_)?data(_(path|dir|folder|root))?")  # a folder that 
 GRADIENTS = frozenset("backward grad vjp jvp jacrev jacfwd hessian linearize lstsq partial_fit".split())
 MAKERS = frozenset("value_and_grad grad grad_and_value".split())
 # Counts of validation tokens are learnt, too; those that log_probs takes are of targets already scored.
-COUNTS = frozenset("""bincount Counter histogram histc at index_add index_add_ scatter_add scatter_add_
-    index_put_ unique one_hot searchsorted embedding_bag groupby""".split())  # fmt: skip
+COUNTS = frozenset("bincount Counter histogram histc at index_add_ scatter_add_".split())
+TABLES = COUNTS | {*"unique one_hot searchsorted index_add scatter_add index_put_ groupby".split()}
 FILLERS = frozenset("append appendleft extend insert add update put copy_ setdefault send".split())
 HAND_OVERS = 5  # from function to function
 LOOP, CALL, ASSIGN, RETURN = range(4)  # in the order in which a line does them
@@ -85,7 +85,7 @@ def follow(function: str, variables: set[str], steps: list, shared: set[str], te
     lines: set[int] = set()
     for _, order, target, node in steps * 2:  # twice: a loop comes back
         if order == CALL:
-            direct = teaches(node, makers) or syntax.called(node) in COUNTS
+            direct = teaches(node, makers) or syntax.called(node) in TABLES
             given = [*node.args, *(k.value for k in node.keywords)] + [node.func] * direct
             if (direct or syntax.called(node) in teachers) and any(map(tainted, given)):
                 lines.add(node.lineno)
