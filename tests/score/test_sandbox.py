@@ -194,19 +194,19 @@ def test_nothing_is_written(run, tmp_path):
     assert (tmp_path / "x").exists()
 
 
-def connect(name, tmp_path, artifact=b"-", **options) -> remote.Remote:
+def connect(name, tmp_path, artifact=b"-", device="cpu", **options) -> remote.Remote:
     folder = tmp_path / name
     if not folder.exists():
         make_submission(folder, name, artifact)
     files = {path: folder / path for path in ("train_gpt.py", "hostile.py", "final_model_seed1.bin")}
     options = dict(limits=LIMITS) | options
-    return remote.Remote(files, "train_gpt.py", "final_model_seed1.bin", "cpu", 1024, **options)
+    return remote.Remote(files, "train_gpt.py", "final_model_seed1.bin", device, 1024, **options)
 
 
-def last_words(tmp_path, expression: str) -> str:
+def last_words(tmp_path, expression: str, device="cpu") -> str:
     """What an expression is inside the sandbox."""
     with pytest.raises(Fault) as fault:
-        connect("SaysWhatItFinds", tmp_path / str(time.monotonic_ns()), expression.encode())
+        connect("SaysWhatItFinds", tmp_path / str(time.monotonic_ns()), expression.encode(), device)
     assert fault.value.rule == "raised"
     return fault.value.message.partition("RuntimeError: ")[2].rstrip("\"'")
 
@@ -431,7 +431,9 @@ def test_a_pass_leaves_no_message(tmp_path, way):
     libc, keyctl = ctypes.CDLL(None), dict(x86_64=250, aarch64=219)[platform.machine()]
     libc.syscall(keyctl, 1, None)  # a session with a keyring, as a login makes one
     for _ in range(2):
-        with connect("LeavesAMessage", tmp_path, way.encode()) as feeder:
+        # On CUDA where /proc would tell of it, which a CPU's passes do not see.
+        device = "cuda" if way in ("sessions", "pages") else "cpu"
+        with connect("LeavesAMessage", tmp_path, way.encode(), device) as feeder:
             feeder.reset()
 
 
@@ -454,25 +456,33 @@ def test_root_is_nobody(tmp_path):
 def test_no_program_of_the_systems_gets_what_is_left_of_a_crash(tmp_path, monkeypatch, which):
     user = sandbox.users()[which]
     monkeypatch.setattr(sandbox, "user", lambda: user)
-    assert last_words(tmp_path, "[w.split()[4] for w in open('/proc/self/limits') if 'core' in w]") == "['1']"
+    core = "[w.split()[4] for w in open('/proc/self/limits') if 'core' in w]"
+    assert last_words(tmp_path, core, "cuda") == "['1']"
     assert last_words(tmp_path, "LIBC.setrlimit(4, bytes(16))") == "-1"
 
 
 @needs_sandbox
-def test_no_setting_of_the_kernel_is_writable(tmp_path):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_no_setting_of_the_kernel_is_writable(tmp_path, device):
     """As whatever it runs as; and where root can have a user namespace alone."""
     files = "(d + '/' + f for t in ('/proc', '/sys') for d, _, fs in os.walk(t) for f in fs)"
     writable = "os.access(f, os.W_OK) and not os.stat(f).st_rdev"  # /dev/null lies over the others
     expression = f"[f for f in {files} if not f[6:7].isdigit() and {writable}]"
-    assert last_words(tmp_path, expression) == "[]"
+    assert last_words(tmp_path, expression, device) == "[]"
+
+
+@needs_sandbox
+def test_no_process_is_shown_on_a_cpu(tmp_path):
+    assert last_words(tmp_path, "os.listdir('/proc')") == "['cpuinfo']"
 
 
 @needs_user_namespace
 def test_root_in_a_namespace_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox, "user", lambda: sandbox.users()[-1])
-    test_no_setting_of_the_kernel_is_writable(tmp_path)
+    test_no_setting_of_the_kernel_is_writable(tmp_path, "cuda")
     test_a_pass_leaves_no_message(tmp_path, "hints")  # the kernel takes it for the files' owner
-    assert last_words(tmp_path, "os.listdir('/proc/1')") == "[]"  # or it writes into bubblewrap's memory
+    # Or it writes into bubblewrap's memory.
+    assert last_words(tmp_path, "os.listdir('/proc/1')", "cuda") == "[]"
     before = os.stat("/dev/full").st_mode  # the machine's own device
     change = "[os.chmod('/dev/full', 0o1666), os.stat('/dev/full').st_mode][1]"
     assert last_words(tmp_path, change) == str(before) == str(os.stat("/dev/full").st_mode)

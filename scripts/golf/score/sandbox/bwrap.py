@@ -24,10 +24,10 @@ NOBODY = 65534
 TMPFS_BYTES = 1 << 30
 ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d")
 CUDA_DEVICES = ("nvidia*", "dxg")  # dxg: WSL2
-# What is shown of /proc and /sys besides a process's own files. The rest are counters of the whole
-# machine, which two passes could talk by, and settings. CUDA's driver looks for its devices there.
+# What is shown of /proc besides a process's own files, on CUDA alone: its driver looks for its devices
+# there. The rest are counters of the whole machine, which two passes could talk by, and settings.
 PROC = ("self", "thread-self", "mounts", "net", "cpuinfo", "filesystems", "version")
-PROC_CUDA = ("devices", "driver", "modules", "sys")
+PROC += ("devices", "driver", "modules", "sys")
 SYS_HIDDEN_CUDA = ("fs", "kernel", "power", "firmware")
 PASSED_ON = (
     "LANG", "LC_ALL", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
@@ -161,7 +161,7 @@ def command(folder: Path, host: Path, device: str, filter_fd: int) -> list[str]:
     filter_fd: a file that holds syscalls.program(), which the process inherits.
     """
     args = ["bwrap", *PARTS, *user().options, "--hostname", "scorer", "--new-session", "--die-with-parent"]
-    args += ["--proc", "/proc", "--dev", "/dev"]
+    args += ["--dev", "/dev"]
     size = ["--size", str(TMPFS_BYTES)] if "--size " in options() else []
     perms = ["--perms", "1777"] if "--perms " in options() else []
     for path in ("/tmp", "/dev/shm", HOME):
@@ -203,26 +203,27 @@ def hide(path: Path | str) -> list[str]:
 
 
 def proc_and_sys(device: str) -> list[str]:
-    """Hides what is not a process's own. It may be writable where the kernel takes us for root.
+    """On a CPU /proc holds the CPU's name alone. CUDA's driver wants more: then what is not a process's own
+    is hidden. It may be writable where the kernel takes us for root.
 
     /proc/1 is bubblewrap, the same user in a user namespace: who writes into its memory outlives the scorer.
     """
-    cuda, args = device == "cuda", hide("/proc/1")
-    kept = {*PROC, *(PROC_CUDA if cuda else ())}
+    if device != "cuda":
+        return ["--dir", "/proc", "--ro-bind-try", "/proc/cpuinfo", "/proc/cpuinfo"]
+    args = ["--proc", "/proc", *hide("/proc/1")]
     root = os.geteuid() == 0 and user().uid is None
     for name in sorted(os.listdir("/proc")):
-        if name in kept or name.isdigit():
+        if name in PROC or name.isdigit():
             continue
         if root or os.stat(f"/proc/{name}").st_mode & 0o4:  # else it is not to be read
             args += hide(f"/proc/{name}")
-    if cuda:
-        for name in ("/proc/driver", "/proc/sys"):
-            args += ["--ro-bind-try", name, name]
-        args += ["--ro-bind", "/sys", "/sys"]
-        for name in SYS_HIDDEN_CUDA:
-            args += hide(f"/sys/{name}") if os.path.exists(f"/sys/{name}") else []
-        for path in (p for pattern in CUDA_DEVICES for p in sorted(Path("/dev").glob(pattern))):
-            args += ["--dev-bind", str(path), str(path)]
+    for name in ("/proc/driver", "/proc/sys"):
+        args += ["--ro-bind-try", name, name]
+    args += ["--ro-bind", "/sys", "/sys"]
+    for name in SYS_HIDDEN_CUDA:
+        args += hide(f"/sys/{name}") if os.path.exists(f"/sys/{name}") else []
+    for path in (p for pattern in CUDA_DEVICES for p in sorted(Path("/dev").glob(pattern))):
+        args += ["--dev-bind", str(path), str(path)]
     return args
 
 

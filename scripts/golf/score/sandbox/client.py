@@ -127,7 +127,8 @@ class Remote:
         outer, inside, python, host, uid, tasks = [], folder, [sys.executable, "-B"], HOST_PY, -1, 0
         if self.sandboxed:
             view.forget_names()
-            view.read_ahead(sandbox.READ_AHEAD_BYTES)
+            times = view.MOST_USED if self.device == "cuda" else 1
+            view.read_ahead(sandbox.READ_AHEAD_BYTES, times)
             outer = sandbox.command(folder, HOST_PY, self.device, filter_fd)
             inside, host = sandbox.FOLDER, sandbox.HOST
             python = [view.view().python, "-B", "-s", "-S"]  # nothing but PYTHONPATH's packages

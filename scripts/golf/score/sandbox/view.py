@@ -32,7 +32,8 @@ LINKER_CACHE = Path("/etc/ld.so.cache")
 LIBRARY_FOLDERS = ("/lib", "/usr/lib", "/lib64", "/usr/lib64")  # where the linker has no cache
 DRIVER_FOLDERS = ("/usr/lib/wsl/lib", "/usr/lib/wsl/drivers")  # CUDA's under WSL2
 CPU_FILES = ("online", "possible", "present")  # how many threads a library starts
-MOST_USED = 3  # times that a page is used until once more changes nothing: it is referenced, active, both
+# Times that a page is used until once more changes nothing: it is referenced, active, both. /proc tells.
+MOST_USED = 3
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 POINTERS = Path("/proc/sys/kernel/kptr_restrict")
 STORE = Path("/nix/store")  # NixOS: nothing lies elsewhere, nor in folders of one kind
@@ -98,8 +99,8 @@ def hides_pointers() -> bool:
     return POINTERS.is_file() and POINTERS.read_text(encoding="ascii").strip() != "0"
 
 
-def read_ahead(most_bytes: int) -> bool:
-    """Has the kernel read all that is shown, up to `most_bytes`; whether that was all.
+def read_ahead(most_bytes: int, times: int = 1) -> bool:
+    """Has the kernel read all that is shown `times` times, up to `most_bytes`; whether that was all.
 
     A file that is in memory is read faster: by what it reads, one pass could tell the next something,
     which it cannot where all was read before. By filling the memory it can have files forgotten, so this
@@ -113,18 +114,18 @@ def read_ahead(most_bytes: int) -> bool:
             names[:] = [name for name in names if f"{folder}/{name}" not in apart]
             for file in files:
                 with contextlib.suppress(OSError, ValueError):  # the latter: it is shorter now
-                    done += have_read(f"{folder}/{file}")
+                    done += have_read(f"{folder}/{file}", times)
                 if done > most_bytes:
                     return False
     return True
 
 
-def have_read(path: str) -> int:
-    """The file's size, once all of it is in memory, and counts as in use: /proc tells which pages do."""
+def have_read(path: str, times: int) -> int:
+    """The file's size, once all of it is in memory, used `times` times."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         size = os.fstat(fd).st_size
-        for _ in range(MOST_USED if size else 0):
+        for _ in range(times if size else 0):
             mmap.mmap(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ).close()
         return size
     finally:
