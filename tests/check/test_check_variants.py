@@ -562,10 +562,16 @@ def test_a_command_does_no_more_than_run_the_script(folder, shape):
     assert "command" in rules_of(folder)
 
 
-@pytest.mark.parametrize("words", ["sudo python3", "python3 -c pass", "make", "python3 -m pdb"])
-def test_a_command_that_runs_something_else_is_noted(folder, words):
+@pytest.mark.parametrize("words", ["sudo python3", "python3 -c pass", "make", "python3 -m pdb", "python3 -i"])
+def test_a_command_that_runs_something_else_fails(folder, words):
     edit(folder, lambda v: v.update(command=v["command"].replace("python3", words)))
-    assert {"command": 1} == rules_of(folder, NOTE)
+    assert {"command": 1} == rules_of(folder, FAIL)
+
+
+@pytest.mark.parametrize("words", ["python", "python3.12", "python3 -u", "python3 -uB"])
+def test_a_command_may_name_python_otherwise(folder, words):
+    edit(folder, lambda v: v.update(command=v["command"].replace("python3", words)))
+    assert not rules_of(folder, FAIL) and "command" not in rules_of(folder, NOTE)
 
 
 @pytest.mark.parametrize("extra", ["MATRIX_LR=9 ", "SEED=2 "])
