@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -257,7 +256,7 @@ def test_a_script_of_many_texts_is_read_in_a_moment(folder):
 
 
 LONG_LINES = {
-    "blanks": f"x = 1{' ' * 200_000}# x\n",
+    "blanks": f"x = 1{' ' * 2_000_000}# x\n",
     "a field": f"x = f'{{{'é' * 60_000}'\n",
     "texts": ("x = 'é'" + " + 'é'" * 2500 + "\n") * 9,
 }
@@ -265,11 +264,11 @@ LONG_LINES = {
 
 @pytest.mark.parametrize("source", LONG_LINES.values(), ids=LONG_LINES)
 def test_long_lines_take_no_longer(source):
-    began, blob = time.process_time(), source.encode()
+    """By the square of their length they would take hours."""
+    blob = source.encode()
     assert list(check_text.faults_of(blob))
     with contextlib.suppress(SyntaxError):  # Python 3.11's of the field
         check_text.totals(blob, ast.parse(blob))
-    assert time.process_time() - began < 10
 
 
 # ---- Old formats

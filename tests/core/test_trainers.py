@@ -2,7 +2,6 @@
 
 import ast
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -95,10 +94,9 @@ def test_what_can_train_on_cuda_is_let_through():
 
 
 def test_a_script_of_line_ends_is_read_in_no_time(tmp_path):
-    (tmp_path / "train_gpt.py").write_text(100_000 * "\n" + "\fimport torch\n")
-    began = time.process_time()
+    """In as many steps as the square of them it would not end."""
+    (tmp_path / "train_gpt.py").write_text(1_000_000 * "\n" + "\fimport torch\n")
     assert trainers.imports(tmp_path / "train_gpt.py", "torch")
-    assert time.process_time() - began < 1  # it took as many steps as the square of them
 
 
 def test_an_import_whose_absence_ends_the_script_is_needed():
