@@ -14,7 +14,9 @@ from golf.core.paths import REPO
 
 SCRIPT_PATH = re.compile(rb"records/[A-Za-z0-9._/+-]{1,200}/train_gpt(?:_mlx)?\.py")
 COMMAND_SHAPE = "NAME=value ... python3 SCRIPT"
-RUNNER = re.compile(r"python3?(\.\d\d)?( -[uB]+)?|torchrun --standalone --nproc[_-]per[_-]node=\d{1,3}", re.ASCII)
+RUNNER = re.compile(
+    r"python3?(\.\d\d)?( -[uB]+)?|torchrun --standalone --nproc[_-]per[_-]node=\d{1,3}", re.ASCII
+)
 ACTIVE = re.compile(r"[;&|<>$`()\n\r]")  # in a shell, where no quotes stand around it
 
 
