@@ -225,7 +225,7 @@ def words_of(node: ast.expr, known: dict[str, list[str]] | None = None) -> list[
 
 
 def text_of(node: ast.AST | None) -> str | None:
-    """The text of a literal, of literals joined by +, or of an f-string without values."""
+    """The text of a literal, of one that is repeated, of literals joined by +, or of an f-string of these."""
     parts, waiting = [], [node]
     while waiting:
         part = waiting.pop()
@@ -233,8 +233,13 @@ def text_of(node: ast.AST | None) -> str | None:
             parts.append(part.value if isinstance(part.value, str) else part.value.decode("latin-1"))
         elif isinstance(part, ast.BinOp) and isinstance(part.op, ast.Add):
             waiting += [part.right, part.left]
-        elif isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mult) and constants(part):
-            waiting += [part.left] * min(getattr(part.right, "value", 9), 9)
+        elif isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mult):
+            values = [getattr(side, "value", None) for side in (part.left, part.right)]
+            texts = [ast.Constant(value) for value in values if isinstance(value, (str, bytes))]
+            times = [value for value in values if isinstance(value, int)]
+            if not (texts and times):
+                return None
+            waiting += texts * min(times[0], 9)
         elif isinstance(part, ast.JoinedStr):
             waiting += reversed(part.values)
         elif isinstance(part, ast.FormattedValue) and not part.format_spec:
