@@ -111,7 +111,8 @@ def curve(points: list[tuple[float, float]], width: int, height: int = HEIGHT) -
     spots = np.interp(np.linspace(steps[0], steps[-1], width), steps, values)
     low = spots.min()
     high = max(np.quantile(spots, 0.95), low + 1e-9)  # the first steps may lie above: they stay at the top
-    levels = np.nan_to_num(np.minimum((spots - low) / (high - low), 1)) * (len(DOTS) * height - 1)
+    with np.errstate(invalid="ignore"):  # of losses that are not finite
+        levels = np.nan_to_num(np.minimum((spots - low) / (high - low), 1)) * (len(DOTS) * height - 1)
     rows = [[" "] * width for _ in range(height)]
     for x, level in enumerate(levels.astype(int)):
         row, dot = divmod(level, len(DOTS))
