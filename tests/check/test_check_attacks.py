@@ -55,6 +55,8 @@ AROUND = {
         "(47).to_bytes(1, 'big')", "import struct\nstruct.pack('2B', 47, 117)",
         "import numpy as np\nnp.array([47, 117], np.uint8).tobytes()",
         "import numpy as np\nnp.uint32(1920169263).tobytes()",
+        "SLASH = 47\nchr(SLASH + 0)", "C = [47, 117]\nbytes(C)", "T = 'a/b'\nT[1]", "chr(ord('0') - 1)",
+        "import string\nstring.printable[76]", "T = 'x/etc'\nT.split('x')[1]",
         # names that stand for two things, or that somebody else binds
         "def f():\n    from math import pi as getattr\ngetattr(x, y)",
         "if 0:\n    from math import pi as open", "for n in 'a b'.split(): getattr(x, n)",
@@ -189,6 +191,7 @@ AROUND = {
         "import os\nPath(os.devnull).parent.parent", "import os\nos.devnull[:1]", "Path('.' * 2)",
         "Path(f\"{'.'}{'.'}\")", "import os\nos.environ.get('HOSTNAME')",
         "import tempfile\nPath(tempfile.TemporaryDirectory().name).parent.parent",
+        "import os\nos.devnull.split('n')[0]", "DOT = '.'\nPath(DOT + DOT)",
         "x = ' /etc'", "os.environ['MASTER_ADDR'] = 'collector.example.org'", "p.glob('records/*/*/f*')",
     ],
 }  # fmt: skip
@@ -243,6 +246,8 @@ PLAIN = [
     "folder = path.parent\ndef f(folder): path = folder / n\npath.parent.mkdir()",
     "import struct\nstruct.pack('<4sHH', b'PGLA', 1, 1), struct.pack('<2I', n, 64)",
     "import numpy as np\nnp.array([1, 47, 300]).tobytes(), x[:64].tobytes(), np.array([]).tobytes()",
+    "P = 'data/x'\nP.split('/')[-1], P.rstrip('/'), P.replace('/', '_'), P.startswith('data')",
+    "V = 1024\nV.to_bytes(2, 'big'), bytes(V), chr(V)\nN = ('a', 'b')\n', '.join(N), bytes(range(256))",
     *re.split(r"# ---- .*\n", (REPO / "tests/fixtures/honest_code.txt").read_text())[1:],
 ]  # fmt: skip
 

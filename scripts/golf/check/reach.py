@@ -49,6 +49,7 @@ class Walk(ast.NodeVisitor):
         self.templates = syntax.format_texts(ast.Module(outside, []))
         self.kinds = {t.id for t, v in syntax.assignments(tree) if "type" in map(called, every_node(v))}
         self.numbers = set(syntax.number_names(tree))
+        self.letters = texts.written_out(tree)
         self.renaming: set[int] = set()  # ids of nodes that get another name
         self.harmless: set[int] = set()  # ids of nodes that a node around them makes plain
 
@@ -234,7 +235,7 @@ class Walk(ast.NodeVisitor):
             self.report(node, INDIRECT, f"{name} of {self.called_name(later)}")
         guard = guards.GUARDS.get(name) or (guards.guard_compile if name.endswith(".compile") else None)
         self.plain_parts(node, name)
-        if texts.makes_text(node) or guards.makes_class(node):
+        if self.makes_text(node) or guards.makes_class(node):
             self.report(node, INDIRECT, "a text or a class that is not in sight")
         for word in node.keywords:
             if word.arg:
@@ -290,6 +291,9 @@ class Walk(ast.NodeVisitor):
 
     # ---- Texts
 
+    def makes_text(self, node: ast.expr) -> bool:
+        return texts.makes_text(node) or texts.makes_text_of_names(node, self.letters)
+
     def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, (str, bytes)) and id(node) not in self.documented:
             self.text(node, node.value if isinstance(node.value, str) else node.value.decode("latin-1"))
@@ -297,7 +301,7 @@ class Walk(ast.NodeVisitor):
     def visit_Subscript(self, node: ast.Subscript) -> None:
         if texts.first_of_path(node):
             self.report(node, OUTSIDE, "a path from the root")
-        if texts.makes_text(node):
+        if self.makes_text(node):
             self.report(node, INDIRECT, "a text that is not in sight")
         self.harmless.add(id(node.slice))  # table[type(x)]
         self.generic_visit(node)
@@ -309,8 +313,8 @@ class Walk(ast.NodeVisitor):
     def visit_BinOp(self, node: ast.BinOp) -> None:
         if isinstance(node.op, ast.Add):
             self.harmless.add(id(node.right))  # a + "/" is no root
-        joined = text_of(node)
-        if texts.makes_text(node):
+        joined = text_of(texts.write_out(node, self.letters))
+        if self.makes_text(node):
             self.report(node, INDIRECT, "a text that is not in sight")
         if joined is not None:
             self.text(node, joined)

@@ -2,10 +2,13 @@
 
 import ast
 import codecs
+import copy
 import re
 import string
+from collections.abc import Iterable
 
-from golf.check.syntax import called, constants, every_node, name_of, text_of
+from golf.check import syntax
+from golf.check.syntax import called, chain_of, constants, every_node, name_of, text_of
 
 DUNDER = re.compile(r"__\w+__")
 DUNDER_PART = re.compile(r"(?<!\w)__\w+|\w+__(?!\w)")  # of a name that is put together, perhaps
@@ -62,8 +65,8 @@ def first_of_path(node: ast.Subscript) -> bool:
     if isinstance(part, ast.Slice):
         part = part.upper if getattr(part.lower, "value", 0) in (0, None) else None
     first = getattr(part, "value", None) in (0, 1) or called(whole) in ("getcwd", "abspath", "realpath")
-    while called(whole) in ("str", "list", "tuple", "fsdecode", "fspath", "dirname") and whole.args:
-        whole = whole.args[0]
+    while called(whole) in ("str", "list", "tuple", "fsdecode", "fspath", "dirname", *CUTTERS) and whole.args:
+        whole = whole.func.value if called(whole) in CUTTERS else whole.args[0]
     if isinstance(whole, ast.Subscript) and name_of(whole.value) == "argv":
         return first
     return first and (called(whole) or name_of(whole)) in WHOLE_PATHS
@@ -71,7 +74,54 @@ def first_of_path(node: ast.Subscript) -> bool:
 
 # ---- Texts that are not written out
 
+SEEN_LETTERS = re.compile(r".*[/~].*|\.+", re.DOTALL)  # parts of such a text may name places
+# Methods that make other texts. What others make of a text (rstrip) begins as it does.
+REMAKERS = frozenset("""
+    split rsplit partition rpartition strip lstrip removeprefix replace translate join decode fromhex to_bytes
+    tobytes pack
+    """.split())  # fmt: skip
+CONVERTERS = frozenset("ord chr int map range bytes list tuple".split())
 PLAIN_CODECS = ("utf-8", "utf-8-sig", "ascii", "iso8859-1", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
+
+
+def written_out(tree: ast.Module) -> dict[str, ast.expr]:
+    """Name -> the numbers or letters that it stands for, where it is bound once; 'string.printable', too."""
+    times, found = syntax.bindings(tree), {}
+    for target, value in syntax.assignments(tree):
+        parts = [part.value for part in every_node(value) if isinstance(part, ast.Constant)]
+        letters = any(type(part) is int or SEEN_LETTERS.fullmatch(str(part)) for part in parts)
+        if letters and times[target.id] == 1 and constants(value):
+            found[target.id] = value
+    names = {full: full for full in ("string.printable", "string.punctuation")}
+    every = [name for name, full in (*names.items(), *syntax.imports(tree, "")) if full in names]
+    return found | dict.fromkeys(every, ast.Constant("/~"))
+
+
+class WriteOut(ast.NodeTransformer):
+    """Puts for names what they stand for."""
+
+    def __init__(self, known: dict[str, ast.expr]):
+        self.known = known
+
+    def visit_Name(self, node: ast.Name | ast.Attribute) -> ast.expr:
+        root, parts = chain_of(node)
+        return self.known.get(".".join([root, *parts])) or self.generic_visit(node)
+
+    visit_Attribute = visit_Name
+
+
+def write_out(node: ast.expr, known: dict[str, ast.expr]) -> ast.expr:
+    """The expression with literals for names; itself, if it has no such name."""
+    last = {name.rpartition(".")[2] for name in known}
+    named = any(name_of(part) in last for part in every_node(node))
+    return WriteOut(known).visit(copy.deepcopy(node)) if named else node
+
+
+def makes_text_of_names(node: ast.expr, known: dict[str, ast.expr]) -> bool:
+    """makes_text() of names that stand for letters or numbers: chr(SLASH), bytes(CODES), TEXT[1]."""
+    method = getattr(getattr(node, "func", None), "attr", "")
+    cut = not method or method in REMAKERS and (not node.args or text_of(node.args[0]) != "/")
+    return cut and makes_text(write_out(node, known))
 
 
 def makes_text(node: ast.expr) -> bool:
@@ -89,7 +139,7 @@ def method_makes_text(node: ast.Call) -> bool:
     method, text = getattr(node.func, "attr", ""), text_of(getattr(node.func, "value", None))
     given = [*node.args, *(word.value for word in node.keywords)]
     if text is None:
-        return method == "to_bytes" and constants(node.func.value)
+        return method == "to_bytes" and are_letters([getattr(node.func.value, "value", 0)])
     if method in ("replace", "translate"):
         return True
     if method == "split" and not {"/", "~"} & {*text} or method in ("encode", "decode"):
@@ -109,15 +159,20 @@ def builtin_makes_text(node: ast.Call) -> bool:
     if name in ("pack", "tobytes"):  # pack("2B", 47, 117), array([47, 117]).tobytes()
         within = [n.args for n in every_node(node) if isinstance(n, ast.Call)]
         within += [n.elts for n in every_node(node) if isinstance(n, ast.List)]
-        numbers = [getattr(one, "value", 0) for many in within for one in many]
-        numbers = [n.to_bytes(n.bit_length() // 8 + 1, "little") for n in numbers if type(n) is int]
-        letters = b"".join(numbers).replace(b"\0", b"")
-        return len(letters) > 1 and all(32 <= letter < 127 for letter in letters)
-    one = given[0] if len(given) == 1 and constants(given[0]) else None
+        return are_letters(getattr(one, "value", 0) for many in within for one in many)
+    parts = {part.id for part in every_node(node) if isinstance(part, ast.Name)}
+    one = given[0] if len(given) == 1 and parts <= CONVERTERS else None
     if name in ("bytes", "bytearray"):
-        return isinstance(one, (ast.List, ast.Tuple)) and len(one.elts) > 1
+        return called(one) == "map" or len(getattr(one, "elts", [])) > 1
     letter = getattr(one, "value", 47)  # else an operation
     return name == "chr" and one is not None and type(letter) is int and 32 <= letter < 127
+
+
+def are_letters(values: Iterable) -> bool:
+    """Whether the bytes of the numbers among these are a text, or a letter that places begin with."""
+    numbers = [n.to_bytes(n.bit_length() // 8 + 1, "little") for n in values if type(n) is int and n >= 0]
+    letters = b"".join(numbers).replace(b"\0", b"")
+    return all(32 <= letter < 127 for letter in letters) and (len(letters) > 1 or letters in (b"/", b"~"))
 
 
 def odd_codec(node: ast.expr) -> bool:
