@@ -227,6 +227,21 @@ def bare_environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def really():
+    """What a sandbox does before each pass: it reads all that it shows, and has names forgotten.
+
+    That takes half a second of CPU time and slows others' imports: only tests of it set these functions back.
+    """
+    from golf.score.sandbox import view
+
+    functions = {name: getattr(view, name) for name in ("read_ahead", "forget_names")}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in functions:
+            patch.setattr(view, name, lambda *_: True)
+        yield functions
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory):
     """once(name, make): a folder of that name, filled by make(folder) in one worker for all."""
