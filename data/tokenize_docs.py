@@ -15,7 +15,6 @@ import argparse
 import os
 import shlex
 import sys
-import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
@@ -30,7 +29,7 @@ try:
     from build_sample_dataset import shard, train_tokenizer
     from golf.cli import interrupt
     from golf.core.errors import GolfError
-    from golf.core.files import AS_TEXT, LARGE, plain, read_bytes, read_text, replace_file
+    from golf.core.files import AS_TEXT, LARGE, plain, read_bytes, read_text, replace_file, unfinished
     from golf.core.paths import path_argument, shown
     from golf.core.processes import handle_stops
     from golf.core.units import between
@@ -180,10 +179,9 @@ def make(args: argparse.Namespace) -> list[str]:
         raise GolfError(f"{shown(args.out)} is there already; name a new folder with --out", 2)
     for path in args.texts:  # not after an hour of work on the first
         plain(path).open("rb").close()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     documents = Documents(args.texts, args.val_docs)
-    with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".shards.") as temporary:
-        folder = Path(temporary, "shards")
+    with unfinished(args.out.parent) as temporary:
+        folder = temporary / "shards"
         folder.mkdir()
         if args.vocab_size is None:
             if not args.tokenizer.is_file():

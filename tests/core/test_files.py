@@ -1,7 +1,10 @@
 """What is no regular file is refused in a line wherever a person's path is read."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from conftest import REPO, used_wrongly
@@ -87,3 +90,28 @@ def test_a_log_that_is_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "train.log")
     with pytest.raises(GolfError, match="train.log: not a regular file"):
         history.read(tmp_path / "train.log")
+
+
+def test_an_unfinished_folder_goes_at_the_end_or_once_its_process_was_killed(tmp_path):
+    code = "import pathlib, sys, time; from golf.core.files import unfinished\n"
+    code += "with unfinished(pathlib.Path(sys.argv[1])) as made: print(made, flush=True); time.sleep(999)"
+    env = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
+    words = [sys.executable, "-c", code, tmp_path]
+    with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) as other:
+        theirs = Path(other.stdout.readline().strip())
+        (theirs / "half").touch()
+        with files.unfinished(tmp_path) as ours:
+            assert {*tmp_path.iterdir()} == {ours, theirs}
+        other.kill()
+    assert [*tmp_path.iterdir()] == [theirs]
+    with files.unfinished(tmp_path) as ours:
+        assert [*tmp_path.iterdir()] == [ours]
+    assert not [*tmp_path.iterdir()]
+
+
+def test_where_no_folder_can_be_locked_none_is_removed(tmp_path, monkeypatch):
+    (tmp_path / f"{files.UNFINISHED}x").mkdir()
+    monkeypatch.setattr(files.fcntl, "flock", mock.Mock(side_effect=OSError(37, "No locks available")))
+    with files.unfinished(tmp_path) as ours:
+        assert len([*tmp_path.iterdir()]) == 2 and ours.is_dir()
+    assert len([*tmp_path.iterdir()]) == 1

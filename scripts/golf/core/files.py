@@ -1,8 +1,12 @@
 """Reads foreign files with a size limit, and writes files as a whole; UTF-8 whatever the locale."""
 
+import fcntl
 import hashlib
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from golf.core.errors import GolfError
@@ -10,6 +14,7 @@ from golf.core.paths import shown
 
 LIMIT = 1 << 20  # bytes; env files and supervisor.json have some hundreds
 AS_TEXT = "unpack it, or save it as UTF-8"
+UNFINISHED = ".golf-unfinished-"  # what a folder's name begins with until it is whole
 LARGE = 1 << 30  # of logs, shards' texts and tokenizers; a file with a hole may state any size
 
 
@@ -77,6 +82,37 @@ def replace_file(path: Path, content: str | bytes) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@contextmanager
+def unfinished(parent: Path) -> Iterator[Path]:
+    """A new hidden folder in `parent` in which to make what is then renamed; at the end it is removed.
+
+    First it removes those whose process was killed. A living process holds a lock on its own.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        with held(parent, fcntl.LOCK_EX):  # else another's folder could be seen before it is locked
+            for path in parent.glob(f"{UNFINISHED}*"):
+                with held(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as abandoned:
+                    if abandoned:
+                        shutil.rmtree(path, ignore_errors=True)
+            made = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent, prefix=UNFINISHED)))
+            stack.enter_context(held(made, fcntl.LOCK_EX))
+        yield made
+
+
+@contextmanager
+def held(folder: Path, how: int) -> Iterator[bool]:
+    """Locks a folder, where that is possible; whether it did."""
+    with ExitStack() as stack:
+        locked = False
+        with suppress(OSError):  # not ours to open, another's lock, or a file system without locks
+            number = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, number)
+            fcntl.flock(number, how)
+            locked = True
+        yield locked
 
 
 def renew(stale: dict[Path, Callable[[], str | bytes]], command: str, check: bool) -> None:

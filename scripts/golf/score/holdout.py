@@ -6,7 +6,6 @@ lines, are gathered to documents. The documents are ordered by their hashes, so 
 the shard holds some of each file. Keep DIR to yourself, outside the repository.
 """
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from golf.core import track
 from golf.core.errors import GolfError
-from golf.core.files import LARGE, read_text
+from golf.core.files import LARGE, read_text, unfinished
 from golf.core.json_io import dig, parse_json
 from golf.core.paths import REPO, path_argument, shown
 from golf.score import stream
@@ -132,9 +131,8 @@ def encode(texts: list[str], vocabulary: stream.Vocabulary) -> list[np.ndarray]:
 
 def write_private(out: Path, tokens: np.ndarray) -> None:
     """The shard in a new folder that nobody else may read; nothing is left of one that failed."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".shards.") as temporary:
-        folder = Path(temporary, "private")
+    with unfinished(out.parent) as temporary:
+        folder = temporary / "private"
         folder.mkdir(mode=0o700)
         (folder / SHARD).write_bytes(stream.shard(tokens))
         folder.rename(out)

@@ -13,7 +13,6 @@ import shlex
 import shutil
 import statistics
 import subprocess
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,7 +21,7 @@ from pathlib import Path
 from golf.check import command as check
 from golf.core import submission, track
 from golf.core.errors import GolfError
-from golf.core.files import sha256
+from golf.core.files import sha256, unfinished
 from golf.core.findings import FAIL
 from golf.core.json_io import dig, mapping, number, read_json
 from golf.core.packed import fault, packed_name
@@ -116,9 +115,8 @@ def main(args) -> int:
         "track": rules["name"],
         "lane": lane,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".new-") as temporary:
-        folder = Path(temporary) / "folder"
+    with unfinished(out.parent) as temporary:
+        folder = temporary / "folder"
         folder.mkdir()
         fill(folder, out, runs, words)
         put(folder, out)
