@@ -74,6 +74,31 @@ def test_a_row_whose_settings_changed_does_not_take_the_old_run(tiny_repo):
 
 
 @pytest.mark.slow
+def test_a_run_of_another_config_environment_or_script_is_not_taken(tiny_repo):
+    words = ["configs/tiny.env", "SEEDS=1"]
+    config, script = tiny_repo / "configs/tiny.env", tiny_repo / "train_gpt.py"
+    passed(sweep(tiny_repo, *words))
+    done = passed(sweep(tiny_repo, *words, env={"MICRO_BATCH_TOKENS": "512"}))
+    assert "1 runs, 1 finished before" in done.stdout
+    (tiny_repo / "elsewhere").mkdir()
+    data = {"DATA_PATH": "../data/datasets/tiny"}  # the same place
+    passed(run_golf("sweep", config, "SEEDS=1", repo=tiny_repo, cwd=tiny_repo / "elsewhere", env=data))
+    refused(sweep(tiny_repo, *words, env={"SEED": "2", "MODEL_DIM": "7"}), "MODEL_DIM=192, its row now has 7")
+    before = config.read_text()
+    config.write_text(before + "MODEL_DIM=192\nTRAIN_SEQ_LEN=64\n")
+    refused(sweep(tiny_repo, *words), "as-is-s1 was run with TRAIN_SEQ_LEN=512, its row now has 64")
+    log = tiny_repo / "runs/tiny-sweep/as-is-s1/metrics.jsonl"
+    log.write_text(log.read_text().replace('"event": "end"', '"event": "no"'))  # it will be resumed
+    (log.parent / "checkpoint.pt").touch()
+    refused(sweep(tiny_repo, *words), "TRAIN_SEQ_LEN=512, its row now has 64")
+    (log.parent / "checkpoint.pt").unlink()
+    passed(sweep(tiny_repo, *words))
+    config.write_text(before)
+    script.write_text(script.read_text() + "\n")
+    refused(sweep(tiny_repo, *words), "train_gpt.py has changed since runs/tiny-sweep/as-is-s1 was run")
+
+
+@pytest.mark.slow
 def test_a_run_that_fails_is_skipped_and_tried_again(tiny_repo):
     words = ["configs/tiny.env", "MODEL_DIM=64,128", "--name", "odd"]
     done = sweep(tiny_repo, *words, env={"FAKE_FAIL": "1"})

@@ -14,11 +14,14 @@ import re
 import sys
 import time
 
-from golf.core import envfile, lock
+from golf.core import envfile, lock, trainers
 from golf.core.bar import Bar
 from golf.core.errors import GolfError
-from golf.core.json_io import dig, read_json
+from golf.core.files import sha256
+from golf.core.json_io import dig, mapping, read_json
 from golf.core.paths import path_argument, shown
+from golf.core.runlog import read_run
+from golf.core.submission import NOT_REPEATED
 from golf.core.text import printable
 from golf.core.units import between, duration
 from golf.run.bar import Follower
@@ -27,6 +30,9 @@ from golf.sweep.plan import Cell, Sweep
 from golf.sweep.sources import Grid, Search
 
 USED_WRONGLY, STOPPED = 2, 130  # exit codes of golf run
+# What is not a run's to choose, changes nothing in it, or what golf run itself sets for a machine.
+MAY_CHANGE = {*NOT_REPEATED, "TRAIN_LOG_EVERY", "MICRO_BATCH_TOKENS", "COMPILE"}
+RENAME = "give the row another name, or the sweep by --name"
 
 
 def add_arguments(parser) -> None:
@@ -159,13 +165,25 @@ def last_words(cell: Cell) -> str:
 
 
 def refuse_other_settings(sweep: Sweep) -> None:
-    """GolfError where a finished run was made with other settings than its row has now."""
-    names = {name for row in sweep.rows for name in row.settings}
-    for cell in filter(table.read_result, sweep.cells()):
-        used = dig(read_json(cell.folder / "supervisor.json"), "set")
-        wanted = {**envfile.parse(sweep.config), **cell.row.settings}
-        for name in sorted(names):
-            was, now = dig(used, name), wanted.get(name)
+    """GolfError where a run that is kept, or resumed, was made by another script or with other settings."""
+    file = envfile.settings(envfile.parse(sweep.config), sweep.knobs)
+    for cell in sweep.cells():
+        if not table.read_result(cell) and not any(cell.folder.glob("checkpoint.*")):
+            continue
+        start = mapping(read_run(cell.folder), "start")
+        scripts = {sweep.trainer: dig(start, "script_sha256")}
+        scripts |= {
+            sweep.trainer.with_name(name): digest for name, digest in mapping(start, "modules").items()
+        }
+        for path, digest in scripts.items():
+            if not path.is_file() or sha256(path) != digest:
+                raise GolfError(f"{shown(path)} has changed since {shown(cell.folder)} was run; {RENAME}", 2)
+        used = {**sweep.knobs, **mapping(read_json(cell.folder / "supervisor.json"), "set")}
+        wanted = {**sweep.knobs, **file, **cell.row.settings}
+        for name in sorted(sweep.knobs.keys() - MAY_CHANGE | cell.row.settings.keys()):
+            was, now = used.get(name), wanted.get(name)
+            if name in envfile.PATH_NAMES:  # a node's, or a working folder's, spelling of the same place
+                was, now = (shown(trainers.find_path(path or "", sweep.trainer)) for path in (was, now))
             if was != now:
                 text = f"{shown(cell.folder)} was run with {name}={was}, its row now has {now}"
-                raise GolfError(f"{text}; give the row another name, or the sweep by --name", 2)
+                raise GolfError(f"{text}; {RENAME}", 2)

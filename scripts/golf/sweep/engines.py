@@ -88,7 +88,7 @@ class Cluster:
             raise GolfError(
                 f"--ray {address}: no cluster there ({told}); start one with `ray start --head`", 2
             ) from None
-        self.given = {**trainers.read_knobs(sweep.trainer), **envfile.parse(sweep.config)}
+        self.given = {**sweep.knobs, **envfile.parse(sweep.config)}
         on_cpu = self.given.get("DEVICE") == "cpu" or not self.ray.cluster_resources().get("GPU")
         self.kind, self.each = ("CPU" if on_cpu else "GPU"), each
         self.ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

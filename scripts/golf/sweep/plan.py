@@ -5,7 +5,7 @@ import math
 import re
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class Sweep:
     folder: Path
     space: dict[str, list[str]]  # what --search may choose: values, or one range as 0.01..0.08
     common: dict[str, str]  # settings of all rows
+    knobs: dict[str, str] = field(default_factory=dict)  # of the trainer: its defaults
 
     def cells(self) -> list[Cell]:
         """In the order they run: every row gets its first seed before any gets its second."""
@@ -148,7 +149,7 @@ def finish(sweep: Sweep) -> Sweep:
             if setting in OWN:
                 raise GolfError(f"row {row.name}: a sweep itself sets {setting}; give seeds as SEEDS=1,2", 2)
             envfile.require_known(setting, knobs, f"row {row.name}")
-    return sweep
+    return replace(sweep, knobs=knobs)
 
 
 def as_text(settings: dict) -> dict[str, str]:
