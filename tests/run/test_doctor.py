@@ -4,7 +4,7 @@ import importlib.metadata
 import shutil
 
 import pytest
-from conftest import REPO, run_golf, write_shard
+from conftest import REPO, run_golf, shard_of, write_shard
 from golf.core import machine, trainers
 from golf.run import doctor, preflight
 
@@ -38,7 +38,7 @@ def ask(tmp_path, monkeypatch):
 def test_a_machine_where_all_is_well(ask):
     code, said = ask()
     assert code == 0 and {outcome for outcome, _ in said.values()} == {"ok"}
-    assert "RTX 4090, capability 8.9" in said["device"][1] and "1 train shards" in said["data"][1]
+    assert "RTX 4090, capability 8.9" in said["device"][1] and "train shards: 1" in said["data"][1]
     assert "numpy " in said["packages"][1]
 
 
@@ -63,6 +63,18 @@ def test_what_is_wrong_is_told_with_its_remedy(ask, monkeypatch, place, name, va
     found, said = ask()
     assert found == code and said[what][0] == ("FAIL" if code else "NOTE") and words in said[what][1]
     assert {outcome for other, (outcome, _) in said.items() if other != what} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    "name", ["fineweb_train_000007.bin", "fineweb_val_000000.bin", "fineweb_train_0.bin"]
+)
+@pytest.mark.parametrize(
+    "harm", [b"", b"<html>", shard_of(range(9))[:-1], shard_of(range(9), magic=7), shard_of([])]
+)
+def test_a_shard_that_is_not_whole_is_named(ask, tmp_path, name, harm):
+    (tmp_path / "data/datasets/fineweb10B_sp1024" / name).write_bytes(harm)
+    code, said = ask()
+    assert code == 0 and said["data"][0] == "NOTE" and f"fineweb10B_sp1024/{name}: no" in said["data"][1]
 
 
 def test_it_reads_out_dir_as_a_run_does(ask, tmp_path):

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import passed, run_golf
+from conftest import passed, run_golf, write_shard
 from golf.run import view
 
 from run.conftest import golf
@@ -66,7 +66,7 @@ def test_logs_and_claim_name_the_datas_own_folder_as_it_was_set(given, repo):
 
 
 def test_what_a_trainer_says_of_a_shard_names_the_datas_own_folder(repo):
-    (repo / "data/datasets/tiny/fineweb_train_000001.bin").mkdir()
+    write_shard(repo / "data/datasets/tiny/fineweb_train_000001.bin", [0] * 8)
     script = repo / "train_gpt.py"
     look = "shards = sorted(data.iterdir()); print(shards[-1], file=sys.stderr)\n    print('SAW'"
     script.write_text(script.read_text().replace('print("SAW"', look, 1).replace("'SAW'", '"SAW"'))

@@ -11,11 +11,13 @@ import json
 import os
 import re
 import shlex
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 from golf.core.errors import GolfError
+from golf.core.files import plain
 from golf.core.packages import missing
 from golf.core.packed import NotPacked, read_source
 from golf.core.paths import REPO, shown
@@ -147,7 +149,10 @@ def find_path(value: str, trainer: Path) -> Path:
 def check_data(
     data: Path, tokenizer: Path, splits: tuple[str, ...] = ("train", "val"), val: Path | None = None
 ) -> None:
-    """GolfError if shards or tokenizer are missing. val: the folder of validation shards, if not `data`."""
+    """GolfError if shards or tokenizer are missing, or a shard is not whole.
+
+    val: the folder of validation shards, if not `data`.
+    """
     python = shlex.quote(shown(sys.executable))  # a system's own python3 may lack what these import
     fetch = f"get them with `{python} {' '.join(fetch_command(data))}`"
     if "sample" not in data.name:
@@ -158,8 +163,27 @@ def check_data(
         name, folder = ("VAL_DATA_PATH", val) if elsewhere else ("DATA_PATH", data)
         if not any(folder.glob(f"fineweb_{split}_*.bin")):
             raise GolfError(f"{name}={shown(folder)}: no fineweb_{split}_*.bin there; {fetch}")
+        check_shards(folder, split)
     if not tokenizer.is_file():
         raise GolfError(f"TOKENIZER_PATH={shown(tokenizer)}: no such file; {fetch}")
+
+
+def check_shards(folder: Path, split: str) -> None:
+    """GolfError for a shard that a trainer would refuse, by its name, its header and its size."""
+    numbers = set()
+    for path in sorted(folder.glob(f"fineweb_{split}_*.bin")):
+        number = path.stem.split("_", 2)[2]
+        if not re.fullmatch("[0-9]+", number) or int(number) in numbers:
+            raise GolfError(f"{shown(path)}: no shard with a number of its own; remove it")
+        numbers.add(int(number))
+        try:
+            with plain(path).open("rb") as file:
+                header, size = file.read(12), os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise GolfError(f"{shown(path)}: cannot be read ({error.strerror})") from None
+        magic, version, count = struct.unpack("<3i", header.ljust(12, b"\0"))
+        if (magic, version) != (20240520, 1) or not size == 1024 + 2 * count > 1024:
+            raise GolfError(f"{shown(path)}: not a whole token shard; remove it, then fetch or make it again")
 
 
 def fetch_command(data: Path, shards: int = 2) -> list[str]:

@@ -89,7 +89,7 @@ def disk() -> str:
 def data(name: str) -> str:
     folder = REPO / "data/datasets" / name
     trainers.check_data(folder, REPO / "data/tokenizers" / DATA[name])
-    return f"{shown(folder)}, {len([*folder.glob('fineweb_train_*.bin')])} train shards"
+    return f"{shown(folder)}, train shards: {len([*folder.glob('fineweb_train_*.bin')])}"
 
 
 def sandbox() -> str:
