@@ -132,11 +132,14 @@ def test_runs_tells_a_damaged_run_beside_the_sound_ones(data, torch_run, tmp_pat
 
 
 def test_runs_that_may_not_be_read_are_told_and_not_to_be_deleted(torch_run, tmp_path, monkeypatch):
-    for name in ("sound", "locked", "closed"):
+    for name in ("sound", "locked", "closed", "unlisted"):
         shutil.copytree(torch_run, tmp_path / name)
-    os.utime(tmp_path / "locked" / "metrics.jsonl", (0, 0))
-    secret, closed = tmp_path / "locked" / "metrics.jsonl", tmp_path / "closed"
+    secret, closed, unlisted = tmp_path / "locked/metrics.jsonl", tmp_path / "closed", tmp_path / "unlisted"
+    (unlisted / "metrics.jsonl").write_text("{")
+    for path in (secret, unlisted / "metrics.jsonl"):
+        os.utime(path, (0, 0))
     access, stat, opened = os.access, os.stat, type(secret).open
+    denied = {(secret, os.R_OK), (closed, os.X_OK), (unlisted, os.R_OK)}
 
     def forbid(call, forbids):
         def asked(path, *args, **options):
@@ -146,12 +149,13 @@ def test_runs_that_may_not_be_read_are_told_and_not_to_be_deleted(torch_run, tmp
 
         return asked
 
-    monkeypatch.setattr(os, "access", lambda p, how: p not in (secret, closed) and access(p, how))
+    monkeypatch.setattr(os, "access", lambda p, how: (p, how) not in denied and access(p, how))
     monkeypatch.setattr(os, "stat", forbid(stat, lambda path: closed in getattr(path, "parents", ())))
     monkeypatch.setattr(type(secret), "open", forbid(opened, secret.__eq__))
     done = run_golf("runs", tmp_path)
     assert done.returncode == 1 and re.search("(?m)^sound .* finished$", done.stdout)
-    one, other = done.stderr.splitlines()
+    one, two, other = done.stderr.splitlines()
+    assert "unlisted/metrics.jsonl: no run's metrics and no trainer's log; its owner" in two
     assert "locked/metrics.jsonl: cannot be read (Permission denied); its owner" in one
     assert "closed: may not be looked into; its owner" in other and "delete" not in done.stderr
 

@@ -116,7 +116,9 @@ def read(place: Path) -> History:
         names = ("metrics.jsonl", "metrics_seed*.jsonl", "train.log", "train_seed*.log")
         found = [path for name in names for path in sorted(place.glob(name)) if path.is_file()]
         if not found:
-            raise GolfError(f"{shown(place)}: no metrics.jsonl and no train.log there", 2)
+            seen = os.access(place, os.R_OK | os.X_OK)
+            why = "no metrics.jsonl and no train.log there" if seen else "may not be looked into"
+            raise GolfError(f"{shown(place)}: {why}", 2)
         file = found[0]
     else:
         file = place

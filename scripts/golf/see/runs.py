@@ -17,7 +17,7 @@ from golf.core.units import amount, duration
 from golf.see import history
 from golf.see.history import History
 
-LOST, FORBIDDEN = "delete that folder, or put the file back", "its owner can let you: chmod -R a+rX"
+LOST, FORBIDDEN = "put the file back, or delete that folder", "its owner can let you: chmod -R a+rX"
 HEAD = ("name", "config", "tokens", "val_bpb", "bytes", "time", "state", "differs from its config")
 KEYS = {
     "name": lambda h: h.place.absolute().name,
@@ -43,7 +43,8 @@ def main(args) -> int:
         except GolfError as error:
             h = History(folder, written=(folder / "metrics.jsonl").stat().st_mtime)
             if h.state() == "damaged":  # else it has not written anything yet
-                advice = LOST if os.access(folder / "metrics.jsonl", os.R_OK) else FORBIDDEN
+                readable = all(os.access(path, os.R_OK) for path in (folder, folder / "metrics.jsonl"))
+                advice = LOST if readable else FORBIDDEN
                 print(f"golf runs: {error}; {advice}", file=sys.stderr)
                 code = 1
         found.append(h)
