@@ -193,10 +193,11 @@ def test_an_artifact_that_is_scored_alone_is_no_run_to_sum_up(tiny_repo):
 def test_an_older_attempts_artifact_is_not_what_was_scored(tmp_path):
     """A resumed run's metrics go on where an earlier one's ended."""
     job = run.SeedRun(tmp_path / "t.py", {}, "", tmp_path, world=1)
-    facts = {"export": {"time": 1.0, "artifact": "a"}, "start": {"time": 2.0}}
-    assert run.scored_artifact(job, facts) is None
-    facts["start"]["time"] = 0.5
-    assert run.scored_artifact(job, facts).endswith("/a")
+    for kinds, scored in (("start export end start", False), ("start export end start export", True)):
+        events = ({"event": kind, "artifact": "a", "exit_code": 0} for kind in kinds.split())
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+        assert bool(run.scored_artifact(job, runlog.read_run(tmp_path))) == scored
+        assert not run.finished(tmp_path)
 
 
 def test_processes_share_the_cores_unless_told_otherwise(tmp_path, monkeypatch):

@@ -86,6 +86,17 @@ def test_states(torch_run, tmp_path):
     assert history.read(killed).state() == "failed"
 
 
+def test_a_resumed_run_is_going_and_tells_each_step_once(torch_run, tmp_path):
+    one = cut(torch_run, tmp_path / "one")
+    lines = (one / "metrics.jsonl").read_text().splitlines(True)
+    with (one / "metrics.jsonl").open("a") as file:
+        file.writelines(lines[: next(n for n, line in enumerate(lines) if '"step": 7' in line)])
+    h = history.read(one)
+    assert h.state() == "running" and h.val_bpb is None and h.fraction() == 0.5
+    assert [p["step"] for p in h.steps] == [1, 2, 3, 4, 5, 6] and [p["step"] for p in h.vals] == [5]
+    assert "Not scored" in run_golf("summary", one).stdout
+
+
 def test_time_left_is_of_the_steps_or_the_budget(torch_run):
     h = history.read(torch_run)
     del h.facts["train_end"]

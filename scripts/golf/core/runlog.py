@@ -53,9 +53,14 @@ def read_metrics(path: Path) -> dict[str, list[dict]]:
 
 
 def read_run(place: Path) -> dict[str, dict]:
-    """The last event of each kind, by kind, of a run's folder or a metrics file; empty without one."""
-    path = place if place.suffix == ".jsonl" else place / "metrics.jsonl"
-    return {k: v[-1] for k, v in read_metrics(path).items()} if path.is_file() else {}
+    """The last event of each kind, by kind, of a run's folder or a metrics file; empty without one.
+
+    Only those since the run was last started or resumed: until it ends again, it has no score.
+    """
+    path, facts = place if place.suffix == ".jsonl" else place / "metrics.jsonl", {}
+    for kind, event in itertools.islice(events(path), EVENT_LIMIT) if path.is_file() else ():
+        facts = {kind: event} if kind == "start" else {**facts, kind: event}
+    return facts
 
 
 def packing(facts: dict[str, dict]) -> tuple[float, float] | None:

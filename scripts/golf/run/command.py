@@ -209,9 +209,7 @@ def whole(settings: dict[str, str], name: str, most: int) -> int:
 
 def finished(run_dir: Path) -> bool:
     """Whether its last run ended well; with RESUME=1 several seeds go on from there."""
-    facts = read_run(run_dir)
-    began, ended = (number(dig(facts, event, "time")) or 0.0 for event in ("start", "end"))
-    return dig(facts, "end", "exit_code") == 0 and ended >= began
+    return dig(read_run(run_dir), "end", "exit_code") == 0
 
 
 def check(runs: list[SeedRun], knobs: dict[str, str]) -> None:
@@ -337,9 +335,8 @@ def scored_artifact(run: SeedRun, facts: dict) -> str | None:
     """The artifact that was being scored when the run ended; None if it had none yet."""
     if run.settings.get("EVAL_ONLY"):
         return run.settings["EVAL_ONLY"]
-    began, packed = (number(dig(facts, event, "time")) or 0.0 for event in ("start", "export"))
-    name = dig(facts, "export", "artifact")  # a resumed run's metrics may hold an older one
-    return shown(run.run_dir / name) if packed > began and isinstance(name, str) else None
+    name = dig(facts, "export", "artifact")
+    return shown(run.run_dir / name) if isinstance(name, str) else None
 
 
 def smaller_micro_batch(facts: dict, settings: dict[str, str]) -> tuple[str, int | None]:

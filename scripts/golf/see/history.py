@@ -29,7 +29,7 @@ SILENT_SECONDS = 120  # a run without a lock that has written nothing for so lon
 
 @dataclass
 class History:
-    """A run's points over time, the last event of every other kind, and the run's folder."""
+    """A run's points over time, its folder, and the last event of every other kind since it last started."""
 
     place: Path
     steps: list[dict] = field(default_factory=list)  # step, train_seconds, tokens, train_loss, lr_scale
@@ -136,10 +136,18 @@ def read_metrics(file: Path, history: History) -> None:
     for kind, event in events(file, steps=True):
         if kind in ("step", "val"):
             points = history.steps if kind == "step" else history.vals
-            if number(event.get("step")) is not None and len(points) < LIMIT:
-                points.append(event)
+            if number(event.get("step")) is not None:
+                add(points, event)
         else:
-            history.facts[kind] = event
+            history.facts = {kind: event} if kind == "start" else {**history.facts, kind: event}
+
+
+def add(points: list[dict], point: dict) -> None:
+    """Appends a point; a run that was resumed, or begun anew, tells some steps again."""
+    while points and points[-1]["step"] >= point["step"]:
+        points.pop()
+    if len(points) < LIMIT:
+        points.append(point)
 
 
 def read_log(file: Path, history: History) -> None:
@@ -154,9 +162,7 @@ def read_log(file: Path, history: History) -> None:
             point = {"step": int(step), "train_seconds": parsed(ms, 1e-3), kind: parsed(loss)}
             point |= {"tokens": int(step) * batch} if batch else {}
             point |= {"val_bpb": parsed(bpb)} if bpb else {}
-            points = history.steps if kind == "train_loss" else history.vals
-            if len(points) < LIMIT:
-                points.append(point)
+            add(history.steps if kind == "train_loss" else history.vals, point)
     for kind, found in final_lines(file).items():
         name = {"size": "export", "train": "train_end"}.get(kind, kind)
         history.facts |= {name: found[-1]} if found else {}

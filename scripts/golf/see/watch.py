@@ -104,7 +104,6 @@ def curve(points: list[tuple[float, float]], width: int, height: int = HEIGHT) -
     """(step, value) as dots from left to right, with the largest and smallest value at the side."""
     import numpy as np
 
-    points = sorted(points)  # a run that went on from a checkpoint told some steps twice
     if len(points) < 2 or points[0][0] == points[-1][0]:
         return ["(no steps yet)"]
     steps, values = zip(*points)
