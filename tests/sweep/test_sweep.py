@@ -108,6 +108,14 @@ def test_a_run_that_fails_is_skipped_and_tried_again(tiny_repo):
     assert [r["row"] for r in rows_of(tiny_repo, "odd")] == ["MODEL_DIM-64", "MODEL_DIM-128"]
 
 
+def test_a_row_that_no_trainer_takes_does_not_end_the_sweep(tiny_repo):
+    rows = FILE.replace("[rows.wide]", "[rows.broken]\nNPROC_PER_NODE = 9999\n[rows.wide]")
+    done = sweep(tiny_repo, write(tiny_repo, rows), "SEEDS=1")
+    assert done.returncode == 1 and "NPROC_PER_NODE='9999': give a whole number" in done.stdout
+    assert [r["status"] for r in rows_of(tiny_repo)] == ["done", "failed", "done"]
+    assert rows_of(tiny_repo)[0]["bytes"].isdigit() and rows_of(tiny_repo)[0]["tokens"] == "1536"
+
+
 def test_a_name_that_the_trainer_does_not_know_ends_it_at_once(tiny_repo):
     done = refused(sweep(tiny_repo, "configs/tiny.env", "MODEL_DIMM=64,128"), "MODEL_DIMM")
     assert "2 of 2" not in done.stdout

@@ -29,7 +29,7 @@ from golf.sweep import engines, plan, table
 from golf.sweep.plan import Cell, Sweep
 from golf.sweep.sources import Grid, Search
 
-USED_WRONGLY, STOPPED = 2, 130  # exit codes of golf run
+STOPPED = 130  # an exit code of golf run
 # What is not a run's to choose, changes nothing in it, or what golf run itself sets for a machine.
 MAY_CHANGE = {*NOT_REPEATED, "TRAIN_LOG_EVERY", "MICRO_BATCH_TOKENS", "COMPILE"}
 RENAME = "give the row another name, or the sweep by --name"
@@ -58,7 +58,8 @@ def main(args) -> int:
         engine = engines.Cluster(sweep, args.ray, args.each) if args.ray is not None else engines.Local(sweep)
         failed, code = Sweeping(source, engine, args.seconds).run()
         print(table.write(source.sweep, failed, source.pruned), end="")
-    print(f"results  {shown(sweep.folder)}/results.csv, table.md, plot.svg")
+    made = [name for name in table.FILES if (sweep.folder / name).is_file()]
+    print(f"results  {shown(sweep.folder)}/{', '.join(made)}")
     return code
 
 
@@ -94,11 +95,14 @@ class Sweeping:
         try:
             while self.fill() or self.engine.running:
                 for cell, code in self.engine.ended():
-                    if code in (USED_WRONGLY, STOPPED):  # the next would end the same way
+                    if code == STOPPED:
                         print(last_words(cell), file=sys.stderr)
                         return self.failed, code
                     self.end(cell, code)
                 self.look()
+        except KeyboardInterrupt:
+            self.say("stopped; the same command continues")
+            return self.failed, STOPPED
         finally:
             self.bar.draw("close")
             self.engine.close()

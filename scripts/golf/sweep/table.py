@@ -11,8 +11,10 @@ from golf.core.picture import COLOURS, drawable, drawn, tidy
 from golf.core.record_rule import compare
 from golf.core.runlog import packing, read_run
 from golf.core.text import table
+from golf.core.units import duration
 from golf.sweep.plan import Cell, Row, Sweep
 
+FILES = ("results.csv", "table.md", "plot.svg")
 COLUMNS = "row seed status val_loss val_bpb packing_gap bytes tokens steps train_seconds settings".split()
 
 
@@ -23,9 +25,9 @@ class Result:
     val_loss: float  # nats a target, sliding windows, packed
     val_bpb: float
     gap: float | None  # bits a byte that packing cost, where the run scored its last step unpacked
-    size: float  # bytes counted
-    tokens: float
-    steps: float
+    size: int  # bytes counted
+    tokens: int
+    steps: int
     seconds: float  # of training
 
 
@@ -40,17 +42,18 @@ def read_result(cell: Cell) -> Result | None:
     if None in (loss, bpb, size, tokens, steps, seconds):
         return None
     both = packing(facts)
-    return Result(loss, bpb, both and both[1] - both[0], size, tokens, steps, seconds)
+    return Result(loss, bpb, both and both[1] - both[0], int(size), int(tokens), int(steps), seconds)
 
 
 def write(sweep: Sweep, failed: set[Cell], pruned: set[Cell]) -> str:
-    """Writes all three files; the Markdown table."""
+    """Writes FILES, the plot once there is a result; the Markdown table."""
     results = [(cell, read_result(cell)) for cell in sweep.cells()]
     text = markdown(sweep, results)
-    replace_file(sweep.folder / "results.csv", as_csv(results, failed, pruned))
-    replace_file(sweep.folder / "table.md", text)
+    rows, lines, picture = (sweep.folder / name for name in FILES)
+    replace_file(rows, as_csv(results, failed, pruned))
+    replace_file(lines, text)
     if any(result for _, result in results):
-        replace_file(sweep.folder / "plot.svg", plot(sweep, results))
+        replace_file(picture, plot(sweep, results))
     return text
 
 
@@ -73,7 +76,7 @@ def of_row(row: Row, results: list[tuple[Cell, Result | None]]) -> list[Result]:
 def markdown(sweep: Sweep, results: list[tuple[Cell, Result | None]]) -> str:
     """A line per row. The difference is to the first row in bits a byte, negative is better; p is of Welch's
     one-sided test that the row is no better than the first."""
-    head = "row | seeds | val_bpb | sd | difference [95 %] | p | bytes | tokens/s | minutes".split(" | ")
+    head = "row | seeds | val_bpb | sd | difference [95 %] | p | bytes | tokens/s | time".split(" | ")
     first = of_row(sweep.rows[0], results) if sweep.rows else []
     rows = [figures(row, of_row(row, results), first) for row in sweep.rows]
     return "\n".join([*table(head, rows), ""])
@@ -94,10 +97,10 @@ def figures(row: Row, found: list[Result], first: list[Result]) -> list[str]:
             change += f" [{-high:+.4f}, {-low:+.4f}]"
             p = f"{test.p:.2g}"
     rate = sum(r.tokens for r in found) / max(sum(r.seconds for r in found), 1e-9)
-    minutes = statistics.fmean(r.seconds for r in found) / 60
+    seconds = statistics.fmean(r.seconds for r in found)
     size = max(r.size for r in found)
     return [row.name, str(len(found)), f"{statistics.fmean(bpbs):.4f}", spread, change, p, f"{size:,.0f}",
-            f"{rate:,.0f}", f"{minutes:.1f}"]  # fmt: skip
+            f"{rate:,.0f}", duration(seconds)]  # fmt: skip
 
 
 def plot(sweep: Sweep, results: list[tuple[Cell, Result | None]]) -> bytes:
