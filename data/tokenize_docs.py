@@ -167,7 +167,7 @@ def write_shards(folder: Path, documents: Iterable[Document], processor) -> dict
             writers["val" if for_validation else "train"].add([bos, *ids])
     for split, writer in writers.items():
         if not writer.documents:
-            raise GolfError(f"no document is left to {split} on; add text, or set --val-docs")
+            raise GolfError(f"no document is left for {split}; add text, or set --val-docs")
         if writer.waiting:
             writer.write()
     return writers
@@ -196,7 +196,7 @@ def make(args: argparse.Namespace) -> list[str]:
         writers = write_shards(folder, documents, processor)
         folder.rename(args.out)
     said = [
-        f"made     {w.shards} shards to {split}: {w.documents:,} documents, {w.tokens:,} tokens"
+        f"made     {split}: {w.documents:,} documents, {w.tokens:,} tokens, shards: {w.shards}"
         for split, w in writers.items()
     ]
     if left_out := documents.left_out:

@@ -74,8 +74,8 @@ def test_a_trainer_trains_on_the_shards_and_a_new_tokenizer(source, tmp_path):
     [
         ('{"text": "one"}\n{"no": 2}\n', (), 2, ':2: not a JSON object with a string "text"'),
         (b"\xff\xfe", (), 1, "not UTF-8"),
-        ("", ("--val-docs", "1"), 1, "no document is left to train on"),
-        ('{"text": "one"}', ("--val-docs", "0"), 1, "no document is left to val on"),
+        ("", ("--val-docs", "1"), 1, "no document is left for train"),
+        ('{"text": "one"}', ("--val-docs", "0"), 1, "no document is left for val"),
         (None, (), 1, "No such file"),
         ("", ("--tokenizer", REPO / "README.md"), 1, "not a SentencePiece model"),
         ("", ("--tokenizer", "none.model"), 2, "no tokenizer"),

@@ -204,7 +204,7 @@ def draw_bytes(rows: list[tuple[str, float]], axes) -> None:
     names, values = [n for n, _ in rows], [v / 1e3 for _, v in rows]
     bars = axes.barh(names, values, color=[INK if n == "headroom" else COLOURS[0] for n in names])
     axes.bar_label(bars, [f"{v:,.0f}" if v >= 10 else f"{v:.1f}" for v in values], padding=3)
-    axes.set_xlim(0, 1.18 * max(values))
+    axes.set_xlim(0, 1.25 * max(values))
     axes.invert_yaxis()
 
 
