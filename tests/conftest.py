@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gc
 import hashlib
 import importlib.util
 import io
@@ -40,6 +41,12 @@ def pytest_xdist_auto_num_workers(config):
     from golf.core import machine
 
     return machine.usable_cpus() + 1
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: no later search for garbage goes through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -22,7 +22,18 @@ def validator(name: str):
     # JSON Schema takes 1.0 for an integer; bytes and seeds are written as whole numbers here.
     types = plain.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
     strict = jsonschema.validators.extend(plain, type_checker=types)
-    return strict(json.loads(path.read_text(encoding="utf-8")))
+    schema = json.loads(path.read_text(encoding="utf-8"))
+    return strict(inlined(schema, {f"#/$defs/{name}": part for name, part in schema["$defs"].items()}))
+
+
+def inlined(value, parts: dict):
+    """A schema with its parts where $ref names them: to look one up takes as long as to check by it."""
+    if isinstance(value, list):
+        return [inlined(one, parts) for one in value]
+    if not isinstance(value, dict):
+        return value
+    value = parts.get(value.get("$ref"), {}) | value
+    return {key: inlined(one, parts) for key, one in value.items() if key != "$ref"}
 
 
 def errors(name: str, value) -> list[str]:

@@ -199,7 +199,8 @@ def vocabulary_of(processor) -> Vocabulary:
     ids, model = range(processor.vocab_size()), processor.serialized_model_proto()
     unknown = [processor.is_unknown(i) for i in ids]
     kinds = processor.is_unknown, processor.is_control, processor.is_unused
-    special = [any(is_kind(i) for is_kind in kinds) or marks(processor.id_to_piece(i), model) for i in ids]
+    marked = {i for i in ids if not processor.is_byte(i) and marks(processor.id_to_piece(i), model)}
+    special = [i in marked or any(is_kind(i) for is_kind in kinds) for i in ids]
     text = [i for i in ids if not special[i] and not processor.is_byte(i)]
     size = np.array([0 if s else 1 for s in special], np.int64)  # a byte piece is one byte
     space = np.zeros(len(ids), bool)

@@ -43,8 +43,8 @@ STORE = Path("/nix/store")  # NixOS: nothing lies elsewhere, nor in folders of o
 class View:
     """Paths that are shown, read-only, each at its own place; and folders in them that are not."""
 
-    shown: tuple[Path, ...]
-    hidden: tuple[Path, ...]
+    shown: frozenset[Path]
+    hidden: frozenset[Path]
     python: Path  # the interpreter
     packages: tuple[Path, ...]  # the folders on its path, besides its library's
 
@@ -79,7 +79,7 @@ def view() -> View:
     shown.update(loaders(shown))
     shown.update(p for p in (Path("/sys/devices/system/cpu", n) for n in CPU_FILES) if p.exists())
     packages = tuple(dict.fromkeys(found.values()))
-    return View(tuple(sorted(shown)), tuple(sorted(hidden - shown)), python, packages)
+    return View(frozenset(shown), frozenset(hidden - shown), python, packages)
 
 
 def forgets_names() -> bool:
@@ -108,7 +108,7 @@ def read_ahead(most_bytes: int, times: int = 1) -> bool:
     """
     what, done = view(), 0
     apart = {str(path) for path in (*what.shown, *what.hidden)}
-    for top in what.shown:
+    for top in sorted(what.shown):
         folders = os.walk(top) if top.is_dir() else [(str(top.parent), [], [top.name])]
         for folder, names, files in folders:
             names[:] = [name for name in names if f"{folder}/{name}" not in apart]
