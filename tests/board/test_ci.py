@@ -34,16 +34,10 @@ def commit(repo):
 class Pull:
     """The tools' repository and a clone of it, whose HEAD is a pull request's."""
 
-    def __init__(self, made, tmp_path):
-        tools, source, _ = made
-        self.tools, self.entry = tools, source
-        self.root = tmp_path / "pull"
+    def __init__(self, made, begun, tmp_path):
+        self.tools, self.entry, _ = made
+        self.root = shutil.copytree(begun, tmp_path / "pull")
         self.track = self.root / "records/track_tiny"
-        self.track.mkdir(parents=True)
-        shutil.copy(tools / "records/track_tiny/track.json", self.track)
-        (self.root / "train_gpt.py").write_text("pass\n")
-        git(tmp_path, "init", "--quiet", "--initial-branch=main", str(self.root))
-        commit(self.root)
         self.outputs, self.page = tmp_path / "outputs", tmp_path / "page.md"
         self.later = []  # for git's index
 
@@ -60,9 +54,22 @@ class Pull:
         return run_golf("ci", "check", base, "--root", self.root, env=env, repo=self.tools)
 
 
+@pytest.fixture(scope="session")
+def begun(made, tmp_path_factory):
+    """A repository with a track."""
+    root = tmp_path_factory.mktemp("begun")
+    track = root / "records/track_tiny"
+    track.mkdir(parents=True)
+    shutil.copy(made[0] / "records/track_tiny/track.json", track)
+    (root / "train_gpt.py").write_text("pass\n")
+    git(root, "init", "--quiet", "--initial-branch=main", "--template=")
+    commit(root)
+    return root
+
+
 @pytest.fixture
-def pull(made, tmp_path):
-    return Pull(made, tmp_path)
+def pull(made, begun, tmp_path):
+    return Pull(made, begun, tmp_path)
 
 
 def remarks(done, level="error"):
@@ -276,8 +283,8 @@ def test_pull_requests_that_fail(pull, inside, rule, entry, change):
         commit(pull.root)
     else:
         first_entry(pull)
-    for setting in ("ignorecase", "protectHFS", "protectNTFS"):
-        git(pull.root, "config", f"core.{setting}", "false")
+    with (pull.root / ".git/config").open("a") as file:
+        file.write("[core]\nignorecase = false\nprotectHFS = false\nprotectNTFS = false\n")
     if entry:
         pull.add("x")
     index(pull, change) if isinstance(change, str) else change(pull)

@@ -4,6 +4,7 @@ import ast
 import fnmatch
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from golf.check import syntax
 
@@ -60,6 +61,20 @@ def in_order(nodes: Iterable[ast.AST]) -> list[tuple]:
     return sorted((step for node in nodes for step in steps_of(node)), key=lambda step: step[:2])
 
 
+@lru_cache(maxsize=1 << 14)
+def told(node: ast.AST) -> tuple[bool, bool, set[str], set[str]]:
+    """Of an expression: whether it says validation, whether it takes all files of data; names, attributes."""
+    parts = syntax.every_node(node)
+    texts = filter(None, map(syntax.text_of, parts))
+    words = [text for text in texts if len(text) < 80 and len(text.split()) == 1]
+    names = {part.id for part in parts if isinstance(part, ast.Name)}
+    attributes = {part.attr for part in parts if isinstance(part, ast.Attribute)}
+    every = names | attributes
+    certain = any(VAL_TEXT.fullmatch(w) or fnmatch.filter(SHARD, w.split("/")[-1]) for w in words)
+    whole = bool({"iterdir", "listdir", "scandir"} & every) and any(map(DATA.fullmatch, every))
+    return certain or any(map(VAL_NAME.fullmatch, every)), whole, names, attributes
+
+
 def follow(function: str, variables: set[str], steps: list, shared: set[str], teachers, makers) -> set[int]:
     """Lines of a function where what validation shards hold meets a gradient; adds to `shared`.
 
@@ -69,18 +84,10 @@ def follow(function: str, variables: set[str], steps: list, shared: set[str], te
     within = [part for *_, node in steps for part in syntax.every_node(node)]
 
     def tainted(node: ast.AST) -> bool:
-        parts = syntax.every_node(node)
-        texts, names = [*map(syntax.text_of, parts)], [*map(syntax.name_of, parts)]
-        texts = [text for text in texts if text and len(text) < 80 and len(text.split()) == 1]
-        whole = {"iterdir", "listdir", "scandir"} & {*names} and any(map(DATA.fullmatch, names))
-        taken = any(VAL_TEXT.fullmatch(t) or fnmatch.filter(SHARD, t.split("/")[-1]) for t in texts)
-        if taken or whole and "train" not in "".join(filter(None, map(syntax.text_of, within))):
+        certain, whole, names, attributes = told(node)
+        if certain or whole and "train" not in "".join(filter(None, map(syntax.text_of, within))):
             return True
-        for part, name in zip(parts, names):
-            elsewhere = name in shared and not (isinstance(part, ast.Name) and name in variables)
-            if name and (name in held or elsewhere or VAL_NAME.fullmatch(name)):
-                return True
-        return False
+        return bool((names | attributes) & held or (names - variables | attributes) & shared)
 
     lines: set[int] = set()
     for _, order, target, node in steps * 2:  # twice: a loop comes back

@@ -1,5 +1,6 @@
 """A submission folder's shape, and the one function that counts its bytes."""
 
+import itertools
 import os
 import re
 import shlex
@@ -210,7 +211,6 @@ def command_line(env: dict[str, str], arguments: list[str]) -> str:
 
 def parse_command(text: str) -> tuple[dict[str, str], list[str]]:
     """Variables and arguments of a command_line; ValueError where a quote is left open."""
-    words, env = shlex.split(text), {}
-    while words and re.match(r"[A-Za-z_][A-Za-z0-9_]*=", words[0]):
-        name, _, env[name] = words.pop(0).partition("=")
-    return env, words
+    words = shlex.split(text)
+    given = [*itertools.takewhile(re.compile(r"[A-Za-z_][A-Za-z0-9_]*=").match, words)]
+    return dict(word.split("=", 1) for word in given), words[len(given) :]
