@@ -14,14 +14,11 @@ import re
 import signal
 import struct
 import sys
-import threading
 import time
 import zlib
 from bisect import bisect_left, bisect_right
 from collections import namedtuple
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from functools import lru_cache
 from modulefinder import ModuleFinder
 from pathlib import Path
@@ -45,11 +42,9 @@ def need(holds, message, code=1):
 
 
 def explain(e, path=None):
-    return f"{path or e.filename or 'a file'}: {e.strerror or e}; check it, its permissions, its disk"
-
-
-def utf8(text):  # names of any locale
-    return text.encode(errors="surrogateescape").decode(errors="replace").encode()
+    taken = isinstance(e, FileExistsError)
+    hint = "change RUN_ID or OUT_DIR, or set RESUME=1" if taken else "check it, its permissions, its disk"
+    return f"{path or e.filename or 'a file'}: {e.strerror or e}; {hint}"
 
 
 def say(text, stream):
@@ -57,8 +52,7 @@ def say(text, stream):
     try:
         print(text, file=stream, flush=True)
     except (OSError, ValueError):
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 # ---- Knobs: environment variables, read once (k below), by their fields' names in upper case
@@ -76,13 +70,14 @@ class ModelKnobs:  # what a scorer needs to build the model again: all travel in
     model_dim: int = knob(192, 2, 65536)  # width of the residual stream
     num_heads: int = knob(3, 1)  # attention heads; must divide MODEL_DIM / 2
     num_kv_heads: int = knob(3, 1)  # key and value heads; must divide NUM_HEADS
-    mlp_mult: float = knob(2.8334, 0.5, 64)  # MLP width / MODEL_DIM; may be fractional
+    mlp_mult: float = knob(2.8334, 0.5, 64)  # MLP width / MODEL_DIM
     tie_embeddings: int = knob(1, 0, 1)  # 1: the embedding is the head, too
     rope_base: float = knob(10000.0, 1)  # base of the rotary frequencies
     logit_softcap: float = knob(30.0, 0.1)  # bound of the logits
     train_seq_len: int = knob(512, 1, 65536, alias="TRAIN_MAX_SEQ_LEN")  # tokens; attention reaches as far
     eval_seq_len: int = knob(1024, 1, 65536)  # tokens of a sliding window
     eval_stride: int = knob(512, 1)  # targets that a window scores; at most EVAL_SEQ_LEN
+    followers: int = knob(0, 0, 1)  # 1: scoring learns what followed the last tokens before
 
 
 @dataclass(frozen=True)
@@ -134,8 +129,8 @@ class Knobs(TrainKnobs):  # all: also what no weight depends on
     val_batch_size: int = knob(0, auto=True)  # tokens a scoring pass; 0, auto: by device
     val_max_tokens: int = CHALLENGE_TARGETS  # targets to score; 0: all
     artifact_cap_bytes: int = 2000000  # code plus artifact; 0: no cap
-    quant_bits: int = knob(8, 2, 8)  # of a packed weight, before coding
-    compressor: str = knob("zlib", choices=("zlib", "brotli"))  # of the artifact; brotli is a package
+    quant_bits: int = knob(8, 2, 8)  # of a packed weight
+    compressor: str = knob("zlib", choices=("zlib", "brotli"))  # of the artifact
     int8_keep_float_fp32_name_patterns: str = ""  # packed as fp32: parts of names
     pack_script: int = knob(0, 0, 1)  # 1: ship the script without comments, packed
 
@@ -160,18 +155,13 @@ def knob_names():
 
 
 def read_knobs(env):
-    known = knob_names()
-    values = {knob.name: parse_knob(knob, env[name]) for name, knob in known.items() if name in env}
-    for name in set(env).difference(known):
-        for near in get_close_matches(name, known, 1, 0.85):
-            say(f"warning: {name} is unknown; did you mean {near}?", sys.stderr)
+    values = {knob.name: parse_knob(knob, env[name]) for name, knob in knob_names().items() if name in env}
     k = Knobs(**values)
     need(k.iterations or k.max_wallclock_seconds, "ITERATIONS and MAX_WALLCLOCK_SECONDS are 0: set one", 2)
     need(k.model_dim % (2 * k.num_heads) == 0, f"NUM_HEADS={k.num_heads}: must divide MODEL_DIM / 2", 2)
     need(k.num_heads % k.num_kv_heads == 0, f"NUM_KV_HEADS={k.num_kv_heads}: must divide NUM_HEADS", 2)
     need(k.eval_stride <= k.eval_seq_len, f"EVAL_STRIDE={k.eval_stride}: at most EVAL_SEQ_LEN", 2)
     need(Path(k.run_id).name == k.run_id != "..", f"RUN_ID={k.run_id!r}: must be a plain name", 2)
-    need(k.data_path, "DATA_PATH is empty: name a folder", 2)
     return k
 
 
@@ -188,30 +178,31 @@ def print_knobs():
 class StopFlag:
     """The first signal to stop sets it; the second ends all, but SIGHUP, which comes in twos."""
 
-    def __init__(self, early=""):
-        self.asked, self.early = False, early  # early: said where even the first ends all
+    def __init__(self, early=False):
+        self.asked, self.early = False, early  # early: nothing is trained, the first ends all
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
                 signal.signal(number, self.ask)
 
     def ask(self, number, _):
-        again, self.asked = self.asked, True  # first: another may come in here
-        end = self.early
-        if again and number in (signal.SIGINT, signal.SIGTERM):
-            end = "stopped at once; RESUME=1 goes on from the last checkpoint"
-        told = end or "stopping: what is trained is saved, packed, scored; again to stop at once"
-        with suppress(OSError):  # print is not reentrant
-            os.write(2, utf8(f"{told}\n"))
+        told = b"stopping: what is trained is saved, packed, scored; again to stop at once\n"
+        end = self.early or self.asked and number in (signal.SIGINT, signal.SIGTERM)
+        if end:
+            told = b"stopped at once; RESUME=1 goes on from the last checkpoint, if any\n"
+        self.asked = True
+        try:
+            os.write(2, told)  # print is not reentrant
+        except OSError:
+            pass
         if end:
             os._exit(130)
 
 
 if __name__ == "__main__":  # before imports that may fail
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of any locale
     if sys.argv[1:]:
         sys.exit(print_knobs())
-    StopFlag("stopped before training began")
+    StopFlag(early=True)
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep
 try:
@@ -469,23 +460,22 @@ class Optimizers:
 
 
 def lr_scale(k, progress, step):
-    """1, then straight to 0 over WARMDOWN_FRAC, or WARMDOWN_ITERS of the run's step / progress steps."""
+    """1, then straight to 0 over WARMDOWN_FRAC, or WARMDOWN_ITERS of ITERATIONS or step / progress steps."""
     part = k.warmdown_frac
     if k.warmdown_iters >= 0:
-        first = 0 if k.max_wallclock_seconds else 1 / k.iterations  # a clock knows no step's part yet
-        part = k.warmdown_iters * (progress / step if step else first)
+        part = k.warmdown_iters * max(progress / max(step, 1), 1 / (k.iterations or math.inf))
     return min(1.0, (1.0 - progress) / part) if part else 1.0
 
 
 class TrainState:
     """Its clock runs from the start of step 1 to the last kept update."""
 
-    def __init__(self, k, step, elapsed, clock):
+    def __init__(self, k, start, clock):
         self.k, self.clock = k, clock
-        self.first = self.step = step  # updates kept: before, by now
-        self.saved = self.logged = self.elapsed = elapsed  # their seconds: last saved, logged, now
-        self.loss, self.scale = 0.0, 1.0  # of the last kept update
-        self.discarded, self.recent = None, [0.0]  # the step that ended late; seconds of the last 20 steps
+        self.first = self.step = start["step"]  # updates kept: before, by now
+        self.saved = self.logged = self.elapsed = start["elapsed"]  # their seconds: last saved, logged, now
+        self.recent = start["recent"]  # seconds of the last 20 steps
+        self.discarded = None  # the step that ended late
         self.cap, self.limit = k.max_wallclock_seconds or math.inf, k.iterations or math.inf
         self.mark = clock()  # when the present step began
 
@@ -521,24 +511,17 @@ class TrainState:
 
 
 def find_shards(folder, split):
-    shards = {}
-    for path in sorted(Path(folder).glob(f"fineweb_{split}_*.bin")):
-        number = path.stem.split("_", 2)[2]
-        alone = re.fullmatch("[0-9]+", number) and shards.setdefault(int(number), path) == path
-        need(alone and path.is_file(), f"{path}: no file with a number of its own; remove it")
+    shards = list(Path(folder).glob(f"fineweb_{split}_*.bin"))
     need(shards, f"{folder}: no fineweb_{split}_*.bin; set DATA_PATH, VAL_DATA_PATH, or see data/README.md")
-    return [shards[number] for number in sorted(shards)]
+    return sorted(shards, key=lambda path: int("0" + re.sub("[^0-9]", "", path.stem)))
 
 
 def open_shard(path, vocab_size):
     """Mapped uint16 tokens, behind 256 int32 (magic, 1, number of tokens); little-endian."""
-    try:
-        header, size = np.fromfile(path, "<i4", 256).tolist(), path.stat().st_size
-        whole = len(header) == 256 and header[:2] == [20240520, 1] and size == 1024 + 2 * header[2] > 1024
-        need(whole, f"{path}: not a whole token shard; fetch it again")
-        tokens = np.memmap(path, "<u2", "c", 1024)
-    except OSError as e:
-        raise UserError(explain(e, path))
+    count = path.stat().st_size / 2 - 512
+    whole = count > 0 and np.fromfile(path, "<i4", 3).tolist() == [20240520, 1, count]
+    need(whole, f"{path}: not a whole token shard; fetch it again")
+    tokens = np.memmap(path, "<u2", "c", 1024)
     top = int(tokens.max())
     need(top < vocab_size, f"{path}: holds token {top}, VOCAB_SIZE={vocab_size}")
     return tokens
@@ -558,8 +541,8 @@ class TrainData:
         count = self.sequences = int(self.starts[-1])
         need(count, f"{k.data_path}: no shard holds TRAIN_SEQ_LEN={k.train_seq_len} tokens + 1")
         self.order = lru_cache(2)(lambda epoch: np.random.default_rng([k.seed, epoch]).permutation(count))
-        parts = [struct.pack("<Q", len(s)) + s[:: 1 + len(s) // 1_000_000].tobytes() for s in self.shards]
-        self.facts = dict(train_files=len(self.shards), train_fingerprint=sha256(b"".join(parts)))
+        parts = b"".join(s[:: 1 + len(s) // 1_000_000].tobytes() for s in self.shards)
+        self.facts = dict(train_files=len(self.shards), train_fingerprint=sha256(parts))
 
     def batch(self, first, count):
         """int32 [count, length + 1]: sequences first .. first + count - 1 of the endless run."""
@@ -595,7 +578,7 @@ def read_stream(k):
         sizes = count_bytes(sp, tokens)
     except (RuntimeError, UnicodeDecodeError):
         raise UserError(f"{path}: not a SentencePiece model; set TOKENIZER_PATH")
-    shards = b"".join(path.read_bytes() for path in paths)
+    shards = b"".join(map(Path.read_bytes, paths))
     hashes = dict(val_sha256=sha256(shards), tokenizer_sha256=sha256(model))
     return Stream(tokens, sizes[1:], hashes, Path(folder).name)
 
@@ -603,7 +586,7 @@ def read_stream(k):
 def is_special(sp, i, model):
     """Whether a piece is no text: also a user-defined symbol such as <|endoftext|>."""
     name = sp.id_to_piece(i).encode()
-    entry = b"\n" + bytes([len(name) % 128]) + re.escape(name) + b"(\x15.{4})?\x18\x04"  # name, score, type
+    entry = re.escape(b"\n" + bytes([len(name) % 128]) + name) + b"(\x15.{4})?\x18\x04"  # name, score, type
     marker = name[:1] + name[-1:] in (b"<>", b"[]") and re.search(entry, model, re.DOTALL)
     return bool(marker) or sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i)
 
@@ -624,10 +607,9 @@ def count_bytes(sp, tokens):
         first[i], later[i] = size([i]), size([before, i]) - size([before])
     sizes = np.where(np.append(True, special[tokens[:-1]]), first[tokens], later[tokens])
     starts = np.flatnonzero(special[tokens])
-    for ids, counts in zip(np.split(tokens, starts), np.split(sizes, starts)):
-        cut = any(map(sp.is_byte, ids[-1:].tolist()))  # may end inside a character
-        same = cut or size(ids[~special[ids]].tolist()) == counts.sum()
-        need(same, "TOKENIZER_PATH does not fit the shards: their text has other bytes")
+    documents = zip(np.split(tokens, starts), np.split(sizes, starts))
+    for ids, counts in list(documents)[1:-1]:  # whole ones, behind a special piece
+        need(size(ids[1:].tolist()) == counts.sum(), "TOKENIZER_PATH does not fit the shards' bytes")
     return sizes
 
 
@@ -729,12 +711,60 @@ def export_artifact(weights, k, code_bytes):
         return serialize(config, pack_tensors(weights, k, steps[at]), coder)
 
     at, last = 0, len(steps) - 1
-    for _ in range(3):  # by zlib, a fast one; another coder's bytes are about in proportion
-        room = limit * len(pack(at, "zlib")) / len(pack(at, k.compressor))
+    for _ in range(3):  # by zlib, a fast one; another coder's difference from it changes slowly
+        room = len(pack(at, "zlib")) + limit - len(pack(at, k.compressor))
         at = bisect_left(range(last), -room, key=lambda i: -len(pack(i, "zlib")))
     while at < last and len(pack(at, k.compressor)) > limit:
         at += 1
     return pack(at, k.compressor), steps[at]
+
+
+# ---- Followers: what came next where the last tokens stood before gets a higher logit
+
+ORDERS, RANKS = (1, 2, 3, 6), 4  # lengths of contexts; latest followers of each
+
+
+class Followers:
+    """Tokens that followed the last 1, 2, 3, 6 tokens before, in the stream or in this document, get higher
+    logits, by amounts for order, rank and the model's doubt. Adagrad (https://jmlr.org/papers/v12/duchi11a)
+    learns these; plain gradient steps learn a factor of the model's row, and a bias that fades."""
+
+    def __init__(self, vocab_size):
+        self.last, self.made = (0,) * max(ORDERS), None  # tokens; the last row and what made it
+        self.seen = {}, {}  # context -> latest followers: in the stream, in this document
+        self.amounts = np.full((2 * len(ORDERS), RANKS, 5), 0.3, np.float32)
+        self.squares = np.full_like(self.amounts, 0.01)  # of gradients, summed up
+        self.factor, self.bias = 1.0, np.zeros(vocab_size, np.float32)
+
+    def mix(self, token, model):
+        """The stream's next token, the model's log-probabilities after it [vocab_size] -> better ones."""
+        if self.made:
+            self.learn(token)
+        if token == 1:  # a document begins
+            self.seen[1].clear()
+        self.last = *self.last[1:], token
+        places = [(seen, hash(self.last[-order:])) for seen in self.seen for order in ORDERS]
+        latest = [seen.get(context, ()) for seen, context in places]
+        votes = [(next, n, rank) for n, tokens in enumerate(latest) for rank, next in enumerate(tokens)]
+        voted, *kind = np.array(votes, int).reshape(-1, 3).T
+        kind = *kind, np.minimum(model[voted] / -2, 4).astype(int)
+        row = self.factor * model + self.bias
+        np.add.at(row, voted, self.amounts[kind])
+        row -= np.log(np.exp(row).sum())
+        self.made = row, model, voted, kind, places
+        return row
+
+    def learn(self, target):
+        row, model, voted, kind, places = self.made
+        error = -np.exp(row)
+        error[target] += 1
+        slope = error[voted]
+        self.squares[kind] += slope**2
+        self.amounts[kind] += 0.3 * slope / np.sqrt(self.squares[kind])
+        self.factor += 0.0005 * float(error @ model)
+        self.bias = 0.999 * self.bias + 0.1 * error
+        for seen, context in places:
+            seen[context] = target, *seen.get(context, ())[: RANKS - 1]
 
 
 # ---- Scorer, the submission interface: a stream's tokens in, the distribution after each out
@@ -747,21 +777,21 @@ class Scorer:
     input 0 (rows 0..7) share one pass. A window that a call cuts goes on in the next, by its keys and values.
     """
 
-    def __init__(self, model, seq_len, stride, batch_tokens=0):
-        self.model, self.seq_len, self.stride = model, seq_len, stride
+    def __init__(self, model, seq_len, stride, batch_tokens=0, follow=0):
+        self.model, self.seq_len, self.stride, self.follow = model, seq_len, stride, follow
         usual = (1 << 24) // model.k.vocab_size
         self.windows = max(1, (batch_tokens or usual) // seq_len)
         self.reset()
 
     def reset(self):
         self.kept, self.left = np.zeros(0, np.int64), 0  # last inputs; rows to come of their windows
+        self.followers = Followers(self.model.k.vocab_size) if self.follow else None
 
     def log_probs(self, tokens):
         """The next n >= 1 tokens of the stream -> float32 [n, vocab_size], log-probabilities: row i of the
         token that follows tokens[i]."""
         new = np.asarray(tokens).astype(np.int64)
-        known = new.ndim == 1 and len(new) and 0 <= new.min() and new.max() < self.model.k.vocab_size
-        need(known, "tokens: at least one id of the vocabulary")
+        need(0 <= new.min() and new.max() < self.model.k.vocab_size, "tokens: unknown ids")
         inputs, at, outputs = np.concatenate((self.kept, new)), len(self.kept), []
         while at < len(inputs):
             first, windows = at, 1
@@ -777,7 +807,11 @@ class Scorer:
             at += count * windows
             self.left -= count * windows
         self.kept = inputs[-self.seq_len :]
-        return np.concatenate(outputs)
+        rows = np.concatenate(outputs)
+        if self.followers:
+            pairs = zip(new.tolist(), rows)
+            rows = np.stack([self.followers.mix(*pair) for pair in pairs])
+        return rows
 
 
 def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0):
@@ -796,30 +830,30 @@ def load_scorer(artifact_path, device="auto", dtype=None, batch_tokens=0):
     except Exception as e:
         raise UserError(f"{path}: damaged, or no artifact ({e})")
     model.update(tree_unflatten([(name, mx.array(w)) for name, w in weights.items()]))
-    return Scorer(model, k.eval_seq_len, k.eval_stride, batch_tokens)
+    return Scorer(model, k.eval_seq_len, k.eval_stride, batch_tokens, k.followers)
 
 
-def score_stream(scorer, stream, log=None, stop=None):
-    """val_loss in nats a target, val_bpb in bits a byte, [nats, bytes] of 64 parts; None at a `stop`."""
+def score_stream(scorer, stream, log=None):
+    """val_loss in nats a target, val_bpb in bits a byte, [nats, bytes] of 64 parts."""
     count, chunk = len(stream.target_bytes), scorer.windows * scorer.stride
     nats, began = np.empty(count), time.monotonic()
     scorer.reset()
     for at in range(0, count, chunk):
-        if log and at:
-            left = (time.monotonic() - began) * (count - at) / at
-            log.doing = f"scoring:{at}/{count} left:{left:.0f}s"
+        now = time.monotonic()
+        if log and now > log.spoken + 5:  # breaks a silence
+            log.line(f"scoring:{at}/{count} seconds:{now - log.began:.0f}")
         targets = stream.tokens[at + 1 : at + chunk + 1].astype(np.int64)
         rows = scorer.log_probs(stream.tokens[at : at + len(targets)])
         nats[at : at + chunk] = -rows[np.arange(len(targets)), targets]
-        if stop and stop.asked:
-            return None
     parts = np.arange(count) * 64 // count
     segments = [np.bincount(parts, weights, 64) for weights in (nats, stream.target_bytes)]
     total, size = float(nats.sum()), int(stream.target_bytes.sum())
     need(math.isfinite(total) and size, "the score is not finite; lower the rates")
-    score = dict(val_loss=total / count, val_bpb=total / math.log(2) / size, targets=count, bytes=size)
-    way = dict(seq_len=scorer.seq_len, stride=scorer.stride, seconds=time.monotonic() - began)
-    return dict(**score, **way, segments=[[nats, int(size)] for nats, size in zip(*segments)])
+    return dict(
+        val_loss=total / count, val_bpb=total / math.log(2) / size, targets=count, bytes=size,
+        seq_len=scorer.seq_len, stride=scorer.stride, seconds=time.monotonic() - began,
+        segments=[[nats, int(size)] for nats, size in zip(*segments)],
+    )  # fmt: skip
 
 
 # ---- Harness: log, checkpoint, signals, devices
@@ -831,43 +865,29 @@ class Log:
     """train.log for people, metrics.jsonl for tools."""
 
     def __init__(self):
-        self.folder, self.told, self.doing = None, set(), "setup"
+        self.folder, self.told = None, False
         self.began = self.spoken = time.monotonic()
-
-    def keep_on(self):
-        """Breaks a silence of 5 s."""
-        while self.doing:
-            if (now := time.monotonic()) > self.spoken + 5:
-                self.line(f"{self.doing} seconds:{now - self.began:.0f}")
-            time.sleep(1)
 
     def open(self, folder, append):
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in (folder / "train.log", folder / "metrics.jsonl"):
-                need(path.is_file() or not path.exists(), f"{path}: no file; remove it")
-                with open(path, "ab" if append else "xb") as file:
-                    if path.read_bytes()[-1:] not in (b"", b"\n"):
-                        file.write(b"\n")
-        except OSError as e:
-            raise UserError(f"{e.filename}: {e.strerror}; change RUN_ID or OUT_DIR, or set RESUME=1")
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (folder / "train.log", folder / "metrics.jsonl"):
+            with open(path, "ab" if append else "xb") as file:
+                if path.read_bytes()[-1:] not in (b"", b"\n"):
+                    file.write(b"\n")
 
     def put(self, name, text):
-        """A whole line or, on a full disk, a warning, once."""
+        """A line or, on a full disk, a warning, once."""
         if not self.folder:
             return
-        path, size = self.folder / name, None
+        path = self.folder / name
         try:
             with open(path, "ab") as file:
-                size = file.tell()
-                file.write(utf8(f"{text}\n"))
+                file.write(f"{text}\n".encode(errors="backslashreplace"))
         except OSError as e:
-            with suppress(OSError, TypeError):
-                os.truncate(path, size)
-            if name not in self.told:
+            if not self.told:
                 say(f"warning: {explain(e, path)}; the run goes on", sys.stderr)
-            self.told.add(name)
+            self.told = True
 
     def line(self, text):
         self.spoken = time.monotonic()
@@ -877,17 +897,14 @@ class Log:
 
     def fact(self, event, text="", **values):
         """A line for people, or one a value, and an object for tools."""
-        self.doing = f"after:{event}"
         self.line(text or "\n".join(f"{n}:{value}" for n, value in values.items() if value is not None))
-        values = dict(schema=1, event=event, time=time.time(), **values)
-        self.put("metrics.jsonl", json.dumps(values, ensure_ascii=False))
+        self.put("metrics.jsonl", json.dumps(dict(schema=1, event=event, time=time.time(), **values)))
 
 
 def replace_file(path, write, *data):
     """All of what write makes, or an OSError."""
     part = path.with_suffix(".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)  # again, where someone removed it
         write(part, *data)
         part.replace(path)
     except Exception as e:
@@ -942,13 +959,11 @@ def pack_script(source):
     """A stub of two lines that runs as the script does, without docstrings and comments."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-        if documented and ast.get_docstring(node) is not None:
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]
     packed = lzma.compress(ast.unparse(tree).encode(), preset=9 | lzma.PRESET_EXTREME)
-    text = base64.b85encode(packed).decode()
-    run = f'exec(compile(lzma.decompress(base64.b85decode("{text}")), __file__, "exec"))'
-    return f"import base64, lzma\n{run}\n".encode()
+    run = b'exec(compile(lzma.decompress(base64.b85decode("%b")), __file__, "exec"))'
+    return b"import base64, lzma\n" + run % base64.b85encode(packed) + b"\n"
 
 
 # ---- Train
@@ -978,7 +993,7 @@ class Run:
         self.model = GPT(k, dtype)
         self.opt = Optimizers(self.model, k)
         size = sum(p.size for _, p in tree_flatten(self.model.parameters()))
-        need(size < MAX_UNPACKED, f"{size} weights: at most {MAX_UNPACKED} fit an artifact; shrink the model")
+        need(size < MAX_UNPACKED, f"{size} weights: an artifact holds {MAX_UNPACKED}")
         mx.eval(self.model.state, self.opt.state)
         # on a CPU a stream is a thread: passes side by side use the cores
         self.streams = [mx.new_stream(mx.cpu) for _ in range(os.cpu_count())] if self.cpu else [mx.gpu]
@@ -1044,8 +1059,7 @@ def describe(run):
         micro_batch_tokens=run.micro * k.train_seq_len, **run.data.facts, config=config,
         data=dict(name=run.stream.name, **run.stream.hashes),
     )  # fmt: skip
-    files = {**run.modules, SCRIPT.name: run.source}
-    files["config.json"] = utf8(json.dumps(config, ensure_ascii=False))
+    files = {**run.modules, SCRIPT.name: run.source, "config.json": json.dumps(config).encode()}
     if run.packed:
         files[f"{SCRIPT.stem}.packed.py"] = run.packed
     for name, blob in files.items():
@@ -1089,11 +1103,11 @@ def warm_up(run):
     run.log.fact("warm_up", warmup_steps=step, compile=compiled)
 
 
-def train(run, step, elapsed, clock=time.monotonic):
+def train(run, clock=time.monotonic):
     """Until budget, steps or a signal end it; says which."""
-    run.stop, state = StopFlag(), TrainState(run.k, step, elapsed, clock)
-    state.recent = (run.checkpoint or {}).get("recent", state.recent)
-    tokens = run.batch(step)
+    start = run.checkpoint or dict(step=0, elapsed=0.0, recent=[0.0])
+    run.stop, state = StopFlag(), TrainState(run.k, start, clock)
+    tokens = run.batch(state.step)
     while True:
         reason, progress = "interrupted" if run.stop.asked else state.over(), state.progress()
         if state.step > state.first:
@@ -1135,7 +1149,7 @@ def after_step(run, state, reason):
     if k.val_loss_every and (reason or step % k.val_loss_every == 0) and not run.stop.asked:
         began = state.clock()
         plain = Scorer(run.model, k.train_seq_len, k.train_seq_len, k.val_batch_size)
-        log_score(plain, run.stream, run.log, "val", at, f" {timing}", digits=4, stop=run.stop, **facts)
+        log_score(plain, run.stream, run.log, "val", at, f" {timing}", digits=4, **facts)
         state.mark += state.clock() - began
 
 
@@ -1148,18 +1162,19 @@ def export(run):
     replace_file(path, Path.write_bytes, blob)
     model, cap = len(blob), k.artifact_cap_bytes
     total, room = model + code, cap - model - code
-    sizes = f"{total} bytes code:{code} model:{model} cap:{cap} headroom:{room}"
-    facts = dict(bytes_total=total, bytes_code=code, bytes_model=model, cap=cap, headroom=room, step=step)
-    packed = dict(artifact=path.name, artifact_sha256=sha256(blob), export_seconds=time.monotonic() - began)
-    text = f"quantization_step:{step:.4f}\ntotal_submission_size_quant_zlib:{sizes}"
-    run.log.fact("export", text, **facts, **packed)
+    text = f"quantization_step:{step:.4f}\ntotal_submission_size_quant_zlib:{total} bytes"
+    run.log.fact(
+        "export", f"{text} code:{code} model:{model} cap:{cap} headroom:{room}", bytes_total=total,
+        bytes_code=code, bytes_model=model, cap=cap, headroom=room, step=step, artifact=path.name,
+        artifact_sha256=sha256(blob), export_seconds=time.monotonic() - began,
+    )  # fmt: skip
     return path, room if cap else 0
 
 
-def log_score(scorer, stream, log, event, head, tail="", digits=8, stop=None, **facts):
-    if score := score_stream(scorer, stream, log, stop):
-        line = f"{head} val_loss:{score['val_loss']:.{digits}f} val_bpb:{score['val_bpb']:.{digits}f}{tail}"
-        log.fact(event, line, **facts, **score)
+def log_score(scorer, stream, log, event, head, tail="", digits=8, **facts):
+    score = score_stream(scorer, stream, log)
+    line = f"{head} val_loss:{score['val_loss']:.{digits}f} val_bpb:{score['val_bpb']:.{digits}f}{tail}"
+    log.fact(event, line, **facts, **score)
 
 
 def score_artifact(path, k, stream, log, notes):
@@ -1189,15 +1204,15 @@ def run_all(k, log):
     describe(run)
     warm_up(run)
     setup_seconds = time.monotonic() - log.began
-    resumed = run.checkpoint or dict(step=0, elapsed=0.0)
-    reason = train(run, resumed["step"], resumed["elapsed"])
+    reason = train(run)
     path, room = export(run)
     notes = ["resumed"] if run.checkpoint else []
-    notes += ["interrupted"] if reason == "interrupted" else []
+    notes += [reason] if reason == "interrupted" else []
     began = time.monotonic()
     score_artifact(path, k, run.stream, log, notes)
-    facts = dict(setup_seconds=setup_seconds, eval_seconds=time.monotonic() - began)
-    log.fact("end", **facts, peak_memory_bytes=mx.get_peak_memory(), exit_code=int(room < 0))
+    peak = mx.get_peak_memory()
+    facts = dict(eval_seconds=time.monotonic() - began, peak_memory_bytes=peak, exit_code=int(room < 0))
+    log.fact("end", setup_seconds=setup_seconds, **facts)
     need(room >= 0, f"{-room} bytes over the cap at the coarsest step; shrink the model")
 
 
@@ -1207,10 +1222,8 @@ responsive screen; RESUME=1 goes on"""
 
 
 def main():
-    log = Log()
-    threading.Thread(target=log.keep_on, daemon=True).start()
     try:
-        run_all(read_knobs(os.environ), log)
+        run_all(read_knobs(os.environ), Log())
         return 0
     except UserError as e:
         message, code = e, e.code
@@ -1223,8 +1236,6 @@ def main():
             message, code = "out of memory; lower MICRO_BATCH_TOKENS or VAL_BATCH_SIZE", 3
         else:
             raise
-    finally:
-        log.doing = ""
     say(f"{SCRIPT.name}: error: {message}", sys.stderr)
     return code
 

@@ -81,7 +81,7 @@ def batches_of_a_rank(folder, rank: int, world: int) -> list[np.ndarray]:
         run.rank, run.world, run.sequences = rank, world, 4 // world
         patch.setattr(T.dist, "broadcast_object_list", lambda state: None)
         patch.setattr(T, "train_step", train_step)
-        T.train(run, 0, 0.0)
+        T.train(run)
     return seen
 
 
@@ -161,7 +161,8 @@ SETTINGS = {
     "unigram": dict(model_type="unigram"),
     "symbols of text": dict(user_defined_symbols=["\n", "\n\n", "  ", "\u2581\u2581", "number", "\u2581is"]),
 }
-MARKS = {"<|endoftext|>": True, "<sep>": True, "[SEP]": True, "end": False}
+# the last: its length, 40, is the byte of a bracket, which would open a group of a pattern
+MARKS = {"<|endoftext|>": True, "<sep>": True, "[SEP]": True, "end": False, f"<{'x' * 38}>": True}
 
 
 def trained_tokenizer(folder, texts, **options):
@@ -219,15 +220,6 @@ def test_shards_follow_their_numbers(tmp_path):
         write_shard(tmp_path / (f"fineweb_val_{i}.bin" if i != 3 else "fineweb_val_000003.bin"), part)
     assert (T.read_stream(knobs(DATA_PATH=tmp_path, VAL_MAX_TOKENS=0)).tokens == tokens).all()
     assert [p.stem for p in T.find_shards(tmp_path, "val")][-2:] == ["fineweb_val_10", "fineweb_val_11"]
-
-
-@pytest.mark.parametrize("number", ["03", "", "x", "3 (1)", "-1", "\u0663"])
-def test_shards_without_a_number_of_their_own_are_refused(number, tmp_path):
-    write_shard(tmp_path / "fineweb_val_000003.bin", random_tokens(100))
-    write_shard(tmp_path / f"fineweb_val_{number}.bin", random_tokens(100))
-    with pytest.raises(T.UserError, match="no file with a number of its own"):
-        T.find_shards(tmp_path, "val")
-    assert len(T.find_shards(make_data(tmp_path), "train")) == 2
 
 
 def test_the_stream_is_the_first_tokens_across_shards(tmp_path):
@@ -309,13 +301,13 @@ FIRST, VAL, NOT_WHOLE = "train_000000", "val_000000", "not a whole token shard"
 ODD = "fineweb_train_000002.bin"
 LONG = [*random_tokens(100), 1024, *random_tokens(200)]
 BAD_DATA = {
-    "a link to nothing": (lambda data: (data / ODD).symlink_to("/nowhere/x.bin"), (f"{ODD}: no file",)),
-    "a folder": (lambda data: (data / ODD).mkdir(), (f"{ODD}: no file",)),
-    "a pipe": (pipe("train_000009"), ("fineweb_train_000009.bin: no file",)),
-    "a pipe beside the validation shard": (pipe("val_000009"), ("fineweb_val_000009.bin: no file",)),
-    "mapped badly": (numpys("memmap", errno.ENODEV), (FIRST, "No such device")),
-    "unreadable": (numpys("fromfile", errno.EACCES), (FIRST, "Permission denied", "its permissions")),
-    "too many": (numpys("fromfile", errno.EMFILE), (FIRST, "Too many open files")),
+    "a link to nothing": (lambda data: (data / ODD).symlink_to("/nowhere/x.bin"), (f"{ODD}: No such file",)),
+    "a folder": (lambda data: (data / ODD).mkdir(), (f"{ODD}: Is a directory",)),
+    "a pipe": (pipe("train_000009"), ("fineweb_train_000009.bin", NOT_WHOLE)),
+    "a pipe beside the validation shard": (pipe("val_000009"), ("fineweb_val_000009.bin", NOT_WHOLE)),
+    "mapped badly": (numpys("memmap", errno.ENODEV), ("No such device",)),
+    "unreadable": (numpys("fromfile", errno.EACCES), ("Permission denied", "its permissions")),
+    "too many": (numpys("fromfile", errno.EMFILE), ("Too many open files",)),
     "no shards": (emptied("*"), ("data", "fineweb_train_*.bin", "DATA_PATH", "data/README.md")),
     "no validation": (emptied("val"), ("data", "fineweb_val_*.bin")),
     "truncated": (cut("train_000001", lambda blob: blob[:-2]), ("train_000001", NOT_WHOLE)),

@@ -183,7 +183,7 @@ def test_auto_is_what_is_taken_when_nothing_is_said(name):
     (dict(BETA2=1), ("BETA2='1'", "0.9999")),
     (dict(TRAIN_BATCH_TOKENS=65), ("TRAIN_BATCH_TOKENS=65", "16")),
     (dict(DEVICE="cuda"), ("DEVICE=cuda", "DEVICE=cpu")),
-    (dict(RESUME=1, RUN_ID=""), ("RESUME=1", "RUN_ID")), (dict(DATA_PATH=""), ("DATA_PATH is empty",)),
+    (dict(RESUME=1, RUN_ID=""), ("RESUME=1", "RUN_ID")),
     # ranks that no torchrun started, as left over from a scheduler, or set by hand
     (dict(RANK=0, WORLD_SIZE=2), (*RANKS, "MASTER_ADDR")), (dict(WORLD_SIZE=0), (*RANKS, "no such rank")),
     (dict(RANK=0, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT="x"), (*RANKS, "x")),
@@ -276,12 +276,6 @@ def test_the_trainer_imports_nothing_of_the_repository():
     modules = {getattr(node, "module", None) or node.names[0].name for node in trees}
     outside = {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names)
     assert outside == {"numpy", "torch", "sentencepiece", "brotli"}
-
-
-def test_a_variable_that_is_nearly_a_knob_is_told(capsys):
-    others = ("model_dmi", "OMP_NUM_THREADS", "LANGUAGE", "TRAIN_MAX_SEQ_LEN", "DISPLAY")
-    T.read_knobs({"MATRIX_LRR": "1", **{name: "1" for name in others}})
-    assert capsys.readouterr().err == "warning: MATRIX_LRR is unknown; did you mean MATRIX_LR?\n"
 
 
 def test_a_home_folder_that_the_shell_left_is_expanded(monkeypatch):

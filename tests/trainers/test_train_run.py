@@ -11,15 +11,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import trainer_kit as kit
-from conftest import HANG_SECONDS, Clock, load_script, passed
+from conftest import Clock, load_script, passed
+from golf.core import runlog
+from golf.run.bar import SIGN_OF_LIFE
 from trainer_kit import TWO_RANKS, make_data, run_main, start
 
 import train_gpt as T
@@ -133,49 +133,26 @@ def test_step_lines_and_metrics_agree(finished):
     assert steps[-1]["train_loss"] < steps[0]["train_loss"] - 0.01, "it learns nothing"
 
 
-def test_what_goes_on_is_said_after_five_seconds_of_silence(monkeypatch, capsys):
-    now, log = [0.0], T.Log()
+def test_how_far_scoring_is_is_said_after_five_seconds_of_silence(monkeypatch, capsys):
+    """As the supervisor reads it, scripts/golf/run/bar.py."""
+    clock = Clock()
 
-    def sleep(seconds):
-        now[0] += seconds
-        if now[0] == 4:
-            log.line("something else")
-        if now[0] == 12:
-            log.doing = "scoring:8/64 left:28s"
-        if now[0] == 20:
-            log.doing = ""
+    class Slow:
+        windows, stride, seq_len = 2, 4, 4
 
-    monkeypatch.setattr(T, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
-    log.began = log.spoken = 0.0
-    log.keep_on()
+        def reset(self):
+            clock.now += 7  # as long as it was silent before the first target
+
+        def log_probs(self, tokens):
+            clock.now += 2
+            return torch.full((len(tokens), 8), -math.log(8))
+
+    monkeypatch.setattr(T, "time", SimpleNamespace(monotonic=clock))
+    log = T.Log()
+    T.score_stream(Slow(), T.Stream(np.arange(65) % 8, np.ones(64, np.int64), {}, "x"), log)
     told = capsys.readouterr().out.splitlines()
-    assert told == ["something else", "setup seconds:10", "scoring:8/64 left:28s seconds:16"]
-
-
-@pytest.mark.slow  # it is silent for real
-def test_no_phase_of_a_run_is_silent(tmp_path):
-    def slowly(name):
-        real = getattr(T, name)
-
-        def call(*args):
-            time.sleep(7)
-            return real(*args)
-
-        return call
-
-    class Log(T.Log):
-        keep_on = T.Log.keep_on  # which run_main takes away
-
-    parts = ("warm_up", "train_step", "export_artifact")
-    result = run_main(tmp_path, {"Log": Log, **{name: slowly(name) for name in parts}}, ITERATIONS=1)
-    assert result.code == 0
-    told = re.findall(r"(?m)^(\S+) seconds:\d+$", result.out)
-    # a busy machine may take as long for another phase
-    assert {"after:start", "after:warm_up", "after:train_end"} <= set(told)
-    for thread in threading.enumerate():
-        if "keep_on" in thread.name:
-            thread.join(HANG_SECONDS)
-            assert not thread.is_alive(), "it outlives the run"
+    assert told == ["scoring:0/64 seconds:7", "scoring:24/64 seconds:13", "scoring:48/64 seconds:19"]
+    assert all(SIGN_OF_LIFE.fullmatch(f"{line}\n".encode()) for line in told)
 
 
 def test_validation_lines_and_metrics_agree(finished):
@@ -320,7 +297,7 @@ def test_untied_embeddings_and_odd_shapes_run_to_the_end(tmp_path):
 # ---- The budget ----
 
 
-def timed_run(folder, durations, start=(0, 0.0), validation=0.0, **changes):
+def timed_run(folder, durations, start=None, validation=0.0, **changes):
     """train() on a clock that each step moves by the next of `durations`: (run, reason, weights before
     each step, clock)."""
     clock, before, durations = Clock(), [], iter(durations)
@@ -339,7 +316,8 @@ def timed_run(folder, durations, start=(0, 0.0), validation=0.0, **changes):
     with kit.new_run(folder, **changes) as (run, patch):
         patch.setattr(T, "train_step", train_step)
         patch.setattr(T, "score_stream", score_stream)
-        reason = T.train(run, *start, clock)
+        run.checkpoint = start
+        reason = T.train(run, clock)
     return kit.Result(0, "", "", run.folder), run, reason, before
 
 
@@ -370,7 +348,11 @@ BUDGETS = {  # seconds of each step, what else is so, (last step, seconds, steps
     "one that is met exactly is used whole": ([2.0] * 9, {}, (5, 10, 5)),
     "periodic validation is not counted": ([1.0] * 20, dict(validation=50.0, VAL_LOSS_EVERY=2), (10, 10, 10)),
     "the step limit comes first": ([1.0] * 20, dict(ITERATIONS=3), (3, 3, 3)),
-    "a resumed run has only the rest": ([1.0] * 20, dict(start=(7, 7.0)), (10, 10, 3)),
+    "a resumed run has only the rest": (
+        [1.0] * 20,
+        dict(start=dict(step=7, elapsed=7.0, recent=[1.0])),
+        (10, 10, 3),
+    ),
 }
 
 
@@ -477,20 +459,6 @@ def test_a_run_that_its_budget_ended_makes_no_step_when_it_is_resumed(tmp_path):
     first, again = run_main(tmp_path, **clock), run_main(tmp_path, RESUME=1, **clock)
     steps = [event["step"] for event in again.events("train_end")]
     assert first.code == again.code == 0 and steps == [steps[0]] * 2
-
-
-def test_a_folder_that_is_removed_while_it_trains_loses_no_weights(tmp_path):
-    def remove(run):
-        shutil.rmtree(run.folder)
-
-    result = run_main(tmp_path, {"train_step": kit.before_step(remove, 2)})
-    assert result.code == 0 and T.load_scorer(result.artifact, "cpu")
-
-
-def test_a_model_that_no_artifact_holds_is_refused_before_it_trains(tmp_path):
-    result = run_main(tmp_path, {"MAX_UNPACKED": 1000})
-    assert result.code == 1 and not result.folder.exists()
-    kit.assert_one_line(result.err, "at most 1000 fit an artifact")
 
 
 @pytest.mark.slow
@@ -604,6 +572,9 @@ def test_a_resumed_run_keeps_its_number_type(stopped, tmp_path):
     assert [start["dtype"] for start in result.events("start")] == ["float32", "float32"]
 
 
+STOPPED = "stopped at once; RESUME=1 goes on from the last checkpoint, if any\n"
+
+
 @pytest.mark.slow  # a process of its own
 def test_the_second_signal_stops_at_once(tmp_path):
     make_data(tmp_path / "data", val=60_000)
@@ -616,7 +587,7 @@ def test_the_second_signal_stops_at_once(tmp_path):
         assert "stop" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         assert process.wait(1200) == 130
-        assert process.stderr.read() == ("stopped at once; RESUME=1 goes on from the last checkpoint\n")
+        assert process.stderr.read() == STOPPED
     finally:
         process.kill()
         process.communicate()
@@ -639,7 +610,7 @@ def test_a_folder_that_cannot_be_written_is_refused(at, tmp_path):
     file.write_text("precious")
     out = {"OUT_DIR": file, "its parent": file / "runs", "the run": tmp_path}[at]
     result = run_main(tmp_path, OUT_DIR=out, RUN_ID="file" if at == "the run" else "run")
-    kit.assert_told(result, 1, file, "OUT_DIR")
+    kit.assert_told(result, 1, file, "OUT_DIR" if at == "the run" else "Not a directory; check it")
     assert file.read_text() == "precious"
 
 
@@ -744,12 +715,15 @@ def test_a_log_on_a_full_disk_ends_no_run_and_goes_on_when_there_is_room(tmp_pat
         patch.setattr(T, "open", opened, raising=False)
         result = run_main(tmp_path, {"train_step": step})
     assert result.code == 0
-    warnings = result.err.splitlines()
-    assert len(warnings) == 2 and all("No space left on device" in line for line in warnings)
-    assert all(any(name in line for line in warnings) for name in ("train.log", "metrics.jsonl"))
-    assert [m["step"] for m in result.events("step")] == [1, 2, 5, 6], "no half line is left"
-    assert [int(s) for s in re.findall(r"^step:(\d)/6 train_loss", result.log, re.M)] == [1, 2, 5, 6]
+    (warning,) = result.err.splitlines()
+    assert "train.log: No space left on device" in warning and warning.endswith("; the run goes on")
     assert [int(s) for s in re.findall(r"^step:(\d)/6 train_loss", result.out, re.M)] == [1, 2, 3, 4, 5, 6]
+    # half a line is left, and lost with what follows on it; what tools read is whole again after that
+    assert [
+        m["step"] for kind, m in runlog.events(result.folder / "metrics.jsonl", True) if kind == "step"
+    ] == [1, 2, 6]
+    assert [int(s) for s in re.findall(r"^step:(\d)/6 train_loss", result.log, re.M)][:2] == [1, 2]
+    assert only_line(result, "final_sliding_window_exact ")
 
 
 def test_a_log_that_cannot_be_opened_ends_no_run_and_keeps_what_it_holds(tmp_path):
@@ -762,7 +736,7 @@ def test_a_log_that_cannot_be_opened_ends_no_run_and_keeps_what_it_holds(tmp_pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(T, "open", opened, raising=False)
         result = run_main(tmp_path, {"train_step": kit.before_step(lambda run: shut.append(1), 3)})
-    assert result.code == 0 and result.err.count("Too many open files") == 2
+    assert result.code == 0 and result.err.count("Too many open files") == 1
     assert [m["step"] for m in result.events("step")] == [1, 2, 3] and result.log.startswith("#!")
 
 
@@ -822,7 +796,7 @@ def test_in_any_locale_and_without_docstrings_files_are_utf8(tmp_path):
     folder = tmp_path / "für"
     folder.mkdir()
     command, env = trainer(folder, "-OO", RUN_ID="größe")
-    env |= dict(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    env |= dict(LC_ALL="C", PYTHONCOERCECLOCALE="0")
     done = passed(subprocess.run(command, env=env, capture_output=True))
     assert "run_id:größe\n".encode() in done.stdout
     run = folder / "runs" / "größe"
@@ -850,7 +824,7 @@ def test_a_signal_before_training_ends_the_run_at_once(number, tmp_path):
     process.send_signal(number)
     _, err = process.communicate(timeout=1200)
     assert process.returncode == 130
-    assert err == "stopped before training began\n"
+    assert err == STOPPED
     assert not list(tmp_path.glob("runs/run/final_model*"))
 
 
@@ -879,16 +853,22 @@ def test_a_signal_while_it_packs_or_scores_loses_nothing(tmp_path):
     assert result.events("train_end")[0]["reason"] == "iterations"
 
 
-def test_a_stop_cuts_periodic_validation_short_and_saves(tmp_path):
+def test_a_model_that_no_artifact_holds_is_refused_before_it_trains(tmp_path):
+    result = run_main(tmp_path, {"MAX_UNPACKED": 1000})
+    assert result.code == 1 and not result.folder.exists()
+    kit.assert_one_line(result.err, "weights: an artifact holds 1000")
+
+
+def test_a_stop_in_a_periodic_validation_ends_training_and_saves(tmp_path):
     real = T.score_stream
 
-    def score_stream(scorer, stream, log, stop=None):
-        if stop:
+    def score_stream(*args):
+        if not (tmp_path / "runs" / "run" / "checkpoint.pt").exists():
             os.kill(os.getpid(), signal.SIGHUP)
-        return real(scorer, stream, log, stop)
+        return real(*args)
 
     result = run_main(tmp_path, {"score_stream": score_stream}, VAL_LOSS_EVERY=2, ITERATIONS=100)
-    assert result.code == 0 and not result.events("val")
+    assert result.code == 0 and [val["step"] for val in result.events("val")] == [2]
     assert result.checkpoint["step"] == result.events("train_end")[0]["step"] == 3
 
 
@@ -1002,8 +982,8 @@ def test_no_compiler_falls_back_with_one_line(tmp_path):
     command, env = trainer(tmp_path, COMPILE="auto", ITERATIONS=2)
     no_compiler = dict(PATH=tmp_path, TORCHINDUCTOR_CACHE_DIR=tmp_path / "cache")
     done = passed(start(command, {**env, **no_compiler}))
-    plain = "compile failed (no C++ compiler or Python.h; apt-get install g++ python3-dev): slower; "
-    assert f"\n{plain}COMPILE=1 tells why\n" in done.stdout and "Exception" not in done.stdout + done.stderr
+    assert re.search(r"(?m)^compile failed \(.*\): slower; COMPILE=1 tells why$", done.stdout)
+    assert "Traceback" not in done.stdout + done.stderr
     (fact,) = kit.Result(0, "", "", tmp_path / "runs" / "run").events("warm_up")
     assert fact["compile"] is False
 
@@ -1022,21 +1002,6 @@ def test_compiled_equals_eager(whole, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     scores = [run.events("score")[-1]["val_loss"] for run in (whole, compiled)]
     assert scores[1] == pytest.approx(scores[0], rel=1e-3)
-
-
-def device(path):
-    path.symlink_to("/dev/full")
-
-
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, device])
-@pytest.mark.parametrize("name", ["train.log", "metrics.jsonl"])
-def test_a_log_that_is_no_file_is_refused(name, make, tmp_path):
-    """A pipe that nobody reads would stop the run for ever; a device would keep nothing."""
-    path = tmp_path / "runs" / "run" / name
-    path.parent.mkdir(parents=True)
-    make(path)
-    for resume in (0, 1):
-        kit.assert_told(run_main(tmp_path, RESUME=resume, ITERATIONS=1), 1, path, "no file; remove it")
 
 
 def test_a_pipe_in_the_checkpoint_s_place_stops_no_run_for_ever(tmp_path):
