@@ -27,3 +27,12 @@ def test_a_tokenizer_is_looked_for_whatever_the_folders_depth(folder, monkeypatc
     monkeypatch.delenv("TOKENIZER_PATH", raising=False)
     with pytest.raises(GolfError, match="no tokenizer there; fetch it or set TOKENIZER_PATH"):
         stream.find_tokenizer(Path(folder), "nowhere.model")
+
+
+@pytest.mark.parametrize("size", [7, *b"$()*+.?[\\^{|", 127])
+def test_a_bracketed_symbol_is_known_by_its_type_whatever_its_length(size):
+    """Its length is one byte of the model, which may be one that patterns give a meaning."""
+    name = f"<{'x' * (size - 2)}>"
+    entry = b"\n%c%b\x15\0\0\0\0\x18" % (size, name.encode())
+    assert stream.marks(name, b"\x0a\x0e" + entry + b"\x04")
+    assert not stream.marks(name, b"\x0a\x0e" + entry + b"\x01")

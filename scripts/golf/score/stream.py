@@ -217,7 +217,7 @@ def marks(name: str, model: bytes) -> bool:
     sets documents apart. Type 4 behind name and score in the model's bytes says so."""
     if len(name.encode()) > 127 or (name[:1], name[-1:]) not in (("<", ">"), ("[", "]")):
         return False
-    field = b"\n" + bytes([len(name.encode())]) + re.escape(name.encode())
+    field = re.escape(b"\n" + bytes([len(name.encode())]) + name.encode())
     return bool(re.search(field + rb"(?:\x15....)?\x18\x04", model, re.DOTALL))
 
 
