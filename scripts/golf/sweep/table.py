@@ -11,7 +11,6 @@ from golf.core.picture import COLOURS, drawable, drawn, tidy
 from golf.core.record_rule import compare
 from golf.core.runlog import packing, read_run
 from golf.core.text import table
-from golf.core.units import duration
 from golf.sweep.plan import Cell, Row, Sweep
 
 FILES = ("results.csv", "table.md", "plot.svg")
@@ -76,7 +75,7 @@ def of_row(row: Row, results: list[tuple[Cell, Result | None]]) -> list[Result]:
 def markdown(sweep: Sweep, results: list[tuple[Cell, Result | None]]) -> str:
     """A line per row. The difference is to the first row in bits a byte, negative is better; p is of Welch's
     one-sided test that the row is no better than the first."""
-    head = "row | seeds | val_bpb | sd | difference [95 %] | p | bytes | tokens/s | time".split(" | ")
+    head = "row | seeds | val_bpb | sd | difference [95 %] | p | bytes | tokens/s | minutes".split(" | ")
     first = of_row(sweep.rows[0], results) if sweep.rows else []
     rows = [figures(row, of_row(row, results), first) for row in sweep.rows]
     return "\n".join([*table(head, rows), ""])
@@ -97,10 +96,10 @@ def figures(row: Row, found: list[Result], first: list[Result]) -> list[str]:
             change += f" [{-high:+.4f}, {-low:+.4f}]"
             p = f"{test.p:.2g}"
     rate = sum(r.tokens for r in found) / max(sum(r.seconds for r in found), 1e-9)
-    seconds = statistics.fmean(r.seconds for r in found)
+    minutes = statistics.fmean(r.seconds for r in found) / 60
     size = max(r.size for r in found)
     return [row.name, str(len(found)), f"{statistics.fmean(bpbs):.4f}", spread, change, p, f"{size:,.0f}",
-            f"{rate:,.0f}", duration(seconds)]  # fmt: skip
+            f"{rate:,.0f}", f"{minutes:.3g}"]  # fmt: skip
 
 
 def plot(sweep: Sweep, results: list[tuple[Cell, Result | None]]) -> bytes:
