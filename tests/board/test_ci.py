@@ -436,7 +436,8 @@ def test_escape():
 REPORT = {
     "verdict": "FAIL",
     "ruling": "passing is not a ruling",
-    "rules": [{"id": "stream", "passed": True, "figure": "1", "sentence": "fine"}],
+    "rules": [{"id": "stream", "passed": True, "figure": "1", "sentence": "fine"},
+              {"id": "whole-score-due", "passed": True, "figure": "not whole", "sentence": "again"}],
     "seeds": [{"seed": 1, "targets": 64, "claimed": {"val_bpb": 1.9}, "official": None, "rules": [
         {"id": "score", "passed": False, "figure": "2.0 bpb", "sentence": "claimed\n::warning::1.0"},
         {"id": "budget", "passed": None, "figure": "9 s", "sentence": "slow"},
@@ -474,6 +475,7 @@ def test_score_annotates_what_the_audit_found(scored, capsys):
     place = "file=records/track_tiny/x"
     assert f"::error {place},title=score::2.0 bpb: claimed%0A::warning::1.0\n" in out
     assert f"::warning {place},title=budget::9 s: slow\n" in out and "PASS stream: 1: fine\n" in out
+    assert "\nNOTE whole-score-due: not whole: again\n" in out
     token = re.match(r"::stop-commands::(\w{32})\n\n::(\w+)::\n", out)
     assert token and token[1] == token[2]
 

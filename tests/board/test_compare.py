@@ -70,7 +70,14 @@ def test_the_rule_asks_for_the_margin_not_for_zero():
     assert record_rule.compare(clear, b, RULE).record
     small = record_rule.compare([x - 0.0045 for x in b], b, RULE)
     assert not small.record and small.p > 0.5 and small.interval[0] > 0
-    assert "not met: A is better by 0.004500 nats" in small.verdict
+    assert small.verdict.endswith(
+        "not met: A is better by 0.004500 nats; better by more than 0.005 is needed"
+    )
+    close = record_rule.compare([x - 0.0055 for x in b], b, RULE).verdict
+    assert (
+        "A is better by 0.005500 nats; more than 0.005 only at p = 0." in close
+        and "< 0.01 is needed" in close
+    )
     assert "worse by" in record_rule.compare(b, clear, RULE).verdict
     assert "not met: A scores as B does" in record_rule.compare(b, b[::-1], RULE).verdict
     assert record_rule.compare([x - 0.0045 for x in b], b, {**RULE, "improvement_nats": 0}).record

@@ -77,7 +77,9 @@ def add_arguments(parser) -> None:
     choices, path = [*PARTS, "selftest", "floor", "all", "compare"], path_argument
     what = f"{', '.join(choices)}; default: all"
     parser.add_argument("what", nargs="?", default="all", choices=choices, metavar="WHAT", help=what)
-    parser.add_argument("files", nargs="*", type=path, metavar="FILE", help="for compare: two --json files")
+    parser.add_argument(
+        "files", nargs="*", default=[], type=path, metavar="FILE", help="for compare: two --json files"
+    )
     parser.add_argument("--config", type=path, metavar="CONFIG.env", help="default: the trainer's defaults")
     parser.add_argument("--json", type=path, metavar="FILE", help="write the results, a JSON object per line")
     parser.add_argument("--script", type=path, default=REPO / "train_gpt.py", metavar="PATH",

@@ -23,7 +23,7 @@ from golf.check import command as check
 from golf.check import names as check_names
 from golf.check import record as check_record
 from golf.core import submission, track
-from golf.core.findings import FAIL, HUMAN, LEVELS, NOTE, RULING, Finding
+from golf.core.findings import FAIL, HUMAN, NOTE, RULING, Finding
 from golf.core.json_io import dig, number, parse_json
 from golf.core.paths import REPO
 from golf.core.text import printable
@@ -162,7 +162,8 @@ def set_outputs(**values: str) -> None:
 
 def score(folder: Path) -> int:
     """Runs `golf.sh score --quick` on the CPU. What was not scored fails: it must not look green."""
-    from golf.score.sandbox import bwrap as sandbox  # here: `check` does without what it needs
+    from golf.score.command import level_of  # here: `check` does without what they need
+    from golf.score.sandbox import bwrap as sandbox
 
     place = "/".join(folder.parts[-3:])
     try:
@@ -180,11 +181,11 @@ def score(folder: Path) -> int:
     if report is None or not any(number(dig(seed, "targets")) for seed in report["seeds"]):
         return not_scored(folder, place, "the score ended without a result; the log above says why")
     for rule in ci_summary.rules_of(report):
-        text = f"{rule['figure']}: {rule['sentence']}"
+        level, text = level_of(rule), f"{rule['figure']}: {rule['sentence']}"
         if rule["passed"]:
-            say(f"PASS {rule['id']}: {text}")
+            say(f"{level} {rule['id']}: {text}")
         else:
-            print(annotation(Finding(LEVELS[rule["passed"]], rule["id"], text, path=place)))
+            print(annotation(Finding(level, rule["id"], text, path=place)))
     failed = code != 0 or dig(report, "verdict") not in ("PASS", HUMAN)
     if not failed:
         print(annotation(Finding(NOTE, "quick", WHOLE_IS_DUE, path=place)))

@@ -23,7 +23,7 @@ from golf.core.text import columns
 def add_arguments(parser) -> None:
     parser.add_argument("a", metavar="A", help="the new entry")
     parser.add_argument("b", metavar="B", help="the one to beat")
-    parser.add_argument("more", nargs="*", metavar="MORE", help="others, for a table of all")
+    parser.add_argument("more", nargs="*", default=[], metavar="MORE", help="others, for a table of all")
     parser.add_argument("--track", metavar="NAME", help="whose record rule to use; default: the entries' own")
     parser.add_argument("--json", action="store_true", help="the same as one JSON object")
 

@@ -75,8 +75,10 @@ def compare(a: list[float], b: list[float], rule: dict | None = None) -> Compari
     elif record:
         verdict = f"record rule met: {better}; more than {margin:g} at p = {p:.2g} < {level:g}"
     else:
-        verdict = f"record rule not met: {better}; more than {margin:g} only at p = {p:.2g}"
-        verdict += f", p < {level:g} is needed"
+        needs = f"better by more than {margin:g}"
+        if improvement > margin:
+            needs = f"more than {margin:g} only at p = {p:.2g}, p < {level:g}"
+        verdict = f"record rule not met: {better}; {needs} is needed"
     return Comparison(improvement, interval, 1 - 2 * level, p, record, verdict)
 
 

@@ -84,7 +84,11 @@ def table(report: dict) -> str:
     return "\n".join(lines)
 
 
+def level_of(rule: dict) -> str:
+    return NOTE if rule["id"] == DUE else LEVELS[rule["passed"]]
+
+
 def rule_line(rule: dict) -> str:
-    level = NOTE if rule["id"] == DUE else LEVELS[rule["passed"]]
+    level = level_of(rule)
     sentence = "" if level == PASS else f": {rule['sentence']}"  # audit.json has all of them
     return f"{level:<11} {rule['id']:<14} {rule['figure']}{sentence}"
