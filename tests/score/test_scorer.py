@@ -547,3 +547,12 @@ def test_trained_entry_passes_whole(sample, tmp_path):
     assert report["rules"][0]["figure"].startswith(tracks.load(sample[1])["audit_control"])
     (seed,) = report["seeds"]
     assert seed["official"]["val_bpb"] == pytest.approx(seed["claimed"]["val_bpb"], abs=1e-4)
+
+
+def test_the_report_is_kept_where_nobody_reads_to_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(official, "score", lambda *args, **options: {"verdict": "PASS"})
+    monkeypatch.setattr(score, "table", lambda report: (_ for _ in ()).throw(BrokenPipeError))
+    (tmp_path / "records/track_tiny/x").mkdir(parents=True)
+    (tmp_path / "records/track_tiny/x/submission.json").touch()
+    run_golf("score", tmp_path / "records/track_tiny/x", repo=tmp_path)
+    assert json.loads((tmp_path / "runs/score-x/audit.json").read_text()) == {"verdict": "PASS"}

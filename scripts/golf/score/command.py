@@ -56,9 +56,9 @@ def main(args) -> int:
     if args.json:
         print(json.dumps(report, indent=1, allow_nan=False))
     else:
-        print(table(report))
         path.parent.mkdir(exist_ok=True)  # a folder that is refused leaves none
         replace_file(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
+        print(table(report))  # last: whoever reads it may end before it does
         where = f"{report['folder']} on {report['track']}; {shown(path)}"
         print(f"{report['verdict']} {where}; {report['ruling']}")
     return int(report["verdict"] == "FAIL")

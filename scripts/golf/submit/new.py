@@ -130,7 +130,7 @@ def tell_check(out: Path, rules: dict) -> int:
     code = check.report(checked, as_json=False)
     left = {finding.rule for finding in checked.findings if finding.level == FAIL}
     if left == {"placeholder"}:
-        print("next     write what these lines name, then check again: "
+        print("next     write what these lines name, then check again: bash "
               f"scripts/check_submission_folder.sh {shlex.quote(shown(out))}")  # fmt: skip
         return 0
     return code
