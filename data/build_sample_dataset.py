@@ -165,7 +165,9 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, RuntimeError, ValueError, KeyboardInterrupt) as error:
         print(f"build_sample_dataset.py: error: {str(error) or 'stopped'}", file=sys.stderr)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
-    state = f"wrote {len(written)} files" if written else "already there, nothing to do"
+    state = (
+        f"wrote {len(written)} file{'s' * (len(written) > 1)}" if written else "already there, nothing to do"
+    )
     try:
         print(f"sample_sp1024 in {args.out}: {state}", flush=True)
     except OSError:  # nobody reads, or a full disk: the data is there all the same
