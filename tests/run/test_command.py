@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -118,6 +119,18 @@ def test_resumed_seeds_keep_what_is_finished(tiny_repo):
     done = golf(tiny_repo, RUN_ID="r", SEEDS="1,2", RESUME="1")
     assert done.returncode == 0 and "r-s1 (seed 1) is finished: kept" in done.stdout
     assert runlog.read_run(tiny_repo / "runs/r-s2")["start"]["resumed"] is False
+
+
+def test_what_was_never_begun_is_not_resumed(tiny_repo):
+    done = refused(golf(tiny_repo, RUN_ID="tpyo", SEEDS="1,2", RESUME="1"), "no run in runs/tpyo-s1", "auto")
+    assert done.stdout == "" and not (tiny_repo / "runs").exists()
+
+
+def test_new_is_next_where_a_track_has_such_data(tiny_repo):
+    assert "next     bash scripts/golf.sh new runs/one" in golf(tiny_repo, RUN_ID="one").stdout
+    shutil.copytree(tiny_repo / "data/datasets/tiny", tiny_repo / "own")
+    done = passed(golf(tiny_repo, RUN_ID="two", DATA_PATH="own"))
+    assert "files    runs/two/" in done.stdout and "next" not in done.stdout
 
 
 def test_a_failed_run_says_so(tiny_repo):

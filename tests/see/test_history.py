@@ -182,6 +182,16 @@ def test_watch_ends_with_the_run(torch_run):
     assert re.match(r"finished, step 12, .*loss \d\.\d{4}, val_bpb .*tokens/s, score \d", done.stdout)
 
 
+def test_watch_takes_the_newest_run_a_sweeps_too(torch_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "REPO", tmp_path)
+    with pytest.raises(GolfError, match="no runs in"):
+        watch.newest()
+    for age, name in enumerate(("runs/grid/wide-s1", "runs/one", "runs/grid/base-s1")):
+        shutil.copytree(torch_run, tmp_path / name)
+        os.utime(tmp_path / name / "metrics.jsonl", (1000 - age, 1000 - age))
+    assert watch.newest() == tmp_path / "runs/grid/wide-s1"
+
+
 def test_watch_tells_the_phase_and_the_time_left(torch_run, tmp_path):
     h = history.read(cut(torch_run, tmp_path / "run", "train_end", "export", "score", "end"))
     h.steps, h.vals = h.steps[:6], []
@@ -211,6 +221,17 @@ def test_plot_draws_runs_logs_and_entries(kind, magic, torch_run, mlx_run, tmp_p
     env = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # as in a notebook
     passed(run_golf("plot", *places, "-o", out, "--x", "tokens", env=env))
     assert out.read_bytes().startswith(magic)
+
+
+def test_plot_draws_all_seeds_of_a_run(torch_run, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plot, "panels", lambda histories, x: drawn.extend(h.place.name for h in histories))
+    monkeypatch.setattr(plot, "draw", lambda panels, kind: b"")
+    for seed in (7, 11):
+        shutil.copytree(torch_run, tmp_path / f"wide-s{seed}")
+    passed(run_golf("plot", "wide", "wide-s7", cwd=tmp_path))
+    assert drawn == ["wide-s7", "wide-s11", "wide-s7"]
+    refused(run_golf("plot", "wider", cwd=tmp_path), "wider: cannot be read")
 
 
 def test_the_panels_hold_the_runs_values(torch_run):

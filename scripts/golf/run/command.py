@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from golf.core import envfile, lock, machine, size, trainers
+from golf.core import envfile, lock, machine, size, track, trainers
 from golf.core.bar import Talker
 from golf.core.errors import GolfError
 from golf.core.files import replace_file
@@ -156,9 +156,20 @@ def tell(supervisor: Supervisor, done: list[tuple[str, Path]], several: bool, co
     if code == 0:
         lines = lines or summaries.summary(done[0][1])
         folders = " ".join(shlex.quote(shown(folder)) for _, folder in done)
-        lines.append(f"next     bash scripts/golf.sh new {folders}")
+        if fits_a_track(done[0][1]):
+            lines.append(f"next     bash scripts/golf.sh new {folders}")
     if lines:
         supervisor.print("\n".join(["", *lines]))
+
+
+def fits_a_track(run_dir: Path) -> bool:
+    """Whether `golf new` finds a track for the run: not for one on a person's own texts."""
+    facts = read_run(run_dir)
+    measured = dig(facts, "start", "data", "name"), dig(facts, "sliding", "targets")
+    try:
+        return bool(track.guess(*measured, number(dig(facts, "train_end", "train_seconds")) or 0.0))
+    except GolfError:
+        return False
 
 
 def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
@@ -196,6 +207,9 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
             if resume != "0" and not (run_dir / "train.log").exists():
                 own["RESUME"] = "0"  # a seed that was not reached begins
         runs.append(SeedRun(trainer, own, own.get("SEED", ""), run_dir, *shared))
+    if resume == "1" and not any((run.run_dir / "train.log").exists() for run in runs):
+        where = shown(runs[0].run_dir)
+        raise GolfError(f"RESUME=1: no run in {where}; golf.sh runs lists them, RESUME=auto begins one", 2)
     return runs
 
 

@@ -13,6 +13,7 @@ from golf.core.files import replace_file
 from golf.core.json_io import number
 from golf.core.paths import path_argument, shown
 from golf.core.picture import COLOURS, drawable, drawn, picture_path, tidy
+from golf.core.runlog import run_folders
 from golf.see import history
 from golf.see.history import History
 
@@ -27,14 +28,20 @@ MANY = 300  # points; more are drawn faintly, with their running mean
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="a folder or a file")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=path_argument,
+        metavar="RUN",
+        help="a folder or a file; or runs/<RUN_ID> for all of SEEDS=...",
+    )
     parser.add_argument("-o", "--out", type=picture_path, default="plot.svg", metavar="FILE",
                         help="the picture, .svg or .png; default: plot.svg")  # fmt: skip
     parser.add_argument("--x", choices=list(AXES), default="time", help="the horizontal axis; default: time")
 
 
 def main(args) -> int:
-    histories = [history.read(place) for place in args.runs]
+    histories = [history.read(run) for place in args.runs for run in run_folders(place)]
     replace_file(args.out, draw(panels(histories, args.x), args.out.suffix))
     print(f"wrote {shown(args.out)}")
     return 0

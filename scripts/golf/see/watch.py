@@ -43,10 +43,11 @@ def main(args) -> int:
 
 
 def newest():
-    folders = history.all_runs(REPO / "runs")
-    if not folders:
+    """The run that wrote last; those of a sweep lie a folder deeper."""
+    found = [path for depth in ("*", "*/*") for path in (REPO / "runs").glob(f"{depth}/metrics.jsonl")]
+    if not found:
         raise GolfError("no runs in runs/ yet; name a run's folder", 2)
-    return max(folders, key=lambda folder: (folder / "metrics.jsonl").stat().st_mtime)
+    return max(found, key=lambda path: path.stat().st_mtime).parent
 
 
 def screen(h: History, width: int, height: int) -> list[str]:
