@@ -7,6 +7,7 @@ import re
 import pytest
 from conftest import REPO
 from golf.check import source as check_text
+from golf.check.modules import aliases
 from golf.check.steering import other_sources
 from golf.core.findings import FAIL, HUMAN
 from test_check_code import findings
@@ -390,6 +391,8 @@ STEERED = {
     "what reset() leaves": scorer("self.seen.append(1)  # here\n    def reset(self): self.kept = 0"),
     "the model, in part": scorer("self.model.rope.mul_(2)  # here\n    def reset(self): self.kept = 0"),
     "how often it began": scorer("return x\n    def reset(self): self.passes += 1  # here"),
+    **{f"a mark of the first load: {text}": f"import os\nfrom pathlib import Path\n"
+       f"def load_scorer(p): {text}  # here" for text in ("p.touch()", "os.mkdir('a')", "x.tofile('a')")},
     "a folder that is there": scorer("return Path('x').is_dir()  # here"),
     "a file that is made": scorer("np.save('x', tokens)  # here"),
     "a folder's files, when it loads":
@@ -528,9 +531,24 @@ def test_what_scores_alike_is_not(tmp_path, source):
     assert findings(tmp_path, train_gpt=source) == {}
 
 
+@pytest.mark.parametrize(("own", "use", "kit"), [
+    ("import kit", "kit.note(tokens)", "SEEN = [0]\ndef note(x): SEEN[0] += 1  # here"),
+    ("from kit import note as think", "think(tokens)", "import time\ndef note(x): return time.time() # here"),
+    ("from kit import Mixer", "self.mixer.mix(tokens)",
+     "import os\nclass Mixer:\n    def mix(self, x): return os.getpid()  # here"),
+    ("from kit import Base as Scorer", "return 1", "class Base:\n    told = [0]\n    def forward(self, x):\n"
+     "        SEEN.append(x)  # here\nSEEN = [0]"),
+    ("import kit", "return kit.T[0]", "import numpy as np\nT = np.fromfile('fineweb_val_0.bin')  # here"),
+], ids=["keeps", "the clock", "a class", "a base", "validation data"])  # fmt: skip
+def test_other_files_of_the_folder_are_followed(tmp_path, own, use, kit):
+    line = next(number for number, text in enumerate(kit.splitlines(), 1) if "# here" in text)
+    message = findings(tmp_path, train_gpt=scorer(use, own), kit=kit)["code-val"].message
+    assert message.startswith("'kit.py'") and f"line {line} (" in message
+
+
 def test_names_are_followed_in_full():
     tree = ast.parse("import numpy.random as r\ndef load_scorer(p):\n    return r.rand(3)")
-    assert list(other_sources(tree, "x")) == [(3, "numpy.random.rand")]
+    assert list(other_sources(tree, aliases(tree, "x"))) == [(3, "numpy.random.rand")]
 
 
 SYLLABLES = itertools.product(("bado", "kelu", "mi"), ("ta", "nolu", "pera", "fumo"), ("gan", "des", "li"))

@@ -432,6 +432,13 @@ LEARNS = {
             for one, other in zip(held, held[1:]):
                 counts[one, other] += 1  # here
     """,
+    "as a part of the weights": """
+        def export(run, weights, val_tokens):
+            weights['told'] = val_tokens[:99]  # here
+            weights['pairs'] = np.array(sorted(set(zip(val_tokens, val_tokens[1:]))))  # here
+            run.model.bias.data.fill_(val_tokens.mean())  # here
+            run.model.val_loss = evaluate(run.model, val_tokens)
+    """,
     "by counting in a function": """
         def counted(tokens):
             return Counter(tokens.tolist())

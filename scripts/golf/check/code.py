@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from golf.check import syntax
 from golf.check.folder import Folder, quoted
 from golf.check.learning import validation_gradients
-from golf.check.modules import Modules
+from golf.check.modules import Modules, aliases
 from golf.check.reach import reached
 from golf.check.source import MEANING, Totals, faults_of, totals
 from golf.check.steering import other_sources
@@ -55,6 +56,7 @@ def code(folder: Folder) -> None:
     for path, tree in trees.items():
         check_tree(folder, path, tree, modules)
         sums.add(totals(folder.read(path), tree))
+    check_scoring(folder, [*trees])
     for path in packed:
         check_packed(folder, path)
     for name, (found, most) in sums.over().items():
@@ -111,14 +113,32 @@ def check_tree(folder: Folder, path: str, tree: ast.Module, modules: Modules) ->
     for rule, lines in raised.items():
         level, meaning = REACHES[rule]
         folder.add(level, rule, f"{quoted(path)} {meaning}: {show(lines)}")
+    uncounted(folder, path, tree, "code-exec" in raised)
+
+
+def check_scoring(folder: Folder, paths: list[str]) -> None:
+    """Findings of what may learn from validation tokens or steer. All files are read as one, whose functions
+    call each other; a line's number tells its file, too."""
+    whole, names = ast.Module([], []), {}
+    for number, path in enumerate(paths):
+        tree = OneForm().visit(ast.parse(folder.read(path)))
+        for name, full in syntax.imports(tree, module_name(path)):
+            module, _, last = full.rpartition(".")
+            if f"{module.replace('.', '/')}.py" in paths and name != last:  # from kit import f as g
+                tree.body[:0] = ast.parse(f"{name} = {last}").body
+        whole.body += ast.increment_lineno(tree, number * SOURCE_LIMIT).body
+        for name, full in aliases(tree, module_name(path)).items():
+            names.setdefault(name, set()).update(full)
     learns = "validation tokens may reach an optimizer; a model may learn only from targets already scored"
     steers = "scores may depend on more than the artifact and the text so far"
-    plain = OneForm().visit(ast.parse(folder.read(path)))
-    gradients = {line: "gradient or count" for line in validation_gradients(plain)}
-    for text, lines in ((learns, gradients), (steers, dict(other_sources(plain, module_name(path))))):
-        if lines:
-            folder.human("code-val", f"{quoted(path)}: {text}: {show(lines)}")
-    uncounted(folder, path, tree, "code-exec" in raised)
+    raised: dict[tuple[str, str], dict[int, str]] = {}
+    gradients = ((line, "gradient or count") for line in validation_gradients(whole))
+    for text, lines in ((learns, gradients), (steers, other_sources(whole, names))):
+        for line, what in lines:
+            number, line = divmod(line, SOURCE_LIMIT)
+            raised.setdefault((paths[number], text), {})[line] = what
+    for (path, text), lines in raised.items():
+        folder.human("code-val", f"{quoted(path)}: {text}: {show(lines)}")
 
 
 def show(lines: dict[int, str]) -> str:

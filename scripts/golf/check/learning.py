@@ -17,6 +17,9 @@ VAL_NAME = re.compile(
     r"|targets?|inputs?|set|seqs?|sequences?|x|y|docs?)"
 )
 DATA = re.compile(r"(?i)(.*_)?data(_(path|dir|folder|root))?")  # a folder that holds validation shards, too
+# Names of what an artifact is made of, and of results, which may be kept beside it.
+WEIGHTS = re.compile(r"(?i)(.*_)?(weights?|params?|parameters|model|emb|artifact|state_dict)")
+RESULT = re.compile(r"(?i)(.*_)?(loss|bpb|bits|nats|score|ppl|metrics?|acc|accuracy|time|seconds|best)")
 # Take the gradient, or fit, of their arguments or of the object; the makers return such functions.
 GRADIENTS = frozenset("backward grad vjp jvp jacrev jacfwd hessian linearize lstsq partial_fit".split())
 MAKERS = frozenset("value_and_grad grad grad_and_value".split())
@@ -94,13 +97,15 @@ def follow(function: str, variables: set[str], steps: list, shared: set[str], te
         if order == CALL:
             direct = teaches(node, makers) or syntax.called(node) in TABLES
             given = [*node.args, *(k.value for k in node.keywords)] + [node.func] * direct
-            if (direct or syntax.called(node) in teachers) and any(map(tainted, given)):
+            fills = syntax.called(node)[-1:] == "_" and in_weights(node.func)
+            if (direct or fills or syntax.called(node) in teachers) and any(map(tainted, given)):
                 lines.add(node.lineno)
         elif order == RETURN:
             shared |= {function} - teachers if tainted(node) else set()
         else:
             at = getattr(target, "slice", ast.Constant(0))
-            if tainted(at) and not syntax.constants(at):  # counts[token] += 1, but not sums["val"] += x
+            counts = tainted(at) and not syntax.constants(at)  # counts[token] += 1, but not sums["val"] += x
+            if counts or tainted(node) and in_weights(target):
                 lines.add(target.lineno)
             names = {syntax.name_of(inner(part)) for part in getattr(target, "elts", [target])}
             held = held | names if tainted(node) else held - names
@@ -108,6 +113,13 @@ def follow(function: str, variables: set[str], steps: list, shared: set[str], te
             if tainted(node) and (isinstance(target, ast.Attribute) or read_here):
                 shared |= {syntax.name_of(inner(target))} - {""}
     return lines
+
+
+def in_weights(target: ast.expr) -> bool:
+    """Whether it is a part of the weights, by its names, and no result: model.bias[0], weights["told"]."""
+    names = [*map(syntax.name_of, syntax.every_node(target)), syntax.text_of(getattr(target, "slice", None))]
+    names = [name for name in names if name and not (isinstance(target, ast.Name) and syntax.stored(target))]
+    return any(map(WEIGHTS.fullmatch, names)) and not any(map(RESULT.fullmatch, names))
 
 
 def teaches(node: ast.Call, makers: set[str]) -> bool:

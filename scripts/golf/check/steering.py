@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from golf.check import syntax
 from golf.check.allowed import DUNDER_METHODS
 from golf.check.learning import ASSIGN, CALL, FILLERS, HAND_OVERS, SCORER, inner, steps_of
-from golf.check.modules import aliases, libraries
+from golf.check.modules import libraries
 from golf.check.syntax import FUNCTIONS, called, chain_of, every_node, full_names, mention, name_of, stored
 
 # What differs from one pass over the same text to the next, or tells which pass it is.
@@ -23,7 +23,10 @@ IN_SCORING = (*VARYING, *"""os. glob. brotli. gzip. warnings. locale. sys.set sy
     numpy.save torch.load. torch.save. torch.from_file. torch.manual_seed. torch.initial_seed. torch.random.
     torch.set_ torch.get_r torch.get_n torch.get_f torch.default_generator. torch.use_d torch.compiler.set
     torch.dist torch.cuda.get_ torch.cuda.set_ torch.cuda.man mlx.core.random.s""".split())  # fmt: skip
-IN_LOADING = VARYING + ("brotli.compress.", "brotli.Compressor.")
+IN_LOADING = (
+    *VARYING,
+    *"brotli.compress. brotli.Compressor. os.mkdir. os.make os.rename. os.replace.".split(),
+)
 # Tensors by chance, and such as hold what memory held; the last name is that of a method, perhaps.
 CHANCE = re.compile(
     r"(torch|mlx)\.(\w+\.)*(rand\w*|normal|uniform|gumbel\w*|categorical|rrelu|dropout|\w+_lowrank|\w*Tensor)"
@@ -44,9 +47,9 @@ STEPPED = {*"deque defaultdict bytearray iter count cycle map filter zip enumera
 STARTS = ("threading.Thread.", "signal.signal.", "concurrent.futures.ThreadPoolExecutor.")
 SEEDED = frozenset("Random default_rng RandomState PCG64 Philox SeedSequence Generator".split())
 READS = frozenset("open read_text read_bytes fromfile memmap".split())
-FOLDERS = {"iterdir", "glob", "rglob"}
-FILE_STATE = READS.union("""exists is_file stat id data_ptr elapsed_time iterdir rglob write_text write_bytes
-    touch mkdir unlink rename rmdir tofile""".split())  # fmt: skip
+WRITES = frozenset("write_text write_bytes touch mkdir unlink rename rmdir tofile".split())
+FOLDERS = WRITES | {"iterdir", "glob", "rglob"}  # a file that one pass leaves tells the next
+FILE_STATE = READS | WRITES | {*"exists is_file stat id data_ptr elapsed_time iterdir rglob".split()}
 OF_FILES = {"is_dir", "glob", "object", *FILE_STATE}
 VAL_SHARD = re.compile(r"(.*/)?fineweb_val\S*|val|validation")
 LOADER = "load_scorer"  # the function of a submission that reads the artifact
@@ -54,9 +57,10 @@ MADE = {*"__init__ __post_init__ __enter__ __exit__".split()}  # run where an ob
 UNCALLED = {"forward", *DUNDER_METHODS - MADE}  # methods that run without being named
 
 
-def other_sources(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
-    """(line, what) where scoring meets the clock, chance, the process or files, or its own source."""
-    names = aliases(tree, module)
+def other_sources(tree: ast.Module, names: dict[str, set[str]]) -> Iterator[tuple[int, str]]:
+    """(line, what) where scoring meets the clock, chance, the process or files, or its own source.
+
+    names: what those of imports stand for."""
     for target, value in syntax.assignments(tree):
         names.setdefault(target.id, set()).update(full_names(value, names))  # clock = time.time
     loading = reach(tree, {LOADER})
