@@ -244,10 +244,10 @@ def trainer_script(path: Path, body: str) -> Path:
 
 def test_startup_ends_with_the_first_step(tmp_path):
     body = """
+(run / "pid").write_text(str(os.getpid()))
 event("start", 1.0)
 event("step", time.time() + 1000)
 event("step", time.time() + 5000)
-(run / "pid").write_text(str(os.getpid()))
 time.sleep(600)
 """
     trainer = SimpleNamespace(__file__=str(trainer_script(tmp_path / "t.py", body)))
