@@ -116,6 +116,17 @@ def test_a_row_that_no_trainer_takes_does_not_end_the_sweep(tiny_repo):
     assert rows_of(tiny_repo)[0]["bytes"].isdigit() and rows_of(tiny_repo)[0]["tokens"] == "1536"
 
 
+def test_a_sweep_that_is_stopped_says_how_to_go_on(tiny_repo, monkeypatch):
+    def stop(engine):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engines.Local, "ended", stop)
+    done = sweep(tiny_repo, "configs/tiny.env", "SEEDS=1")
+    assert done.returncode == 130 and done.stderr == ""
+    assert "stopped; the same command continues" in done.stdout
+    assert done.stdout.endswith("results  runs/tiny-sweep/results.csv, table.md\n")
+
+
 def test_a_name_that_the_trainer_does_not_know_ends_it_at_once(tiny_repo):
     done = refused(sweep(tiny_repo, "configs/tiny.env", "MODEL_DIMM=64,128"), "MODEL_DIMM")
     assert "2 of 2" not in done.stdout

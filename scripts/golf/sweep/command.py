@@ -6,7 +6,8 @@ With a FILE.toml, NAME=value is set in every row. All rows are compared with the
 With --search N Optuna chooses N rows from lists or ranges (MATRIX_LR=.01..0.08) and stops early what does
 worse than the median. With --ray the runs are tasks of a Ray cluster, to which this code is sent.
 runs/<sweep>/ gets a folder for each run, results.csv, table.md and plot.svg. The same command continues a
-sweep that was stopped and repeats no finished run. A run that fails is skipped, and tried again next time.
+sweep that was stopped and repeats no finished run; it ends with an error where the config or the script has
+changed since. A run that fails is skipped, and tried again next time.
 --search and --ray need requirements-sweep.txt.
 """
 
