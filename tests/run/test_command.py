@@ -121,9 +121,10 @@ def test_resumed_seeds_keep_what_is_finished(tiny_repo):
     assert runlog.read_run(tiny_repo / "runs/r-s2")["start"]["resumed"] is False
 
 
-def test_what_was_never_begun_is_not_resumed(tiny_repo):
-    done = refused(golf(tiny_repo, RUN_ID="tpyo", SEEDS="1,2", RESUME="1"), "no run in runs/tpyo-s1", "auto")
-    assert done.stdout == "" and not (tiny_repo / "runs").exists()
+def test_what_was_never_begun_begins(tiny_repo):
+    """One job script, always with RESUME=1, serves the first start and every requeue."""
+    passed(golf(tiny_repo, RUN_ID="job", RESUME="1"))
+    assert runlog.read_run(tiny_repo / "runs/job")["start"]["resumed"] is False
 
 
 def test_new_is_next_where_a_track_has_such_data(tiny_repo):

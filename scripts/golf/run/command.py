@@ -207,9 +207,6 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
             if resume != "0" and not (run_dir / "train.log").exists():
                 own["RESUME"] = "0"  # a seed that was not reached begins
         runs.append(SeedRun(trainer, own, own.get("SEED", ""), run_dir, *shared))
-    if resume == "1" and not any((run.run_dir / "train.log").exists() for run in runs):
-        where = shown(runs[0].run_dir)
-        raise GolfError(f"RESUME=1: no run in {where}; golf.sh runs lists them, RESUME=auto begins one", 2)
     return runs
 
 
