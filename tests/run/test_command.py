@@ -124,7 +124,7 @@ def test_resumed_seeds_keep_what_is_finished(tiny_repo):
 def test_what_was_never_begun_begins(tiny_repo):
     """One job script, always with RESUME=1, serves the first start and every requeue."""
     passed(golf(tiny_repo, RUN_ID="job", RESUME="1"))
-    assert runlog.read_run(tiny_repo / "runs/job")["start"]["resumed"] is False
+    assert runlog.read_run(tiny_repo / "runs/job")["end"]["exit_code"] == 0
 
 
 def test_new_is_next_where_a_track_has_such_data(tiny_repo):
