@@ -469,6 +469,34 @@ STEERED = {
     "back to training": scorer("return self.net(tokens)", "from torch import nn\nclass Net:\n"
     "    def __init__(self): self.drop = nn.Dropout(0.1)  # here")
     + "def load_scorer(p):\n    p.eval()\n    p.train()\n",
+    # followed through other names, arguments, results, views and parts; reset() renews `kept` alone
+    **{f"followed: {body}": scorer(f"{body}  # here\n    def reset(self): self.kept = 0", "import torch")
+       for body in (
+        "me = self; me.n += 1", "for m in [self.rows]: m.append(1)", "self.rows.get('a').append(1)",
+        "m = self.rows if tokens else self.kept; m.append(1)", "(self.rows or []).append(1)",
+        "m = self.seen.view(-1); m[0] = 1", "m = self.seen[1:]; m += 1", "max(self.rows).append(1)",
+        "for m in self.rows.values(): m += [1]", "m, *_ = self.rows; m.append(1)",
+        "(lambda m: m.append(1))(self.rows)", "[m.append(1) for m in (self.rows,)]",
+        "m = torch.from_numpy(self.seen); m.add_(1)", "torch.Tensor.add_(self.seen, 1)",
+        "for t in tokens: m = self.rows[t]; m.append(1)", "super().rows.append(1)",
+        "old, self.last = self.last, tokens", "x = self.first; self.first = False",
+        "self.model.seen = self.model.seen + tokens", "self.register_buffer('seen', tokens)",
+    )},
+    **{f"by a helper: {use}": scorer(f"{use}\n    def reset(self): self.kept = 0",
+       "def push(m, x): m.append(x)  # here\ndef outer(m): push(m, 1)"
+       "\nclass Pen:\n    def __init__(self, m): self.m = m\n"
+       "    def write(self): push(self.m, 1)") for use in (
+        "push(self.rows, 1)", "push(x=1, m=self.rows)", "outer(self.rows)", "Pen(self.rows).write()")},
+    "an accessor": scorer("self.book().append(1)  # here\n    def book(self): return self.rows\n"
+    "    def reset(self): self.kept = 0"),
+    "an attribute called as another that reset() renews": scorer("self.memory.note(tokens)\n"
+    "    def reset(self): self.kept = []",
+    "class Memory:\n    def note(self, x): self.kept.append(x)  # here"),
+    **{f"reset() does not renew: {how}": scorer(f"self.rows.append(1)  # here\n    def reset(self): {how}")
+       for how in ("len(self.rows)", "list(self.rows).clear()", "self.model.rows = []", "rows = []")},
+    **{f"a cache of what moves: {how}": scorer("self.at = tokens; return self.begun()\n"
+       f"    @functools.{how}\n    def begun(self): return self.at  # here", "import functools")
+       for how in ("cached_property", "lru_cache(None)")},
     # its own source and validation data, where scoring begins
     **{f"its source: {text}": "from pathlib import Path\n"
        f"def load_scorer(p): return ({text}).read_text()  # here" for text in (
@@ -503,6 +531,13 @@ def test_what_else_may_steer_scores_is_seen(tmp_path, source):
     scorer("self.cache.add(tokens)\n    def reset(self): self.cache = Cache()", "class Cache:\n"
            "    def __init__(self): self.n = 0\n    def add(self, x): self.n += self.one(x)\n"
            "    def one(self, x): return 1"),
+    scorer("m = self.rows\n        m = []\n        m.append(1)\n        push(m, tokens)\n"
+           "        return sorted(self.rows)[:1]\n    def reset(self): self.kept = 0",
+           "def push(m, x): m.append(x)"),
+    scorer("n = len(tokens)\n        if n not in self.masks: self.masks[n] = torch.ones(n, n).tril()\n"
+           "        self.counts.update(tokens)\n        return self.masks[n]\n"
+           "    def reset(self): self.counts = Counter()", "import torch\nfrom collections import Counter\n"
+           "class Run:\n    def update(self, x): self.model(x).backward()"),
     scorer("out = []\n        def add(x): out.append(x)\n        return add(TABLE[0])", "TABLE = [3, 4]"),
     scorer("return self.model(tokens, mask(len(tokens)).float().mul_(2))", "import functools, torch\n"
            "@functools.lru_cache\ndef mask(n): return torch.ones(n, n).tril()"),
@@ -526,7 +561,7 @@ def test_what_else_may_steer_scores_is_seen(tmp_path, source):
     *(scorer(f"return {module}.{name}(x)", f"import {module}, torch\ndef {name}(x):\n    SEEN.append(x)\n"
              "    return torch.rand(3)\nSEEN = []") for module, name in (
         ("struct", "pack"), ("json", "loads"), ("zlib", "compress"), ("numpy", "pad"), ("math", "fsum"))),
-], ids=range(26))  # fmt: skip
+], ids=range(28))  # fmt: skip
 def test_what_scores_alike_is_not(tmp_path, source):
     assert findings(tmp_path, train_gpt=source) == {}
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from golf.check import syntax
-from golf.check.learning import CALL, inner, steps_of
+from golf.check.origins import given_by, inner
 from golf.check.steering import statements
 from golf.check.syntax import called, every_node, name_of, text_of
 
@@ -31,12 +31,10 @@ def climbs(tree: ast.Module) -> Iterator[tuple[int, str]]:
         high, function = dict(outer), getattr(scope, "name", "")
         nodes = every_node(scope) if function else syntax.outside_functions(tree)
         nodes = [n for n in nodes if id(n) not in plain]
-        steps = [one for n in nodes for one in steps_of(n) if one[1] != CALL]
-        for *_, target, value in steps * FAR:
+        for target, value in [pair for n in nodes for pair in given_by(n)] * FAR:
             if any(name_of(part) in UP or name_of(part) in high for part in every_node(value)):
-                up, targets = height(value, high, plain), getattr(target, "elts", [target])
-                names = [name_of(inner(one)) if one else function for one in targets]
-                high |= {name: min(up, ROOT) for name in names if up > high.get(name, 0)}
+                up, name = height(value, high, plain), name_of(inner(target)) if target else function
+                high |= {name: min(up, ROOT)} if up > high.get(name, 0) else {}
         outer = outer | {function: high.get(function, 0)} if function else high
         for node in (n for n in nodes if isinstance(n, (ast.Attribute, ast.Call))):
             if height(node, high, plain) >= FAR:

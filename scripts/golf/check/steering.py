@@ -1,15 +1,16 @@
 """Finds what may steer a score besides the artifact and the text so far. It goes by the names of calls."""
 
 import ast
-import builtins
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 from golf.check import syntax
 from golf.check.allowed import DUNDER_METHODS
-from golf.check.learning import ASSIGN, CALL, FILLERS, HAND_OVERS, SCORER, inner, steps_of
+from golf.check.kept import outliving, untrained
+from golf.check.learning import HAND_OVERS
 from golf.check.modules import libraries
+from golf.check.origins import FILLERS, MADE, SCORER, given_by, inner, origins
 from golf.check.syntax import FUNCTIONS, called, chain_of, every_node, full_names, mention, name_of, stored
 
 # What differs from one pass over the same text to the next, or tells which pass it is.
@@ -25,7 +26,7 @@ IN_SCORING = (*VARYING, *"""os. glob. brotli. gzip. warnings. locale. sys.set sy
     torch.dist torch.cuda.get_ torch.cuda.set_ torch.cuda.man mlx.core.random.s""".split())  # fmt: skip
 IN_LOADING = (
     *VARYING,
-    *"brotli.compress. brotli.Compressor. os.mkdir. os.make os.rename. os.replace.".split(),
+    *"brotli.compress. brotli.Compressor. os.mkdir. os.rename. os.makedirs. os.replace.".split(),
 )
 # Tensors by chance, and such as hold what memory held; the last name is that of a method, perhaps.
 CHANCE = re.compile(
@@ -34,26 +35,17 @@ CHANCE = re.compile(
     r"|multinomial|r?samples?|(kaiming|xavier)_\w+|(new_)?empty(_like|_strided)?)"
 )
 DRAWS = re.compile(r"torch\.(rand\w*|normal|bernoulli|multinomial)|torch\.nn\.functional\.\w*dropout")
-CHANGES = re.compile(
-    r"\w*[a-z]_|(pop|put|heap|insort|pack_|resi|re[mv]|copyt|register_|seek|write|permut)\w*|clear|sort|at|fill"
-    r"|discard|next|compress|__(set|init|next)\w*|random|(standard_)?normal|uniform|integers|choices?|shuffle"
-)
-TAKERS = re.compile(r"(heap|insort|pack_|_foreach_|put)\w*|at|next|copyto|shuffle")  # change their arguments
-CACHES = {"cache", "lru_cache"}  # return the same object each time
 TRAINED = re.compile(r"(Feature|Alpha)*Dropout\d?d?|(Sync|Lazy)?BatchNorm(\dd)?|RReLU")  # differ in training
-BLOCKS = (*FUNCTIONS, ast.Lambda)
 GIVEN = (ast.Name, ast.Attribute, ast.Lambda, ast.Dict, ast.List, ast.Tuple)  # may be or hold functions
-STEPPED = {*"deque defaultdict bytearray iter count cycle map filter zip enumerate reversed".split()}
 STARTS = ("threading.Thread.", "signal.signal.", "concurrent.futures.ThreadPoolExecutor.")
 SEEDED = frozenset("Random default_rng RandomState PCG64 Philox SeedSequence Generator".split())
 READS = frozenset("open read_text read_bytes fromfile memmap".split())
 WRITES = frozenset("write_text write_bytes touch mkdir unlink rename rmdir tofile".split())
-FOLDERS = WRITES | {"iterdir", "glob", "rglob"}  # a file that one pass leaves tells the next
+FOLDERS = WRITES | {"iterdir", "glob", "rglob"}
 FILE_STATE = READS | WRITES | {*"exists is_file stat id data_ptr elapsed_time iterdir rglob".split()}
 OF_FILES = {"is_dir", "glob", "object", *FILE_STATE}
 VAL_SHARD = re.compile(r"(.*/)?fineweb_val\S*|val|validation")
 LOADER = "load_scorer"  # the function of a submission that reads the artifact
-MADE = {*"__init__ __post_init__ __enter__ __exit__".split()}  # run where an object of a class is made
 UNCALLED = {"forward", *DUNDER_METHODS - MADE}  # methods that run without being named
 
 
@@ -69,11 +61,16 @@ def other_sources(tree: ast.Module, names: dict[str, set[str]]) -> Iterator[tupl
     lambdas = [part for n in hooks if isinstance(n, ast.Lambda) for part in every_node(n)]
     functions = {n.name for n in every_node(tree) if isinstance(n, FUNCTIONS)}
     scoring = reach(tree, {SCORER, "reset", *UNCALLED} | functions & set(map(name_of, hooks)), lambdas)
-    yield from (*chances(tree, scoring, names), *kept(tree, scoring, loading, {n for n in names if names[n]}))
+    code = origins(tree)
+    resets = [f for f in code.functions["reset"] if f in code.scorer] or code.functions["reset"]
+    resetting = reach(tree, set(), [part for f in resets for part in every_node(f)])
+    yield from chances(tree, scoring, names)
+    kept = outliving(tree, scoring, loading, resetting)
+    yield from ((node.lineno, "what outlives reset()") for node in kept)
     yield from in_training(tree, [*scoring, *loading]) if scoring else ()
     errors = {
         id(part) for handler in every_node(tree) if isinstance(handler, ast.ExceptHandler) and handler.name
-        for node in every_node(handler) for _, order, _, value in steps_of(node) if order != CALL
+        for node in every_node(handler) for _, value in given_by(node)
         for part in every_node(value) if getattr(part, "id", "") == handler.name
     }  # fmt: skip
     for kinds, nodes in ((IN_SCORING, scoring), (IN_LOADING, loading)):
@@ -125,7 +122,10 @@ def chances(tree: ast.Module, nodes: list[ast.AST], names: dict[str, set[str]]) 
     """(line, what) of tensors by chance without a generator, and of empty ones that nothing fills."""
     plain, every = untrained(nodes), every_node(tree)
     calls = [n for n in (*plain, *map(syntax.handed_on, plain)) if isinstance(n, ast.Call)]
-    held = {id(value): name_of(inner(to)) or "?" for n in nodes for *_, to, value in steps_of(n) if to}
+    pairs = [
+        pair for n in nodes for pair in given_by(n) if pair[0] and not isinstance(pair[0], ast.Subscript)
+    ]
+    held = {id(value): name_of(inner(to)) or "?" for to, value in pairs}
     filled = {name_of(inner(n)) for n in every if isinstance(n, ast.Subscript) and stored(n)}
     filled |= {name_of(n.func.value) for n in every if called(n)[-1:] == "_" and hasattr(n.func, "value")}
     given = [n for n in every if called(n) in ("readinto", "copyto") or getattr(n, "arg", "") == "out"]
@@ -152,126 +152,6 @@ def in_training(tree: ast.Module, nodes: list[ast.AST]) -> Iterator[tuple[int, s
     found = [(n, called(n)) for n in every_node(tree) if TRAINED.fullmatch(called(n))]
     found += [(n, "training") for n in nodes if name_of(n) == "training" and not stored(n)]
     yield from ((node.lineno, f"{what} without eval()") for node, what in found)
-
-
-def kept(tree: ast.Module, scoring: list, loading: list, imported: set[str]) -> Iterator[tuple[int, str]]:
-    """(line, what) where scoring keeps what reset() does not see: in a module, a class, a default, an object
-    or a function made at the start, attributes that reset() does not name."""
-    functions = [n for n in every_node(tree) if isinstance(n, FUNCTIONS)]
-    generators = {f.name for f in functions if {ast.Yield, ast.YieldFrom} & set(map(type, every_node(f)))}
-    movers = {f.name for f in functions if "self" in [root(to)[0] for to, _ in changed(f)]}
-    start = list(syntax.outside_functions(tree))  # what runs once, before a stream begins
-    made = [(name_of(to), value) for n in start for *_, to, value in steps_of(n) if to]
-    objects = {name for name, value in made if called(value)}
-    empty = {name for name, value in made if begins(value, generators)}
-    empty |= {name for name, v in made if getattr(v, "attr", 0) in FILLERS and root(v)[0] not in imported}
-    lasting = {name_of(n) for n in start if stored(n)} | {getattr(n, "name", "") for n in tree.body}
-    keeping = [(f.name, d) for f in functions for d in f.decorator_list]  # what they returned
-    lasting |= {f"{name}()" for name, by in made + keeping if CACHES & set(map(name_of, every_node(by)))}
-    makers = {"__init__", *map(called, start), *(name_of(by) for _, by in keeping)}
-    renewed, all_locals, found = renewed_by_reset(tree), set(), []
-    for block in (n for n in (*scoring, *loading) if isinstance(n, BLOCKS)):
-        name, within = getattr(block, "name", ""), every_node(block)
-        own = syntax.locals_of(block)[0] | imported | {""}  # what has no name is nobody's
-        all_locals |= own
-        found += [n for n in syntax.defaults(block.args) if begins(n, generators)]  # def f(x, seen=[])
-        found += [n for n in within if called(n) in movers and root(n.func)[0] in objects - own]  # M.note(x)
-        if name == "reset":
-            found += asks_self(within)
-        if block in loading or name in makers:  # a function that it makes and hands on may keep its variables
-            funcs = {n.func for n in within if isinstance(n, ast.Call)}
-            handed = {getattr(n, "id", "") for n in within if n not in funcs} | {None}
-            handed |= {getattr(f, "name", "") for n in within if isinstance(n, ast.ClassDef) for f in n.body}
-            for inside in (n for n in within if isinstance(n, BLOCKS) and getattr(n, "name", None) in handed):
-                closed = own - syntax.locals_of(inside)[0] - imported - {"self", ""}
-                found += [to for to, _ in changed(inside) if root(to)[0] in closed]
-        kinds = set(map(type, syntax.defaults(block.args))) & {ast.List, ast.Dict, ast.Call}
-        made_once = {taker.arg for taker in syntax.arguments(block.args)} if kinds else set()
-        for to, part in changed(block) if block in scoring else ():
-            first, attribute = root(to)
-            if first in lasting - own or first in made_once:  # SEEN[0] = x
-                found.append(to)
-            elif first == "self" and part and renewed and attribute not in renewed:  # self.seen[0] = x
-                found += [to] if name not in {*MADE, *FILLERS} else []
-    found += [n for n in (*scoring, *loading) if getattr(n, "id", None) in empty - all_locals]
-    yield from ((node.lineno, "what outlives reset()") for node in found)
-
-
-def renewed_by_reset(tree: ast.Module) -> set[str]:
-    """Names that reset() and what it uses mention, and those in classes that it makes objects of."""
-    named = set(map(name_of, reach(tree, {"reset"})))
-    classes = [n for n in every_node(tree) if isinstance(n, ast.ClassDef) and n.name in named]
-    return named | {name_of(part) for one in classes for part in every_node(one)}
-
-
-def asks_self(nodes: Iterable[ast.AST]) -> list[ast.AST]:
-    """Where reset() asks for what was there: self.n += 1, hasattr(self, "n"), if self.n: self.n = 0."""
-    asks = [n for n in nodes if called(n) in ("hasattr", "vars")]
-    asks += [n for n in nodes if isinstance(n, ast.AugAssign) and root(n.target)[0] == "self"]
-    given = {n.attr: n.lineno for n in nodes[::-1] if isinstance(n, ast.Attribute) and stored(n)}
-    plain = {n.left for n in nodes if isinstance(n, ast.Compare) and "None" in ast.unparse(n)}
-    reads = (n for n in nodes if getattr(n, "attr", "") in given and not stored(n) and n not in plain)
-    return asks + [n for n in reads if n.lineno <= given[n.attr]]
-
-
-def begins(value: ast.expr, steps: set[str]) -> bool:
-    """Whether it is an empty container, or what is stepped through once."""
-    if isinstance(value, (ast.List, ast.Dict, ast.Set)) or called(value) in ("list", "dict", "set"):
-        return not any(getattr(value, name, 0) for name in ("elts", "keys", "args", "keywords"))
-    return isinstance(value, ast.GeneratorExp) or called(value) in STEPPED | steps
-
-
-def changed(function: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
-    """What a function changes outside training; whether it changes a part of that, or adds to it."""
-    nodes = untrained(every_node(function))
-    steps = [step for n in nodes if not isinstance(n, (ast.Call, ast.AugAssign)) for step in steps_of(n)]
-    given = [(to.id, value) for *_, to, value in steps if isinstance(to, ast.Name)]
-    once = [name for name, times in Counter(name for name, _ in given).items() if times == 1]
-    alike = [(name, value) for name, value in given if isinstance(value, (ast.Name, ast.Attribute, ast.Call))]
-    alike += [one for one in given if isinstance(getattr(one[1], "slice", 0), ast.Constant)]
-    same = {name: value for name, value in alike if name in once}  # t = TABLE, t = TABLE["a"], t = f()
-    for node in nodes:
-        for to, part in changed_by(node):
-            new = isinstance(to, ast.Name) and stored(to)  # not t[0] = x after t = TABLE
-            yield to if new else same.get(root(to)[0], to), part
-
-
-def changed_by(node: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
-    """The same of one node."""
-    for to, value in ((to, value) for _, order, to, value in steps_of(node) if order == ASSIGN):
-        own = [name_of(n) for n in (to, *every_node(value)) if name_of(getattr(n, "value", 0)) == "self"]
-        yield to, own[:1] != [name_of(to)] or name_of(to) in own[1:]  # self.n = self.n + 1, not self.n = 1
-    name, arguments = called(node), getattr(node, "args", [])
-    if CHANGES.fullmatch(name):
-        yield getattr(node.func, "value", node.func), name not in ("fill_", "zero_", "copy_")
-        yield from ((one, name != "copyto") for one in arguments[:2] if TAKERS.fullmatch(name))
-    elif name in FILLERS and name_of(getattr(node.func, "value", 0)) in dir(builtins):  # list.append(SEEN, x)
-        yield from ((one, True) for one in arguments[:1])
-    elif isinstance(node, ast.Delete):
-        yield from ((target, True) for target in node.targets)
-    elif isinstance(node, ast.keyword) and node.arg in ("out", "generator", "file"):
-        yield node.value, node.arg != "out"
-    elif isinstance(node, ast.Attribute) and node.attr in FILLERS and not stored(node):
-        yield node.value, True
-
-
-def root(node: ast.AST) -> tuple[str, str]:
-    """'a', 'b' of a.b[c].d, what a chain of attributes and indices begins with; 'f()' of f(x)[c]."""
-    attribute = ""
-    while isinstance(getattr(node, "value", None), ast.AST):
-        attribute, node = getattr(node, "attr", attribute), node.value
-    return getattr(node, "id", called(node) and f"{called(node)}()"), attribute
-
-
-def untrained(nodes: Iterable[ast.AST]) -> list[ast.AST]:
-    """The nodes less what runs in training alone: if self.training and ...: ..."""
-    guarded = set()
-    for node in (n for n in nodes if isinstance(n, (ast.If, ast.IfExp))):
-        both = isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And)
-        if name_of(node.test.values[0] if both else node.test) == "training":
-            body = ast.Tuple([node.test, *(node.body if isinstance(node, ast.If) else [node.body])])
-            guarded |= {id(part) for part in every_node(body)}
-    return [node for node in nodes if id(node) not in guarded]
 
 
 def reads_source(node: ast.AST, names: dict[str, set[str]], own: set[str]) -> bool:
@@ -319,22 +199,29 @@ def reach(tree: ast.Module, names: set[str], given: Iterable[ast.AST] = ()) -> l
     """All nodes of what these names stand for, of the nodes given, and of what those use in turn: functions,
     methods by any object, what making an object runs, values of names of the module's and of attributes."""
     meant, unasked = meanings(tree)
-    foreign = libraries(tree)
-    own = {name for name, _ in syntax.imports(tree, "")} - foreign
+    code, foreign = origins(tree), libraries(tree)
+    own, funcs = code.imported - foreign, {n.func for n in every_node(tree) if isinstance(n, ast.Call)}
 
-    def used(node: ast.AST) -> set[str]:
+    def used(node: ast.AST) -> set:
         by = getattr(node, "func", node)
         first, name = chain_of(by)[0], name_of(by)
         inherited = name in MADE and called(getattr(by, "value", by)) == "super"
         if first in foreign or inherited or name == "apply" and first[:1].isupper():
             return set()  # not struct.pack, nor what any other class calls __init__
+        if isinstance(by, ast.Attribute) and {*code.functions.get(name, ())} & code.methods and by in funcs:
+            return {*code.callees(node)} if by is not node else set()
         found = {mention(node)} & unasked | ({mention(by)} if isinstance(node, ast.Call) else set())
         return found | ({name_of(node)} if chain_of(node)[0] in own else set())
 
     found, known, new, nodes = [], set(), names | {f".{name}" for name in names}, [*given]
     while new or nodes:
         known |= new
-        nodes += [node for name in sorted(new) for part in meant.get(name, ()) for node in every_node(part)]
+        nodes += [
+            node
+            for name in sorted(new, key=str)
+            for part in meant.get(name, [name][: isinstance(name, FUNCTIONS)])
+            for node in every_node(part)
+        ]
         found += nodes
         new, nodes = set().union(*map(used, nodes)) - known, []
     return found

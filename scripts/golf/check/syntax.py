@@ -264,6 +264,14 @@ def defaults(args: ast.arguments) -> list[ast.expr]:
     return [node for node in [*args.defaults, *args.kw_defaults] if node is not None]
 
 
+def kept_defaults(args: ast.arguments) -> Iterator[tuple[str, ast.expr]]:
+    """Arguments and their defaults, if these are more than literals: def f(x, seen=TABLE)."""
+    places = [*args.posonlyargs, *args.args][::-1]
+    for taker, value in (*zip(places, args.defaults[::-1]), *zip(args.kwonlyargs, args.kw_defaults)):
+        if not isinstance(value, (ast.Constant, ast.UnaryOp, type(None))):
+            yield taker.arg, value
+
+
 def locals_of(function) -> tuple[set[str], set[str]]:
     """Names that a function binds itself; those that it imports or declares to be another's."""
     names = {argument.arg for argument in arguments(function.args)}
