@@ -42,7 +42,7 @@ EMPTY = {*"deque defaultdict bytearray list dict set".split()}
 STEPPED = {*"iter count cycle map filter zip enumerate reversed".split()}  # are stepped through once
 
 
-class Change(NamedTuple):
+class Mutation(NamedTuple):
     node: ast.AST  # what is changed
     part: bool = True  # or by adding to it; else it gets another value
     given: tuple[ast.AST, ...] = ()  # that value and its place, if what was there does not come in
@@ -108,7 +108,7 @@ def closed_over(tree: ast.Module, code: Origins, blocks: dict, loading: list) ->
 # ---- What changes
 
 
-def changes(block: ast.AST, code: Origins) -> Iterator[Change]:
+def changes(block: ast.AST, code: Origins) -> Iterator[Mutation]:
     """What a function changes outside training."""
     nodes = untrained(every_node(block))
     funcs = {n.func for n in nodes if isinstance(n, ast.Call)}
@@ -118,52 +118,52 @@ def changes(block: ast.AST, code: Origins) -> Iterator[Change]:
             later = syntax.handed_on(node)
             yield from (c._replace(later=True) for c in changes_by_call(later, code)) if later else ()
         elif isinstance(node, ast.Delete):
-            yield from map(Change, node.targets)
+            yield from map(Mutation, node.targets)
         elif isinstance(node, ast.keyword) and node.arg in ("out", "generator", "file"):
-            yield Change(node.value, node.arg != "out")
+            yield Mutation(node.value, node.arg != "out")
         elif isinstance(node, ast.Attribute) and node.attr in FILLERS and node not in funcs:
-            yield Change(node.value, later=True)
+            yield Mutation(node.value, later=True)
         else:
             for target, value in (pair for pair in given_by(node) if pair[0]):
                 yield from changes_by_store(target, value, node, code)
 
 
-def changes_by_store(target: ast.expr, value: ast.AST, node: ast.AST, code: Origins) -> Iterator[Change]:
+def changes_by_store(target: ast.expr, value: ast.AST, node: ast.AST, code: Origins) -> Iterator[Mutation]:
     adds = isinstance(node, ast.AugAssign)
     if isinstance(target, ast.Subscript):
         known = () if adds else (value, target.slice)
-        yield Change(inner(target), adds or isinstance(target.slice, ast.Constant), known)
+        yield Mutation(inner(target), adds or isinstance(target.slice, ast.Constant), known)
     elif isinstance(target, ast.Attribute) or code.key(target)[0] is None:
-        yield Change(target, adds, () if adds else (value,))
+        yield Mutation(target, adds, () if adds else (value,))
     elif adds:  # part = x[1:]; part += 1 changes x, n = x.n; n += 1 does not
         kinds = {*map(type, code.values[code.key(target)]), type(node.value)} - {ast.List}
         if kinds & {ast.Subscript, ast.Call, ast.Starred, ast.ListComp} or isinstance(node.value, ast.List):
-            yield Change(target)
+            yield Mutation(target)
 
 
-def changes_by_call(node: ast.Call, code: Origins) -> Iterator[Change]:
+def changes_by_call(node: ast.Call, code: Origins) -> Iterator[Mutation]:
     name, by, args = called(node), getattr(node.func, "value", None), node.args
     whole, root = bool(WHOLE.fullmatch(name)), chain_of(node.func)[0]
     if not (whole or CHANGES.fullmatch(name) or name in FILLERS):
         return
     if by is None or root in code.imported or root in dir(builtins):  # np.add.at(x, 0, 1), list.append(x, 1)
         taken = args[: 2 if TAKERS.fullmatch(name) else root in dir(builtins)]
-        yield from (Change(one, not whole) for one in taken)
+        yield from (Mutation(one, not whole) for one in taken)
     elif (
         not code.callees(node) or ("?",) in code.paths(by) and root != "self"
     ):  # else that says what it changes
         given = (*args[1:], *args[:1]) if name == "setdefault" else ()
-        yield from (Change(one, not whole, given) for one in [by, *args[: name == "shuffle"]])
+        yield from (Mutation(one, not whole, given) for one in [by, *args[: name == "shuffle"]])
 
 
-def ends(change: Change, code: Origins) -> set[Path]:
+def ends(change: Mutation, code: Origins) -> set[Path]:
     """Where what changes comes from; for x.a = y where x does, and a."""
     bound = isinstance(change.node, ast.Attribute) and stored(change.node)
     paths = code.paths(change.node.value if bound else change.node)
     return {(*path, change.node.attr) if bound else path for path in paths if path[0] not in ("=", "?")}
 
 
-def tells_more(change: Change, code: Origins, moving: set[str]) -> bool:
+def tells_more(change: Mutation, code: Origins, moving: set[str]) -> bool:
     """Whether a new value tells more than a shape: what scoring was given, what it keeps, or that it ran."""
     known: set[tuple] = set()
 
