@@ -489,6 +489,15 @@ STEERED = {
         "push(self.rows, 1)", "push(x=1, m=self.rows)", "outer(self.rows)", "Pen(self.rows).write()")},
     "an accessor": scorer("self.book().append(1)  # here\n    def book(self): return self.rows\n"
     "    def reset(self): self.kept = 0"),
+    "a count of a maker": scorer("return self.f()") + "def load_scorer(p):\n    n = 0\n    def g():\n"
+    "        nonlocal n\n        n += 1  # here\n    return Scorer(g)\n",
+    "an attribute of its own function": scorer("note()", "def note():\n    note.n = 1  # here"),
+    "what a block leaves": scorer("with Keep(tokens): pass", "SEEN = [0]\nclass Keep:\n"
+    "    def __exit__(self, *e): SEEN[0] = self.x  # here"),
+    "an attribute of the model": scorer("self.model.n = tokens  # here\n        return self.model.n\n"
+    "    def reset(self): self.kept = 0"),
+    "an object that begins again": scorer("self.box.__init__(self.box.n)  # here\n"
+    "    def reset(self): self.k = 0", "class Box:\n    def __init__(self, n): self.n = n"),
     "an attribute called as another that reset() renews": scorer("self.memory.note(tokens)\n"
     "    def reset(self): self.kept = []",
     "class Memory:\n    def note(self, x): self.kept.append(x)  # here"),

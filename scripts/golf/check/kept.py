@@ -57,20 +57,22 @@ def outliving(tree: ast.Module, scoring: list, loading: list, resetting: list) -
     used = {*map(name_of, (*nodes, *syntax.outside_functions(tree)))}
     trained = {called(n) for n in every_node(tree)} & {*code.classes} - used  # classes of training alone
     others = {part for name in trained for part in code.classes[name].body}
-    inside = {n for n in scoring if n in blocks and n not in others and getattr(n, "name", "") not in MADE}
+    inside = {n for n in scoring if n in blocks and n not in others}
+    made = {n for n in inside if getattr(n, "name", "") in MADE}  # what they give their object is fresh
     changed = [
         (n, c, path) for n in blocks for c in blocks[n] if n in inside or c.later for path in ends(c, code)
     ]
-    renewed = names_renewed(code, resetting, [part for n in inside for part in every_node(n)])
-    moving, lost = {path[-1] for *_, path in changed}, set()
+    renewed = names_renewed(code, resetting, [part for n in inside - made for part in every_node(n)])
+    moving, lost = {path[-1] for n, _, path in changed if n not in made and path[1:]}, set()
     for block, change, (root, *attrs) in changed:
         if root not in ("self", ""):
             lost.add(root)
             yield change.node
-        elif resetting and not renews(renewed, root, attrs):
+        elif resetting and block not in made and not renews(renewed, root, attrs):
             reads = [n for n in nodes if getattr(n, "attr", "") in attrs[-1:] and not stored(n)]
             before = any(n.lineno <= change.node.lineno or code.top[n] is not code.top[block] for n in reads)
-            if not change.given or tells_more(change, code, moving) and (change.part or before):
+            before |= change.part or len(attrs) > 1  # self.model.n is a part of self.model
+            if not change.given or before and tells_more(change, code, moving):
                 yield change.node
     yield from closed_over(tree, code, blocks, loading)
     for block in blocks:
@@ -133,7 +135,7 @@ def changes_by_store(target: ast.expr, value: ast.AST, node: ast.AST, code: Orig
     if isinstance(target, ast.Subscript):
         known = () if adds else (value, target.slice)
         yield Mutation(inner(target), adds or isinstance(target.slice, ast.Constant), known)
-    elif isinstance(target, ast.Attribute) or code.key(target)[0] is None:
+    elif isinstance(target, ast.Attribute) or code.key(target)[0] is None or name_of(target) in code.outer:
         yield Mutation(target, adds, () if adds else (value,))
     elif adds:  # part = x[1:]; part += 1 changes x, n = x.n; n += 1 does not
         kinds = {*map(type, code.values[code.key(target)]), type(node.value)} - {ast.List}
@@ -150,7 +152,11 @@ def changes_by_call(node: ast.Call, code: Origins) -> Iterator[Mutation]:
         taken = args[: 2 if TAKERS.fullmatch(name) else root in dir(builtins)]
         yield from (Mutation(one, not whole) for one in taken)
     elif (
-        not code.callees(node) or ("?",) in code.paths(by) and root != "self"
+        not code.callees(node)
+        or name == "__init__"
+        and called(by) != "super"
+        or ("?",) in code.paths(by)
+        and root != "self"
     ):  # else that says what it changes
         given = (*args[1:], *args[:1]) if name == "setdefault" else ()
         yield from (Mutation(one, not whole, given) for one in [by, *args[: name == "shuffle"]])

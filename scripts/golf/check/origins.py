@@ -54,9 +54,12 @@ class Origins:
             self.top = (
                 {**dict.fromkeys(every_node(block), block), **self.top} if block not in self.top else self.top
             )
-        self.own = {block: {*syntax.bindings(block)} for block in {*self.top.values()}}  # its variables
+        self.own = {
+            b: {*syntax.bindings(b)} - {getattr(b, "name", "")} for b in {*self.top.values()}
+        }  # variables
         for node in (n for n in every if isinstance(n, ast.Global) and n in self.top):
             self.own[self.top[node]] -= {*node.names}
+        self.outer = {name for n in every if isinstance(n, ast.Nonlocal) for name in n.names}
         self.values: dict[tuple, list[ast.AST]] = defaultdict(list)  # of variables and attributes
         self.unknown: set[tuple] = set()  # arguments that no call is seen to give
         # Lines of plain assignments to a variable, and the last line of the statements that follow each.
