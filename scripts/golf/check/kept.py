@@ -151,13 +151,10 @@ def changes_by_call(node: ast.Call, code: Origins) -> Iterator[Mutation]:
     if by is None or root in code.imported or root in dir(builtins):  # np.add.at(x, 0, 1), list.append(x, 1)
         taken = args[: 2 if TAKERS.fullmatch(name) else root in dir(builtins)]
         yield from (Mutation(one, not whole) for one in taken)
-    elif (
-        not code.callees(node)
-        or name == "__init__"
-        and called(by) != "super"
-        or ("?",) in code.paths(by)
-        and root != "self"
-    ):  # else that says what it changes
+        return
+    again = name == "__init__" and called(by) != "super"  # an object that exists begins again
+    hidden = root != "self" and ("?",) in code.paths(by)
+    if again or hidden or not code.callees(node):  # else the function called says what it changes
         given = (*args[1:], *args[:1]) if name == "setdefault" else ()
         yield from (Mutation(one, not whole, given) for one in [by, *args[: name == "shuffle"]])
 

@@ -54,9 +54,8 @@ class Origins:
             self.top = (
                 {**dict.fromkeys(every_node(block), block), **self.top} if block not in self.top else self.top
             )
-        self.own = {
-            b: {*syntax.bindings(b)} - {getattr(b, "name", "")} for b in {*self.top.values()}
-        }  # variables
+        outermost = {*self.top.values()}
+        self.own = {b: {*syntax.bindings(b)} - {getattr(b, "name", "")} for b in outermost}  # its variables
         for node in (n for n in every if isinstance(n, ast.Global) and n in self.top):
             self.own[self.top[node]] -= {*node.names}
         self.outer = {name for n in every if isinstance(n, ast.Nonlocal) for name in n.names}
