@@ -22,6 +22,8 @@ MEAN_TOLERANCE = 1e-4  # bits a byte: how far two passes may differ in the mean
 ROW_TOLERANCE = 1e-3  # nats: how far two scores of a target may, where arithmetic is not noisy
 ROW_CAP = 0.3  # nats: and where it is (bfloat16), at most
 NOISE_QUANTILE = 0.98  # of the rows: what differs in fewer of them is no noise of arithmetic
+RARE_CAP = 0.03  # nats: and a person judges it where no row differs by more
+RARE = "a few rows are a little off, as in bfloat16 at times, or by jitter: score it in float32"
 NOISE_FACTOR = 5.0  # a row of noisy arithmetic is this often the quantile off, at most
 NOISE_CAP = 0.01  # nats: root mean square difference of two passes
 NOISE_SIGMAS = 4.0  # standard errors of noise that a mean may be off
@@ -208,6 +210,12 @@ class Pair:
         usual = float(np.quantile(np.abs(self.apart), NOISE_QUANTILE))
         return min(max(NOISE_FACTOR * usual, ROW_TOLERANCE), ROW_CAP)
 
+    @cached_property
+    def rare(self) -> float:
+        """The share of rows that are off by more than allowed; 0 if any of them is by more than RARE_CAP."""
+        apart = np.abs(self.apart)
+        return float((apart > self.row_allowed).mean()) if apart.max() <= RARE_CAP else 0.0
+
     def gains(self, blind: Pass, seen: Pass) -> np.ndarray:
         """Nats that rows gained when the call already held their target, against when it did not."""
         where = blind.blind & ~seen.blind
@@ -229,32 +237,38 @@ def deterministic(pair: Pair) -> Finding:
     apart, noise, allowed = pair.apart, pair.noise, pair.row_allowed
     mean, off = float(apart.mean()), int((np.abs(apart) > allowed).sum())
     exact = not off or allowed > ROW_TOLERANCE  # noise of all rows has its outliers
-    passed = exact and noise <= NOISE_CAP and abs(mean) <= pair.mean_allowed(apart)
+    steady = noise <= NOISE_CAP and abs(mean) <= pair.mean_allowed(apart)
     figure = (
         f"{off} of {len(apart):,} rows off, most {np.abs(apart).max():.1e} nats of {allowed:.0e}; "
         f"mean {mean / pair.text.nats_of_a_bit:+.1e} bits a byte, rms {noise:.1e} nats"
     )
-    meaning = "two passes in new processes, cut elsewhere, agree"
-    if not passed:
+    passed, meaning = bool(exact and steady), "two passes in new processes, cut elsewhere, agree"
+    if steady and not exact and pair.rare:
+        passed, meaning = None, RARE
+    elif not passed:
         meaning = "two passes disagree: rows depend on chance, or on where calls end"
-    return judged("deterministic", bool(passed), figure, meaning)
+    return judged("deterministic", passed, figure, meaning)
 
 
 def causal(pair: Pair) -> Finding:
     uniform = pair.gains(pair.first, pair.second)
     gains = np.concatenate((uniform, pair.gains(pair.second, pair.first)))
     allowed, mean = pair.row_allowed, float(uniform.mean())
-    moved = int((np.abs(gains) > allowed).sum())
-    passed = not moved and abs(mean) <= pair.mean_allowed(uniform)
+    moved, most = int((np.abs(gains) > allowed).sum()), float(np.abs(gains).max())
+    fair = abs(mean) <= pair.mean_allowed(uniform)
+    usual = pair.rare * len(gains)  # as many are off that are blind in neither pass
+    few = most <= RARE_CAP and moved <= usual + NOISE_SIGMAS * math.sqrt(usual)
     figure = (
-        f"{moved} of {len(gains):,} blind rows moved, most {np.abs(gains).max():.1e} nats of "
+        f"{moved} of {len(gains):,} blind rows moved, most {most:.1e} nats of "
         f"{allowed:.0e}, mean {mean:+.1e}; finds 1 peek in {smallest_share(len(uniform)):,} anywhere"
     )
-    meaning = "rows were as good before the next token was known"
-    if not passed:
+    passed, meaning = bool(not moved and fair), "rows were as good before the next token was known"
+    if fair and moved and few:
+        passed, meaning = None, RARE
+    elif not passed:
         better = "better" if gains.sum() > 0 else "different"
         meaning = f"rows are {better} where the call holds the next token already: it peeks"
-    return judged("causal", bool(passed), figure, meaning)
+    return judged("causal", passed, figure, meaning)
 
 
 def smallest_share(draws: int) -> int:
