@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from golf.core.units import duration
+from golf.core.units import so_far
 
 SILENT_SECONDS = 15.0
 TICK_SECONDS = 0.5
@@ -36,6 +36,12 @@ class Bar:
         self.bar.unit = status
         self.draw("refresh")
         return ""
+
+    def say(self, text: str, stream=None) -> None:
+        """Prints a line above the bar, on stderr by default."""
+        self.draw("clear")
+        print(text, file=stream or sys.stderr, flush=True)
+        self.heard()
 
     def heard(self) -> None:
         """To be called after something else was printed."""
@@ -72,9 +78,7 @@ class Talker:
 
     def say(self, text: str) -> None:
         with self.lock:
-            self.bar.draw("clear")
-            print(f"{self.name}: {text}", file=sys.stderr, flush=True)
-            self.bar.heard()
+            self.bar.say(f"{self.name}: {text}")
 
     def begin(self, title: str, count: int = 0) -> Callable[[int], None]:
         """Begins a phase of `count` parts (0: unknown). Returns a function to call with how many are done."""
@@ -88,7 +92,7 @@ class Talker:
         """How much of the phase is done, 0 to 1; and as text, how long it took and will take."""
         seconds, part = self.clock() - self.began, self.at / self.count if self.count else 0.0
         expected = (self.told - self.began) / part if part else 0.0
-        return part, duration(seconds) + (f", {duration(max(0, expected - seconds))} left" if part else "")
+        return part, so_far(seconds, min(1.0, seconds / expected) if expected else 0.0)
 
     def keep_on(self) -> None:
         while not self.over.wait(TICK_SECONDS):

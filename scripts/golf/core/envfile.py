@@ -107,6 +107,14 @@ def require_known(name: str, knobs: dict[str, str], where: str) -> None:
     raise GolfError(f"{where}: unknown name {name}; {hint}", 2)
 
 
+def read_seeds(text: str, where: str) -> list[str]:
+    """Different whole numbers, as in 1337,42,2025; none of an empty text."""
+    seeds = [seed.strip() for seed in text.split(",") if seed.strip()]
+    if not all(re.fullmatch("[0-9]{1,20}", seed) for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise GolfError(f"{where}: give different whole numbers as seeds: SEEDS=1337,42,2025", 2)
+    return seeds
+
+
 def set_words(words: list[str], knobs: dict[str, str]) -> None:
     """Puts NAME=value arguments into the environment, as if they stood in front of the command."""
     for word in words:

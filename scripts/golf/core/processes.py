@@ -1,8 +1,11 @@
 """Processes: the signals that ask one to stop, and what it started, found in /proc and ended together."""
 
+import ctypes
 import math
 import os
 import signal
+import subprocess
+import sys
 from collections import defaultdict
 from contextlib import suppress
 
@@ -17,6 +20,16 @@ def handle_stops(handler) -> None:
     for number in STOP_SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def start(command: list[str], signum: int = signal.SIGKILL, **how) -> subprocess.Popen:
+    """Starts a child in a session of its own: Ctrl-C reaches this process only. Where the kernel is Linux, it
+    sends the child `signum` when this process dies, however it dies."""
+    linux = sys.platform.startswith("linux")
+    prctl = ctypes.CDLL(None).prctl if linux else None
+    die_too = (lambda: prctl(1, signum)) if linux else None  # 1: PR_SET_PDEATHSIG
+    how = dict(stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_too) | how
+    return subprocess.Popen(command, **how)
 
 
 def stat(pid: int) -> list[bytes] | None:

@@ -26,11 +26,21 @@ def plain(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
+def last_line(text: str, otherwise: str) -> str:
+    """The last line that a program printed, which tells its error; `otherwise` if it printed nothing."""
+    return (text.strip().splitlines() or [otherwise])[-1]
+
+
 def columns(rows: list[Sequence[str]], right: Collection[int]) -> list[str]:
     """A line for each row, in columns as wide as their texts; those in `right` are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     shapes = [f"{{:{'>' if i in right else '<'}{width}}}" for i, width in enumerate(widths)]
     return ["  ".join(shapes).format(*row).rstrip() for row in rows]
+
+
+def slug(name: str, otherwise: str) -> str:
+    """The name as part of a folder's; `otherwise` where nothing of it can be."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or otherwise
 
 
 def cell(text: str) -> str:

@@ -21,6 +21,7 @@ from golf.core.files import plain
 from golf.core.packages import missing
 from golf.core.packed import NotPacked, read_source
 from golf.core.paths import REPO, shown
+from golf.core.text import last_line
 
 TRAINER_PACKAGES = ("torch", "mlx", "numpy", "sentencepiece", "brotli")  # of the requirements
 
@@ -125,7 +126,7 @@ def read_knobs(trainer: Path) -> dict[str, str]:
     done = subprocess.run(command, env=env, cwd=REPO, capture_output=True, encoding="utf-8", errors="replace")
     knobs = dict(filter(None, map(knob_of, done.stdout.splitlines())))
     if done.returncode or not knobs:
-        said = (done.stderr.strip().splitlines() or ["it printed no knobs"])[-1]
+        said = last_line(done.stderr, "it printed no knobs")
         raise GolfError(f"{shown(trainer)} --knobs failed: {said}")
     return knobs
 

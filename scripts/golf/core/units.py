@@ -20,6 +20,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60:02}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02}m"
 
 
+def so_far(seconds: float, part: float) -> str:
+    """How long it took, and will take where `part` of it, above 0 to 1, is done: 45s, 15s left."""
+    return duration(seconds) + (f", {duration(seconds * (1 - part) / part)} left" if part else "")
+
+
 def between(low: int, high: float = math.inf, kind: type = int):
     """For argparse: a number within bounds."""
 
