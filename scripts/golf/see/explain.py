@@ -4,14 +4,13 @@ For each: weights, bytes, and bits a weight (raw; entropy of single symbols; as 
 scales, header, code, headroom, and what one more layer or 32 more columns would take. Runs no script.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from golf.core import track
 from golf.core.files import replace_file
@@ -21,12 +20,8 @@ from golf.core.picture import COLOURS, INK, drawn, picture_path, tidy
 from golf.core.runlog import read_run
 from golf.core.submission import count_bytes
 from golf.core.text import columns
-from golf.see import reader
-
-if TYPE_CHECKING:  # numpy is imported late: other commands do without it
-    import numpy as np
-
-    from golf.see.weights import Tensor, Weights
+from golf.see import reader, weights
+from golf.see.weights import Tensor, Weights
 
 KINDS = ("embedding", "attention", "MLP", "head", "other matrices", "vectors", "scales", "header")
 HEAD = ["", "weights", "bytes", "share", "raw", "entropy", "coded"]
@@ -83,8 +78,6 @@ def main(args) -> int:
 
 def read(place: Path) -> tuple[Weights, Budget]:
     """The packed model of a run, an entry or a file, and what counts beside it."""
-    from golf.see import weights
-
     if place.is_file() and not (place.parent / "metrics.jsonl").is_file():
         return weights.load(place), Budget()
     target = reader.find(place, Path())  # which tokenizer it reads does not matter here
@@ -127,8 +120,6 @@ def total(kind: str, parts: list[Part]) -> Part:
 
 def entropy_bytes(array: np.ndarray) -> float:
     """Bytes that its symbols need one by one; of floats, their low and high bytes apart."""
-    import numpy as np
-
     total, planes = 0.0, array.reshape(-1).view(np.uint8).reshape(-1, array.itemsize)
     for plane in planes.T:
         counts = np.bincount(plane, minlength=256)
@@ -163,8 +154,6 @@ def lines(found: Weights, budget: Budget) -> list[str]:
 
 def symbols(found: Weights) -> np.ndarray:
     """How often each symbol comes in the matrices, from -TOP to TOP - 1."""
-    import numpy as np
-
     matrices = [t.stored for t in found.tensors.values() if t.scales is not None]
     return sum((np.bincount(m.ravel().astype(np.int64) + TOP, minlength=2 * TOP) for m in matrices),
                np.zeros(2 * TOP, np.int64))  # fmt: skip

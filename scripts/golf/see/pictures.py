@@ -8,12 +8,15 @@ by `golf.sh leaderboard`.
 import textwrap
 from pathlib import Path
 
+import numpy as np
+
 from golf.core import submission, track
 from golf.core.errors import GolfError
 from golf.core.files import renew, sha256
 from golf.core.paths import REPO
 from golf.core.picture import COLOURS, drawn, fingerprint, is_signed, signed
-from golf.see import explain, history, plot, reader, sample
+from golf.see import explain, history, plot, reader, sample, weights
+from golf.see.cached import CachedModel
 from golf.see.page import render
 
 FOLDER = REPO / "docs" / "pictures"
@@ -31,7 +34,8 @@ def add_arguments(parser) -> None:
 def main(args) -> int:
     entry = control()
     ways = {"curve.svg": curve, "explain.svg": bytes_, "terminal.svg": terminal}
-    mark = mark_of(entry)
+    files = [*entry.glob("metrics_seed*.jsonl"), *entry.glob("final_model*"), entry / "submission.json"]
+    mark = fingerprint(VERSION, [[path.name, sha256(path)] for path in sorted(files)])
     FOLDER.mkdir(exist_ok=True)
     stale = {name: draw for name, draw in ways.items() if not is_signed(FOLDER / name, mark)}
     renew({FOLDER / n: lambda d=d: signed(d(entry), mark) for n, d in stale.items()}, "pictures", args.check)
@@ -44,12 +48,6 @@ def control() -> Path:
     if not isinstance(name, str):
         raise GolfError(f"{TRACK} names no audit_control, so there is nothing to draw", 2)
     return track.RECORDS / TRACK / name
-
-
-def mark_of(entry: Path) -> str:
-    """The fingerprint of all that is drawn."""
-    files = [*entry.glob("metrics_seed*.jsonl"), *entry.glob("final_model*"), entry / "submission.json"]
-    return fingerprint(VERSION, [[path.name, sha256(path)] for path in sorted(files)])
 
 
 def curve(entry: Path) -> bytes:
@@ -82,11 +80,6 @@ def terminal(entry: Path) -> bytes:
 
 def written(entry: Path) -> str:
     """What the command in the picture prints: the same defaults, fewer tokens."""
-    import numpy as np
-
-    from golf.see import weights
-    from golf.see.cached import CachedModel
-
     target = reader.find(entry)
     model, tokenizer = CachedModel(weights.load(target.artifact)), reader.load_tokenizer(target.tokenizer)
     rng = np.random.default_rng(1)

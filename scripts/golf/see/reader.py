@@ -7,15 +7,14 @@ A model is opened in the first of these ways that is sure to be right:
   if it agrees with cached.py on some tokens, cached.py is used, since it is faster.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from golf.core import submission, trainers
 from golf.core.errors import GolfError
@@ -25,9 +24,12 @@ from golf.core.paths import REPO, shown
 from golf.core.runlog import read_run
 from golf.score import claims
 from golf.score.command import NO_SANDBOX
-
-if TYPE_CHECKING:  # numpy is imported late: other commands do without it
-    from golf.see.cached import CachedModel
+from golf.score.feeder import Fault
+from golf.score.sandbox import bwrap
+from golf.score.sandbox.client import Remote
+from golf.score.stream import read_tokenizer
+from golf.see import weights
+from golf.see.cached import CachedModel
 
 TRAINERS = ("train_gpt.py", "train_gpt_mlx.py")
 AGREE_NATS = 1e-3  # two models that differ less on every row are one
@@ -101,8 +103,6 @@ def find_tokenizer(digest) -> Path:
 
 def load_tokenizer(path: Path):
     """A sentencepiece.SentencePieceProcessor."""
-    from golf.score.stream import read_tokenizer
-
     return read_tokenizer(path)[0].processor
 
 
@@ -112,8 +112,6 @@ def opened(target: Target, *, sandboxed: bool = True, fast: bool = False) -> Ite
 
     fast: for text: one token a call is quick where it can be. GolfError where it cannot be loaded.
     """
-    from golf.score.feeder import Fault
-
     cached, ours = cached_model(target) if fast else None, target.ours
     if ours:
         yield cached or load_ours(ours, target.artifact)
@@ -128,9 +126,6 @@ def opened(target: Target, *, sandboxed: bool = True, fast: bool = False) -> Ite
 
 
 def cached_model(target: Target) -> CachedModel | None:
-    from golf.see import weights
-    from golf.see.cached import CachedModel
-
     try:
         found = weights.load(target.artifact)
         return None if found.config.get("followers") else CachedModel(found)  # which knows the net alone
@@ -140,8 +135,6 @@ def cached_model(target: Target) -> CachedModel | None:
 
 def agree(one: CachedModel, other) -> bool:
     """Whether both models give some random tokens the same rows; leaves both at the start of a stream."""
-    import numpy as np
-
     tokens = np.random.default_rng(0).integers(3, len(one.output), AGREE_TOKENS).astype(np.uint16)
     rows = []
     for model in (one, other):
@@ -164,9 +157,6 @@ def load_ours(name: str, artifact: Path):
 
 def in_sandbox(target: Target, sandboxed: bool):
     """The script's own load_scorer in a sandboxed process."""
-    from golf.score.sandbox import bwrap
-    from golf.score.sandbox.client import Remote
-
     if sandboxed and bwrap.why_not():
         text = f"{shown(target.script)} is not this repository's own trainer, and {bwrap.why_not()}"
         raise GolfError(f"{text}. --no-sandbox runs it as yourself", 2)

@@ -5,22 +5,18 @@ repository's own trainer. --surprise FILE makes an HTML page of a text instead: 
 bits that the model needed for it, and shows the model's five best guesses on hover or focus.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from golf.core.errors import GolfError
 from golf.core.files import read_text, replace_file
 from golf.core.paths import path_argument, shown
 from golf.core.text import printable
 from golf.core.units import between
-from golf.see import reader
-
-if TYPE_CHECKING:
-    import numpy as np  # imported late: other commands do without it
+from golf.see import reader, surprise
 
 WINDOW = 512  # tokens that are decoded again to find what a new one adds
 
@@ -47,10 +43,6 @@ def utf8(text: str) -> str:
 
 
 def main(args) -> int:
-    import numpy as np
-
-    from golf.see import surprise
-
     target = reader.find(args.place, args.tokenizer)
     tokenizer = reader.load_tokenizer(target.tokenizer)
     text = read_text(args.surprise) if args.surprise else None
@@ -98,8 +90,6 @@ def write(
 
 def last_row(model, tokens: list[int]) -> np.ndarray:
     """float64 [vocab]: the log-probabilities of what follows `tokens`."""
-    import numpy as np
-
     return np.asarray(model.log_probs(np.array(tokens, np.uint16)))[-1].astype(np.float64)
 
 
@@ -110,8 +100,6 @@ def decoded(tokenizer, tokens: list[int]) -> str:
 
 
 def pick(row: np.ndarray, temperature: float, top_k: int, rng: np.random.Generator) -> int:
-    import numpy as np
-
     if temperature == 0:
         return int(row.argmax())
     logits = row / temperature
