@@ -8,13 +8,15 @@ from pathlib import Path
 from golf.core.bar import Bar
 from golf.core.json_io import dig, number, parse_json
 from golf.core.runlog import read_run
-from golf.core.units import amount, duration
+from golf.core.units import amount, so_far
 
 PHASES = {"setup": "set-up", "train": "training", "pack": "packing", "plain": "scoring",
           "sliding": "scoring, sliding windows"}  # fmt: skip
 NEXT = {"step": "train", "train_end": "pack", "export": "plain", "score": "sliding"}  # after an event
 # What a trainer prints after some seconds of silence; the bar shows it instead.
 SIGN_OF_LIFE = re.compile(rb"(?:setup|after:\w+|scoring:(\d+)/(\d+)(?: left:\d+s)?) seconds:\d+\n")
+# Lines without information: the memory of no GPU, PyTorch's remark on nvcc without a GPU.
+NOISE = re.compile(rb"peak_memory_bytes:0\n|.*No CUDA runtime is found, using CUDA_HOME=.*\n?")
 PACKING = {"zlib": 3e-7, "brotli": 5e-6}  # seconds a weight, on a 2-core x86 CPU, if the step is searched for
 GUESSED = 0.95  # a phase other than training is never shown as more than this part done
 OF_OLD = 0.95  # the part of the smoothed loss that is kept at every step
@@ -107,9 +109,8 @@ class Follower:
 
     def status(self) -> str:
         """As text: how long the phase took and will take; of training also step, smoothed loss and speed."""
-        parts, part = [duration(self.elapsed())], self.fraction()
-        if part > 0 and part != GUESSED:
-            parts.append(f"{duration(self.elapsed() * (1 - part) / part)} left")
+        part = self.fraction()
+        parts = [so_far(self.elapsed(), 0.0 if part == GUESSED else part)]
         if self.phase == "train":
             parts += [f"step {self.step:,.0f}"] + ([f"loss {self.loss:.3f}"] if self.loss is not None else [])
             parts += [f"{amount(self.rate)} tokens/s"]
@@ -131,12 +132,13 @@ class Progress(Follower):
         return self.bar.show(self.title(), self.fraction(), self.status())
 
     def heard(self, output: bytes) -> bytes:
-        """The lines that the run printed, without its signs of life, which the bar shows."""
+        """The lines that the run printed, without noise and its signs of life, which the bar shows."""
         for done, count in SIGN_OF_LIFE.findall(output):
             if count:
                 self.scored(int(done) / max(int(count), 1))
-        shown = b"".join(line for line in output.splitlines(True) if not SIGN_OF_LIFE.fullmatch(line))
-        if shown:
+        lines = output.splitlines(keepends=True)
+        lines = [line for line in lines if not (SIGN_OF_LIFE.fullmatch(line) or NOISE.fullmatch(line))]
+        if shown := b"".join(lines):
             self.bar.heard()
         return shown
 

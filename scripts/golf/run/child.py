@@ -1,6 +1,5 @@
 """Runs the trainer as a child: passes its output on, shows progress, handles signals, leaves no orphan."""
 
-import ctypes
 import os
 import re
 import selectors
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from golf.core.errors import GolfError
 from golf.core.paths import REPO
-from golf.core.processes import descendants, handle_stops, kill_tree
+from golf.core.processes import descendants, handle_stops, kill_tree, start
 from golf.run.bar import Progress
 
 OUT_OF_MEMORY = 3
@@ -24,10 +23,7 @@ ECHO_SECONDS = 0.15  # `timeout` and some shells send a signal twice: closer tha
 
 
 class Supervisor:
-    """Runs trainers one after another; counts the signals that asked to stop.
-
-    The child has a session of its own, so that Ctrl-C reaches us alone and arrives there once.
-    """
+    """Runs trainers one after another; counts the signals that asked to stop, which arrive here alone."""
 
     def __init__(self):
         self.stops = 0
@@ -70,16 +66,9 @@ class Supervisor:
         by_torchrun = "torch.distributed.run" in command
         self.progress, self.told = Progress(metrics), False
         try:
-            self.process = subprocess.Popen(
-                command,
-                env=env,
-                cwd=REPO,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                preexec_fn=end_with_parent(signal.SIGTERM if by_torchrun else signal.SIGKILL),
-            )
+            dies_by = signal.SIGTERM if by_torchrun else signal.SIGKILL
+            pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+            self.process = start(command, dies_by, env=env, cwd=REPO, **pipes)
         except OSError as error:  # no memory or no processes left, arguments too long
             self.progress.bar.draw("close")
             raise GolfError(f"the trainer cannot be started: {error.strerror}") from None
@@ -129,7 +118,7 @@ class Supervisor:
                     if not data:
                         selector.unregister(pipe)
                         whole, end, rest[pipe] = part, b"\n" if part else b"", b""
-                    if shown := for_people(self.progress.heard(whole + end)):
+                    if shown := self.progress.heard(whole + end):
                         self.write(streams[pipe], shown.replace(*spelt))
                     if pipe is self.process.stderr:
                         errors.extend(whole.decode("utf-8", "replace").splitlines())
@@ -168,17 +157,3 @@ class Supervisor:
         for target in workers or [pid]:
             with suppress(ProcessLookupError):
                 os.kill(target, signal.SIGTERM)
-
-
-def for_people(text: bytes) -> bytes:
-    """Drops lines without information: the memory of no GPU, PyTorch's remark on nvcc without a GPU."""
-    noise = re.compile(rb"peak_memory_bytes:0\n|.*No CUDA runtime is found, using CUDA_HOME=.*\n?")
-    return b"".join(line for line in text.splitlines(keepends=True) if not noise.fullmatch(line))
-
-
-def end_with_parent(signum: int):
-    """For preexec_fn: the kernel (Linux) sends the child `signum` when we die, however we die."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(1, signum)  # 1: PR_SET_PDEATHSIG
