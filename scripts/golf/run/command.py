@@ -27,6 +27,7 @@ from golf.core.files import replace_file
 from golf.core.json_io import dig, number
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.runlog import read_run
+from golf.core.text import last_line, slug
 from golf.run import preflight
 from golf.run import summary as summaries
 from golf.run.child import OUT_OF_MEMORY, STOPPED, Supervisor
@@ -59,11 +60,30 @@ class SeedRun:
         return [sys.executable, *launcher, f"--nproc_per_node={self.world}", str(self.trainer)]
 
 
-def add_arguments(parser) -> None:
+def add_job(parser) -> None:
+    """The arguments that read_job() reads."""
     parser.add_argument("config", metavar="CONFIG.env", help="for example configs/quickstart.env")
     parser.add_argument("settings", nargs="*", default=[], metavar="NAME=value", help="overrides the file")
     parser.add_argument("--trainer", type=path_argument, default=REPO / "train_gpt.py", metavar="PATH",
                         help="the script to run; default: train_gpt.py")  # fmt: skip
+
+
+def read_job(args, defaults=()) -> tuple[Path, Path, dict[str, str], dict[str, str]]:
+    """The trainer, the config, the trainer's knobs with their defaults, and what is set of them.
+
+    defaults: (name, value) of what is set if neither the file nor the environment does.
+    """
+    trainer = args.trainer.resolve()
+    config, words = envfile.config_and_words([args.config, *args.settings])
+    trainers.check_trainer(trainer)
+    knobs = trainers.read_knobs(trainer)
+    found = envfile.parse(config, knobs)
+    envfile.set_words(words, knobs)
+    return trainer, config, knobs, envfile.settings(found, knobs, dict(defaults))
+
+
+def add_arguments(parser) -> None:
+    add_job(parser)
     parser.add_argument("--default", action="append", default=[], type=name_and_value, metavar="NAME=VALUE",
                         help="used if neither the file nor the environment sets NAME")  # fmt: skip
     parser.add_argument("--no-summary", action="store_true", help="do not print the results at the end")
@@ -77,13 +97,8 @@ def name_and_value(text: str) -> tuple[str, str]:
 
 
 def main(args) -> int:
-    trainer = args.trainer.resolve()
-    config, words = envfile.config_and_words([args.config, *args.settings])
-    trainers.check_trainer(trainer)
-    knobs = trainers.read_knobs(trainer)
-    found = envfile.parse(config, knobs)
-    envfile.set_words(words, knobs)
-    runs = plan(trainer, envfile.settings(found, knobs, dict(args.default)), config.stem)
+    trainer, config, knobs, settings = read_job(args, args.default)
+    runs = plan(trainer, settings, config.stem)
     check(runs, knobs)
     supervisor = Supervisor()
     tell_size(trainer, {**knobs, **runs[0].settings}, supervisor)
@@ -132,7 +147,7 @@ def run_all(
             code = last or 130
             break
     if summary:
-        tell(supervisor, done, len(runs) > 1, code)
+        print_results(supervisor, done, len(runs) > 1, code)
     return code
 
 
@@ -147,10 +162,10 @@ def write_report(run_dir: Path, supervisor: Supervisor) -> None:
     if done.returncode == 0:
         supervisor.print(f"report   {shown(run_dir / 'report.html')}")
     else:
-        supervisor.say(f"no report.html: {(done.stderr.strip().splitlines() or ['it ended'])[-1]}")
+        supervisor.say(f"no report.html: {last_line(done.stderr, 'it ended')}")
 
 
-def tell(supervisor: Supervisor, done: list[tuple[str, Path]], several: bool, code: int) -> None:
+def print_results(supervisor: Supervisor, done: list[tuple[str, Path]], several: bool, code: int) -> None:
     """Prints the results and the next command."""
     lines = summaries.seed_table(done) if several else []
     if code == 0:
@@ -191,11 +206,8 @@ def plan(trainer: Path, settings: dict[str, str], stem: str) -> list[SeedRun]:
         raise GolfError(f"RESUME={resume}: only one node has the checkpoint, so several cannot resume", 2)
     if resume != "0" and not settings.get("RUN_ID"):
         raise GolfError(f"RESUME={resume}: set RUN_ID to the run to resume; golf.sh runs lists them", 2)
-    seeds = [s.strip() for s in settings.get("SEEDS", "").split(",") if s.strip()]
-    if any(not (s.isascii() and s.isdigit()) for s in seeds) or len(set(seeds)) < len(seeds):
-        raise GolfError(f"SEEDS={settings['SEEDS']!r}: give different whole numbers: SEEDS=1337,42,2025", 2)
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "run"  # any file may be a config
-    run_id = settings.get("RUN_ID") or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    seeds = envfile.read_seeds(settings.get("SEEDS", ""), f"SEEDS={settings.get('SEEDS')!r}")
+    run_id = settings.get("RUN_ID") or f"{slug(stem, 'run')}-{time.strftime('%Y%m%d-%H%M%S')}"
     out_dir = REPO / (settings.get("OUT_DIR") or "runs")
     passed = {k: v for k, v in settings.items() if k not in envfile.OWN_NAMES} | {"OUT_DIR": str(out_dir)}
     runs, shared = [], (world, report == "1", nodes, endpoint)

@@ -12,6 +12,7 @@ from pathlib import Path
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number
 from golf.core.paths import path_argument, shown
+from golf.core.text import slug
 from golf.see import history
 from golf.see.history import History
 
@@ -32,7 +33,7 @@ def add_arguments(parser) -> None:
 def main(args) -> int:
     named = {}
     for h in map(history.read, args.runs):
-        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in h.name).lstrip(".") or "run"
+        name = slug(h.name, "run")
         if named.setdefault(name, h) is not h:
             raise GolfError(f"two runs are called {name}; export them one by one, to another --out", 2)
     tracker = load(args.to)

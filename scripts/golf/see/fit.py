@@ -5,6 +5,7 @@ the cap, and what the rounding is expected to cost (core/size.py says how this i
 steps and a short score on this device, for memory and minutes. It knows this repository's model only.
 """
 
+import resource
 import statistics
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from golf.core import envfile, size, trainers
 from golf.core.bar import Talker
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, number
-from golf.core.paths import REPO, path_argument, shown
+from golf.core.paths import REPO, shown
+from golf.core.text import columns, last_line
 from golf.core.units import duration
+from golf.run.command import add_job, read_job
 from golf.see import history
 
 STEPS = (24, 16, 12, 8, 6, 4, 3, 2, 1)
@@ -26,21 +29,12 @@ PLAN = ("TRAIN_BATCH_TOKENS", "MAX_WALLCLOCK_SECONDS", "ITERATIONS", "VAL_MAX_TO
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("config", metavar="CONFIG.env", help="what would be trained")
-    parser.add_argument("settings", nargs="*", default=[], metavar="NAME=value", help="overrides the file")
-    parser.add_argument("--trainer", type=path_argument, default=REPO / "train_gpt.py", metavar="PATH",
-                        help="the script that would be run; default: train_gpt.py")  # fmt: skip
+    add_job(parser)
     parser.add_argument("--quick", action="store_true", help="only the bytes: time no steps")
 
 
 def main(args) -> int:
-    trainer = args.trainer.resolve()
-    config, words = envfile.config_and_words([args.config, *args.settings])
-    trainers.check_trainer(trainer)
-    knobs = trainers.read_knobs(trainer)
-    found = envfile.parse(config, knobs)
-    envfile.set_words(words, knobs)
-    settings = envfile.settings(found, knobs)
+    trainer, _, knobs, settings = read_job(args)
     given = {**knobs, **settings}
     try:
         code = size.code_bytes(trainer, given)
@@ -63,23 +57,21 @@ def main(args) -> int:
 def table(model: size.Model, knobs: dict[str, str], code_bytes: int) -> list[str]:
     """Parameters, then a line for each step: bytes with each coder, and where the cap is."""
     cap = int(float(knobs["ARTIFACT_CAP_BYTES"]))
-    lines = [
-        f"weights  {model.weights:,}: blocks {model.block:,}, embedding {model.embedding:,}, "
-        f"vectors {model.vectors:,}",
-        f"code     {code_bytes:,} bytes; cap {cap:,}" if cap else f"code     {code_bytes:,} bytes",
-        "",
-        f"{'step':>7} {'bits':>5} {'cost':>7}" + "".join(f" {coder:>22}" for coder in size.CODERS),
-    ]
+    kinds = f"blocks {model.block:,}, embedding {model.embedding:,}, vectors {model.vectors:,}"
+    rows = [["  step", "bits", "cost", *size.CODERS]]
     for steps in STEPS:
-        cells = ""
+        cells = []
         for coder in size.CODERS:
             one = size.packed(model, steps, coder)
-            fits = "" if not cap else " fits" if one.model_bytes + code_bytes <= cap else " over"
-            cells += f" {one.model_bytes:>16,}{fits:>6}"
+            fits = "" if not cap else "  fits" if one.model_bytes + code_bytes <= cap else "  over"
+            cells.append(f"{one.model_bytes:,}{fits}")
         # Bits and cost are the same for every coder.
         cost = f"+{one.cost:.3f}" if one.block_bits >= size.COSTS[0][0] else f">{size.COSTS[0][1]}"
-        lines.append(f"  std/{steps:<2} {one.bits:>4.1f} {cost:>7}{cells}")
-    return [*lines, "(bytes of the model; cost: bits a byte by rounding, as measured on the starter)", ""]
+        rows.append([f"  std/{steps}", f"{one.bits:.1f}", cost, *cells])
+    weights, code = f"weights  {model.weights:,}: {kinds}", f"code     {code_bytes:,} bytes"
+    note = "(bytes of the model; cost: bits a byte by rounding, as measured on the starter)"
+    table = columns(rows, right=range(1, len(rows[0])))
+    return [weights, code + f"; cap {cap:,}" * bool(cap), "", *table, note, ""]
 
 
 def trial(trainer: Path, settings: dict[str, str], plan: dict[str, float]) -> list[str]:
@@ -95,7 +87,7 @@ def trial(trainer: Path, settings: dict[str, str], plan: dict[str, float]) -> li
         done = subprocess.run([sys.executable, str(trainer)], env=trainers.child_env(passed), cwd=REPO,
                               capture_output=True, encoding="utf-8", errors="replace")  # fmt: skip
         if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            said = last_line(done.stderr, "no reason given")
             raise GolfError(f"{shown(trainer)} could not be timed: {said}")
         h = history.read(Path(folder) / "fit")
         return minutes(h, plan, peak_memory(h))
@@ -105,8 +97,6 @@ def peak_memory(h: history.History) -> float:
     """Peak memory in bytes: the device's if the trainer logged it, else the process's."""
     if (told := number(dig(h.facts, "end", "peak_memory_bytes"))) is not None:
         return told
-    import resource
-
     used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return used * (1 if sys.platform == "darwin" else 1024)
 

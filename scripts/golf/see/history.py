@@ -103,7 +103,11 @@ class History:
             return "failed" if code else "stopped" if asked else "finished"
         if not self.facts and self.steps:  # a log alone
             return "unknown"
-        if is_running(self.place, self.written):
+        try:
+            left_a_lock = refuse_used(self.place)
+        except GolfError:  # in use
+            return "running"
+        if not left_a_lock and time.time() - self.written < SILENT_SECONDS:
             return "running"
         if not (self.facts or self.steps or self.vals):
             return "damaged"
@@ -177,14 +181,6 @@ def parsed(text: str, factor: float = 1.0) -> float | None:
         return float(text) * factor
     except ValueError:
         return None
-
-
-def is_running(folder: Path, written: float) -> bool:
-    """Whether a process holds the run's lock; without a lock, whether the run wrote something just now."""
-    try:
-        return not refuse_used(folder) and time.time() - written < SILENT_SECONDS
-    except GolfError:  # in use
-        return True
 
 
 def all_runs(folder: Path) -> list[Path]:

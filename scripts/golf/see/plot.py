@@ -28,13 +28,8 @@ MANY = 300  # points; more are drawn faintly, with their running mean
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        type=path_argument,
-        metavar="RUN",
-        help="a folder or a file; or runs/<RUN_ID> for all of SEEDS=...",
-    )
+    run = "a folder or a file; or runs/<RUN_ID> for all of SEEDS=..."
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help=run)
     parser.add_argument("-o", "--out", type=picture_path, default="plot.svg", metavar="FILE",
                         help="the picture, .svg or .png; default: plot.svg")  # fmt: skip
     parser.add_argument("--x", choices=list(AXES), default="time", help="the horizontal axis; default: time")
@@ -107,9 +102,9 @@ def draw_panel(
         axes.set_ylim(bottom=0)
 
 
-def smoothed(values: list[float], part: float = 0.02) -> list[float]:
-    """A running mean over about `part` of the points."""
-    keep, mean, found = 1 - 1 / max(1.0, part * len(values)), None, []
+def smoothed(values: list[float]) -> list[float]:
+    """A running mean over about a fiftieth of the points."""
+    keep, mean, found = 1 - 1 / max(1.0, len(values) / 50), None, []
     for value in values:
         mean = value if mean is None else keep * mean + (1 - keep) * value
         found.append(mean)

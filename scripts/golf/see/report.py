@@ -10,12 +10,15 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from golf.core.bar import Talker
 from golf.core.errors import GolfError
 from golf.core.files import replace_file
 from golf.core.json_io import dig, mapping, number
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.picture import drawn
+from golf.core.submission import command_line
 from golf.run.summary import summary
 from golf.see import explain, history, page, plot, reader, sample
 from golf.see.history import History
@@ -34,16 +37,9 @@ def main(args) -> int:
         raise GolfError(f"{shown(args.run)}: no metrics.jsonl there; give a run's folder", 2)
     with Talker("golf report") as talker:
         talker.begin("report")
-        path = write(args.run)
-    print(f"wrote {shown(path)}")
+        replace_file(args.run / NAME, build(args.run))
+    print(f"wrote {shown(args.run / NAME)}")
     return 0
-
-
-def write(run: Path) -> Path:
-    """Makes the report of a run's folder; its path."""
-    path = run / NAME
-    replace_file(path, build(run))
-    return path
 
 
 def build(run: Path) -> str:
@@ -73,12 +69,10 @@ def pictures(panels: list[Callable]) -> list[str]:
     return [f"data:image/svg+xml;base64,{image}" for image in images]
 
 
-def samples(target: reader.Target, sandboxed: bool = True) -> list[str]:
+def samples(target: reader.Target) -> list[str]:
     """Three texts that the model writes from nothing, seeds 1 to 3."""
-    import numpy as np
-
     tokenizer, found = reader.load_tokenizer(target.tokenizer), []
-    with reader.opened(target, sandboxed=sandboxed, fast=True) as model:
+    with reader.opened(target, fast=True) as model:
         for seed in range(1, SAMPLES + 1):
             rng, end = np.random.default_rng(seed), time.monotonic() + SAMPLE_SECONDS
             parts = []
@@ -110,9 +104,9 @@ def command(h: History) -> str:
     """What to type to have the run again, from the repository's root."""
     config, trainer = h.origin.get("config"), h.origin.get("trainer")
     if not isinstance(config, str) or not isinstance(trainer, str):
-        names = [n for n, v in h.config.items() if v not in ("", None) and n not in ("RUN_ID", "OUT_DIR")]
-        words = [f"{name}={shlex.quote(str(h.config[name]))}" for name in names]
-        return " ".join([*words, "python3", shlex.quote(str(dig(h.facts, "start", "script")))])
+        unset, own = ("", None), ("RUN_ID", "OUT_DIR")
+        env = {n: str(v) for n, v in h.config.items() if v not in unset and n not in own}
+        return command_line(env, ["python3", str(dig(h.facts, "start", "script"))])
     words = ["bash", "scripts/golf.sh", "run", config]
     words += [] if trainer == "train_gpt.py" else ["--trainer", trainer]
     return f"{shlex.join(words)} {history.changes(h)}".strip()
