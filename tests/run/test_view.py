@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import passed, run_golf, write_shard
+from golf.core import lock
 from golf.run import view
 
 from run.conftest import golf
@@ -103,6 +104,16 @@ def test_what_a_killed_run_left_is_replaced(repo):
     left.mkdir(parents=True)
     (left / "fineweb_train_000099.bin").touch()
     assert f"SAW {TRAIN} " in passed(golf(repo, RUN_ID="a")).stdout
+
+
+def test_what_killed_runs_left_goes_with_the_next_run_beside_them(repo):
+    left = [repo / "runs" / name / view.FOLDER for name in ("killed", "goes_on")]
+    for folder in left:
+        folder.mkdir(parents=True)
+        (folder.parent / ".lock").touch()
+    with lock.locked(left[1].parent):
+        passed(golf(repo, RUN_ID="a"))
+    assert [folder.exists() for folder in left] == [False, True]
 
 
 def test_on_another_file_system_links_are_symbolic(tmp_path, monkeypatch):

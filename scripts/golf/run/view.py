@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from golf.core.errors import GolfError
 from golf.core.files import replace_file
+from golf.core.lock import refuse_used
 from golf.core.trainers import find_path
 
 FOLDER = ".train_data"  # in the run's folder
@@ -24,15 +26,19 @@ def train_shards_alone(given: dict[str, str], trainer: Path, run_dir: Path) -> I
     """Yields the variables to add to the trainer's. given: its knobs' values, defaults included.
 
     There are none if the trainer has no VAL_DATA_PATH, does not train, or has no validation shards in its
-    DATA_PATH. At the end the links are removed, and the run's logs name the data's own folder.
+    DATA_PATH. At the end the links are removed, and the run's logs name the data's own folder. First those go
+    that runs beside this one left because they were killed.
     """
+    for left in run_dir.parent.glob(f"*/{FOLDER}"):
+        with suppress(GolfError):  # a run that goes on holds its lock
+            if left.parent == run_dir or refuse_used(left.parent):
+                shutil.rmtree(left, ignore_errors=True)
     data = find_path(given["DATA_PATH"], trainer) if given.get("DATA_PATH") else None
     mixed = data and any(data.glob("fineweb_val_*.bin")) and any(data.glob("fineweb_train_*.bin"))
     if "VAL_DATA_PATH" not in given or given.get("EVAL_ONLY") or not mixed:
         yield {}
         return
     view = run_dir / FOLDER / data.name
-    shutil.rmtree(view.parent, ignore_errors=True)  # left by a run that was killed
     view.mkdir(parents=True)
     try:
         for path in sorted(data.glob("fineweb_train_*.bin")):
