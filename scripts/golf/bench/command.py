@@ -19,7 +19,6 @@ defaults, the reference job. The environment overrides the file. Missing data is
 One process and one device. docs/floors.md says how the floor is derived.
 """
 
-import hashlib
 import json
 import statistics
 import sys
@@ -32,7 +31,7 @@ from pathlib import Path
 from golf.bench import floor
 from golf.core import envfile, text, trainers
 from golf.core.errors import GolfError
-from golf.core.files import read_bytes
+from golf.core.files import read_bytes, sha256
 from golf.core.json_io import mapping, number, parse_json
 from golf.core.paths import REPO, path_argument, shown
 
@@ -74,16 +73,14 @@ ALL = {
 
 
 def add_arguments(parser) -> None:
-    choices, path = [*PARTS, "selftest", "floor", "all", "compare"], path_argument
+    add, path, choices = parser.add_argument, path_argument, [*PARTS, "selftest", "floor", "all", "compare"]
     what = f"{', '.join(choices)}; default: all"
-    parser.add_argument("what", nargs="?", default="all", choices=choices, metavar="WHAT", help=what)
-    parser.add_argument(
-        "files", nargs="*", default=[], type=path, metavar="FILE", help="for compare: two --json files"
-    )
-    parser.add_argument("--config", type=path, metavar="CONFIG.env", help="default: the trainer's defaults")
-    parser.add_argument("--json", type=path, metavar="FILE", help="write the results, a JSON object per line")
-    parser.add_argument("--script", type=path, default=REPO / "train_gpt.py", metavar="PATH",
-                        help="the trainer; default: train_gpt.py")  # fmt: skip
+    add("what", nargs="?", default="all", choices=choices, metavar="WHAT", help=what)
+    add("files", nargs="*", default=[], type=path, metavar="FILE", help="for compare: two --json files")
+    add("--config", type=path, metavar="CONFIG.env", help="default: the trainer's defaults")
+    add("--json", type=path, metavar="FILE", help="write the results, a JSON object per line")
+    trainer, which = REPO / "train_gpt.py", "the trainer; default: train_gpt.py"
+    add("--script", type=path, default=trainer, metavar="PATH", help=which)
 
 
 def main(args) -> int:
@@ -130,8 +127,7 @@ class Results:
 
     def __init__(self, path: Path | None, script: Path):
         self.end, self.found, self.code = time.monotonic() + LAST_START_SECONDS, [], 0
-        self.common = dict(schema=1, script=shown(script))
-        self.common["script_sha256"] = hashlib.sha256(script.read_bytes()).hexdigest()
+        self.common = dict(schema=1, script=shown(script), script_sha256=sha256(script))
         self.path, self.file = path, None
         try:  # before minutes of measuring; what is there is kept until there is a result
             if path:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field, replace
 
 FLOAT32 = 4  # bytes: weights, gradients and optimizer state, whatever the working type
 PHASES = ("forward", "backward", "optimizer", "score")
+WINDOWS = 128  # of a pass of scoring
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,6 @@ def matrices(k) -> Counter[tuple[int, int]]:
     return Counter(layer * k.num_layers)
 
 
-def adam_parameters(k) -> int:
-    """Elements of the embedding, the output head, gains and mixing vectors."""
-    dim, _, _ = widths(k)
-    tables = (1 if k.tie_embeddings else 2) * k.vocab_size * dim
-    return tables + k.num_layers * (4 * dim + k.num_heads) + k.num_layers // 2 * dim
-
-
 def pairs(length: int, span: int) -> int:
     """The number of (query, key) pairs for `length` inputs, if a query sees at most `span` keys."""
     return sum(min(at + 1, span) for at in range(length))
@@ -132,7 +126,7 @@ def training(k, size: int) -> Counter[Operator]:
     return Counter([*passes, *optimizer(k, size)])
 
 
-def scoring(k, size: int, windows: int = 128) -> Counter[Operator]:
+def scoring(k, size: int, windows: int = WINDOWS) -> Counter[Operator]:
     """A pass over `windows` full sliding windows, which scores EVAL_STRIDE targets of each."""
     return Counter(forward(k, size, windows, k.eval_seq_len, k.eval_stride, phase="score"))
 
@@ -201,7 +195,9 @@ def optimizer(k, size: int):
     stacked = Counter()
     for (rows, cols), n in matrices(k).items():
         stacked[min(rows, cols), max(rows, cols)] += n
-    adam = adam_parameters(k)
+    # Adam: the embedding, the output head, gains and mixing vectors
+    adam = (1 if k.tie_embeddings else 2) * k.vocab_size * k.model_dim
+    adam += k.num_layers * (4 * k.model_dim + k.num_heads) + k.num_layers // 2 * k.model_dim
     total = adam + sum(n * rows * cols for (rows, cols), n in stacked.items())
     if k.grad_clip_norm:
         yield Operator("optimizer", "clipping", 0, total * FLOAT32)
@@ -230,12 +226,10 @@ def optimizer(k, size: int):
 
 def phase_rows(k, size: int, peaks: Peaks) -> list[tuple[str, float, float, float]]:
     """Per phase operations, bytes and floor seconds a token, a target for scoring."""
-    windows, found = 128, []
-    targets = windows * k.eval_stride
-    every = training(k, size) + scoring(k, size, windows)
+    found, every = [], training(k, size) + scoring(k, size)
     for phase in PHASES:
         chosen = {op: n for op, n in every.items() if op.phase == phase}
-        tokens = targets if phase == "score" else k.train_batch_tokens
+        tokens = WINDOWS * k.eval_stride if phase == "score" else k.train_batch_tokens
         operations = sum(n * op.operations for op, n in chosen.items())
         moved = sum(n * op.bytes for op, n in chosen.items())
         row = operations, moved, floor_seconds(chosen, peaks)

@@ -23,7 +23,8 @@ from golf.bench import floor
 from golf.core import machine, runlog, track, trainers
 from golf.core.errors import GolfError
 from golf.core.paths import REPO
-from golf.core.processes import kill_tree
+from golf.core.processes import kill_tree, start
+from golf.core.text import last_line
 
 SAMPLE_SECONDS = 0.1  # one sample takes at least this, so that a synchronisation does not show
 TOKENIZER = REPO / "data" / "sample_1024_bpe.model"
@@ -344,9 +345,7 @@ def score(lab: Lab) -> dict:
 
     rate = 4 * unit / min(lab.samples(scoring(4 * unit), 0))
     count = min(wanted, max(1, int(rate * seconds / 4 / unit)) * unit)
-    windows = 128
-    operators = floor.scoring(k, lab.dtype.itemsize, windows)
-    least = lab.floor(operators) * count / (windows * k.eval_stride)
+    least = lab.floor(floor.scoring(k, lab.dtype.itemsize)) * count / (floor.WINDOWS * k.eval_stride)
     found = lab.samples(scoring(count), seconds)
     return dict(samples=found, tokens=count, floor=least, wanted_tokens=wanted)
 
@@ -370,13 +369,8 @@ def first_step(script: Path, settings: dict[str, str], limit: float) -> float:
     metrics = Path(settings["OUT_DIR"]) / settings["RUN_ID"] / "metrics.jsonl"
     began, found = time.time(), None
     with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would fill up and hold it
-        process = subprocess.Popen(
-            [sys.executable, str(script)],
-            env=trainers.child_env({**machine.thread_settings(), **settings}),
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,  # so that its compile workers end with it
-        )
+        env = trainers.child_env({**machine.thread_settings(), **settings})
+        process = start([sys.executable, str(script)], env=env, stdout=subprocess.DEVNULL, stderr=said)
         try:
             while found is None and process.poll() is None and time.time() < began + limit:
                 time.sleep(0.05)
@@ -387,9 +381,9 @@ def first_step(script: Path, settings: dict[str, str], limit: float) -> float:
             kill_tree(process.pid)
             process.wait()
         said.seek(0)
-        errors = said.read().decode(errors="replace").strip().splitlines()
+        error = last_line(said.read().decode(errors="replace"), "nothing")
     if found is None and late:
         raise GolfError(f"no first step in {max(0, limit):.0f} s; the time is up")
     if found is None:
-        raise GolfError(f"no first step; the trainer said: {(errors or ['nothing'])[-1][:200]}")
+        raise GolfError(f"no first step; the trainer said: {error[:200]}")
     return found["time"] - began

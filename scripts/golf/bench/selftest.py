@@ -38,7 +38,10 @@ sys.exit(trainer.main())
 
 def main(trainer, settings: dict[str, str], folder: Path) -> int:
     """Prints the report as it is made; returns 1 if something fell back or went wrong."""
-    machine_lines = about_machine()
+    machine_lines = [
+        f"python {platform.python_version()}, torch {torch.__version__}, its CUDA {torch.version.cuda}",
+        ", ".join(machine.compiler_faults(dict(os.environ))) or "C compiler and Python.h found",
+    ]
     if not torch.cuda.is_available():
         raise GolfError(f"selftest: no CUDA device, so only this was tested: {'; '.join(machine_lines)}")
     code, settings = 0, {**settings, **measure.usable_data(settings, trainer, folder)}
@@ -47,13 +50,6 @@ def main(trainer, settings: dict[str, str], folder: Path) -> int:
             print(line, flush=True)
             code |= "failed" in line or "WRONG" in line
     return int(code)
-
-
-def about_machine() -> list[str]:
-    return [
-        f"python {platform.python_version()}, torch {torch.__version__}, its CUDA {torch.version.cuda}",
-        ", ".join(machine.compiler_faults(dict(os.environ))) or "C compiler and Python.h found",
-    ]
 
 
 def about_card() -> Iterator[str]:
