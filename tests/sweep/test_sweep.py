@@ -1,6 +1,7 @@
 """golf.sh sweep: what it runs, in which order, what it repeats and what it says."""
 
 import csv
+import os
 import re
 
 import pytest
@@ -96,6 +97,21 @@ def test_a_run_of_another_config_environment_or_script_is_not_taken(tiny_repo):
     config.write_text(before)
     script.write_text(script.read_text() + "\n")
     refused(sweep(tiny_repo, *words), "train_gpt.py has changed since runs/tiny-sweep/as-is-s1 was run")
+
+
+def test_a_run_on_shards_that_changed_since_is_not_taken(tiny_repo):
+    words, data = ["configs/tiny.env", "SEEDS=1"], tiny_repo / "data/datasets/tiny"
+    passed(sweep(tiny_repo, *words))
+    shard, another = data / "fineweb_train_000000.bin", data / "fineweb_train_1.bin"
+    when = shard.stat().st_mtime_ns
+    for change, undo in (
+        (lambda: os.utime(shard, (0, 0)), lambda: os.utime(shard, ns=(when, when))),
+        (another.touch, another.unlink),
+    ):
+        change()
+        refused(sweep(tiny_repo, *words), "shards of its data have changed since runs/tiny-sweep/as-is-s1")
+        undo()
+        passed(sweep(tiny_repo, *words))
 
 
 @pytest.mark.slow

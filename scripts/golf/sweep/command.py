@@ -6,25 +6,26 @@ With a FILE.toml, NAME=value is set in every row. All rows are compared with the
 With --search N Optuna chooses N rows from lists or ranges (MATRIX_LR=.01..0.08) and stops early what does
 worse than the median. With --ray the runs are tasks of a Ray cluster, to which this code is sent.
 runs/<sweep>/ gets a folder for each run, results.csv, table.md and plot.svg. The same command continues a
-sweep that was stopped and repeats no finished run; it ends with an error where the config or the script has
-changed since. A run that fails is skipped, and tried again next time.
+sweep that was stopped and repeats no finished run; it ends with an error where the config, the script or the
+data's shards have changed since. A run that fails is skipped, and tried again next time.
 --search and --ray need requirements-sweep.txt.
 """
 
-import re
+import hashlib
+import json
 import sys
 import time
 
 from golf.core import envfile, lock, trainers
 from golf.core.bar import Bar
 from golf.core.errors import GolfError
-from golf.core.files import sha256
+from golf.core.files import replace_file, sha256
 from golf.core.json_io import dig, mapping, read_json
-from golf.core.paths import path_argument, shown
+from golf.core.paths import shown
 from golf.core.runlog import read_run
 from golf.core.submission import NOT_REPEATED
-from golf.core.text import printable
-from golf.core.units import between, duration
+from golf.core.text import last_line, printable
+from golf.core.units import between, so_far
 from golf.run.bar import Follower
 from golf.sweep import engines, plan, table
 from golf.sweep.plan import Cell, Sweep
@@ -34,10 +35,11 @@ STOPPED = 130  # an exit code of golf run
 # What is not a run's to choose, changes nothing in it, or what golf run itself sets for a machine.
 MAY_CHANGE = {*NOT_REPEATED, "TRAIN_LOG_EVERY", "MICRO_BATCH_TOKENS", "COMPILE"}
 RENAME = "give the row another name, or the sweep by --name"
+SHARDS = "shards.json"  # in the sweep's folder: by a run's folder, what lay in its data's when it began
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("what", type=path_argument, metavar="FILE.toml|CONFIG.env", help="what to run")
+    parser.add_argument("what", metavar="FILE.toml|CONFIG.env", help="what to run")
     parser.add_argument("settings", nargs="*", default=[], metavar="NAME=value",
                         help="overrides the file; or a list of values: NAME=a,b")  # fmt: skip
     parser.add_argument("--name", help="results go to runs/NAME; default: the file's name")
@@ -50,7 +52,9 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    sweep = read(args.what, args.settings, args.name, bool(args.search))
+    what, words = envfile.config_and_words([args.what, *args.settings])
+    read = plan.from_toml if what.suffix == ".toml" else plan.from_words
+    sweep = read(what, dict(word.split("=", 1) for word in words), args.name, bool(args.search))
     if not args.search and any(plan.RANGE.fullmatch(v) for values in sweep.space.values() for v in values):
         raise GolfError("a range low..high needs --search N; or give a list of values: NAME=a,b,c", 2)
     with lock.locked(sweep.folder, "wait for it, or choose another --name"):
@@ -64,19 +68,6 @@ def main(args) -> int:
     return code
 
 
-def read(what, words: list[str], name: str | None, search: bool) -> Sweep:
-    """The sweep that the arguments ask for."""
-    for word in words:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", word, re.DOTALL):
-            raise GolfError(f"{word!r} is not NAME=value (no spaces around =)", 2)
-    pairs = dict(word.split("=", 1) for word in words)
-    if not what.is_file():
-        raise GolfError(f"{shown(what)}: no such file", 2)
-    if what.suffix == ".toml":
-        return plan.from_toml(what, pairs, name, search)
-    return plan.from_words(what.resolve(), pairs, name, search)
-
-
 class Sweeping:
     """A source's cells, run by an engine."""
 
@@ -86,9 +77,7 @@ class Sweeping:
         self.ended, self.runs = 0, {}  # how many cells have ended; a Follower for each that runs
 
     def say(self, text: str) -> None:
-        self.bar.draw("clear")
-        print(f"sweep    {text}", flush=True)
-        self.bar.heard()
+        self.bar.say(f"sweep    {text}", sys.stdout)
 
     def run(self) -> tuple[set[Cell], int]:
         """The cells that failed, and the exit code."""
@@ -119,6 +108,7 @@ class Sweeping:
             if cell is None:
                 break
             self.runs[cell] = Follower(cell.folder / "metrics.jsonl")
+            note_shards(self.source.sweep, cell)
             self.engine.start(cell)
             started = True
             self.say(f"begins {cell.row.name}, seed {cell.seed}")
@@ -153,7 +143,7 @@ class Sweeping:
         done = self.ended + sum(run.trained() for run in self.runs.values())
         seconds, part = time.monotonic() - self.began, min(1.0, done / max(here, 1))
         title = f"{self.source.kept + self.ended} of {self.source.total} runs"
-        status = f"{duration(seconds)}" + (f", {duration(seconds * (1 - part) / part)} left" if part else "")
+        status = so_far(seconds, part)
         for cell, run in list(self.runs.items())[:2]:
             status += f", {cell.folder.name} {run.title()} {100 * run.fraction():.0f}%"
         if line := self.bar.show(title, part, status):
@@ -163,15 +153,15 @@ class Sweeping:
 def last_words(cell: Cell) -> str:
     """The last line that a run printed, and the file that has all of them."""
     try:
-        lines = cell.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        printed = cell.output.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        lines = []
-    return f"{printable(lines[-1][:300]) if lines else 'it printed nothing'} ({shown(cell.output)})"
+        printed = ""
+    return f"{printable(last_line(printed, 'it printed nothing')[:300])} ({shown(cell.output)})"
 
 
 def refuse_other_settings(sweep: Sweep) -> None:
     """GolfError where a run that is kept, or resumed, was made by another script or with other settings."""
-    file = envfile.settings(envfile.parse(sweep.config), sweep.knobs)
+    noted = mapping(read_json(sweep.folder / SHARDS))
     for cell in sweep.cells():
         if not table.read_result(cell) and not any(cell.folder.glob("checkpoint.*")):
             continue
@@ -184,7 +174,7 @@ def refuse_other_settings(sweep: Sweep) -> None:
             if not path.is_file() or sha256(path) != digest:
                 raise GolfError(f"{shown(path)} has changed since {shown(cell.folder)} was run; {RENAME}", 2)
         used = {**sweep.knobs, **mapping(read_json(cell.folder / "supervisor.json"), "set")}
-        wanted = {**sweep.knobs, **file, **cell.row.settings}
+        wanted = knobs_of(sweep, cell)
         for name in sorted(sweep.knobs.keys() - MAY_CHANGE | cell.row.settings.keys()):
             was, now = used.get(name), wanted.get(name)
             if name in envfile.PATH_NAMES:  # a node's, or a working folder's, spelling of the same place
@@ -192,3 +182,28 @@ def refuse_other_settings(sweep: Sweep) -> None:
             if was != now:
                 text = f"{shown(cell.folder)} was run with {name}={was}, its row now has {now}"
                 raise GolfError(f"{text}; {RENAME}", 2)
+        if noted.get(cell.folder.name, now := shards_of(sweep, wanted)) != now:
+            told = f"the shards of its data have changed since {shown(cell.folder)} was run"
+            raise GolfError(f"{told}; {RENAME}", 2)
+
+
+def knobs_of(sweep: Sweep, cell: Cell) -> dict[str, str]:
+    """The variables of a cell's run, with the trainer's defaults."""
+    file = envfile.settings(envfile.parse(sweep.config), sweep.knobs)
+    return {**sweep.knobs, **file, **cell.row.settings}
+
+
+def note_shards(sweep: Sweep, cell: Cell) -> None:
+    path = sweep.folder / SHARDS
+    noted = {**mapping(read_json(path)), cell.folder.name: shards_of(sweep, knobs_of(sweep, cell))}
+    replace_file(path, json.dumps(noted, indent=1))
+
+
+def shards_of(sweep: Sweep, settings: dict[str, str]) -> str:
+    """A hash of the names, sizes and times of a run's shards."""
+    places = [settings[name] for name in ("DATA_PATH", "VAL_DATA_PATH") if settings.get(name)]
+    folders = [trainers.find_path(place, sweep.trainer) for place in places]
+    found = sorted(path for folder in folders for path in folder.glob("fineweb_*.bin"))
+    stats = [(path.name, path.stat()) for path in found]
+    facts = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

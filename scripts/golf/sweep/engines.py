@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,8 +16,7 @@ from pathlib import Path
 from golf.core import envfile, trainers
 from golf.core.errors import GolfError
 from golf.core.paths import REPO, shown
-from golf.core.processes import kill_tree
-from golf.run.child import end_with_parent
+from golf.core.processes import kill_tree, start
 from golf.sweep import node
 from golf.sweep.plan import Cell, Sweep
 
@@ -41,14 +39,7 @@ class Local:
     def start(self, cell: Cell) -> None:
         words = node.command(self.sweep.config, self.sweep.trainer, settings_of(cell), cell.folder.parent)
         with cell.output.open("wb") as file:
-            self.running[cell] = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches this process only
-                preexec_fn=end_with_parent(signal.SIGTERM),
-            )
+            self.running[cell] = start(words, signal.SIGTERM, stdout=file, stderr=file)
 
     def ended(self) -> list[tuple[Cell, int]]:
         """Cells with their exit codes; waits a moment where there is none."""

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from golf.core.paths import REPO
-from golf.run.child import end_with_parent
+from golf.core.processes import start
 
 EVERY_SECONDS = 1.0
 GROWING = ("train.log", "metrics.jsonl")
@@ -38,10 +37,9 @@ def run(config: str, trainer: str, settings: dict, data: dict[str, str], fetch: 
                 with (REPO / ".fetching").open("wb") as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX)  # several runs may begin on a node at once
                     subprocess.run([sys.executable, *fetch], cwd=REPO, stdout=file, stderr=file)
-            process = subprocess.Popen(command(REPO / config, REPO / trainer, {**settings, **here}, out),
-                                       env={**os.environ, "PYTHON": sys.executable}, stdin=subprocess.DEVNULL,
-                                       stdout=file, stderr=file,
-                                       preexec_fn=end_with_parent(signal.SIGKILL))  # fmt: skip
+            words = command(REPO / config, REPO / trainer, {**settings, **here}, out)
+            env = {**os.environ, "PYTHON": sys.executable}
+            process = start(words, env=env, stdout=file, stderr=file)
         folder = out / settings["RUN_ID"]
         while True:
             code = process.poll()  # first: what it wrote before its end is read below

@@ -5,7 +5,7 @@ import math
 import re
 import sys
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from golf.core import envfile, schema, trainers
 from golf.core.errors import GolfError
 from golf.core.files import read_text
 from golf.core.paths import REPO, shown
+from golf.core.text import slug
 
 RANGE = re.compile(r"(.*\d.*?)\.\.(.*\d.*)")  # .01..0.08
 OWN = ("SEED", "SEEDS", "RUN_ID", "OUT_DIR", "RESUME")  # they would be lost, or make other runs
@@ -80,29 +81,49 @@ def from_toml(path: Path, words: dict[str, str], name: str | None, search: bool)
         raise GolfError(f"{shown(path)}: {wrong[0]}; see sweep.schema.json", 2)
     if bool(found.get("rows")) == bool(found.get("grid")):
         raise GolfError(f"{shown(path)}: give either [rows.NAME] tables or one [grid]", 2)
-    words = dict(words)
-    seeds = read_seeds(words.pop("SEEDS", None) or found.get("seeds", [1337]), shown(path))
-    common = {**as_text(found.get("set", {})), **words}
-    space = found.get("grid", {})
-    space = {key: list(map(str, v if isinstance(v, list) else [v])) for key, v in space.items()}
-    if space:
-        rows = grid({key: values for key, values in space.items() if key not in words}, common, search)
-    else:
-        rows = [Row(clean(name), common | as_text(row) | words) for name, row in found["rows"].items()]
-    trainer = REPO / found.get("trainer", "train_gpt.py")
-    folder = place(name or path.stem)
-    return finish(Sweep(REPO / found["config"], trainer, rows, seeds, folder, space, common))
+    return make(found, words, name or path.stem, search)
 
 
 def from_words(config: Path, words: dict[str, str], name: str | None, search: bool) -> Sweep:
     """The grid of an env file and NAME=a,b,c words; SEEDS=1,2,3 are its seeds."""
     values = {key: text.split(",") for key, text in words.items() if key != "SEEDS"}
-    seeds = read_seeds(words.get("SEEDS", "1337"), "SEEDS")
-    space = {key: found for key, found in values.items() if len(found) > 1 or RANGE.fullmatch(found[0])}
-    common = {key: found[0] for key, found in values.items() if key not in space}
-    folder = place(name or f"{config.stem}-sweep")
-    rows = grid(space, common, search)
-    return finish(Sweep(config, REPO / "train_gpt.py", rows, seeds, folder, space, common))
+    chosen = {key: found for key, found in values.items() if len(found) > 1 or RANGE.fullmatch(found[0])}
+    common = {key: text for key, text in words.items() if key not in chosen}
+    found = {"config": config.resolve(), "grid": chosen}
+    return make(found, common, name or f"{config.stem}-sweep", search)
+
+
+def make(found: dict, words: dict[str, str], name: str, search: bool) -> Sweep:
+    """The sweep of a TOML file's object; words win over it. GolfError if two rows have the same name, a file
+    is missing, or a variable is unknown."""
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise GolfError(f"--name {name!r}: give a name without slashes; results go to runs/<name>", 2)
+    seeds = words.get("SEEDS") or ",".join(map(str, found.get("seeds", [])))
+    seeds = [int(seed) for seed in envfile.read_seeds(seeds, "the sweep")] or [1337]
+    words = {key: text for key, text in words.items() if key != "SEEDS"}
+    common = as_text(found.get("set", {})) | words
+    space = {key: v if isinstance(v, list) else [v] for key, v in found.get("grid", {}).items()}
+    space = {key: list(map(str, values)) for key, values in space.items() if key not in words}
+    tables = found.get("rows", {}).items()
+    rows = [Row(slug(key, "row"), common | as_text(row) | words) for key, row in tables]
+    rows = rows or grid(space, common, search)
+    if not rows:
+        raise GolfError("no rows: each name of a grid needs a value", 2)
+    names = Counter(row.name for row in rows)
+    if twice := sorted(name for name, times in names.items() if times > 1):
+        raise GolfError(f"several rows have the same name: {', '.join(twice)}", 2)
+    config, trainer = REPO / found["config"], REPO / found.get("trainer", "train_gpt.py")
+    for path in (config, trainer):
+        if not path.is_file():
+            raise GolfError(f"{shown(path)}: no such file", 2)
+    knobs = trainers.read_knobs(trainer)
+    envfile.parse(config, knobs)
+    for row in rows:
+        for setting in row.settings:
+            if setting in OWN:
+                raise GolfError(f"row {row.name}: a sweep itself sets {setting}; give seeds as SEEDS=1,2", 2)
+            envfile.require_known(setting, knobs, f"row {row.name}")
+    return Sweep(config, trainer, rows, seeds, REPO / "runs" / name, space, common, knobs)
 
 
 def grid(space: dict[str, list[str]], common: dict[str, str], search: bool = False) -> list[Row]:
@@ -118,49 +139,9 @@ def row_of(chosen: dict[str, str], common: dict[str, str]) -> Row:
     name = "_".join(f"{key}-{value}" for key, value in chosen.items()) or "as-is"
     if len(name) > LONGEST_NAME:
         name = f"{name[: LONGEST_NAME - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
-    return Row(clean(name), {**common, **chosen})
-
-
-def clean(name: str) -> str:
-    """The text as a valid folder name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "row"
-
-
-def place(name: str) -> Path:
-    if Path(name).name != name or name in ("", ".", ".."):
-        raise GolfError(f"--name {name!r}: give a name without slashes; results go to runs/<name>", 2)
-    return REPO / "runs" / name
-
-
-def finish(sweep: Sweep) -> Sweep:
-    """The sweep; GolfError if two rows have the same name, a file is missing, or a variable is unknown."""
-    if not sweep.rows:
-        raise GolfError("no rows: each name of a grid needs a value", 2)
-    names = Counter(row.name for row in sweep.rows)
-    if twice := sorted(name for name, times in names.items() if times > 1):
-        raise GolfError(f"several rows have the same name: {', '.join(twice)}", 2)
-    for path in (sweep.config, sweep.trainer):
-        if not path.is_file():
-            raise GolfError(f"{shown(path)}: no such file", 2)
-    knobs = trainers.read_knobs(sweep.trainer)
-    envfile.parse(sweep.config, knobs)
-    for row in sweep.rows:
-        for setting in row.settings:
-            if setting in OWN:
-                raise GolfError(f"row {row.name}: a sweep itself sets {setting}; give seeds as SEEDS=1,2", 2)
-            envfile.require_known(setting, knobs, f"row {row.name}")
-    return replace(sweep, knobs=knobs)
+    return Row(slug(name, "row"), {**common, **chosen})
 
 
 def as_text(settings: dict) -> dict[str, str]:
     """Numbers as the environment has them."""
     return {name: str(value) for name, value in settings.items()}
-
-
-def read_seeds(value, where: str) -> list[int]:
-    """Different whole numbers from a list, or from a text such as 1337,42."""
-    found = value.split(",") if isinstance(value, str) else value
-    texts = [str(seed).strip() for seed in found] if isinstance(found, list) else []
-    if not texts or not all(t.isascii() and t.isdigit() for t in texts) or len(set(texts)) < len(texts):
-        raise GolfError(f"{where}: give different whole numbers as seeds: 1337,42,2025", 2)
-    return [int(text) for text in texts]
