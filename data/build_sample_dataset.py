@@ -14,23 +14,23 @@ the tokenizer must have the hashes pinned in records/track_sample_5min/track.jso
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import json
 import lzma
 import os
 import sys
+from hashlib import sha256
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+from golf.core.files import replace_file
+from golf.core.packages import missing
 
 try:
     import numpy as np
     import sentencepiece as spm
 except ImportError as error:
-    sys.exit(
-        f"build_sample_dataset.py: error: Python package {error.name} is missing from "
-        f"{sys.executable}; run `{sys.executable} -m pip install -r requirements-cuda.txt`, or "
-        "scripts/quickstart.sh, which makes .venv"
-    )
+    sys.exit(f"build_sample_dataset.py: error: {missing(error.name)}; or run scripts/quickstart.sh")
 
 HERE = Path(__file__).resolve().parent
 TEXT = HERE / "sample_text.jsonl.xz"
@@ -43,16 +43,13 @@ PAD, BOS, EOS, UNK = 0, 1, 2, 3
 VOCAB_SIZE = 1024
 
 
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def read_documents(path: Path) -> list[str]:
     """The texts, each once, in the order of their hashes: where a text stands, and so the split,
     depends on the text alone."""
     try:
         lines = lzma.decompress(path.read_bytes()).decode().rstrip("\n").split("\n")
-        return sorted({json.loads(line)["text"] for line in lines}, key=lambda t: sha256(t.encode()))
+        texts = {json.loads(line)["text"] for line in lines}
+        return sorted(texts, key=lambda text: sha256(text.encode()).digest())
     except (ValueError, LookupError, TypeError, AttributeError, lzma.LZMAError) as error:
         raise ValueError(f"{path} is damaged ({error!r:.99}); restore it: git checkout -- data") from error
 
@@ -114,9 +111,10 @@ def build(documents: list[str], model: bytes, targets: int) -> dict[str, bytes]:
 
 def check_pin(pins: dict, key: str, content: bytes) -> None:
     """Raise ValueError where content has not the hash that the track pins (null: none yet)."""
-    if pins[key] not in (None, sha256(content)):
+    digest = sha256(content).hexdigest()
+    if pins[key] not in (None, digest):
         raise ValueError(
-            f"{key} is {sha256(content)}, but {TRACK.parent.name}/{TRACK.name} pins {pins[key]}; "
+            f"{key} is {digest}, but {TRACK.parent.name}/{TRACK.name} pins {pins[key]}; "
             f"restore {TEXT.name} and {TOKENIZER} (git checkout -- data), or pin the new hash if "
             "you changed them on purpose"
         )
@@ -127,14 +125,7 @@ def write(path: Path, content: bytes) -> bool:
     if path.is_file() and path.read_bytes() == content:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:  # a full disk's names no file
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, content)
     return True
 
 

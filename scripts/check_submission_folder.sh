@@ -3,5 +3,4 @@
 #   bash scripts/check_submission_folder.sh FOLDER [--record] [--track NAME] [--json]
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh scripts/check_submission_folder.sh`
 set -euo pipefail
-unset CDPATH
 exec bash "$(dirname "${BASH_SOURCE[0]}")/golf.sh" check "$@"

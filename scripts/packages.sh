@@ -13,20 +13,17 @@ packages_missing() {
         echo python3-dev
 }
 
-packages_install() {
-    local as_root=()
-    [ "$(id -u)" = 0 ] || as_root=(sudo -n)
-    "${as_root[@]+"${as_root[@]}"}" true 2>/dev/null || return 1
-    "${as_root[@]+"${as_root[@]}"}" apt-get update -qq >/dev/null &&
-        "${as_root[@]+"${as_root[@]}"}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
-            --no-install-recommends -o DPkg::Lock::Timeout=120 "$@" >/dev/null
-}
-
 # packages_need PACKAGE...: installs them, or says that they are missing.
 packages_need() {
+    local as_root=()
     echo "installing $* by apt-get"
-    packages_install "$@" ||
-        echo "$(basename "$0"): warning: $* could not be installed; their tests are skipped or fail" >&2
+    [ "$(id -u)" = 0 ] || as_root=(sudo -n)
+    {
+        "${as_root[@]+"${as_root[@]}"}" true 2>/dev/null &&
+            "${as_root[@]+"${as_root[@]}"}" apt-get update -qq >/dev/null &&
+            "${as_root[@]+"${as_root[@]}"}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+                --no-install-recommends -o DPkg::Lock::Timeout=120 "$@" >/dev/null
+    } || echo "$(basename "$0"): warning: $* could not be installed; their tests are skipped or fail" >&2
 }
 
 # With --all a browser too: apart from the others, since not every Linux has one by this name.

@@ -3,5 +3,4 @@
 #   bash scripts/run_cuda_baseline.sh configs/local_4090_baseline.env SEED=42
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh scripts/run_cuda_baseline.sh`
 set -euo pipefail
-unset CDPATH
 exec bash "$(dirname "${BASH_SOURCE[0]}")/golf.sh" run --default DEVICE=cuda "$@"

@@ -4,8 +4,7 @@
 #   bash scripts/run_mlx_baseline.sh configs/local_apple_mlx.env SEED=42
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh scripts/run_mlx_baseline.sh`
 set -euo pipefail
-unset CDPATH
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(dirname "${BASH_SOURCE[0]}")
 if [ "$(uname -s)-$(uname -m)" != Darwin-arm64 ] && [ $# -gt 0 ]; then
     echo "run_mlx_baseline.sh: no Apple Silicon here: MLX's CPU backend, made for checks, not for speed"
 fi

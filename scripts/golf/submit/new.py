@@ -27,7 +27,7 @@ from golf.core.json_io import dig, mapping, number, read_json
 from golf.core.packed import fault, packed_name
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.runlog import read_run, run_folders
-from golf.core.text import printable
+from golf.core.text import printable, slug
 
 REPORT = "report.html"  # for people, of the first run
 MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.py")
@@ -70,7 +70,7 @@ class Run:
         return Path(self.facts["export"]["artifact"]).name  # in the run's folder, whatever it says
 
     @property
-    def packed_name(self) -> str:
+    def seed_artifact(self) -> str:
         """final_model.int8.zlib as final_model_seed<S>.int8.zlib."""
         stem, _, rest = self.artifact.partition(".")
         return f"{stem}_seed{self.seed}.{rest}"
@@ -102,8 +102,8 @@ def main(args) -> int:
         raise GolfError(f"lane {lane!r}: {rules['name']} has {', '.join(rules['lanes'])}", 2)
     name = args.name or re.sub(r"-s\d+$", "", str(dig(runs[0].facts, "start", "run_id") or ""))
     date = datetime.fromtimestamp(runs[0].facts["start"]["time"], timezone.utc).date().isoformat()
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "submission"
-    out = (worked_in or track.RECORDS / rules["name"] / f"{date}_{slug}").resolve()
+    out = worked_in or track.RECORDS / rules["name"] / f"{date}_{slug(name, 'submission')}"
+    out = out.resolve()
     if os.path.lexists(out):
         refuse_other_script(out, runs[0])
     words = {
@@ -149,12 +149,9 @@ def entry_folder(run: Run) -> Path | None:
 def refuse_other_script(out: Path, run: Run) -> None:
     """An existing folder is completed only if it holds the script that ran."""
     script = out / run.script
-    if not script.is_file():
-        why = f"holds no {run.script}"
-    elif script.read_bytes() != (run.folder / run.script).read_bytes():
-        why = f"its {run.script} is not the one that ran"
-    else:
+    if script.is_file() and script.read_bytes() == (run.folder / run.script).read_bytes():
         return
+    why = f"its {run.script} is not the one that ran" if script.is_file() else f"holds no {run.script}"
     raise GolfError(f"{shown(out)} is there already, and {why}; choose another --name or --out, or remove it")
 
 
@@ -272,22 +269,18 @@ def git_config(key: str) -> str:
 def fill(folder: Path, out: Path, runs: list[Run], words: dict) -> None:
     """Writes the whole submission into `folder`. `out` is its final place, whose own files are kept."""
     first = runs[0]
-    roles = {**first.scripts, "train.log": "log", "README.md": "readme"}
-    roles |= dict.fromkeys(first.modules, "score")
-    for name in (*first.scripts, *first.modules):
-        shutil.copyfile(first.folder / name, folder / name)
-    copy(first.folder / "train.log", folder / "train.log", "log")
-    for run in runs:
-        for source, target, role in (
-            ("train.log", f"train_seed{run.seed}.log", "log"),
-            ("metrics.jsonl", f"metrics_seed{run.seed}.jsonl", "log"),
-            (run.artifact, run.packed_name, "artifact"),
-        ):
-            copy(run.folder / source, folder / target, role)
-            roles[target] = role
+    roles = {**first.scripts, **dict.fromkeys(first.modules, "score"), "train.log": "log"}
     if (first.folder / REPORT).is_file():
-        copy(first.folder / REPORT, folder / REPORT, "extra")
         roles[REPORT] = "extra"
+    sources = {name: first.folder / name for name in roles}
+    for run in runs:
+        logs = {f"train_seed{run.seed}.log": "train.log", f"metrics_seed{run.seed}.jsonl": "metrics.jsonl"}
+        sources |= {name: run.folder / log for name, log in logs.items()}
+        sources[run.seed_artifact] = run.folder / run.artifact
+        roles |= {**dict.fromkeys(logs, "log"), run.seed_artifact: "artifact"}
+    for name, source in sources.items():
+        copy(source, folder / name, roles[name])
+    roles["README.md"] = "readme"
     value = claim(folder, out, runs, roles, words)
     if (out / "README.md").is_file():
         shutil.copyfile(out / "README.md", folder / "README.md")
@@ -316,7 +309,7 @@ def claim(folder: Path, out: Path, runs: list[Run], roles: dict[str, str], words
     """The object of submission.json, without `files`."""
     first = runs[0]
     listed = [{"path": path, "role": role} for path, role in roles.items()]
-    counts = [submission.count_bytes(folder, listed, run.packed_name) for run in runs]
+    counts = [submission.count_bytes(folder, listed, run.seed_artifact) for run in runs]
     seeds = [describe_seed(run, count) for run, count in zip(runs, counts)]
     largest = max(counts, key=lambda count: count.total)
     start = first.facts["start"]
@@ -358,7 +351,7 @@ def describe_seed(run: Run, count: submission.Count) -> dict:
     for name, value in figures.items():
         if number(value) is None:
             raise GolfError(f"{shown(run.folder)}: metrics.jsonl has no {name}; run it again")
-    files = {"log": f"train_seed{run.seed}.log", "artifact": run.packed_name}
+    files = {"log": f"train_seed{run.seed}.log", "artifact": run.seed_artifact}
     return {"seed": run.seed, **figures, **files, "segments": score.get("segments")}
 
 
