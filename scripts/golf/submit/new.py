@@ -166,10 +166,8 @@ def put(made: Path, out: Path) -> None:
         if not os.path.lexists(there):
             new.append(path)
         elif not there.is_file() or there.read_bytes() != path.read_bytes():
-            raise GolfError(
-                f"{shown(there)} is there already and is not what this run makes; move it away, "
-                "or choose another --out"
-            )
+            why = "is there already and is not what this run makes"
+            raise GolfError(f"{shown(there)} {why}; move it away, or choose another --out")
     for path in sorted(new, key=lambda path: path.name == "submission.json"):  # it last
         path.rename(out / path.name)
 
@@ -178,11 +176,8 @@ def read_finished(folder: Path) -> Run:
     """Reads a finished run. Raises GolfError if it is not a run, is unfinished or has changed since."""
     facts = read_run(folder)
     if not facts:
-        raise GolfError(
-            f"{shown(folder)}: no metrics.jsonl with events there; give a run's folder, or runs/<RUN_ID> "
-            "for runs with SEEDS=...",
-            2,
-        )
+        what = "give a run's folder, or runs/<RUN_ID> for runs with SEEDS=..."
+        raise GolfError(f"{shown(folder)}: no metrics.jsonl with events there; {what}", 2)
     needed = ("start", "train_end", "export", "sliding", "end")
     missing = [name for name in needed if name not in facts]
     code = dig(facts, "end", "exit_code")
@@ -198,15 +193,11 @@ def read_finished(folder: Path) -> Run:
     odd = [n for n, digest in run.modules.items() if not MODULE.fullmatch(n) or not isinstance(digest, str)]
     if odd:
         raise GolfError(f"{shown(folder)}: metrics.jsonl names a module {odd[0][:60]!r}; run it again")
-    for name, known in (
-        (script, facts["start"].get("script_sha256")),
-        *((name, None) for name in run.scripts if name != run.script),
-        *run.modules.items(),
-        (artifact, facts["export"].get("artifact_sha256")),
-        ("train.log", None),
-        ("metrics.jsonl", None),
-    ):
-        refuse_changed(folder / Path(name).name, known)
+    known = {**dict.fromkeys((*run.scripts, "train.log", "metrics.jsonl")), **run.modules}
+    known[run.script] = facts["start"].get("script_sha256")
+    known[run.artifact] = facts["export"].get("artifact_sha256")
+    for name, digest in known.items():
+        refuse_changed(folder / name, digest)
     for name in (n for n, role in run.scripts.items() if role == "script" and n != run.script):
         if why := fault((folder / name).read_bytes(), (folder / run.script).read_bytes()):
             raise GolfError(f"{shown(folder / name)} {why}; run it again")
@@ -230,16 +221,13 @@ def refuse_mixed(runs: list[Run]) -> None:
             raise GolfError(f"seed {seed} is given {times} times; give one run for each seed")
     first, config = runs[0], runs[0].config
     for run in runs[1:]:
+        told, other = f"{shown(run.folder)} and {shown(first.folder)} differ in", run.config
         for what in ("script_sha256", "modules", "data"):
             if run.facts["start"].get(what) != first.facts["start"].get(what):
-                raise GolfError(f"{shown(run.folder)} and {shown(first.folder)} differ in {what}")
-        other = run.config
+                raise GolfError(f"{told} {what}")
         for name in sorted({*config, *other} - {*submission.MAY_DIFFER}):
             if config.get(name) != other.get(name):
-                raise GolfError(
-                    f"{shown(run.folder)} and {shown(first.folder)} differ in {name}: "
-                    f"{other.get(name)} and {config.get(name)}"
-                )
+                raise GolfError(f"{told} {name}: {other.get(name)} and {config.get(name)}")
 
 
 def guess_lane(rules: dict, run: Run) -> str:
