@@ -155,45 +155,43 @@ def test_command_compares_runs_with_a_submission(entries):
     assert other.returncode == 1 and "as they are, A is worse by 0.105000 nats" in other.stdout
 
 
-def test_command_refuses_in_one_line_what_it_cannot_compare(entries):
-    write_submission(entries / "other", [2.0], data={**DATA, "val_sha256": "c" * 64})
-    write_submission(entries / "tokens", [2.0], data={**DATA, "tokenizer_sha256": "c" * 64})
-    write_submission(entries / "fineweb", [2.0] * 3, track="track_30min_2mb_local")
-    write_submission(entries / "unknown", [2.0], track="track_moon")
-    write_submission(entries / "dataless", [2.0], data=None)
-    write_submission(entries / "text", ["2.0"])
-    write_submission(entries / "nan", [math.nan])
-    write_submission(entries / "huge", [1e308] * 3)
-    write_submission(entries / "seedless", [], seeds={})
-    write_submission(entries / "twice", [], seeds=[{"seed": 1, "val_loss": 2.0}] * 3)
-    write_submission(entries / "list", [])
-    (entries / "list/submission.json").write_text("[1]")
+CANNOT = {
+    # a submission like this: what is said
+    "differ in validation data (cccccccccccc, aaaaaaaaaaaa)": dict(data={**DATA, "val_sha256": "c" * 64}),
+    "differ in tokenizer": dict(data={**DATA, "tokenizer_sha256": "c" * 64}),
+    "differ in targets (4194304, 65536)": dict(track="track_30min_2mb_local"),
+    "names no known track": dict(track="track_moon"),
+    "does not say which data": dict(data=None),
+    "a seed lacks its number or its val_loss": dict(losses=["2.0"]),
+    "submission.json holds NaN": dict(losses=[math.nan]),
+    "claims a val_loss of 1e+308": dict(losses=[1e308] * 3),
+    "lists no seeds": dict(seeds={}),
+    "seed 1 is there twice": dict(seeds=[{"seed": 1, "val_loss": 2.0}] * 3),
+}
+
+
+@pytest.mark.parametrize("words, changes", CANNOT.items())
+def test_submissions_that_cannot_be_compared(entries, words, changes):
+    write_submission(entries / "other", **{"losses": [2.0], **changes})
+    refused(run(entries, "other", "base"), words)
+
+
+def test_runs_and_folders_that_cannot_be_compared(entries):
     write_run(entries / "runs/mixed-s1", 1, 2.5)
     write_run(entries / "runs/mixed-s2", 2, 2.5, targets=4)
     write_run(entries / "runs/alike-s1", 1, 2.5)
     write_run(entries / "runs/alike-s2", 1, 2.5)
+    write_submission(entries / "list", [])
+    (entries / "list/submission.json").write_text("[1]")
     (entries / "runs/empty").mkdir()
     for place, words in {
-        "other": "differ in validation data (cccccccccccc, aaaaaaaaaaaa)",
-        "tokens": "differ in tokenizer",
-        "fineweb": "differ in targets (4194304, 65536)",
-        "unknown": "names no known track",
-        "dataless": "does not say which data",
-        "text": "a seed lacks its number or its val_loss",
-        "nan": "submission.json holds NaN",
-        "huge": "claims a val_loss of 1e+308",
-        "seedless": "lists no seeds",
         "list": "submission.json is not an object",
-        "twice": "seed 1 is there twice",
         "runs/mixed": "differ in data or targets",
         "runs/alike": "seed 1 is there twice",
         "runs/empty": "no finished run there",
-        "runs/nothing": "no submission, no run",
         "no/where": "no submission, no run",
     }.items():
-        done = run_golf("compare", place, "base", cwd=entries)
-        assert done.returncode == 2 and words in done.stderr, (place, done.stderr)
-        assert len(done.stderr.strip().splitlines()) == 1 and not done.stdout
+        assert not refused(run(entries, place, "base"), words).stdout
     refused(run(entries, "base", "base", "--track", "track_moon"), "no track 'track_moon'")
 
 

@@ -1,21 +1,18 @@
 """golf leaderboard: ranks, records, hostile words, the picture, and that ours is up to date."""
 
-import hashlib
 import html
 import json
 import lzma
 import os
 import re
 import shutil
-import struct
 import xml.etree.ElementTree as ET
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sentencepiece as spm
-from check_kit import edit, edit_track, relist, write
+from check_kit import another_run, edit, edit_track, write
 from conftest import REPO, contrast, passed, refused, run_golf, run_script
 from golf.board import charts, leaderboard, ranking, tables, verified
 from golf.check import code as check_code
@@ -148,7 +145,7 @@ def real(made, tmp_path, monkeypatch):
     def add(name, merge=True, better=0.0, **changes):
         """A copy of the submission with logs of its own, `better` nats a target better."""
         folder = Path(shutil.copytree(made[1], home / name))
-        worse(folder, better, name)
+        another_run(folder, name, better)
         edit(folder, lambda v: v.update(changes))
         if merge:
             commit(tmp_path)
@@ -157,44 +154,6 @@ def real(made, tmp_path, monkeypatch):
     add.home = home
     add("first")
     return add
-
-
-def worse(folder, better, mark):
-    """Scores, logs, metrics and artifacts of another run: all that is claimed agrees."""
-    claim = json.loads((folder / "submission.json").read_text())
-    for seed in claim["seeds"]:
-        name = seed["seed"]
-        loss = seed["val_loss"] - better
-        bpb = seed["val_bpb"] * loss / seed["val_loss"]
-        segments = [[nats * loss / seed["val_loss"], size] for nats, size in seed["segments"]]
-        for path in (f"train_seed{name}.log", f"metrics_seed{name}.jsonl"):
-            text = (folder / path).read_text()
-            text = text.replace(f"val_loss:{seed['val_loss']:.8f} val_bpb:{seed['val_bpb']:.8f}",
-                                f"val_loss:{loss:.8f} val_bpb:{bpb:.8f}")  # fmt: skip
-            lines = [json.loads(x) for x in text.splitlines()] if path.endswith("jsonl") else []
-            for event in lines:
-                if event.get("kind") == "sliding":
-                    event.update(val_loss=loss, val_bpb=bpb, segments=segments)
-                if event["event"] == "export":
-                    event["artifact_sha256"] = repack(folder / seed["artifact"], mark)
-            more = "".join(json.dumps(x) + "\n" for x in lines) or f"{text}# {mark}\n"
-            (folder / path).write_text(more)
-        seed.update(val_loss=loss, val_bpb=bpb, segments=segments)
-    shutil.copy(folder / f"train_seed{claim['seeds'][0]['seed']}.log", folder / "train.log")
-    for key in ("val_loss", "val_bpb"):
-        claim[key] = sum(seed[key] for seed in claim["seeds"]) / len(claim["seeds"])
-    (folder / "submission.json").write_text(json.dumps(claim))
-    relist(folder)
-
-
-def repack(path, mark):
-    """Another artifact of the same size: its noise is of another run."""
-    blob = bytearray(path.read_bytes())
-    coded = zlib.decompress(blob[20:])
-    noise = coded[:-8] + hashlib.sha256(mark.encode()).digest()[:8]
-    new = zlib.compress(noise, 0)
-    path.write_bytes(struct.pack("<4sHHQI", b"PGLA", 1, 1, len(noise), zlib.crc32(new)) + new)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def ranked(board):
@@ -301,16 +260,11 @@ def test_an_incomplete_baseline_is_none_to_beat(real):
 LINKS = {
     "an entry": lambda home, away: (home / "linked").symlink_to(away),
     "a file": lambda home, away: [
-        (home / "linked").mkdir(),
-        (home / "linked/submission.json").symlink_to(away / "submission.json"),
-    ],
-    "to a pipe": lambda home, away: [
-        (home / "linked").mkdir(),
-        (home / "linked/submission.json").symlink_to("/dev/zero"),
+        (home / "linked").mkdir(), (home / "linked/submission.json").symlink_to(away / "submission.json"),
     ],
     "a loop": lambda home, away: (home / "linked").symlink_to("linked"),
     "a track": lambda home, away: (home.parent / "track_linked").symlink_to(home),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("make", LINKS.values(), ids=LINKS)
@@ -324,18 +278,10 @@ BROKEN = {
     "a pipe": lambda f: [(f / "submission.json").unlink(), os.mkfifo(f / "submission.json")],
     "a folder": lambda f: [(f / "submission.json").unlink(), (f / "submission.json").mkdir()],
     "a list": lambda f: (f / "submission.json").write_text("[]"),
-    "nothing": lambda f: (f / "submission.json").write_text(""),
     "megabytes": lambda f: (f / "submission.json").write_text(" " * (3 << 20)),
-    "a key twice": lambda f: (f / "submission.json").write_text(
-        (f / "submission.json").read_text().replace("{", '{"val_bpb": 0.1, ', 1)
-    ),
-    "utf-16": lambda f: (f / "submission.json").write_bytes(
-        (f / "submission.json").read_text().encode("utf-16")
-    ),
     "depth": lambda f: (f / "submission.json").write_text("[" * 99999),
     "null": lambda f: edit(f, lambda v: v.update(seeds=None, files=None, name=None, lane=None)),
     "numbers": lambda f: edit(f, lambda v: v.update(val_bpb=True, date=7, author=[1])),
-    "an own key": lambda f: edit(f, lambda v: v.update(rank=1)),
     "a bad name": lambda f: f.rename(f.with_name("](javascript:alert(1)) | x\n# y")),
     "half a name": lambda f: os.rename(os.fsencode(f), os.fsencode(f) + b"\xff"),
 }
@@ -385,16 +331,14 @@ def test_an_entry_has_no_rank_until_it_was_scored_whole(real, tmp_path, monkeypa
     report["submission_sha256"] = sha256(folder / "submission.json")
     report["rules"] = [{"id": "control", "passed": True, "figure": "bigram"}]
     path.parent.mkdir(parents=True)
-    unscored = {"seeds": [{**seeds[0], "official": None}, *seeds[1:]]}
     first = seeds[0]["official"]
-    other = [[1.001 * first["segments"][0][0], first["segments"][0][1]], *first["segments"][1:]]
-    modest, disguised = (
-        {"seeds": [{**seeds[0], "official": {**first, **odd}}, *seeds[1:]]}
-        for odd in (dict(val_bpb=first["val_bpb"] - 0.1), dict(segments=other))
-    )
-    wrong = dict(submission_sha256="0" * 64, mode="quick", verdict="FAIL", sandbox="none", track="x")
-    changes = [{name: value} for name, value in wrong.items()]
-    for odd in (*changes, {"seeds": seeds[1:]}, unscored, modest, disguised):
+    (nats, size), *more = first["segments"]
+    modest, disguised = {"val_bpb": first["val_bpb"] - 0.1}, {"segments": [[1.001 * nats, size], *more]}
+    scores = None, first | modest, first | disguised
+    wrong = [{"submission_sha256": "0" * 64}, {"mode": "quick"}, {"verdict": "FAIL"}, {"sandbox": "none"}]
+    wrong += [{"track": "x"}, {"seeds": seeds[1:]}]
+    wrong += [{"seeds": [{**seeds[0], "official": score}, *seeds[1:]]} for score in scores]
+    for odd in wrong:
         path.write_text(json.dumps({**report, **odd}))
         with pytest.raises(GolfError):
             verified.enter(folder)
