@@ -45,18 +45,15 @@ def main(trainer, settings: dict[str, str], folder: Path) -> int:
     if not torch.cuda.is_available():
         raise GolfError(f"selftest: no CUDA device, so only this was tested: {'; '.join(machine_lines)}")
     code, settings = 0, {**settings, **measure.usable_data(settings, trainer, folder)}
-    for found in (machine_lines, about_card(), about_training(trainer, settings, folder)):
+    major, minor = torch.cuda.get_device_capability()
+    free, memory = (size / 1e9 for size in torch.cuda.mem_get_info())
+    card = f"{torch.cuda.get_device_name()}, capability {major}.{minor}, driver {driver()}"
+    machine_lines.append(f"{card}, {free:.1f} of {memory:.1f} GB free")
+    for found in (machine_lines, about_training(trainer, settings, folder)):
         for line in found:
             print(line, flush=True)
             code |= "failed" in line or "WRONG" in line
     return int(code)
-
-
-def about_card() -> Iterator[str]:
-    major, minor = torch.cuda.get_device_capability()
-    free, memory = (size / 1e9 for size in torch.cuda.mem_get_info())
-    name = torch.cuda.get_device_name()
-    yield f"{name}, capability {major}.{minor}, driver {driver()}, {free:.1f} of {memory:.1f} GB free"
 
 
 def about_training(trainer, settings: dict[str, str], folder: Path) -> Iterator[str]:

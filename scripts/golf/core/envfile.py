@@ -47,7 +47,7 @@ def config_and_words(given: list[str]) -> tuple[Path, list[str]]:
     configs = [word for word in given if word not in words]
     if len(configs) != 1:
         what = f"{len(configs)} configs ({' '.join(configs)})" if configs else "no config"
-        raise GolfError(f"{what}; give one CONFIG.env, and NAME=value (no spaces around =)", 2)
+        raise GolfError(f"{what}; give one config file, and NAME=value (no spaces around =)", 2)
     return path_argument(configs[0]), words
 
 

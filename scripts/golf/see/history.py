@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from golf.core import envfile
 from golf.core.errors import GolfError
 from golf.core.json_io import dig, mapping, number, read_json
 from golf.core.lock import refuse_used
@@ -204,8 +205,6 @@ def differences(histories: list[History]) -> list[str]:
 
 def changes(history: History) -> str:
     """NAME=value ... of a run's settings that are not its config's, by supervisor.json."""
-    from golf.core import envfile
-
     settings, config = mapping(history.origin, "set"), history.origin.get("config")
     if not isinstance(config, str):
         return ""

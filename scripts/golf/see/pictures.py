@@ -67,15 +67,16 @@ def terminal(entry: Path) -> bytes:
     some = [steps[0], "...", *steps[-2:], *ends]
     words = f"$ {claim['command']}"
     typed = textwrap.wrap(words, WIDTH - 2, subsequent_indent=INDENT, break_on_hyphens=False)
-    return as_terminal(
-        [
-            *" \\\n".join(typed).split("\n"),
-            *(textwrap.shorten(line, WIDTH, placeholder=" ...") for line in some),
-            "",
-            f'$ bash scripts/golf.sh sample {entry.relative_to(REPO)} --prompt "The "',
-            *textwrap.wrap(" ".join(written(entry).split()), WIDTH)[:4],
-        ]
-    )
+    lines = [
+        *" \\\n".join(typed).split("\n"),
+        *(textwrap.shorten(line, WIDTH, placeholder=" ...") for line in some),
+        "",
+        f'$ bash scripts/golf.sh sample {entry.relative_to(REPO)} --prompt "The "',
+        *textwrap.wrap(" ".join(written(entry).split()), WIDTH)[:4],
+    ]
+    rows = [(line, COLOURS[0] if line.startswith(("$", INDENT)) else "#e3e7eb") for line in lines]
+    width = f"{WIDTH * CHARACTER + 2 * MARGIN:.0f}"
+    return render("terminal.svg", rows=rows, width=width, line=LINE, margin=MARGIN).encode()
 
 
 def written(entry: Path) -> str:
@@ -84,11 +85,3 @@ def written(entry: Path) -> str:
     model, tokenizer = CachedModel(weights.load(target.artifact)), reader.load_tokenizer(target.tokenizer)
     rng = np.random.default_rng(1)
     return "The" + "".join(sample.write(model, tokenizer, "The ", SAMPLE_TOKENS, 0.8, 0, rng))
-
-
-def as_terminal(lines: list[str]) -> bytes:
-    """Text as an SVG that looks like a terminal's window, dark on every page."""
-    typed = [line.startswith(("$", INDENT)) for line in lines]
-    rows = [(text, COLOURS[0] if mine else "#e3e7eb") for text, mine in zip(lines, typed)]
-    width = f"{WIDTH * CHARACTER + 2 * MARGIN:.0f}"
-    return render("terminal.svg", rows=rows, width=width, line=LINE, margin=MARGIN).encode()
