@@ -175,7 +175,8 @@ def refuse_other_settings(sweep: Sweep) -> None:
                 raise GolfError(f"{shown(path)} has changed since {shown(cell.folder)} was run; {RENAME}", 2)
         used = {**sweep.knobs, **mapping(read_json(cell.folder / "supervisor.json"), "set")}
         wanted = knobs_of(sweep, cell)
-        for name in sorted(sweep.knobs.keys() - MAY_CHANGE | cell.row.settings.keys()):
+        compared = sweep.knobs.keys() - MAY_CHANGE | cell.row.settings.keys()
+        for name in sorted(compared - {*envfile.OWN_NAMES}):  # which no trainer was given
             was, now = used.get(name), wanted.get(name)
             if name in envfile.PATH_NAMES:  # a node's, or a working folder's, spelling of the same place
                 was, now = (shown(trainers.find_path(path or "", sweep.trainer)) for path in (was, now))
