@@ -109,6 +109,17 @@ def test_an_unfinished_folder_goes_at_the_end_or_once_its_process_was_killed(tmp
     assert not [*tmp_path.iterdir()]
 
 
+def test_a_file_half_written_goes_with_the_next_once_its_process_was_killed(tmp_path):
+    code = "import os, pathlib, sys\nfrom golf.core.files import replace_file\n"
+    code += "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), 9)\n"
+    code += "replace_file(pathlib.Path(sys.argv[1]), b'new')"
+    env = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "a"], env=env).returncode == -9
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["file"]
+    files.replace_file(tmp_path / "b", b"new")
+    assert [*tmp_path.iterdir()] == [tmp_path / "b"]
+
+
 def test_where_no_folder_can_be_locked_none_is_removed(tmp_path, monkeypatch):
     (tmp_path / f"{files.UNFINISHED}x").mkdir()
     monkeypatch.setattr(files.fcntl, "flock", mock.Mock(side_effect=OSError(37, "No locks available")))

@@ -69,7 +69,6 @@ def replace_file(path: Path, content: str | bytes) -> None:
     """
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     place = Path(os.path.realpath(path))  # a link stays one
-    part = place.with_name(f".{os.getpid()}.part")
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # a pipe has no real path
             pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)  # OSError, no waiting, where nobody reads
@@ -77,10 +76,11 @@ def replace_file(path: Path, content: str | bytes) -> None:
             with open(pipe, "wb") as file:
                 file.write(data)
             return
-        part.write_bytes(data)
-        part.replace(place)
+        os.stat(f"{place.parent}/.")  # no folder is made for it
+        with unfinished(place.parent) as temporary:
+            (temporary / "file").write_bytes(data)
+            (temporary / "file").replace(place)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
@@ -88,7 +88,8 @@ def replace_file(path: Path, content: str | bytes) -> None:
 def unfinished(parent: Path) -> Iterator[Path]:
     """A new hidden folder in `parent` in which to make what is then renamed; at the end it is removed.
 
-    First it removes those whose process was killed. A living process holds a lock on its own.
+    First it removes those whose process was killed. A living process holds a lock on its own, so none is made
+    directly in another.
     """
     parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
