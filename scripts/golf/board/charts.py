@@ -74,7 +74,6 @@ def draw_points(axes, found: list[dict], places: list, labels: bool = False) -> 
 
 
 def draw_references(axes, board: Board) -> None:
-    """Reference scores as lines."""
     axes.margins(y=0.16)
     for line in board.chart_scores:
         axes.axhline(line["val_bpb"], color=INK, linewidth=1, linestyle=(0, (1, 2)))

@@ -23,8 +23,6 @@ LAST = 1 << 62  # the order of what is not committed yet
 
 @dataclass
 class Entry:
-    """One submission on the board."""
-
     folder: Path
     claim: dict  # submission.json; empty where that is no object
     faults: list[str]  # rule ids of the check's FAIL findings; with any, no rank

@@ -14,8 +14,9 @@ from golf.core.errors import GolfError
 from golf.core.files import replace_file, sha256
 from golf.core.findings import HUMAN, LEVELS
 from golf.core.json_io import dig, mapping, number, objects, read_json
-from golf.core.paths import REPO, shown
+from golf.core.paths import shown
 from golf.core.submission import RUN_TOLERANCE, SCORE_TOLERANCE, same_run
+from golf.score.command import report_path
 
 
 def summary(report: dict, claim_sha256: str) -> dict:
@@ -32,7 +33,7 @@ def summary(report: dict, claim_sha256: str) -> dict:
 def enter(folder: Path) -> None:
     """Notes that FOLDER was scored whole and passed. Raises GolfError if its report says otherwise."""
     folder = folder.resolve()
-    path = REPO / "runs" / f"score-{folder.name}" / "audit.json"
+    path = report_path(folder)
     if not path.is_file():
         raise GolfError(f"{shown(path)}: no report there; run golf.sh score {shown(folder)} first", 2)
     claim = submission.read_claim(folder)

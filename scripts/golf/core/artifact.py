@@ -33,24 +33,20 @@ MAX_RANK = 8  # the product of a million sizes would, too
 # Bytes an element of a tensor's arrays: symbols [*shape] and scales [rows], or floats [*shape].
 ITEM_BYTES = {"int8": (1, 2), "fp16": (2,), "fp32": (4,)}
 
-
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
 NAME_LENGTH = 80
-# What may stand in the configuration without a question: the starters' settings, and common ones.
-CONFIG_KEYS = frozenset(
-    """
-    vocab_size num_layers model_dim num_heads num_kv_heads mlp_mult tie_embeddings rope_base logit_softcap
-    train_seq_len eval_seq_len eval_stride head_dim hidden_dim num_loops num_experts top_k window_size
-    qk_gain_init rope_dims activation norm dropout bias dtype quant_bits block_size n_layer n_head n_embd
-    followers
-    """.split()
-)
-CONFIG_WORDS = frozenset(
-    """
-    relu relu2 gelu silu swiglu geglu tanh none rms layer float32 float16 bfloat16 int8 auto
-    """.split()
-)
+# What may stand in the configuration without a question: the starters' settings, and common ones. First those
+# that count something.
+COUNTS = frozenset("""vocab_size num_layers model_dim num_heads num_kv_heads train_seq_len eval_seq_len
+    eval_stride n_layer n_head n_embd block_size head_dim hidden_dim""".split())  # fmt: skip
+CONFIG_KEYS = COUNTS | set("""mlp_mult tie_embeddings rope_base logit_softcap num_loops num_experts top_k
+    window_size qk_gain_init rope_dims activation norm dropout bias dtype quant_bits
+    followers""".split())  # fmt: skip
+CONFIG_WORDS = frozenset("""relu relu2 gelu silu swiglu geglu tanh none rms layer float32 float16 bfloat16
+    int8 auto""".split())  # fmt: skip
 CONFIG_LIMIT = 64  # settings
+# What a reviewer is asked about, over so many; the starter has 0 characters, 14 words and 30 digits.
+NAME_NOISE, NAME_WORDS, CONFIG_DIGITS = 100, 80, 100
 # The first bytes of files, at the start of an array; and longer ones, anywhere.
 STARTS = (
     b"PK\3\4", b"PK\5\6", b"\x7fELF", b"MZ\x90\0", b"\x1f\x8b\x08", b"BZh9", b"\xfd7zXZ", b"7z\xbc\xaf",
@@ -188,18 +184,6 @@ def doubts(config: dict, names: list[str]) -> list[str]:
     if digits > CONFIG_DIGITS:
         found.append(f"settings of {digits} digits")
     return found
-
-
-NAME_NOISE = 100  # the starter's names have none
-NAME_WORDS = 80  # it has 14
-CONFIG_DIGITS = 100  # it has 30
-# Settings that count something.
-COUNTS = frozenset(
-    """
-    vocab_size num_layers model_dim num_heads num_kv_heads train_seq_len eval_seq_len eval_stride n_layer
-    n_head n_embd block_size head_dim hidden_dim
-    """.split()
-)
 
 
 def unpack(blob: bytes) -> bytes:

@@ -26,13 +26,10 @@ KNOWN_PREFIXES = (
     "HF_", "HUGGINGFACE_", "TOKENIZERS_", "TQDM_", "MATCHED_FINEWEB_",  # the downloader and its client
     "PYTHON", "LD_", "DYLD_", "MALLOC_", "TCMALLOC_", "LC_", "XDG_", "SSL_CERT_",  # the system
 )  # fmt: skip
-KNOWN_NAMES = (
-    *OWN_NAMES,
-    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
-    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "MASTER_ADDR", "MASTER_PORT"),
-    *("TMPDIR", "TEMP", "TMP", "LANG", "LANGUAGE", "TZ", "CC", "CXX", "NO_COLOR", "TERM", "COLUMNS"),
-)
+KNOWN_NAMES = (*OWN_NAMES, *"""
+    http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY REQUESTS_CA_BUNDLE
+    CURL_CA_BUNDLE MASTER_ADDR MASTER_PORT TMPDIR TEMP TMP LANG LANGUAGE TZ CC CXX NO_COLOR TERM COLUMNS
+    """.split())  # fmt: skip
 PATH_NAMES = ("DATA_PATH", "VAL_DATA_PATH", "TOKENIZER_PATH", "OUT_DIR", "EVAL_ONLY")
 ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 QUOTED = re.compile(r"""(?:"([^"]*)"|'([^']*)')\s*(?:#.*)?""", re.DOTALL)

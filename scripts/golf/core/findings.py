@@ -13,8 +13,6 @@ RULING = "passing is not a ruling: reviewers still read the idea, the code and t
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of a rule."""
-
     level: str  # FAIL blocks, NEEDS-HUMAN asks a reviewer, NOTE is advice, PASS holds
     rule: str  # its id, which docs/track_spec.md or docs/scoring.md explains
     message: str  # one line: what is wrong, where, what to do

@@ -152,9 +152,8 @@ def claims(home: Path) -> Iterator[tuple[Path, dict]]:
 def is_complete(claim: dict) -> bool:
     """Whether every seed ships an artifact, so that anyone can score all of it again."""
     seeds = claim.get("seeds")
-    if not isinstance(seeds, list) or not seeds:
-        return False
-    return all(isinstance(s, dict) and isinstance(s.get("artifact"), str) and s["artifact"] for s in seeds)
+    named = [dig(seed, "artifact") for seed in seeds] if isinstance(seeds, list) else []
+    return bool(named) and all(isinstance(name, str) and name for name in named)
 
 
 def audit_of(folder: Path) -> dict | None:

@@ -6,6 +6,7 @@ from golf.core import schema
 from golf.core.errors import GolfError
 from golf.core.json_io import read_json
 from golf.core.paths import REPO, shown
+from golf.core.submission import MISSING, ClaimError
 
 RECORDS = REPO / "records"
 
@@ -51,7 +52,7 @@ def of_submission(folder: Path, claim: dict, name: str | None = None) -> dict:
     if rules is not None:
         return rules
     if not (folder / "submission.json").is_file():
-        raise GolfError(f"{shown(folder / 'submission.json')} is missing; golf.sh new makes it", 2)
+        raise ClaimError(folder, MISSING)
     text = "lies under no track's folder and submission.json names no known track"
     raise GolfError(f"{shown(folder)}: {text}; give --track ({', '.join(names())})", 2)
 

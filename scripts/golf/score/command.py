@@ -6,8 +6,7 @@ findings. Exit code 0: no FAIL, 1: FAIL, 2: wrong usage.
 """
 
 import json
-import signal
-import sys
+from pathlib import Path
 
 from golf.core.files import replace_file
 from golf.core.findings import LEVELS, NOTE, PASS
@@ -46,10 +45,9 @@ def main(args) -> int:
 
     require_folder(args.folder)
     # In runs/: nothing is written into a submission's folder. A disk that refuses does so before hours pass.
-    path = REPO / "runs" / f"score-{args.folder.resolve().name}" / "audit.json"
+    path = report_path(args.folder)
     if not args.json:
         path.parent.parent.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which cleans up, as Ctrl-C does
     report = score(args.folder, track_name=args.track, data=args.data, device=args.device, seed=args.seed,
                    targets=args.targets, quick=args.quick, holdout=args.holdout,
                    sandboxed=not args.no_sandbox)  # fmt: skip
@@ -64,8 +62,11 @@ def main(args) -> int:
     return int(report["verdict"] == "FAIL")
 
 
+def report_path(folder: Path) -> Path:
+    return REPO / "runs" / f"score-{folder.resolve().name}" / "audit.json"
+
+
 def table(report: dict) -> str:
-    """The report as text for people."""
     lines = [f"{report['folder']}: {report['mode']} score on {report['device']}, {report['machine']}"]
     if report["sandbox"] == "none":
         lines.append(NO_SANDBOX)
