@@ -21,11 +21,11 @@ rules = track.load(sys.argv[1])
 home, count = track.RECORDS / rules["name"], rules["targets"]
 folder = home / rules["audit_control"]
 entry = read_entries(folder, read_claim(folder), "cpu")[0]
-source = stream.load(rules)
+source, _ = stream.load(rules)
 rest = source.tokens[count : 2 * count + 1]
 begin = np.flatnonzero(source.vocabulary.special[rest])[0]
 texts = [
-    Text((source.stream(0, count),), rest[begin : begin + size.held_out_of(count) + 1])
+    Text((source.part(0, count),), rest[begin : begin + size.held_out_of(count) + 1])
     for size in (QUICK, FULL)  # the one begins the other
 ]
 with Remote(entry.files, entry.script, entry.artifact, "cpu", len(source.vocabulary)) as remote:

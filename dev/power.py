@@ -139,8 +139,8 @@ def accused(text: Text, model: np.ndarray, control: np.ndarray, stream_docs: int
 def main():
     out, rng = Path(sys.argv[1]), np.random.default_rng(3)
     out.mkdir(parents=True, exist_ok=True)
-    source = stream.load(TRACK)
-    text = Text((source.stream(0, SCORED),), source.tokens[SCORED : SCORED + HELD_OUT + 1])
+    source, _ = stream.load(TRACK)
+    text = Text((source.part(0, SCORED),), source.tokens[SCORED : SCORED + HELD_OUT + 1])
     control, other = (answers(TRACK["audit_control"], seed, text, out) for seed in (1337, 42))
     bigram = bigram_log_probs(text.inputs, text.targets, len(text.vocabulary))
     trials = {

@@ -47,10 +47,10 @@ class Local:
 
 def text_of(source, scored: int, held_out: int = 0, start: int = 0) -> Text:
     """The sample stream's first targets, and held-out text after those of the track."""
-    other = source.stream(TRACK["targets"], held_out + 4000).tokens
+    other = source.part(TRACK["targets"], TRACK["targets"] + held_out + 4000).tokens
     begin = int(np.flatnonzero(source.vocabulary.special[other])[0])
     tokens = other[begin : begin + held_out + 1] if held_out else other[:0]
-    return Text((source.stream(start, scored),), tokens)
+    return Text((source.part(start, start + scored),), tokens)
 
 
 def first_pass(feeder, text: Text, seed=0, cuts=200) -> Pass:

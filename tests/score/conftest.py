@@ -12,5 +12,5 @@ def track(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def source(sample_data) -> stream.Source:
-    return stream.load(TRACK, sample_data / "datasets" / "sample_sp1024")
+def source(sample_data) -> stream.Stream:
+    return stream.load(TRACK, sample_data / "datasets" / "sample_sp1024")[0]

@@ -48,7 +48,7 @@ def text(source):
 
 @pytest.fixture(scope="module")
 def stream(source):
-    return source.stream(0, TARGETS)
+    return source.part(0, TARGETS)
 
 
 # ---- Feeding
@@ -61,8 +61,8 @@ def test_a_call_ends_at_every_cut_and_none_is_too_long():
 
 
 def test_parts_are_begun_anew_and_held_out_text_follows_the_last(source):
-    parts = source.stream(0, 300), source.stream(5000, 200)
-    text = Text(parts, source.stream(9000, 100).tokens)
+    parts = source.part(0, 300), source.part(5000, 5200)
+    text = Text(parts, source.part(9000, 9100).tokens)
     feeder = Local(BIGRAM)
     passed = feed(feeder, text, [7, 299, 310, 550])
     assert feeder.calls == [[8, 292], [11, 189, 51, 49]]

@@ -39,7 +39,7 @@ def run(track, folder, sandboxed=False, **options) -> dict:
 
 
 def read(track) -> stream.Stream:
-    return stream.load(tracks.load(str(track)), track.parent / "data").stream(0, TARGETS)
+    return stream.load(tracks.load(str(track)), track.parent / "data")[0].part(0, TARGETS)
 
 
 def echo_score(track) -> dict:

@@ -9,7 +9,6 @@ import os
 import platform
 import signal
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
@@ -195,8 +194,7 @@ def random_tokens(count: int, vocab: int = 1024) -> np.ndarray:
 
 
 def write_shard(path: Path, count: int) -> None:
-    header = struct.pack("<256i", 20240520, 1, count, *[0] * 253)
-    path.write_bytes(header + random_tokens(count).astype("<u2").tobytes())
+    path.write_bytes(trainers.shard_of(random_tokens(count)))
 
 
 def own_settings(folder: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What this process may use of the machine: processors, and the loopback interface."""
 
 import os
+import platform
 import shutil
 import socket
 import sys
@@ -8,6 +9,11 @@ import sysconfig
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
+
+
+def described() -> str:
+    """As a report has it: 2-core x86_64, Linux."""
+    return f"{os.cpu_count()}-core {platform.machine()}, {platform.system()}"
 
 
 def usable_cpus() -> int:

@@ -106,6 +106,12 @@ def final_lines(path: Path) -> dict[str, list[dict]]:
     return found
 
 
+def trained_steps(path: Path) -> float | None:
+    """How many steps the last training of a train.log took; None where it does not say."""
+    trained = final_lines(path)["train"] if path.is_file() else []
+    return number(trained[-1]["steps"]) if trained else None
+
+
 def parse_field(name: str, text: str | None):
     if name == "note":
         return text.split(",") if text else []

@@ -25,6 +25,8 @@ from golf.core.text import last_line
 
 TRAINER_PACKAGES = ("torch", "mlx", "numpy", "sentencepiece", "brotli")  # of the requirements
 
+HEADER_BYTES, SHARD_MAGIC, SHARD_VERSION = 1024, 20240520, 1
+
 
 def load(trainer: Path):
     """The trainer as a module of its own, whatever its suffix; runs its code."""
@@ -162,29 +164,45 @@ def check_data(
     for split in splits:
         elsewhere = split == "val" and val is not None
         name, folder = ("VAL_DATA_PATH", val) if elsewhere else ("DATA_PATH", data)
-        if not any(folder.glob(f"fineweb_{split}_*.bin")):
+        shards = shard_paths(folder, split)
+        if not shards:
             raise GolfError(f"{name}={shown(folder)}: no fineweb_{split}_*.bin there; {fetch}")
-        check_shards(folder, split)
+        for path in shards:
+            count_tokens(path)
     if not tokenizer.is_file():
         raise GolfError(f"TOKENIZER_PATH={shown(tokenizer)}: no such file; {fetch}")
 
 
-def check_shards(folder: Path, split: str) -> None:
-    """GolfError for a shard that a trainer would refuse, by its name, its header and its size."""
-    numbers = set()
-    for path in sorted(folder.glob(f"fineweb_{split}_*.bin")):
+def shard_paths(folder: Path, split: str) -> list[Path]:
+    """A split's shards by their numbers: _2 comes before _10, with and without zeros before it."""
+    found = {}
+    for path in sorted(folder.glob(f"fineweb_{split}_*.bin"), key=lambda path: -len(path.name)):
         number = path.stem.split("_", 2)[2]
-        if not re.fullmatch("[0-9]+", number) or int(number) in numbers:
-            raise GolfError(f"{shown(path)}: no shard with a number of its own; remove it")
-        numbers.add(int(number))
-        try:
-            with plain(path).open("rb") as file:
-                header, size = file.read(12), os.fstat(file.fileno()).st_size
-        except OSError as error:
-            raise GolfError(f"{shown(path)}: cannot be read ({error.strerror})") from None
-        magic, version, count = struct.unpack("<3i", header.ljust(12, b"\0"))
-        if (magic, version) != (20240520, 1) or not size == 1024 + 2 * count > 1024:
-            raise GolfError(f"{shown(path)}: not a whole token shard; remove it, then fetch or make it again")
+        if not re.fullmatch("[0-9]+", number) or int(number) in found:
+            raise GolfError(f"{shown(path)}: no number of its own in its name; rename or remove it", 2)
+        found[int(number)] = path
+    return [found[number] for number in sorted(found)]
+
+
+def count_tokens(shard: Path) -> int:
+    """A shard's tokens, by its header. GolfError where it is not whole."""
+    try:
+        with plain(shard).open("rb") as file:
+            header, size = file.read(12), os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise GolfError(f"{shown(shard)}: cannot be read ({error.strerror})", 2) from None
+    magic, version, count = struct.unpack("<3i", header.ljust(12, b"\0"))
+    whole = size == HEADER_BYTES + 2 * count > HEADER_BYTES
+    if not whole or (magic, version) != (SHARD_MAGIC, SHARD_VERSION):
+        text = "not a whole token shard; remove it, then fetch or make it again"
+        raise GolfError(f"{shown(shard)}: {text}", 2)
+    return count
+
+
+def shard_of(tokens) -> bytes:
+    """The shard that holds these tokens, a numpy array."""
+    header = struct.pack("<256i", SHARD_MAGIC, SHARD_VERSION, len(tokens), *[0] * 253)
+    return header + tokens.astype("<u2").tobytes()
 
 
 def fetch_command(data: Path, shards: int = 2) -> list[str]:

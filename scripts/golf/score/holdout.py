@@ -17,6 +17,7 @@ from golf.core.errors import GolfError
 from golf.core.files import LARGE, read_text, unfinished
 from golf.core.json_io import dig, parse_json
 from golf.core.paths import REPO, path_argument, shown
+from golf.core.trainers import shard_of
 from golf.score import stream
 from golf.score.audit.rules import MOST_HELD_OUT
 from golf.score.sandbox import bwrap as sandbox
@@ -44,7 +45,7 @@ def main(args) -> int:
 def make(paths: list[Path], out: Path, track_name: str, data: Path | None) -> list[str]:
     """Writes the shard; lines that say what was made. GolfError where it could not be."""
     rules = track.load(track_name)
-    vocabulary = read_vocabulary(rules, data)
+    vocabulary, _ = stream.load_vocabulary(rules, data or stream.default_folder(rules))
     check_out(out)
     texts = dict.fromkeys(text for path in paths for text in read_documents(path))
     if not texts:
@@ -61,17 +62,6 @@ def make(paths: list[Path], out: Path, track_name: str, data: Path | None) -> li
             "documents or more; with less it sees less"
         )
     return [*said, f"next     bash scripts/golf.sh score FOLDER --holdout {shown(out)}"]
-
-
-def read_vocabulary(rules: dict, data: Path | None) -> stream.Vocabulary:
-    """The track's tokenizer; GolfError where it is not the one that the track pins."""
-    folder = data or stream.default_folder(rules)
-    path = stream.find_tokenizer(folder, rules["data"]["tokenizer_file"])
-    vocabulary, found = stream.read_tokenizer(path)
-    pinned = rules["data"].get("tokenizer_sha256")
-    if pinned not in (None, found):
-        raise GolfError(f"{shown(path)}: not the tokenizer whose sha256 the track pins; fetch it again", 2)
-    return vocabulary
 
 
 def check_out(out: Path) -> None:
@@ -134,5 +124,5 @@ def write_private(out: Path, tokens: np.ndarray) -> None:
     with unfinished(out.parent) as temporary:
         folder = temporary / "private"
         folder.mkdir(mode=0o700)
-        (folder / SHARD).write_bytes(stream.shard(tokens))
+        (folder / SHARD).write_bytes(shard_of(tokens))
         folder.rename(out)

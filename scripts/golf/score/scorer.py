@@ -2,7 +2,6 @@
 
 import math
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from golf.core.files import sha256
 from golf.core.findings import FAIL, HUMAN, RULING, Finding, as_json, judged, verdict
 from golf.core.json_io import dig, objects
 from golf.core.paths import shown
+from golf.core.submission import SCORE_TOLERANCE, SEGMENTS
 from golf.score import stream as streams
 from golf.score.audit.control import Control
 from golf.score.audit.passes import Pass, Text, feed
@@ -31,11 +31,9 @@ from golf.score.sandbox import bwrap as sandbox
 from golf.score.sandbox import usage, view
 from golf.score.sandbox.bwrap import Limits
 from golf.score.sandbox.client import Beside, Remote
-from golf.score.stream import Source, Stream
+from golf.score.stream import Stream
 
 SCHEMA_VERSION = 1
-SEGMENTS = submission.SEGMENTS
-SCORE_TOLERANCE = submission.SCORE_TOLERANCE
 SEGMENT_TOLERANCE = 0.004  # the same of one segment: noise of 1/64 of the targets is 8 times as much
 FIRST_CALLS = (512, 1024, 1024)  # short calls at first, to estimate the time soon
 QUICK_SEGMENTS = 2
@@ -46,8 +44,6 @@ MEMORY_EACH = 6 << 30  # bytes that should be left for each seed that is scored 
 
 @dataclass
 class SeedScore:
-    """What scoring one seed found."""
-
     seed: int
     bytes_total: int
     claimed: dict[str, float | None]
@@ -150,10 +146,10 @@ def score(
     claim = submission.read_claim(folder)
     rules = track.of_submission(folder, claim, track_name)
     device, beside = pick_device(device, folder), Beside()
-    source, data = streams.load(rules, data), data or streams.default_folder(rules)
-    stream = pick_targets(rules, source, targets)
+    (split, hashes), data = streams.load(rules, data), data or streams.default_folder(rules)
+    stream = pick_targets(rules, split, targets)
     rng = np.random.default_rng()  # of the system's entropy: nobody can foresee it
-    vocab = len(source.vocabulary)
+    vocab = len(split.vocabulary)
 
     def start(entry: SeedEntry, device: str) -> Remote:
         paths = entry.files, entry.script, entry.artifact
@@ -162,7 +158,7 @@ def score(
 
     with Talker("golf score") as talker:
         guard(talker, sandboxed, data, *filter(None, [holdout]))
-        held_out, kind = hold_out(source, stream, holdout, data, rng)
+        held_out, kind = hold_out(split, stream, holdout, data, rng)
         entries = pick_seeds(read_entries(folder, claim, device), seed, quick)
         trainers.check_trainer(folder / entries[0].script)  # what is missing here is no fault of it
         setup = Setup(rules=rules, stream=stream, holdout=held_out, kind=kind, device=device,
@@ -176,7 +172,8 @@ def score(
     read_entries(folder, claim, device)  # GolfError where a file is another by now
     if submission.read_claim(folder) != claim:
         raise GolfError(f"{shown(folder)}: submission.json changed while it was scored; score it again")
-    return report_of(setup, folder, source, claim, results, general_rules(setup, source, claim, results))
+    general = general_rules(setup, hashes, claim, results)
+    return report_of(setup, folder, hashes, results, general)
 
 
 # ---- What is scored
@@ -212,12 +209,12 @@ def guard(talker: Talker, sandboxed: bool, *texts: Path) -> None:
                 raise GolfError(f"{shown(path)}: lies where the sandbox shows Python; move either", 2)
 
 
-def pick_targets(rules: dict, source: Source, asked: int | None) -> Stream:
+def pick_targets(rules: dict, split: Stream, asked: int | None) -> Stream:
     """The track's targets, or the first `asked`. GolfError if their bytes are not what the track pins."""
-    count, held = rules["targets"] if asked is None else asked, len(source.tokens) - 1
+    count, held = rules["targets"] if asked is None else asked, len(split)
     if not SEGMENTS <= count <= held:
         raise GolfError(f"{count:,} targets to score; {SEGMENTS} to {held:,} are possible here", 2)
-    stream = source.stream(0, count)
+    stream = split.part(0, count)
     size, pinned = int(stream.target_bytes.sum()), rules.get("target_bytes")
     if count == rules["targets"] and pinned not in (None, size):
         raise GolfError(f"the targets have {size:,} bytes, the track pins {pinned:,}; one is wrong", 2)
@@ -225,17 +222,17 @@ def pick_targets(rules: dict, source: Source, asked: int | None) -> Stream:
 
 
 def hold_out(
-    source: Source, stream: Stream, folder: Path | None, data: Path, rng: np.random.Generator
+    split: Stream, stream: Stream, folder: Path | None, data: Path, rng: np.random.Generator
 ) -> tuple[Stream | None, str]:
     """Text that the submission is not scored on, and its kind: private (--holdout), drawn (random parts
     of the train shards), or public (what follows the targets in the validation shard)."""
-    count, vocabulary = min(len(stream), MOST_HELD_OUT), source.vocabulary
+    count, vocabulary = min(len(stream), MOST_HELD_OUT), split.vocabulary
     if folder:
         return Stream(streams.load_more(folder, vocabulary), vocabulary).part(0, len(stream)), "private"
     drawn = streams.draw_holdout(data, vocabulary, rng, count)
     if drawn is not None:
         return Stream(drawn, vocabulary), "drawn"
-    rest = source.stream(len(stream), len(stream))
+    rest = split.part(len(stream), 2 * len(stream))
     return rest if len(rest) else None, "public"
 
 
@@ -335,11 +332,9 @@ def score_stream(setup: Setup, entry: SeedEntry, remote: Remote, result: SeedSco
     step.meet()  # one may have been the control
     if setup.control.due(text):
         setup.talker.begin("3/3 audit: waiting for the control")
-    options = dict(reference=setup.control, size=setup.size, log=say)
-    options |= dict(progress=lambda: progress(setup, "3/3 audit", step))
-
-    options |= dict(agree=lambda cuts: np.unique(step.meet(cuts)))
-    found = audit(remote, text, first, rng, **options)
+    found = audit(remote, text, first, rng, reference=setup.control, size=setup.size, log=say,
+                  progress=lambda: progress(setup, "3/3 audit", step),
+                  agree=lambda cuts: np.unique(step.meet(cuts)))  # fmt: skip
     result.rules += found if setup.control.entry else [beside_a_bigram(rule) for rule in found]
 
 
@@ -435,10 +430,10 @@ def compare_segments(result: SeedScore, claimed, found: dict[int, list], exact: 
     result.add("segments", right or (None if not exact else False), figure, sentence)
 
 
-def general_rules(setup: Setup, source: Source, claim: dict, results: list[SeedScore]) -> list[Finding]:
+def general_rules(setup: Setup, hashes: dict, claim: dict, results: list[SeedScore]) -> list[Finding]:
     """Findings about the submission as a whole."""
     rules = [setup.control.rule()]
-    for name, value in source.hashes.items():
+    for name, value in hashes.items():
         if setup.rules["data"].get(name) is None:
             told = "as the claim's" if dig(claim, "data", name) == value else "NOT the claim's"
             rules.append(
@@ -514,7 +509,7 @@ def claim_mean(setup: Setup, claim: dict, results: list[SeedScore]) -> list[Find
 # ---- The report
 
 
-def report_of(setup: Setup, folder: Path, source, claim: dict, results: list[SeedScore], general) -> dict:
+def report_of(setup: Setup, folder: Path, hashes: dict, results: list[SeedScore], general) -> dict:
     return {
         "schema_version": SCHEMA_VERSION,
         "verdict": verdict([*general, *(rule for result in results for rule in result.rules)]),
@@ -527,9 +522,9 @@ def report_of(setup: Setup, folder: Path, source, claim: dict, results: list[See
         "mode": "quick" if setup.quick else "part" if setup.partial else "whole",
         "targets": len(setup.stream),
         "device": setup.device,
-        "machine": f"{os.cpu_count()}-core {platform.machine()}, {platform.system()}",
+        "machine": machine.described(),
         "sandbox": "bubblewrap" if setup.sandboxed else "none",
-        "data": {"name": setup.rules["data"]["name"], **source.hashes},
+        "data": {"name": setup.rules["data"]["name"], **hashes},
         "rules": [as_json(rule) for rule in general],
         "seeds": [{**asdict(each), "rules": [as_json(rule) for rule in each.rules]} for each in results],
     }

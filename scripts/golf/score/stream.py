@@ -16,8 +16,8 @@ import numpy as np
 from golf.core.errors import GolfError
 from golf.core.files import LARGE, plain
 from golf.core.paths import REPO, shown
+from golf.core.trainers import HEADER_BYTES, count_tokens, shard_paths
 
-HEADER_BYTES, MAGIC, VERSION = 1024, 20240520, 1
 PART = 8192  # tokens of a train shard that are drawn together as held-out text
 DRAWN_FROM = 100  # train shards hold at least so many times what is drawn
 
@@ -53,42 +53,37 @@ class Stream:
         return v.size[target] + (v.space[target] & ~v.special[before])
 
     def part(self, start: int, stop: int) -> "Stream":
-        """The targets start .. stop - 1 as a stream of their own."""
+        """The targets start .. stop - 1, as far as there are, as a stream of their own."""
         return Stream(self.tokens[start : stop + 1], self.vocabulary)
 
 
-@dataclass(frozen=True)
-class Source:
-    """A folder of shards with its tokenizer."""
-
-    tokens: np.ndarray  # uint16, the whole validation split
-    vocabulary: Vocabulary
-    hashes: dict[str, str]  # val_sha256 (of all its shards, in order), tokenizer_sha256
-
-    def stream(self, first: int, targets: int) -> Stream:
-        """`targets` targets after the token number `first`, fewer where the split ends before."""
-        return Stream(self.tokens[first : first + targets + 1], self.vocabulary)
-
-
-def load(rules: dict, folder: Path | None = None) -> Source:
-    """The track's data, from `folder` or where the downloader puts it.
+def load(rules: dict, folder: Path | None = None) -> tuple[Stream, dict[str, str]]:
+    """The track's whole validation split, from `folder` or where the downloader puts it, and its hashes:
+    val_sha256 (of all its shards, in order), tokenizer_sha256.
 
     GolfError where files are missing or damaged, or are not those whose hashes the track pins.
     """
-    data = rules["data"]
     folder = folder or default_folder(rules)
     tokens, val_sha256 = read_shards(folder)
-    vocabulary, tokenizer_sha256 = read_tokenizer(find_tokenizer(folder, data["tokenizer_file"]))
-    hashes = {"val_sha256": val_sha256, "tokenizer_sha256": tokenizer_sha256}
-    for name, value in hashes.items():
-        if data.get(name) not in (None, value):
-            raise GolfError(
-                f"{shown(folder)}: {name} is {value}, the track pins {data[name]}; fetch the "
-                "track's data (data/README.md) or name its folder with --data",
-                2,
-            )
+    require_pinned(rules, "val_sha256", val_sha256, folder)
+    vocabulary, tokenizer_sha256 = load_vocabulary(rules, folder)
     check_ids(tokens, vocabulary, folder)
-    return Source(tokens, vocabulary, hashes)
+    hashes = {"val_sha256": val_sha256, "tokenizer_sha256": tokenizer_sha256}
+    return Stream(tokens, vocabulary), hashes
+
+
+def load_vocabulary(rules: dict, folder: Path) -> tuple[Vocabulary, str]:
+    """The track's tokenizer, and the SHA-256 of its file."""
+    vocabulary, found = read_tokenizer(find_tokenizer(folder, rules["data"]["tokenizer_file"]))
+    require_pinned(rules, "tokenizer_sha256", found, folder)
+    return vocabulary, found
+
+
+def require_pinned(rules: dict, name: str, found: str, folder: Path) -> None:
+    pinned = rules["data"].get(name)
+    if pinned not in (None, found):
+        told = f"{name} is {found}, the track pins {pinned}; fetch the track's data (data/README.md)"
+        raise GolfError(f"{shown(folder)}: {told} or name its folder with --data", 2)
 
 
 def default_folder(rules: dict) -> Path:
@@ -128,17 +123,7 @@ def draw_holdout(folder: Path, vocabulary: Vocabulary, rng, count: int) -> np.nd
 
 def open_shard(path: Path) -> np.ndarray:
     """A shard's tokens, uint16, mapped: train shards are large. GolfError where it is not whole."""
-    header, size = np.fromfile(plain(path), "<i4", 3).tolist(), path.stat().st_size
-    if len(header) < 3 or header[:2] != [MAGIC, VERSION] or size != HEADER_BYTES + 2 * header[2]:
-        raise GolfError(f"{shown(path)}: not a whole token shard; fetch it again", 2)
-    return np.memmap(path, "<u2", "r", HEADER_BYTES)
-
-
-def shard(tokens: np.ndarray) -> bytes:
-    """The shard that holds these tokens."""
-    header = np.zeros(HEADER_BYTES // 4, "<i4")
-    header[:3] = MAGIC, VERSION, len(tokens)
-    return header.tobytes() + tokens.astype("<u2").tobytes()
+    return np.memmap(path, "<u2", "r", HEADER_BYTES, count_tokens(path))
 
 
 def read_shards(folder: Path, option: str = "--data") -> tuple[np.ndarray, str]:
@@ -146,7 +131,7 @@ def read_shards(folder: Path, option: str = "--data") -> tuple[np.ndarray, str]:
 
     option: what names the folder on the command line.
     """
-    paths = shard_paths(folder)
+    paths = shard_paths(folder, "val")
     if not paths:
         raise GolfError(
             f"{shown(folder)}: no fineweb_val_*.bin; fetch the data (data/README.md) or name its "
@@ -157,18 +142,6 @@ def read_shards(folder: Path, option: str = "--data") -> tuple[np.ndarray, str]:
     for path in paths:
         digest.update(path.read_bytes())
     return tokens.astype(np.uint16, copy=False), digest.hexdigest()
-
-
-def shard_paths(folder: Path) -> list[Path]:
-    """The validation shards by their numbers: _2 comes before _10, with and without zeros before it."""
-    start = len("fineweb_val_")
-    numbers = {path: path.stem[start:] for path in folder.glob("fineweb_val_*.bin")}
-    odd = [path for path, number in numbers.items() if not re.fullmatch("[0-9]+", number)]
-    found = sorted((p for p in numbers if p not in odd), key=lambda path: int(numbers[path]))
-    odd += [b for a, b in zip(found, found[1:]) if int(numbers[a]) == int(numbers[b])]
-    if odd:
-        raise GolfError(f"{shown(odd[0])}: no number of its own in its name; rename or remove it", 2)
-    return found
 
 
 def find_tokenizer(folder: Path, name: str) -> Path:

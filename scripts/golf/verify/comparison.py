@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import platform
 import re
 import shutil
 import statistics
@@ -20,6 +18,7 @@ from golf.core.json_io import dig, number, objects, read_json
 from golf.core.paths import REPO, shown
 from golf.score import stream
 from golf.score.claims import MLX, TORCH, SeedEntry, read_entries
+from golf.score.sandbox.client import copy_files
 from golf.score.scorer import pick_seeds, score
 from golf.verify import retrain
 
@@ -34,8 +33,6 @@ PLACES = ("DATA_PATH", "VAL_DATA_PATH", "TOKENIZER_PATH", "EVAL_ONLY", *submissi
 
 @dataclass(frozen=True)
 class Seed:
-    """A seed as claimed and as trained again."""
-
     seed: int
     claimed: float  # val_bpb
     retrained: float
@@ -77,7 +74,7 @@ def verify(
         "folder": shown(folder),
         "track": rules["name"],
         "device": device,
-        "machine": f"{os.cpu_count()}-core {platform.machine()}, {platform.system()}",
+        "machine": machine.described(),
         "rules": [dict(id=f.rule, passed=f.passed, figure=f.figure) for f in found],
         "seeds": [asdict(each) for each in seeds],
     }
@@ -169,16 +166,13 @@ def train_shards(folder: Path, data: Path, entry: SeedEntry) -> list[Path]:
     return found[:wanted]
 
 
-def log_of(folder: Path, entry: SeedEntry) -> dict:
-    """The last line of the seed's log that tells train_seconds, tokens and steps."""
-    path = folder / str(entry.claim.get("log"))
-    found = runlog.final_lines(path)["train"] if path.is_file() else []
-    return found[-1] if found else {}
+def claimed_steps(folder: Path, entry: SeedEntry) -> float | None:
+    return runlog.trained_steps(folder / str(entry.claim.get("log")))
 
 
 def steps_instead(folder: Path, entry: SeedEntry, env: dict[str, str]) -> dict[str, str]:
     """The variables that make a run end by its steps, not by the clock."""
-    steps = number(log_of(folder, entry).get("steps"))
+    steps = claimed_steps(folder, entry)
     script = entry.files[entry.script].read_text("utf-8", "replace").lower()
     if not steps or "iterations" not in script or "max_wallclock_seconds" not in script:
         raise GolfError(f"{shown(folder)}: --steps needs a log with steps and a script with ITERATIONS", 2)
@@ -192,10 +186,7 @@ def score_again(folder: Path, claim: dict, rules: dict, plan, trained, data: Pat
     """The official score of what was trained, with the audit of it."""
     entry = plan.entry
     with tempfile.TemporaryDirectory(prefix="golf-verify-") as temporary:
-        place = Path(temporary) / folder.name
-        for name, source in {**entry.files, entry.artifact: trained.artifact}.items():
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, place / name)
+        place = copy_files(entry.files | {entry.artifact: trained.artifact}, Path(temporary) / folder.name)
         listed = [f for f in objects(claim, "files") if f.get("path") in entry.files]
         files = [{**f, "sha256": sha256(place / f["path"])} for f in listed]
         told = dict(lane=claim.get("lane"), track=claim.get("track"), files=files)
@@ -211,7 +202,7 @@ def score_again(folder: Path, claim: dict, rules: dict, plan, trained, data: Pat
         seed=entry.seed,
         claimed=number(entry.claim.get("val_bpb")),
         retrained=result["official"]["val_bpb"],
-        claimed_steps=number(log_of(folder, entry).get("steps")),
+        claimed_steps=claimed_steps(folder, entry),
         steps=trained.steps,
         seconds=trained.seconds,
         in_time=claimed_seconds < BY_ITSELF * plan.budget and trained.seconds < plan.budget,
@@ -241,8 +232,9 @@ def judge(rules: dict, claim: dict, seeds: list[Seed]) -> list[Finding]:
     allowed = SIGMAS * spread * math.sqrt(2 / len(seeds))
     known = all(s.steps and s.claimed_steps for s in seeds)
     ratio = sum(s.steps for s in seeds) / sum(s.claimed_steps for s in seeds) if known else None
+    worse = round(got - claimed, 4) + 0.0  # no -0.0000
     figure = (
-        f"claimed {claimed:.4f}, retrained {got:.4f} bits a byte: {got - claimed:+.4f}, {allowed:.4f} "
+        f"claimed {claimed:.4f}, retrained {got:.4f} bits a byte: {worse:+.4f}, {allowed:.4f} "
         f"allowed ({SIGMAS} x {spread:.4f} x sqrt(2/{len(seeds)}), by {whose})"
     )
     if all(seed.in_time for seed in seeds):

@@ -18,21 +18,21 @@ from pathlib import Path
 
 import numpy as np
 
-from golf.core import machine, runlog
+from golf.core import machine, runlog, trainers
 from golf.core.errors import GolfError
 from golf.core.paths import shown
-from golf.core.processes import kill_tree
 from golf.score import stream
 from golf.score.claims import SeedEntry
 from golf.score.sandbox import bwrap as sandbox
 from golf.score.sandbox import syscalls, usage, view
+from golf.score.sandbox.bwrap import in_place
+from golf.score.sandbox.client import copy_files
 from golf.score.sandbox.watch import MEMORY_RESERVE
 
 HOME, WORK, CODE, DATA = "/verify/home", "/verify/work", "/verify/entry", "/verify/data"
 ALONE = ("--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL")
 HIDDEN = ("/usr/share", "/usr/local/share", "/usr/src", "/usr/local/src")  # they hold texts
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
-ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives")
 OTHER_SECONDS = 300.0  # beyond the budget, for imports, compiling and packing
 TICK_SECONDS = 0.2
 DISK_RESERVE = 1 << 30  # bytes
@@ -57,13 +57,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of a training."""
-
     artifact: Path
     seconds: float  # until the artifact was last written, of the parent's clock
-    log: Path  # what it printed
     steps: float | None  # by its log
-    train_seconds: float | None
 
 
 def train(plan: Plan, folder: Path) -> Trained:
@@ -71,15 +67,15 @@ def train(plan: Plan, folder: Path) -> Trained:
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="golf-verify-") as temporary:
         code, work, data = (Path(temporary, name) for name in ("code", "work", "data"))
-        for path in (code, work, data):
+        for path in (work, data):
             path.mkdir(mode=0o755)
-        for name, source in plan.entry.files.items():
-            if name != plan.entry.artifact:  # a script could hand it over as its own
-                (code / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, code / name)
+        # without the artifact, which a script could hand over as its own
+        copy_files({n: path for n, path in plan.entry.files.items() if n != plan.entry.artifact}, code)
         lay_out(plan, data)
         view.forget_names()  # the scoring of another seed knew the validation text
-        log, name = folder / "output.log", packed_name(plan.entry)
+        log = folder / "output.log"
+        # as a run calls it: final_model.int8.zlib, without the seed
+        name = Path(plan.entry.artifact).name.replace(f"_seed{plan.entry.seed}.", ".", 1)
         code_of, seconds = run(plan, (code, work, data), log, name)
         found = sorted(path for path in work.rglob(name) if path.is_file() and not path.is_symlink())
         if len(found) != 1:
@@ -93,13 +89,7 @@ def train(plan: Plan, folder: Path) -> Trained:
         artifact = folder / plan.entry.artifact
         artifact.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(found[0], artifact)
-    told = (runlog.final_lines(log)["train"] or [{}])[-1]
-    return Trained(artifact, seconds, log, told.get("steps"), told.get("train_seconds"))
-
-
-def packed_name(entry: SeedEntry) -> str:
-    """What a run calls its artifact: final_model_seed<S>.int8.zlib without the seed."""
-    return Path(entry.artifact).name.replace(f"_seed{entry.seed}.", ".", 1)
+    return Trained(artifact, seconds, runlog.trained_steps(log))
 
 
 def lay_out(plan: Plan, data: Path) -> None:
@@ -110,7 +100,7 @@ def lay_out(plan: Plan, data: Path) -> None:
         missing -= len(parts[-1])
         if missing <= 0:
             break
-    (data / "stand_in.bin").write_bytes(stream.shard(np.concatenate(parts)))
+    (data / "stand_in.bin").write_bytes(trainers.shard_of(np.concatenate(parts)))
 
 
 def run(plan: Plan, folders: tuple[Path, Path, Path], log: Path, artifact: str) -> tuple[int, float]:
@@ -156,8 +146,7 @@ def run(plan: Plan, folders: tuple[Path, Path, Path], log: Path, artifact: str) 
                     seen, written = state, now
                 time.sleep(TICK_SECONDS)
         finally:
-            kill_tree(process.pid)
-            process.wait()
+            usage.end(process)
     if last_written(work, artifact) != seen:
         written = time.monotonic() - began
     return code, written
@@ -210,12 +199,8 @@ def why_not() -> str | None:
     """
     if why := sandbox.why_not():
         return why
-    command = ["bwrap", *ALONE, "--ro-bind", "/", "/", "--proc", "/proc", "true"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
-    if done.returncode == 0:
+    if not (said := sandbox.refusal([*ALONE, "true"])):
         return None
-    errors = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    said = errors[-1] if errors else f"exit code {done.returncode}"
     return f"bubblewrap makes no user namespace with a /proc of its own here ({said}); {sandbox.what_to_do()}"
 
 
@@ -223,23 +208,19 @@ def sandboxed(plan: Plan, folders: tuple[Path, Path, Path], filter_fd: int) -> l
     """bubblewrap's part of the command line. filter_fd: a file that holds a filter of system calls."""
     code, work, data = folders
     args = ["bwrap", *ALONE, "--hostname", "trainer", "--new-session", "--die-with-parent"]
-    args += ["--tmpfs", "/tmp", "--tmpfs", HOME, "--ro-bind", "/usr", "/usr"]
+    args += ["--tmpfs", "/tmp", "--tmpfs", HOME, *in_place("--ro-bind", "/usr")]
     for path in filter(os.path.isdir, HIDDEN):
         args += ["--tmpfs", path]
     for path in map(Path, SYSTEM):
         if path.is_symlink():
             args += ["--symlink", os.readlink(path), str(path)]
         elif path.is_dir():
-            args += ["--ro-bind", str(path), str(path)]
-    for name in ETC:
-        args += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    for path in shown_folders():
-        args += ["--ro-bind", str(path), str(path)]
+            args += in_place("--ro-bind", path)
+    args += in_place("--ro-bind-try", *sandbox.ETC, "/etc/alternatives")
+    args += in_place("--ro-bind", *shown_folders())
     args += ["--proc", "/proc", *sandbox.hide("/proc/1"), "--dev", "/dev", "--tmpfs", "/dev/shm"]
     if plan.device == "cuda":
-        args += ["--ro-bind", "/sys", "/sys"]
-        for path in (p for pattern in sandbox.CUDA_DEVICES for p in sorted(Path("/dev").glob(pattern))):
-            args += ["--dev-bind", str(path), str(path)]
+        args += in_place("--ro-bind", "/sys") + sandbox.cuda_devices()
     args += ["--ro-bind", str(code), CODE, "--bind", str(work), WORK]
     datasets = f"{DATA}/datasets/{plan.data_name}"
     for path in plan.shards:

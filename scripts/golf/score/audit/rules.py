@@ -282,8 +282,7 @@ def smallest_share(draws: int) -> int:
 def at_first_sight(text: Text, first: Pass, control: np.ndarray) -> Finding:
     """Compares blind rows of the first pass, whose targets no process had seen, with the other rows.
     Coarse, but communication between processes cannot deceive it."""
-    model = without_the_worst(text, np.maximum(first.log_probs, LOWEST), control)
-    lead = model - slope_of(first, control) * control
+    lead = without_the_worst(text, first, control) - slope_of(first, control) * control
     blind, seen = lead[first.blind], lead[~first.blind]
     gap = float(seen.mean() - blind.mean())
     allowed = max(ROUNDING, NOISE_SIGMAS * float(lead.std()) / math.sqrt(len(blind)))
@@ -303,16 +302,17 @@ def slope_of(first: Pass, control: np.ndarray) -> float:
 def held_out(text: Text, first: Pass, control: np.ndarray) -> Finding:
     """Is the lead over the control larger on the stream than on held-out text? The stream is fed first, so
     a scorer that learns has learned less on it, never more."""
-    gap = gap_of(text, without_the_worst(text, np.maximum(first.log_probs, LOWEST), control), control)
+    gap = gap_of(text, without_the_worst(text, first, control), control)
     meaning = "as far ahead of the control model on other text"
     return gap_rule("held-out", gap, "nats better on the stream", meaning, text.kin)
 
 
-def without_the_worst(text: Text, model: np.ndarray, control: np.ndarray) -> np.ndarray:
+def without_the_worst(text: Text, first: Pass, control: np.ndarray) -> np.ndarray:
     """The model's log-probabilities, raised in each held-out document whose mean lead is an outlier below: to
     WORST robust deviations below the median. A cheat may be bad in one document on purpose, as that makes
     the documents' spread so large that a lead on the whole stream hides behind it."""
-    lead, number = model - control, text.documents - text.documents[0]
+    model, number = np.maximum(first.log_probs, LOWEST), text.documents - text.documents[0]
+    lead = model - control
     means = np.bincount(number, lead) / np.maximum(np.bincount(number), 1)
     others = means[number[text.scored] :] if len(text) > text.scored else means
     middle = np.median(others)

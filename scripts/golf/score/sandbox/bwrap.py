@@ -7,6 +7,7 @@ ask of the kernel is in syscalls.py. https://github.com/containers/bubblewrap
 """
 
 import os
+import platform
 import shutil
 import site
 import subprocess
@@ -22,16 +23,14 @@ from golf.score.sandbox.view import View, library_path, links, view
 HOME, FOLDER, HOST = "/home/scorer", "/submission", "/scorer_host.py"
 NOBODY = 65534
 TMPFS_BYTES = 1 << 30
-ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d")
+ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d")
 CUDA_DEVICES = ("nvidia*", "dxg")  # dxg: WSL2
 # What is shown of /proc besides a process's own files, on CUDA alone: its driver looks for its devices
 # there. The rest are counters of the whole machine, which two passes could talk by, and settings.
 PROC = ("self", "thread-self", "mounts", "net", "cpuinfo", "filesystems", "version")
 PROC += ("devices", "driver", "modules", "sys")
 SYS_HIDDEN_CUDA = ("fs", "kernel", "power", "firmware")
-PASSED_ON = (
-    "LANG", "LC_ALL", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
-)  # fmt: skip
+PASSED_ON = "LANG LC_ALL OMP_NUM_THREADS OMP_WAIT_POLICY LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES".split()
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 READ_AHEAD_BYTES = PAGE_BYTES * os.sysconf("SC_PHYS_PAGES") // 2  # of what is shown
 PYTHON = [sys.executable, "-I", "-S", "-c"]
@@ -88,24 +87,24 @@ def readable_by_all(path: Path) -> bool:
 @cache
 def user() -> User | str:
     """The best user that works here; or why bubblewrap cannot be used."""
-    said = ""
     for candidate in users():
         with syscalls.filter_file() as file:
-            tried = subprocess.run(
-                ["bwrap", *PARTS, *candidate.options, "--ro-bind", "/", "/", "--proc", "/proc"]
-                # a Python that lies in /dev/shm is still there to be tried
-                + ["--dev", "/dev", "--ro-bind-try", "/dev/shm", "/dev/shm"]
-                + ["--seccomp", str(file.fileno()), *PYTHON, candidate.trial],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                pass_fds=[file.fileno()],
-            )
-        if tried.returncode == 0:
+            # a Python that lies in /dev/shm is still there to be tried
+            args = [*candidate.options, "--dev", "/dev", *in_place("--ro-bind-try", "/dev/shm")]
+            args += ["--seccomp", str(file.fileno()), *PYTHON, candidate.trial]
+            said = refusal([*PARTS, *args], pass_fds=[file.fileno()])
+        if said is None:
             return candidate
-        said = (tried.stderr.strip().splitlines() or [f"exit code {tried.returncode}"])[-1]
     return said
+
+
+def refusal(args: list[str], **options) -> str | None:
+    """What bubblewrap says of a sandbox that shows this machine whole; None: it comes up and ends well."""
+    command = ["bwrap", "--ro-bind", "/", "/", "--proc", "/proc", *args]
+    options |= dict(stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace")
+    tried = subprocess.run(command, **options)
+    said = tried.stderr.strip().splitlines() or [f"exit code {tried.returncode}"]
+    return said[-1] if tried.returncode else None
 
 
 @cache
@@ -113,7 +112,7 @@ def why_not() -> str | None:
     """Why bubblewrap cannot be used here, and what to do; None: it can."""
     if not sys.platform.startswith("linux"):
         return "the sandbox needs Linux (on Windows: WSL2)"
-    if not syscalls.known_machine():
+    if platform.machine() not in syscalls.MACHINES or sys.maxsize < 1 << 32:
         return f"the sandbox needs 64-bit Python on {' or '.join(syscalls.MACHINES)}"
     if shutil.which("bwrap") is None:
         return "the sandbox needs the package bubblewrap; install it (sudo apt install bubblewrap)"
@@ -162,21 +161,21 @@ def command(folder: Path, host: Path, device: str, filter_fd: int) -> list[str]:
     """
     args = ["bwrap", *PARTS, *user().options, "--hostname", "scorer", "--new-session", "--die-with-parent"]
     args += ["--dev", "/dev"]
-    size = ["--size", str(TMPFS_BYTES)] if "--size " in options() else []
-    perms = ["--perms", "1777"] if "--perms " in options() else []
     for path in ("/tmp", "/dev/shm", HOME):
-        args += [*size, *perms, "--tmpfs", path]
+        args += tmpfs(path, TMPFS_BYTES, "1777")
     for name in links():
         if os.path.islink(f"/{name}"):
             args += ["--symlink", os.readlink(f"/{name}"), f"/{name}"]
-    args += ["--dir", "/etc"]
-    for name in ETC:
-        args += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    args += show(view()) + proc_and_sys(device)
+    args += ["--dir", "/etc", *in_place("--ro-bind-try", *ETC), *show(view()), *proc_and_sys(device)]
     args += ["--ro-bind", str(folder), FOLDER, "--ro-bind", str(host), HOST]
     # The root and /dev are file systems in memory themselves.
     args += ["--remount-ro", "/dev", "--remount-ro", "/"]
     return [*args, "--seccomp", str(filter_fd), "--chdir", FOLDER, "--"]
+
+
+def in_place(how: str, *paths: Path | str) -> list[str]:
+    """Options that bind paths of this machine to where they lie."""
+    return [word for path in paths for word in (how, str(path), str(path))]
 
 
 def show(what: View) -> list[str]:
@@ -185,7 +184,7 @@ def show(what: View) -> list[str]:
     # bubblewrap alone would let nobody but root into them.
     args = [arg for path in sorted(around) for arg in ("--dir", str(path))]
     for path in sorted({*what.shown, *what.hidden}):
-        args += ["--ro-bind", str(path), str(path)] if path in what.shown else hide(path)
+        args += in_place("--ro-bind", path) if path in what.shown else hide(path)
     return args
 
 
@@ -197,9 +196,14 @@ def hide(path: Path | str) -> list[str]:
     """
     if not os.path.isdir(path):
         return ["--ro-bind", "/dev/null", str(path)]
-    size = ["--size", str(PAGE_BYTES)] if "--size " in options() else []
-    perms = ["--perms", "0555"] if "--perms " in options() else []
-    return [*size, *perms, "--tmpfs", str(path)]
+    return tmpfs(path, PAGE_BYTES, "0555")
+
+
+def tmpfs(path: Path | str, size: int, mode: str) -> list[str]:
+    """Options for an empty folder in memory, with size and mode where this bubblewrap knows them."""
+    wanted = {"--size": str(size), "--perms": mode}
+    known = [word for name, value in wanted.items() if f"{name} " in options() for word in (name, value)]
+    return [*known, "--tmpfs", str(path)]
 
 
 def proc_and_sys(device: str) -> list[str]:
@@ -209,7 +213,7 @@ def proc_and_sys(device: str) -> list[str]:
     /proc/1 is bubblewrap, the same user in a user namespace: who writes into its memory outlives the scorer.
     """
     if device != "cuda":
-        return ["--dir", "/proc", "--ro-bind-try", "/proc/cpuinfo", "/proc/cpuinfo"]
+        return ["--dir", "/proc", *in_place("--ro-bind-try", "/proc/cpuinfo")]
     args = ["--proc", "/proc", *hide("/proc/1")]
     root = os.geteuid() == 0 and user().uid is None
     for name in sorted(os.listdir("/proc")):
@@ -217,14 +221,15 @@ def proc_and_sys(device: str) -> list[str]:
             continue
         if root or os.stat(f"/proc/{name}").st_mode & 0o4:  # else it is not to be read
             args += hide(f"/proc/{name}")
-    for name in ("/proc/driver", "/proc/sys"):
-        args += ["--ro-bind-try", name, name]
-    args += ["--ro-bind", "/sys", "/sys"]
+    args += in_place("--ro-bind-try", "/proc/driver", "/proc/sys") + in_place("--ro-bind", "/sys")
     for name in SYS_HIDDEN_CUDA:
         args += hide(f"/sys/{name}") if os.path.exists(f"/sys/{name}") else []
-    for path in (p for pattern in CUDA_DEVICES for p in sorted(Path("/dev").glob(pattern))):
-        args += ["--dev-bind", str(path), str(path)]
-    return args
+    return args + cuda_devices()
+
+
+def cuda_devices() -> list[str]:
+    paths = [path for pattern in CUDA_DEVICES for path in sorted(Path("/dev").glob(pattern))]
+    return in_place("--dev-bind", *paths)
 
 
 def environment() -> dict[str, str]:

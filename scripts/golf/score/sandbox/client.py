@@ -23,7 +23,7 @@ from golf.score.feeder import Fault
 from golf.score.sandbox import bwrap as sandbox
 from golf.score.sandbox import syscalls, usage, view
 from golf.score.sandbox.bwrap import Limits
-from golf.score.sandbox.host import DONE, LOAD, NEXT, NOT_ROWS, RAISED, REPLY, REQUEST, RESET
+from golf.score.sandbox.host import DONE, LOAD, NEXT, NOT_ROWS, RAISED, REPLY, REQUEST, RESET, write_all
 from golf.score.sandbox.watch import TICK_SECONDS, LimitWatch
 
 # Of one call's rows. A CPU's allocator keeps blocks for calls of 8 MiB; for longer ones it maps memory anew
@@ -100,13 +100,12 @@ class Remote:
         self.control, theirs = socket.socketpair()
         stack.enter_context(self.control)
         self.control.setblocking(False)
-        with theirs, os.fdopen(their_memory, "rb"), tempfile.TemporaryFile() as filter_file:
+        with theirs, os.fdopen(their_memory, "rb"), contextlib.ExitStack() as only_now:
             handles = [theirs.fileno(), their_memory]
             if self.sandboxed:
                 usage.forbid_dumps()
-                filter_file.write(syscalls.program(sockets=self.device == "cuda"))
-                filter_file.seek(0)
-                handles.append(filter_file.fileno())
+                calls = only_now.enter_context(syscalls.filter_file(sockets=self.device == "cuda"))
+                handles.append(calls.fileno())
             self.process = subprocess.Popen(list(map(str, self.command(inner, *handles))),
                                             env=self.environment(inner), cwd=inner, stdin=subprocess.DEVNULL,
                                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
@@ -324,9 +323,3 @@ def shared_memory(size: int) -> tuple[int, int]:
     with tempfile.NamedTemporaryFile() as file:  # macOS, where there is no sandbox either
         file.truncate(size)
         return tuple(os.open(file.name, os.O_RDWR | os.O_CLOEXEC) for _ in range(2))
-
-
-def write_all(fd: int, data: bytes, at: int) -> None:
-    while data:
-        done = os.pwrite(fd, data, at)
-        data, at = data[done:], at + done

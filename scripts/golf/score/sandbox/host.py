@@ -107,12 +107,12 @@ def answer_next(scorer, count: int, memory_fd: int, rows_at: int) -> tuple[int, 
     if rows.ndim != 2:
         return NOT_ROWS, rows.ndim, 0
     if len(rows) == count:  # else its shape says enough
-        write(memory_fd, memoryview(rows).cast("B"), rows_at)
+        write_all(memory_fd, memoryview(rows).cast("B"), rows_at)
     return DONE, *rows.shape
 
 
-def write(fd: int, data, at: int) -> None:
-    """All of `data`; a wrong vocabulary may not fit, which its shape tells."""
+def write_all(fd: int, data, at: int) -> None:
+    """All of `data`, as far as the file goes; a wrong vocabulary may not fit, which its shape tells."""
     data = data[: max(os.fstat(fd).st_size - at, 0)]
     while len(data):
         done = os.pwrite(fd, data, at)

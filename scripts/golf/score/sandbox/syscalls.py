@@ -9,7 +9,6 @@ architecture, six arguments): man 2 seccomp, and Documentation/userspace-api/sec
 import errno
 import platform
 import struct
-import sys
 import tempfile
 
 # name: its numbers on x86_64 and on aarch64; None: there is no such call.
@@ -121,10 +120,6 @@ LOAD, AND, RETURN = 0x20, 0x54, 0x06
 JUMP_EQUAL, JUMP_ABOVE, JUMP_FROM = 0x15, 0x25, 0x35
 KILL, ERROR, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 NUMBER_AT, ARCH_AT, ARGUMENTS_AT = 0, 4, 16
-
-
-def known_machine() -> bool:
-    return platform.machine() in MACHINES and sys.maxsize > 1 << 32
 
 
 def filter_file(**options):

@@ -6,8 +6,8 @@ import re
 import resource
 import subprocess
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from golf.core.processes import STATE, THREADS, TICKS, descendants, kill, stat
@@ -54,14 +54,9 @@ def socket_bytes(pid: int) -> int:
         if os.path.samefile(f"/proc/{pid}/ns/net", "/proc/self/ns/net"):
             return 0
         line = Path(f"/proc/{pid}/net/sockstat").read_text(encoding="ascii").partition("\n")[0]
-        return int(line.rpartition(" ")[2] or 0) * send_buffer()
+        return int(line.rpartition(" ")[2] or 0) * int(SEND_BUFFER.read_text(encoding="ascii"))
     except OSError:  # it ended
         return 0
-
-
-@cache
-def send_buffer() -> int:
-    return int(SEND_BUFFER.read_text(encoding="ascii"))
 
 
 def cpu_seconds(pids: list[int]) -> dict[int, float]:
@@ -73,20 +68,15 @@ def cpu_seconds(pids: list[int]) -> dict[int, float]:
 def sizes_in(path: str) -> defaultdict[str, int]:
     """The lines `name: number kB` of a file, in bytes; a size, or a process, that is not there has 0."""
     sizes: defaultdict[str, int] = defaultdict(int)
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if found := SIZE.fullmatch(line):  # a process may call itself anything, "a kB" for one
-                    sizes[found[1]] = int(found[2]) << 10
-    except OSError:
-        pass
+    with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if found := SIZE.fullmatch(line):  # a process may call itself anything, "a kB" for one
+                sizes[found[1]] = int(found[2]) << 10
     return sizes
 
 
 @dataclass(frozen=True)
 class MachineMemory:
-    """Memory of the whole machine."""
-
     shared: tuple[int, ...]  # bytes of each of SHARED: of all processes, and of none
     available_bytes: int
     left: float  # the part that is still available, 0 to 1
@@ -120,9 +110,7 @@ def end(process: subprocess.Popen) -> None:
         below = descendants(process.pid)
         for pid in below:
             kill(os.kill, pid)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(2 if below else 0)
-        except subprocess.TimeoutExpired:
-            kill(os.kill, process.pid)
-    kill(os.killpg, process.pid)  # without a sandbox: what outlived its parent
+    kill(os.killpg, process.pid)  # if it is still there, and without a sandbox what outlived it
     process.wait()
