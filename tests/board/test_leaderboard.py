@@ -313,9 +313,9 @@ def test_an_entry_that_the_check_falls_over_is_listed_without_a_rank(real, monke
 
 def test_an_entry_has_no_rank_until_it_was_scored_whole(real, tmp_path, monkeypatch):
     monkeypatch.setattr(submission, "audit_of", audit_of)
-    monkeypatch.setattr(verified, "REPO", tmp_path)
     folder = real.home / "first"
     path = tmp_path / "runs/score-first/audit.json"
+    monkeypatch.setattr(verified, "report_path", {folder.resolve(): path}.get)
 
     def claimed():
         board = read(real)

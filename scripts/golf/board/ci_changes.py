@@ -16,6 +16,7 @@ from golf.core import track
 from golf.core.errors import GolfError
 from golf.core.findings import FAIL, Finding
 from golf.core.paths import shown
+from golf.core.text import last_line
 
 SHOWN = 5  # remarks of one kind
 PLAIN = "100644"
@@ -45,7 +46,7 @@ def git(root: Path, *args: str, given: str = "") -> str:
     words = {"encoding": "utf-8", "errors": "surrogateescape"}
     done = subprocess.run(command, input=given, capture_output=True, **words)
     if done.returncode != 0:
-        why = (done.stderr.strip().splitlines() or ["it found nothing"])[-1]
+        why = last_line(done.stderr, "it found nothing")
         hint = "BASE must be a commit here, with the history between (fetch-depth: 0)"
         raise GolfError(f"git {args[0]} in {shown(root)}: {why}; {hint}", 2)
     return done.stdout

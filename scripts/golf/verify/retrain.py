@@ -21,6 +21,7 @@ import numpy as np
 from golf.core import machine, runlog, trainers
 from golf.core.errors import GolfError
 from golf.core.paths import shown
+from golf.core.text import last_line
 from golf.score import stream
 from golf.score.claims import SeedEntry
 from golf.score.sandbox import bwrap as sandbox
@@ -79,8 +80,7 @@ def train(plan: Plan, folder: Path) -> Trained:
         code_of, seconds = run(plan, (code, work, data), log, name)
         found = sorted(path for path in work.rglob(name) if path.is_file() and not path.is_symlink())
         if len(found) != 1:
-            printed = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            last = (printed or ["it printed nothing"])[-1]
+            last = last_line(log.read_text(encoding="utf-8", errors="replace"), "it printed nothing")
             what = "no" if not found else f"{len(found)} files"
             raise GolfError(
                 f"seed {plan.entry.seed}: training left {what} {name} (exit code {code_of}); its last words: "

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from golf.core import machine
+from golf.core.text import last_line
 from golf.score.sandbox import syscalls
 from golf.score.sandbox.view import View, library_path, links, view
 
@@ -103,8 +104,7 @@ def refusal(args: list[str], **options) -> str | None:
     command = ["bwrap", "--ro-bind", "/", "/", "--proc", "/proc", *args]
     options |= dict(stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace")
     tried = subprocess.run(command, **options)
-    said = tried.stderr.strip().splitlines() or [f"exit code {tried.returncode}"]
-    return said[-1] if tried.returncode else None
+    return last_line(tried.stderr, f"exit code {tried.returncode}") if tried.returncode else None
 
 
 @cache

@@ -19,6 +19,7 @@ import numpy as np
 
 from golf.core import machine
 from golf.core.errors import GolfError
+from golf.core.text import last_line
 from golf.score.feeder import Fault
 from golf.score.sandbox import bwrap as sandbox
 from golf.score.sandbox import syscalls, usage, view
@@ -294,9 +295,8 @@ class Remote:
         usage.end(self.process)
         with contextlib.suppress(OSError):
             self.drain()
-        lines = self.output.decode("utf-8", "replace").strip().splitlines()[-1:] if self.last_words else []
-        said = f"; its last words: {ascii(lines[0][:200])}" if lines else ""
-        raise Fault(rule, message + said)
+        said = last_line(self.output.decode("utf-8", "replace"), "") if self.last_words else ""
+        raise Fault(rule, message + (f"; its last words: {ascii(said[:200])}" if said else ""))
 
 
 def copy_files(files: dict[str, Path], folder: Path) -> Path:
