@@ -1,6 +1,6 @@
-"""Writes a track's control.npz: how likely its audit_control finds each target of the stream and of public
-held-out text, so that nobody who scores an entry on a CPU has to run the control. For tracks with streams
-that --quick feeds whole, and without train shards to draw held-out text of.
+"""Writes a track's control.npz and second_control.npz: how likely its controls find each target of the
+stream and of public held-out text, so that nobody who scores an entry on a CPU has to run them. For tracks
+with streams that --quick feeds whole, and without train shards to draw held-out text of.
 
     PYTHONPATH=scripts python3 dev/control.py track_sample_5min
 """
@@ -19,8 +19,6 @@ from golf.score.sandbox.client import Remote
 
 rules = track.load(sys.argv[1])
 home, count = track.RECORDS / rules["name"], rules["targets"]
-folder = home / rules["audit_control"]
-entry = read_entries(folder, read_claim(folder), "cpu")[0]
 source, _ = stream.load(rules)
 rest = source.tokens[count : 2 * count + 1]
 begin = np.flatnonzero(source.vocabulary.special[rest])[0]
@@ -28,7 +26,10 @@ texts = [
     Text((source.part(0, count),), rest[begin : begin + size.held_out_of(count) + 1])
     for size in (QUICK, FULL)  # the one begins the other
 ]
-with Remote(entry.files, entry.script, entry.artifact, "cpu", len(source.vocabulary)) as remote:
-    steps = np.rint(-STEPS * feed(remote, texts[-1]).log_probs).clip(0, 2**16 - 1)
-lengths = {key_of(entry, text): len(text) for text in texts}
-np.savez_compressed(home / KEPT, steps=steps.astype(np.uint16), **lengths)
+for role in (role for role in KEPT if rules.get(role)):
+    folder = home / rules[role]
+    entry = read_entries(folder, read_claim(folder), "cpu")[0]
+    with Remote(entry.files, entry.script, entry.artifact, "cpu", len(source.vocabulary)) as remote:
+        steps = np.rint(-STEPS * feed(remote, texts[-1]).log_probs).clip(0, 2**16 - 1)
+    lengths = {key_of(entry, text): len(text) for text in texts}
+    np.savez_compressed(home / KEPT[role], steps=steps.astype(np.uint16), **lengths)

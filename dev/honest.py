@@ -34,11 +34,11 @@ SHAPES = {
 
 
 class Once(Control):
-    """The control of one track answers alike whichever entry asks: it is asked once for each text."""
+    """A control of one track answers alike whichever entry asks: it is asked once for each text."""
 
     def score(self, text):
         name = sha256(text.targets.tobytes()).hexdigest()[:16]
-        path = OUT / f"control-{name}-{self.entry is not None}.npy"
+        path = OUT / f"{self.role}-{name}-{self.entry is not None}.npy"
         if not path.exists():
             np.save(path, super().score(text))
         return np.load(path)

@@ -19,7 +19,6 @@ from golf.score.sandbox.client import Remote
 
 TRACK, SCORED, HELD_OUT = track.load("track_sample_5min"), 65_536, 32_768
 DRAWS, DEALS = 20, 100
-LEARNS = "2026-11-30_text_and_documents"
 PEEKING = (
     "made certain at random",
     "hardest made certain",
@@ -45,12 +44,12 @@ def answers(name: str, seed: int, text: Text, out: Path) -> np.ndarray:
     return np.load(path).astype(float)
 
 
-def outcomes(text: Text, model: np.ndarray, control: np.ndarray) -> list:
+def outcomes(text: Text, model: np.ndarray, controls: np.ndarray) -> list:
     one = Pass(model, np.zeros(len(model), bool), 0.0, 0.0)
-    return [rule(text, one, control) for rule in (rules.held_out, rules.tails)]
+    return [rule(text, one, controls) for rule in (rules.held_out, rules.tails)]
 
 
-def undetected(text: Text, model: np.ndarray, control: np.ndarray, kind: str, rng) -> str:
+def undetected(text: Text, model: np.ndarray, controls: np.ndarray, kind: str, rng) -> str:
     """The last amount that over one draw in 20 hides, and the gain in bits a byte; then the first found."""
     documents, hardest = text.documents[:SCORED], np.argsort(model[:SCORED])
     draws, last = 1 if kind == "hardest" else DRAWS, "none"
@@ -64,7 +63,7 @@ def undetected(text: Text, model: np.ndarray, control: np.ndarray, kind: str, rn
                 known = hardest[:amount] if kind == "hardest" else rng.choice(SCORED, amount, replace=False)
             knows = model.copy()
             knows[known] = 0
-            found += any(rule.passed is not True for rule in outcomes(text, knows, control))
+            found += any(rule.passed is not True for rule in outcomes(text, knows, controls))
             gains.append((knows - model).sum() / SCORED / text.nats_of_a_bit)
         told = f"{amount}: {np.mean(gains):.4f}"
         if found >= 0.95 * draws:
@@ -73,7 +72,7 @@ def undetected(text: Text, model: np.ndarray, control: np.ndarray, kind: str, rn
     return f"{last} bits a byte pass, more was not tried"
 
 
-def hidden_by_ruin(text: Text, model: np.ndarray, control: np.ndarray, rng) -> str:
+def hidden_by_ruin(text: Text, model: np.ndarray, controls: np.ndarray, rng) -> str:
     """The largest lead on all of the stream that passes, in bits a byte, and how many held-out documents have
     to be ruined for it. By bisection, for each number of them up to half."""
     number, found = text.documents, []
@@ -83,7 +82,7 @@ def hidden_by_ruin(text: Text, model: np.ndarray, control: np.ndarray, rng) -> s
         for _ in range(8):
             raised = (low + high) / 2
             knows = ruined + raised * stream_alone
-            passes = all(rule.passed is True for rule in outcomes(text, knows, control))
+            passes = all(rule.passed is True for rule in outcomes(text, knows, controls))
             low, high = (raised, high) if passes else (low, raised)
         found.append((low / text.nats_of_a_bit, count))
     return f"{found[0][0]:.4f} bits a byte pass with none ruined, {max(found)[0]:.4f} with {max(found)[1]}"
@@ -120,7 +119,7 @@ def peeked(model, control, kind: str, amount: int, rng) -> tuple[np.ndarray, np.
     return where, np.zeros(amount) if kind == "hardest made certain" else model[where] / 2
 
 
-def accused(text: Text, model: np.ndarray, control: np.ndarray, stream_docs: int, held_docs: int, rng):
+def accused(text: Text, model: np.ndarray, controls: np.ndarray, stream_docs: int, held_docs: int, rng):
     """How often each rule calls an honest model's dealt documents FAIL, and NEEDS-HUMAN."""
     number = text.documents
     fails, humans = np.zeros(2, int), np.zeros(2, int)
@@ -130,7 +129,7 @@ def accused(text: Text, model: np.ndarray, control: np.ndarray, stream_docs: int
         order, count = np.concatenate(at), sum(map(len, at[:stream_docs]))
         tokens = np.append(text.inputs[order], text.targets[order[-1]])
         part = Text((stream.Stream(tokens[: count + 1], text.vocabulary),), tokens[count:])
-        found = outcomes(part, model[order], control[order])
+        found = outcomes(part, model[order], controls[:, order])
         fails += [rule.passed is False for rule in found]
         humans += [rule.passed is None for rule in found]
     return f"{stream_docs} and {held_docs} documents: FAIL {fails}, NEEDS-HUMAN {humans} of {DEALS}"
@@ -141,13 +140,15 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     source, _ = stream.load(TRACK)
     text = Text((source.part(0, SCORED),), source.tokens[SCORED : SCORED + HELD_OUT + 1])
-    control, other = (answers(TRACK["audit_control"], seed, text, out) for seed in (1337, 42))
+    starter, text_and_documents = TRACK["audit_control"], TRACK["second_control"]
+    controls = np.array([answers(name, 1337, text, out) for name in (starter, text_and_documents)])
     bigram = bigram_log_probs(text.inputs, text.targets, len(text.vocabulary))
     trials = {
-        "another seed of the starter": (other, control),
-        "a bigram model": (bigram, control),
-        "the starter beside a bigram model": (control, bigram),
-        "an entry that learns": (answers(LEARNS, 1337, text, out), control),
+        "another seed of the starter": (answers(starter, 42, text, out), controls),
+        "a bigram model": (bigram, controls),
+        "the starter beside a bigram model": (controls[0], bigram[None]),
+        "what followed": (answers("2026-11-29_what_followed", 1337, text, out), controls),
+        "another seed of text and documents": (answers(text_and_documents, 42, text, out), controls),
     }
     for name, (model, beside) in trials.items():
         print(name, *(rule.figure for rule in outcomes(text, model, beside)), sep="\n  ", flush=True)
@@ -157,7 +158,13 @@ def main():
     rng, bit = np.random.default_rng(5), text.nats_of_a_bit
     for name, (model, beside) in trials.items():
         for kind in PEEKING:
-            print(name, kind, smallest_peeking(model, beside, kind, SCORED, bit, rng), sep=": ", flush=True)
+            print(
+                name,
+                kind,
+                smallest_peeking(model, rules.mixed(beside), kind, SCORED, bit, rng),
+                sep=": ",
+                flush=True,
+            )
     rng = np.random.default_rng(4)
     for name, (model, beside) in trials.items():
         for counts in ((80, 39), (80, 10), (40, 20)):

@@ -44,11 +44,12 @@ def echo_log_probs(inputs, targets):
     return np.where(inputs == targets, math.log(0.5), math.log(0.5 / 1023))
 
 
-def make_track(folder: Path, tokens: int = 2 * TARGETS + 1, audit_control=None) -> Path:
+def make_track(folder: Path, tokens: int = 2 * TARGETS + 1, audit_control=None, **more) -> Path:
     """track.json of a track with TARGETS targets; its shard, of real text, lies in folder/data."""
     shard = write_shard(folder / "data" / "fineweb_val_000000.bin", real_tokens(tokens))
     rules = json.loads((REPO / "records" / "track_sample_5min" / "track.json").read_text())
-    rules.update(name="track_small", targets=TARGETS, target_bytes=None, audit_control=audit_control)
+    rules.pop("second_control")
+    rules.update(name="track_small", targets=TARGETS, target_bytes=None, audit_control=audit_control, **more)
     rules["data"].update(name="small", val_sha256=sha256(shard))
     (folder / "track.json").write_text(json.dumps(rules))
     return folder / "track.json"

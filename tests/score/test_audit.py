@@ -274,7 +274,7 @@ def test_first_sight_rarely_accuses_the_honest(text):
         blind[:] = False
         blind[rng.choice(len(text), 160, replace=False)] = True
         first = Pass(reference - lead, blind, 0.0, 0.0)
-        assert audits.at_first_sight(text, first, reference).passed
+        assert audits.at_first_sight(text, first, reference[None]).passed
 
 
 def test_first_sight_makes_nothing_of_rounding(text):
@@ -282,7 +282,7 @@ def test_first_sight_makes_nothing_of_rounding(text):
     reference = np.random.default_rng(0).normal(-3, 1, len(text))
     blind = reference < np.quantile(reference, 0.05)
     first = Pass(reference + 1e-9 * ~blind, blind, 0.0, 0.0)
-    assert audits.at_first_sight(text, first, reference).passed
+    assert audits.at_first_sight(text, first, reference[None]).passed
 
 
 def test_first_sight_finds_what_only_seen_rows_have(text):
@@ -291,7 +291,7 @@ def test_first_sight_finds_what_only_seen_rows_have(text):
     reference = rng.normal(-3, 1, len(text))
     honest = reference + rng.normal(0, 0.5, len(text))
     first = Pass(np.where(blind, honest, honest + 0.4), blind, 0.0, 0.0)
-    assert audits.at_first_sight(text, first, reference).passed is False
+    assert audits.at_first_sight(text, first, reference[None]).passed is False
 
 
 # ---- held-out and tails
@@ -375,7 +375,7 @@ def test_few_documents_accuse_only_whom_they_must(source):
     noise, reference = rng.normal(-3, 1, len(text)), rng.normal(-3, 0.01, len(text))
     for gain in (0, 0.12, 3):
         better = np.where(np.arange(len(text)) < text.scored, gain, 0)
-        verdicts.append(audits.held_out(text, a_pass(noise + better), reference).passed)
+        verdicts.append(audits.held_out(text, a_pass(noise + better), reference[None]).passed)
     assert verdicts == [True, None, False]
 
 
@@ -400,7 +400,7 @@ def with_leads(rng, documents, size, leads):
     lead = 0.2 * rng.standard_t(4, count) * -control
     known = np.argsort(control[: text.scored])[:leads]
     lead[known] = -control[known]
-    return text, a_pass(np.minimum(control + lead, 0)), control
+    return text, a_pass(np.minimum(control + lead, 0)), control[None]
 
 
 def test_tails_find_a_few_targets_that_the_mean_does_not():

@@ -2,6 +2,7 @@
 
 import io
 import json
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -25,6 +26,11 @@ BIGRAM = "a bigram model, counted over the audited text"
 @pytest.fixture(scope="module")
 def track(tmp_path_factory):
     return make_track(tmp_path_factory.mktemp("track"), audit_control="echo")
+
+
+@pytest.fixture(scope="module")
+def track_of_two(tmp_path_factory):
+    return make_track(tmp_path_factory.mktemp("track"), audit_control="echo", second_control="second")
 
 
 @pytest.fixture
@@ -61,7 +67,7 @@ def test_reference_is_scored_as_a_submission_is(track, echo, asked, tmp_path, ca
     control = run(track, make_submission(tmp_path / "entry", "Plain", seeds=(1, 2)), sandboxed)[1]
     assert (control["id"], control["passed"], control["figure"]) == ("control", True, "echo, seed 3")
     assert len(asked) == 2
-    for inputs, targets, answer in asked:
+    for inputs, targets, (answer,) in asked:
         np.testing.assert_allclose(answer, echo_log_probs(inputs, targets), atol=1e-5)
     told = capsys.readouterr().err
     assert told.count(f"{len(inputs):,} targets by the control, echo") == 1, "for both seeds"
@@ -91,7 +97,7 @@ def test_a_reference_that_cannot_be_used_is_replaced(track, echo, asked, tmp_pat
     assert control["figure"] == BIGRAM and words in control["sentence"]
     lines = [line for line in capsys.readouterr().err.splitlines() if words in line]
     assert len(lines) == 1 and "the track's audit_control echo cannot be used" in lines[0]
-    for inputs, targets, answer in asked:
+    for inputs, targets, (answer,) in asked:
         np.testing.assert_array_equal(answer, bigram_log_probs(inputs, targets, 1024))
 
 
@@ -109,8 +115,29 @@ def test_a_reference_that_fails_beside_submissions_is_run_again_alone(track, ech
 def test_without_a_reference_it_is_the_bigram_model(asked, tmp_path):
     control = run(make_track(tmp_path / "track"), make_submission(tmp_path / "entry", "Plain"))[1]
     assert control["passed"] is True and control["figure"] == BIGRAM
-    ((inputs, targets, answer),) = asked
+    ((inputs, targets, (answer,)),) = asked
     np.testing.assert_array_equal(answer, bigram_log_probs(inputs, targets, 1024))
+
+
+def test_a_second_reference_answers_beside_the_first(track_of_two, echo, asked, tmp_path):
+    copytree(echo, tmp_path / "second")
+    (tmp_path / "second/train_gpt.py").write_text(hostile("Plain"))
+    relist(tmp_path / "second")
+    report = run(track_of_two, make_submission(tmp_path / "entry", "Plain"))[0]
+    told = [(rule["id"], rule["passed"], rule["figure"]) for rule in report["rules"][:2]]
+    assert told == [("control", True, "echo, seed 3"), ("second-control", True, "second, seed 3")]
+    ((inputs, targets, answers),) = asked
+    np.testing.assert_allclose(answers[0], echo_log_probs(inputs, targets), atol=1e-5)
+    np.testing.assert_allclose(answers[1], -np.log(1024), atol=1e-5)
+
+
+def test_a_second_reference_that_cannot_be_used_is_replaced(track_of_two, echo, asked, tmp_path):
+    report = run(track_of_two, make_submission(tmp_path / "entry", "Plain"))[0]
+    second = report["rules"][1]
+    assert second["passed"] is None and second["figure"] == BIGRAM
+    assert "the track's second_control second cannot be used" in second["sentence"]
+    ((inputs, targets, answers),) = asked
+    np.testing.assert_array_equal(answers[1], bigram_log_probs(inputs, targets, 1024))
 
 
 @pytest.mark.parametrize("quick", [False, True])
@@ -127,7 +154,7 @@ def test_what_has_the_references_files_is_its_own_control(track, echo, asked, ca
     """It is not fed a second time; another seed's artifact would be."""
     control = run(track, echo, seed=3)[1]
     assert control["figure"] == "echo, seed 3" and "by the control" not in capsys.readouterr().err
-    ((inputs, targets, answer),) = asked
+    ((inputs, targets, (answer,)),) = asked
     np.testing.assert_allclose(answer, echo_log_probs(inputs, targets), atol=1e-5)
     (echo / "final_model_seed4.bin").write_bytes(b"other")
     relist(echo)
@@ -145,10 +172,10 @@ def test_what_ships_with_the_track_is_not_run_again(track, echo, asked, tmp_path
     assert ran in capsys.readouterr().err
     control, count = entry.read_entries(echo, read_claim(echo), "cpu")[0], len(texts[0])
     shipped = {"steps": np.arange(count + 9, dtype=np.uint16), key_of(control, texts[0]): count}
-    np.savez(tmp_path / KEPT, **shipped)
+    np.savez(tmp_path / "control.npz", **shipped)
     assert run(track, folder)[1]["figure"] == "echo, seed 3"
     assert ran not in capsys.readouterr().err
-    np.testing.assert_array_equal(asked[-1][2], np.arange(count) / -STEPS)
+    np.testing.assert_array_equal(asked[-1][2][0], np.arange(count) / -STEPS)
     run(track, folder, targets=count // 4)
     assert ran in capsys.readouterr().err, "another text"
     (echo / "final_model_seed3.bin").write_bytes(b"other")
@@ -180,7 +207,8 @@ def saved(save, *given, **more) -> bytes:
 def test_a_damaged_file_is_told_and_not_used(track, echo, tmp_path, capsys, damage):
     """The control's own answers are the same, so nothing hangs on the file."""
     text = Text((Stream(np.arange(65, dtype=np.uint16), None),))
-    control = Control(tracks.load(str(track)), tmp_path / "entry", "cpu", 1024, None, Talker("golf score"))
+    rules, talker = tracks.load(str(track)), Talker("golf score")
+    control = Control(rules, "audit_control", tmp_path / "entry", "cpu", 1024, None, talker)
     key = key_of(control.entry, text)
     blob = saved(np.savez, steps=np.arange(64, dtype=np.uint16), **{key: len(text)})
     for content, due in ((blob, False), (damage(blob, key), True)):
@@ -203,16 +231,18 @@ def test_what_ships_is_of_todays_control_and_text(sample_data, monkeypatch):
 
     monkeypatch.setattr(official, "score_entry", score_entry)
     rules = tracks.load("track_sample_5min")
-    folder = tracks.RECORDS / rules["name"] / rules["audit_control"]
+    folder = tracks.RECORDS / rules["name"] / "2026-11-29_what_followed"  # no control
     for quick in (True, False):
         data = sample_data / "datasets" / "sample_sp1024"
         official.score(folder, seed=42, quick=quick, data=data, device="cpu", sandboxed=False)
-        control, text = setups[-1].control, setups[-1].text
-        assert len(text) == 65_536 + (8_192 if quick else 32_768)
-        assert not control.due(text) and len(control(text)) == len(text)
-    seed, start = control.entry, Text((setups[0].stream.part(0, 1024),))
-    with Remote(seed.files, seed.script, seed.artifact, "cpu", 1024, sandboxed=False) as remote:
-        np.testing.assert_allclose(control(text)[:1024], feed(remote, start).log_probs, atol=1e-3)
+        controls, text = setups[-1].controls, setups[-1].text
+        assert len(text) == 65_536 + (8_192 if quick else 32_768) and len(controls) == 2
+        assert all(not control.due(text) and len(control(text)) == len(text) for control in controls)
+    start = Text((setups[0].stream.part(0, 1024),))
+    for control in controls:
+        seed = control.entry
+        with Remote(seed.files, seed.script, seed.artifact, "cpu", 1024, sandboxed=False) as remote:
+            np.testing.assert_allclose(control(text)[:1024], feed(remote, start).log_probs, atol=1e-3)
 
 
 @pytest.mark.parametrize("name, fine", [(None, True), ("2026-11-22_a.b", True), ("../x", False), ("", False)])
@@ -229,6 +259,6 @@ def test_what_a_track_may_name(track, tmp_path, name, fine):
 @pytest.mark.parametrize("name", tracks.names())
 def test_tracks_of_the_repository_name_entries_that_can_be_scored(name):
     rules = tracks.load(name)
-    if rules["audit_control"]:
-        folder = tracks.RECORDS / name / rules["audit_control"]
+    for role in (role for role in KEPT if rules.get(role)):
+        folder = tracks.RECORDS / name / rules[role]
         assert entry.read_entries(folder, read_claim(folder), "cpu")

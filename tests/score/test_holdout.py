@@ -247,7 +247,7 @@ def test_private_text_of_another_kind_accuses_nobody_who_is_merely_better(kin, v
     control, noise = rng.normal(-3, 0.01, len(text)), rng.normal(-3, 1, len(text))
     on_stream = np.arange(len(text)) < text.scored
     passes = [Pass(noise + gain * on_stream, np.zeros(len(text), bool), 0.0, 0.0) for gain in (0, 0.3, 1.5)]
-    assert [audit.held_out(text, each, control).passed for each in passes] == verdicts
+    assert [audit.held_out(text, each, control[None]).passed for each in passes] == verdicts
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ MODES = {"120000": "a link", "160000": "a submodule", "100755": "executable"}
 GITS_OWN = (".gitattributes", ".gitmodules", ".lfsconfig", ".mailmap", ".git-blame-ignore-revs")
 SETTINGS = (*GITS_OWN, ".github", "codeowners")
 SHORT_SETTINGS = re.compile(r"git(att|mod|hub)~\d+")  # the same by Windows' short names
-TRACKS_OWN = ("track.json", "verified.json", "readme.md", "control.npz")  # beside the entries
+TRACKS_OWN = "track.json verified.json readme.md control.npz second_control.npz".split()  # beside the entries
 ENTRY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

@@ -21,7 +21,7 @@ from golf.core.json_io import dig, objects
 from golf.core.paths import shown
 from golf.core.submission import SCORE_TOLERANCE, SEGMENTS
 from golf.score import stream as streams
-from golf.score.audit.control import Control
+from golf.score.audit.control import KEPT, Control
 from golf.score.audit.passes import Pass, Text, feed
 from golf.score.audit.rules import FULL, MOST_HELD_OUT, QUICK, RECORD, Size, audit, draw_uniform, in_time
 from golf.score.claims import MLX, TORCH, SeedEntry, read_entries
@@ -73,7 +73,7 @@ class Setup:
     start: Callable[[SeedEntry, str], Remote]
     beside: Beside
     sandboxed: bool
-    control: Control
+    controls: list[Control]
     talker: Talker
     rng: np.random.Generator
 
@@ -161,11 +161,12 @@ def score(
         held_out, kind = hold_out(split, stream, holdout, data, rng)
         entries = pick_seeds(read_entries(folder, claim, device), seed, quick)
         trainers.check_trainer(folder / entries[0].script)  # what is missing here is no fault of it
+        roles = [role for role in KEPT if rules.get("audit_control") and rules.get(role)] or ["audit_control"]
+        controls = [Control(rules, role, folder, device, vocab, start, talker) for role in roles]
         setup = Setup(rules=rules, stream=stream, holdout=held_out, kind=kind, device=device,
                       lane=claim.get("lane") if isinstance(claim.get("lane"), str) else None, quick=quick,
                       start=start, beside=beside, sandboxed=sandboxed,
-                      control=Control(rules, folder, device, vocab, start, talker), talker=talker,
-                      rng=rng)  # fmt: skip
+                      controls=controls, talker=talker, rng=rng)  # fmt: skip
         size = seeds_at_once(setup, len(entries))
         groups = [entries[at : at + size] for at in range(0, len(entries), size)]
         results = [result for group in groups for result in score_group(setup, group)]
@@ -256,21 +257,21 @@ def seeds_at_once(setup: Setup, seeds: int) -> int:
 
 
 def score_group(setup: Setup, entries: list[SeedEntry]) -> list[SeedScore]:
-    """Scores seeds side by side, and on a CPU the control, which is the track's own, beside them: a process
+    """Scores seeds side by side, and on a CPU the controls, which are the track's own, beside them: a process
     on each core does more than threads that share the small products of one."""
     step = InStep(len(entries), int(setup.rng.integers(1 << 62)))
-    text, control = setup.text, setup.control
-    control.look_up(text)
-    beside = setup.device == "cpu" and control.due(text) and not any(map(control.is_it, entries))
-    setup.beside.count = len(entries) + beside
-    with ThreadPoolExecutor(len(entries) + 1) as pool:
-        if beside:
-            asked = pool.submit(control.run_beside, text)
+    for control in setup.controls:
+        control.look_up(setup.text)
+    due = [control for control in setup.controls if control.due(setup.text)]
+    beside = [control for control in due if setup.device == "cpu" and not any(map(control.is_it, entries))]
+    setup.beside.count = len(entries) + len(beside)
+    with ThreadPoolExecutor(setup.beside.count) as pool:
+        asked = [pool.submit(control.run_beside, setup.text) for control in beside]
         scores = [pool.submit(score_entry, setup, entry, step) for entry in entries]
         try:
             return [score.result() for score in scores]
         except BaseException:  # a signal: the threads go on until their processes end
-            while not all(score.done() for score in scores) or beside and not asked.done():
+            while not all(job.done() for job in scores + asked):
                 setup.beside.end()
             raise
 
@@ -327,15 +328,17 @@ def score_stream(setup: Setup, entry: SeedEntry, remote: Remote, result: SeedSco
         compare_segments(result, submission.parts(entry.claim), found, setup.whole)
     budget = None if setup.partial or not setup.whole else setup.rules["eval_seconds"]
     result.rules.append(in_time(first.seconds, budget, setup.lane == "record" and setup.device == "cuda"))
-    setup.control.recall(entry, text, first)
+    for control in setup.controls:
+        control.recall(entry, text, first)
     remote.end()  # it knows the targets: no process of a second pass, nor the control's, lives beside it
     step.meet()  # one may have been the control
-    if setup.control.due(text):
-        setup.talker.begin("3/3 audit: waiting for the control")
-    found = audit(remote, text, first, rng, reference=setup.control, size=setup.size, log=say,
+    if any(control.due(text) for control in setup.controls):
+        setup.talker.begin("3/3 audit: waiting for the controls")
+    found = audit(remote, text, first, rng, size=setup.size, log=say,
+                  reference=lambda text: np.array([control(text) for control in setup.controls]),
                   progress=lambda: progress(setup, "3/3 audit", step),
                   agree=lambda cuts: np.unique(step.meet(cuts)))  # fmt: skip
-    result.rules += found if setup.control.entry else [beside_a_bigram(rule) for rule in found]
+    result.rules += found if setup.controls[0].entry else [beside_a_bigram(rule) for rule in found]
 
 
 def beside_a_bigram(rule: Finding) -> Finding:
@@ -432,7 +435,7 @@ def compare_segments(result: SeedScore, claimed, found: dict[int, list], exact: 
 
 def general_rules(setup: Setup, hashes: dict, claim: dict, results: list[SeedScore]) -> list[Finding]:
     """Findings about the submission as a whole."""
-    rules = [setup.control.rule()]
+    rules = [control.rule() for control in setup.controls]
     for name, value in hashes.items():
         if setup.rules["data"].get(name) is None:
             told = "as the claim's" if dig(claim, "data", name) == value else "NOT the claim's"

@@ -1,4 +1,5 @@
-"""The audit's control model: the entry that a track names as its audit_control, else a bigram model."""
+"""The audit's control models: the entries that a track names as its audit_control and its second_control. A
+bigram model stands in where it names none, or one that cannot be used."""
 
 import json
 import threading
@@ -24,28 +25,33 @@ from golf.score.feeder import Fault
 from golf.score.sandbox.client import Remote
 
 BIGRAM = "a bigram model, counted over the audited text"
-KEPT = "control.npz"  # beside the control entry, made by dev/control.py: its log-probabilities of public text
+# Roles in track.json: the files beside the entries, made by dev/control.py, that hold the log-probabilities
+# of public text.
+KEPT = {"audit_control": "control.npz", "second_control": "second_control.npz"}
 STEPS = 2048  # a nat there, so up to 32 nats
 
 
 class Control:
     """Another model's log-probabilities of the same targets: the audit's Reference.
 
-    rules: track.json. folder: the submission's, beside which the control lies where the track is
-    not the repository's. start: loads an entry on a device, in a sandbox. A control that cannot be
+    rules: track.json; role: its name there. folder: the submission's, beside which the control lies where the
+    track is not the repository's. start: loads an entry on a device, in a sandbox. A control that cannot be
     used is replaced by the bigram model, and rule() says so.
     """
 
     def __init__(
         self,
         rules: dict,
+        role: str,
         folder: Path,
         device: str,
         vocab: int,
         start: Callable[[SeedEntry, str], Remote],
         talker: Talker,
     ):
-        self.talker, self.name, self.vocab, self.start = talker, rules.get("audit_control"), vocab, start
+        self.role, self.name = role, rules.get(role)
+        self.rule_id = role.removeprefix("audit_").replace("_", "-")  # control, second-control
+        self.talker, self.vocab, self.start = talker, vocab, start
         self.device = "cpu" if device == "mlx" else device  # with either script
         self.entry, self.trouble, self.kept = None, None, None
         self.asked, self.answer = None, None  # the last question: every seed asks the same
@@ -55,7 +61,7 @@ class Control:
             try:
                 entry = read_entries(home, read_claim(home), self.device)[0]
                 trainers.check_trainer(home / entry.script)
-                self.entry, self.kept = entry, home.parent / KEPT
+                self.entry, self.kept = entry, home.parent / KEPT[role]
             except GolfError as error:
                 self.give_up(str(error))
 
@@ -115,17 +121,18 @@ class Control:
         return self.entry is not None and contents(entry) == contents(self.entry)
 
     def give_up(self, why: str) -> None:
-        self.entry, self.trouble = None, f"the track's audit_control {self.name} cannot be used: {why}"
+        self.entry, self.trouble = None, f"the track's {self.role} {self.name} cannot be used: {why}"
         self.talker.say(f"{self.trouble}; a bigram model stands in, which shows less")
 
     def rule(self) -> Finding:
         """Which model the submission was compared with."""
         if self.entry:
             figure = f"{self.name}, seed {self.entry.seed}"
-            sentence = f"the track's audit_control, run as a submission is, now or for its track's {KEPT}"
-            return judged("control", True, figure, sentence)
-        sentence = self.trouble or "the track names no audit_control"
-        return judged("control", None if self.trouble else True, BIGRAM, sentence)
+            kept = KEPT[self.role]
+            sentence = f"the track's {self.role}, run as a submission is, now or for its track's {kept}"
+            return judged(self.rule_id, True, figure, sentence)
+        sentence = self.trouble or f"the track names no {self.role}"
+        return judged(self.rule_id, None if self.trouble else True, BIGRAM, sentence)
 
 
 def contents(entry: SeedEntry) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The bigram control, and the comparison of two texts with a control as covariate."""
+"""The bigram control, and the comparison of two texts with controls as covariates."""
 
 import math
 from dataclasses import dataclass
@@ -38,31 +38,33 @@ class Gap:
 
 
 def compare_texts(
-    model, reference, documents, first: np.ndarray, sigmas: float = SIGMAS, alike: bool = True
+    model, references, documents, first: np.ndarray, sigmas: float = SIGMAS, alike: bool = True
 ) -> Gap | None:
     """A model's log-probabilities on the targets where `first`, against those on the others.
 
-    model, reference: float64 [n]; documents: int64 [n], the number of each target's document;
-    first: bool [n]. The reference is a control variate: what it explains of how documents differ,
-    by a coefficient fitted over documents, is taken off, so a poor one adds no noise. Errors come
+    model: float64 [n]; references: [k, n] or [n]; documents: int64 [n], the number of each target's document;
+    first: bool [n]. The references are control variates: what they explain of how documents differ,
+    by coefficients fitted over documents, is taken off, so a poor one adds little noise. Errors come
     from leaving out a whole document at a time (jackknife), since targets of one are alike. The
-    coefficient, and with `alike` how documents spread, are the second text's: who knows the first by
+    coefficients, and with `alike` how documents spread, are the second text's: who knows the first by
     heart could gain as much in each of its documents as hides a lead on all. None where either text
     has fewer than MIN_DOCUMENTS.
     """
-    sides = [Clusters(model, reference, documents, part) for part in (first, ~first)]
+    references = np.atleast_2d(references)
+    sides = [Clusters(model, references, documents, part) for part in (first, ~first)]
     if min(side.count for side in sides) < MIN_DOCUMENTS:
         return None
     a, b = sides
-    slope, slopes = b.slopes()
-    ahead = a.means[1] - b.means[1]
-    difference = (a.means[0] - b.means[0]) - slope * ahead
-    variances = a.variance(slope), b.variance(slope, (slopes - slope) * ahead)
+    slopes, without_each = b.slopes()
+    ahead = a.means[1:] - b.means[1:]
+    difference = float(a.means[0] - b.means[0] - slopes @ ahead)
+    variances = a.variance(slopes), b.variance(slopes, (without_each - slopes) @ ahead)
+    freedoms = [max(side.effective - len(references), 0.01) for side in sides]
     if alike:
-        total, freedom = variances[1] * (1 + b.effective / a.effective), b.effective - 1
+        total, freedom = variances[1] * (1 + b.effective / a.effective), freedoms[1]
     else:
         total = sum(variances)
-        parts = sum(v**2 / (side.effective - 1) for v, side in zip(variances, sides))
+        parts = sum(v**2 / f for v, f in zip(variances, freedoms))
         freedom = total**2 / parts if parts > 0 else math.inf  # Welch-Satterthwaite
     # Student's t at the probability of so many normal deviations (Cornish-Fisher expansion).
     z = sigmas
@@ -75,23 +77,26 @@ def compare_texts(
 class Clusters:
     """One text's documents: each one's sums less what the text's means predict."""
 
-    def __init__(self, model, reference, documents, part):
+    def __init__(self, model, references, documents, part):
         number = np.unique(documents[part], return_inverse=True)[1].reshape(-1)
         self.sizes = np.bincount(number)
         self.count, self.targets = len(self.sizes), len(number)
         # as many documents of one size would tell as much
         self.effective = max(self.targets**2 / max(self.sizes @ self.sizes, 1), 1.01)
-        sums = [np.bincount(number, values[part]) for values in (model, reference)]
-        self.means = [values.sum() / max(self.targets, 1) for values in sums]
-        self.model, self.reference = (s - m * self.sizes for s, m in zip(sums, self.means))
+        sums = np.array([np.bincount(number, values[part]) for values in (model, *references)])
+        self.means = sums.sum(1) / max(self.targets, 1)
+        self.model, *references = sums - np.outer(self.means, self.sizes)
+        self.references = np.array(references)  # [k, documents]
 
-    def slopes(self) -> tuple[float, np.ndarray]:
-        """By how much the model follows the reference from document to document; the same without each."""
-        products, squares = self.model * self.reference, self.reference**2
-        rest = np.maximum(squares.sum() - squares, 1e-12)
-        return products.sum() / max(squares.sum(), 1e-12), (products.sum() - products) / rest
+    def slopes(self) -> tuple[np.ndarray, np.ndarray]:
+        """By how much the model follows each reference from document to document, by least squares, [k]; the
+        same without each document, [documents, k]."""
+        of_each = self.references.T  # [documents, k]
+        squares, products = of_each[:, :, None] * of_each[:, None], of_each * self.model[:, None]
+        others = np.linalg.pinv(squares.sum(0) - squares) @ (products.sum(0) - products)[:, :, None]
+        return np.linalg.pinv(squares.sum(0)) @ products.sum(0), others[:, :, 0]
 
-    def variance(self, slope: float, more=0.0) -> float:
-        """Of the mean of model - slope * reference, as it and what is added change without each document."""
-        change = (self.model - slope * self.reference) / (self.targets - self.sizes) - more
+    def variance(self, slopes: np.ndarray, more=0.0) -> float:
+        """Of the mean of model - slopes @ references, as it and `more` change without each document."""
+        change = (self.model - slopes @ self.references) / (self.targets - self.sizes) - more
         return (self.count - 1) / self.count * float(change @ change)

@@ -37,7 +37,7 @@ MOST_HELD_OUT = 1 << 18
 OTHER_KIND = 1.0  # nats a target: what a private text of another kind may explain
 LOWEST = -50.0  # nats: what counts for a target of probability 0
 
-Reference = Callable[[Text], np.ndarray]  # -> the log-probability of each target
+Reference = Callable[[Text], np.ndarray]  # -> [k, n] or [n]: log-probabilities of targets, by each control
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ def audit(
     """Every rule's outcome. A submission's misbehaviour ends the audit and is a finding too.
 
     first: the official pass, which was cut at uniform places. rng: seeded from what the submission
-    cannot know. reference: another model, which says how likely each target was, natural logarithms,
-    float64 [n]. progress: begins to tell how far the pass is, when it is called. agree: adds the cuts of
-    seeds that are fed side by side.
+    cannot know. reference: the control models. progress: begins to tell how far the pass is, when it is
+    called. agree: adds the cuts of seeds that are fed side by side.
     """
     rules = [complete(text, first), *map(tokenizer, text.parts[:1])]
-    control = np.maximum(reference(text), LOWEST)
+    controls = np.atleast_2d(np.maximum(reference(text), LOWEST))
+    control = mixed(controls)
     worst_sum = first.worst_sum
     try:
         cuts = agree(draw_cuts(rng, first, control, size.cuts_of(len(text))))
@@ -95,10 +95,15 @@ def audit(
         rules += [deterministic(pair), causal(pair)]
     except Fault as fault:
         rules.append(judged(fault.rule, False, "the audit ended", fault.message))
-    rules += [rule(text, first, control) for rule in (at_first_sight, held_out, tails)]
+    rules += [rule(text, first, controls) for rule in (at_first_sight, held_out, tails)]
     if all(rule.rule != "normalised" for rule in rules):
         rules.append(normalised(worst_sum))
     return rules
+
+
+def mixed(controls: np.ndarray) -> np.ndarray:
+    """float64 [k, n] -> [n]: the logarithms of the mean probability."""
+    return np.logaddexp.reduce(controls) - math.log(len(controls))
 
 
 def draw_uniform(rng: np.random.Generator, text: Text, size: Size) -> np.ndarray:
@@ -279,10 +284,11 @@ def smallest_share(draws: int) -> int:
 # ---- The first pass beside the control model
 
 
-def at_first_sight(text: Text, first: Pass, control: np.ndarray) -> Finding:
+def at_first_sight(text: Text, first: Pass, controls: np.ndarray) -> Finding:
     """Compares blind rows of the first pass, whose targets no process had seen, with the other rows.
     Coarse, but communication between processes cannot deceive it."""
-    lead = without_the_worst(text, first, control) - slope_of(first, control) * control
+    control = mixed(controls)
+    lead = without_the_worst(text, first, controls) - slope_of(first, control) * control
     blind, seen = lead[first.blind], lead[~first.blind]
     gap = float(seen.mean() - blind.mean())
     allowed = max(ROUNDING, NOISE_SIGMAS * float(lead.std()) / math.sqrt(len(blind)))
@@ -299,29 +305,34 @@ def slope_of(first: Pass, control: np.ndarray) -> float:
     return float((a * b).sum() / max((b * b).sum(), 1e-12))
 
 
-def held_out(text: Text, first: Pass, control: np.ndarray) -> Finding:
-    """Is the lead over the control larger on the stream than on held-out text? The stream is fed first, so
-    a scorer that learns has learned less on it, never more."""
-    gap = gap_of(text, without_the_worst(text, first, control), control)
-    meaning = "as far ahead of the control model on other text"
+def held_out(text: Text, first: Pass, controls: np.ndarray) -> Finding:
+    """Is the lead over the controls [k, n] larger on the stream than on held-out text? The stream is fed
+    first, so a scorer that learns has learned less on it, never more."""
+    gap = gap_of(text, without_the_worst(text, first, controls), controls)
+    meaning = "as far ahead of the control models on other text"
     return gap_rule("held-out", gap, "nats better on the stream", meaning, text.kin)
 
 
-def without_the_worst(text: Text, first: Pass, control: np.ndarray) -> np.ndarray:
+def without_the_worst(text: Text, first: Pass, controls: np.ndarray) -> np.ndarray:
     """The model's log-probabilities, raised in each held-out document whose mean lead is an outlier below: to
-    WORST robust deviations below the median. A cheat may be bad in one document on purpose, as that makes
-    the documents' spread so large that a lead on the whole stream hides behind it."""
+    WORST robust deviations below the median. The lead is that over the control which it follows best. A cheat
+    may be bad in one document on purpose, as that makes the documents' spread so large that a lead on the
+    whole stream hides behind it."""
     model, number = np.maximum(first.log_probs, LOWEST), text.documents - text.documents[0]
-    lead = model - control
-    means = np.bincount(number, lead) / np.maximum(np.bincount(number), 1)
-    others = means[number[text.scored] :] if len(text) > text.scored else means
-    middle = np.median(others)
-    least = middle - WORST * 1.4826 * np.median(np.abs(others - middle))
-    return model + np.where(np.arange(len(text)) < text.scored, 0, np.maximum(least - means, 0)[number])
+    sums = np.array([np.bincount(number, model - control) for control in controls])
+    means = sums / np.maximum(np.bincount(number), 1)  # [k, documents]
+    others = means[:, number[text.scored] :] if len(text) > text.scored else means
+    middle = np.median(others, axis=1)
+    spread = np.median(np.abs(others - middle[:, None]), axis=1)
+    best = spread.argmin()
+    least = middle[best] - WORST * 1.4826 * spread[best]
+    raised = np.maximum(least - means[best], 0)[number]
+    return model + np.where(np.arange(len(text)) < text.scored, 0, raised)
 
 
-def tails(text: Text, first: Pass, control: np.ndarray) -> Finding:
+def tails(text: Text, first: Pass, controls: np.ndarray) -> Finding:
     """As `held_out`, for the largest leads only: a few memorized targets show there."""
+    control = mixed(controls)
     lead = np.maximum(first.log_probs, LOWEST) - control
     worst, which = None, 0.0
     for quantile in TAILS:
@@ -334,9 +345,9 @@ def tails(text: Text, first: Pass, control: np.ndarray) -> Finding:
     return gap_rule("tails", worst, unit, "no more large leads than on other text", text.kin)
 
 
-def gap_of(text: Text, model: np.ndarray, control: np.ndarray, **options) -> Gap | None:
+def gap_of(text: Text, model: np.ndarray, controls: np.ndarray, **options) -> Gap | None:
     on_stream = np.arange(len(text)) < text.scored
-    return compare_texts(model, control, text.documents, on_stream, **options)
+    return compare_texts(model, controls, text.documents, on_stream, **options)
 
 
 def gap_rule(rule: str, gap: Gap | None, unit: str, meaning: str, kin: bool) -> Finding:
