@@ -82,12 +82,11 @@ def read(place: Path) -> tuple[Weights, Budget]:
         return weights.load(place), Budget()
     target = reader.find(place, Path())  # which tokenizer it reads does not matter here
     if (place / "submission.json").is_file():
-        files = [{"path": str(target.script.relative_to(place)), "role": "script"}]
-        extra = [n for n, p in target.files.items() if p not in (target.script, target.artifact)]
-        files += [{"path": name, "role": "score"} for name in extra]
-        rules = track.of_folder(place)
-        code = count_bytes(place, files, None).code
-        return weights.load(target.artifact), Budget(code, dig(rules, "cap_bytes"))
+        counted = {name: path for name, path in target.files.items() if path != target.artifact}
+        roles = {name: "script" if path == target.script else "score" for name, path in counted.items()}
+        files = [{"path": name, "role": role} for name, role in roles.items()]
+        cap = dig(track.of_folder(place), "cap_bytes")
+        return weights.load(target.artifact), Budget(count_bytes(place, files, None).code, cap)
     facts = read_run(target.artifact.parent)
     code, cap = (number(dig(facts, "export", name)) for name in ("bytes_code", "cap"))
     return weights.load(target.artifact), Budget(code and int(code), cap and int(cap))
