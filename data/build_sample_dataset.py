@@ -25,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from golf.core.files import replace_file
 from golf.core.packages import missing
+from golf.core.trainers import shard_of
 
 try:
     import numpy as np
@@ -38,7 +39,6 @@ TOKENIZER = "sample_1024_bpe.model"
 TRACK = HERE.parent / "records" / "track_sample_5min" / "track.json"
 DATASET = "datasets/sample_sp1024"
 TRAIN, VAL = f"{DATASET}/fineweb_train_000000.bin", f"{DATASET}/fineweb_val_000000.bin"
-SHARD_MAGIC, SHARD_VERSION = 20240520, 1
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 VOCAB_SIZE = 1024
 
@@ -96,17 +96,11 @@ def split(encoded: list[np.ndarray], targets: int) -> tuple[list, list]:
     return train, val
 
 
-def shard(documents: list[np.ndarray]) -> bytes:
-    tokens = np.concatenate(documents)
-    header = np.zeros(256, "<i4")
-    header[:3] = SHARD_MAGIC, SHARD_VERSION, tokens.size
-    return header.tobytes() + tokens.tobytes()
-
-
 def build(documents: list[str], model: bytes, targets: int) -> dict[str, bytes]:
     """All outputs, by path below the output folder."""
     train, val = split(encode(documents, model), targets)
-    return {TRAIN: shard(train), VAL: shard(val), f"tokenizers/{TOKENIZER}": model}
+    shards = {path: shard_of(np.concatenate(some)) for path, some in ((TRAIN, train), (VAL, val))}
+    return {**shards, f"tokenizers/{TOKENIZER}": model}
 
 
 def check_pin(pins: dict, key: str, content: bytes) -> None:

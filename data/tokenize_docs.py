@@ -26,12 +26,13 @@ sys.path.insert(0, str(ROOT / "scripts"))
 try:
     import numpy as np
     import sentencepiece as spm
-    from build_sample_dataset import shard, train_tokenizer
+    from build_sample_dataset import train_tokenizer
     from golf.cli import interrupt
     from golf.core.errors import GolfError
     from golf.core.files import AS_TEXT, LARGE, plain, read_bytes, read_text, replace_file, unfinished
     from golf.core.paths import path_argument, shown
     from golf.core.processes import handle_stops
+    from golf.core.trainers import shard_of
     from golf.core.units import between
     from golf.score.holdout import JSONL, gather, of_jsonl
     from tqdm import tqdm
@@ -143,7 +144,7 @@ class Writer:
     def write(self) -> None:
         """A shard of the first SHARD_TOKENS tokens that wait, or of all; a document may go on in the next."""
         path = self.folder / f"fineweb_{self.split}_{self.shards:06}.bin"
-        replace_file(path, shard([np.array(self.waiting[:SHARD_TOKENS], "<u2")]))
+        replace_file(path, shard_of(np.array(self.waiting[:SHARD_TOKENS])))
         self.shards += 1
         del self.waiting[:SHARD_TOKENS]
 
