@@ -22,22 +22,19 @@ DUE = "whole-score-due"  # passes, and names what scoring a part cannot show
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("folder", type=path_argument, metavar="FOLDER", help="a submission's")
-    parser.add_argument("--track", metavar="NAME", help="for a folder outside records/<track>/")
-    parser.add_argument("--data", type=path_argument, metavar="DIR", help="the shards' folder")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mlx"), default="auto",
-                        help="where its script runs; auto: cuda if there, else cpu; mlx")  # fmt: skip
-    parser.add_argument("--seed", type=int, metavar="N", help="this seed alone (default: all)")
-    parser.add_argument("--targets", type=int, metavar="N", help="only the first N targets; no verdict")
-    parser.add_argument(
-        "--quick", action="store_true", help="one random seed, parts of a long stream, a shorter audit"
-    )
-    parser.add_argument("--holdout", type=path_argument, metavar="DIR",
-                        help="private validation shards for the held-out test (golf.sh holdout)")  # fmt: skip
-    parser.add_argument(
-        "--no-sandbox", action="store_true", help="run its code as yourself: only code that you read"
-    )
-    parser.add_argument("--json", action="store_true", help="audit.json on stdout, no file")
+    add = parser.add_argument
+    add("folder", type=path_argument, metavar="FOLDER", help="a submission's")
+    add("--track", metavar="NAME", help="for a folder outside records/<track>/")
+    add("--data", type=path_argument, metavar="DIR", help="the shards' folder")
+    add("--device", choices=("auto", "cpu", "cuda", "mlx"), default="auto",
+        help="where its script runs; auto: cuda if there, else cpu; mlx")  # fmt: skip
+    add("--seed", type=int, metavar="N", help="this seed alone (default: all)")
+    add("--targets", type=int, metavar="N", help="only the first N targets; no verdict")
+    add("--quick", action="store_true", help="one random seed, parts of a long stream, a shorter audit")
+    add("--holdout", type=path_argument, metavar="DIR",
+        help="private validation shards for the held-out test (golf.sh holdout)")  # fmt: skip
+    add("--no-sandbox", action="store_true", help="run its code as yourself: only code that you read")
+    add("--json", action="store_true", help="audit.json on stdout, no file")
 
 
 def main(args) -> int:

@@ -21,6 +21,7 @@ import numpy as np
 from golf.core import machine, runlog, trainers
 from golf.core.errors import GolfError
 from golf.core.paths import shown
+from golf.core.processes import start
 from golf.core.text import last_line
 from golf.score import stream
 from golf.score.claims import SeedEntry
@@ -129,9 +130,8 @@ def run(plan: Plan, folders: tuple[Path, Path, Path], log: Path, artifact: str) 
     with log.open("wb") as output, syscalls.filter_file(training=True) as calls:
         command = [*sandboxed(plan, folders, calls.fileno()), *python]
         command += [f"{CODE}/{plan.entry.script}", *plan.arguments]
-        process = subprocess.Popen(command, env=settings, stdin=subprocess.DEVNULL, stdout=output,
-                                   stderr=subprocess.STDOUT, pass_fds=[calls.fileno()],
-                                   start_new_session=True)  # fmt: skip
+        process = start(command, env=settings, stdout=output, stderr=subprocess.STDOUT,
+                        pass_fds=[calls.fileno()])  # fmt: skip
         try:
             while (code := process.poll()) is None:
                 now = time.monotonic() - began

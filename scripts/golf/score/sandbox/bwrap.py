@@ -56,11 +56,6 @@ class User:
     uid: int | None  # what host.py becomes; None: it stays what bubblewrap made it
     options: tuple[str, ...]
 
-    @property
-    def trial(self) -> str:
-        """Python that must run in the sandbox for this user to work."""
-        return f"import os; os.setgroups([]); os.setresuid(*[{self.uid}] * 3)" if self.uid else "pass"
-
 
 def users() -> list[User]:
     """The ways to run a submission as an unprivileged user, the best first.
@@ -89,10 +84,11 @@ def readable_by_all(path: Path) -> bool:
 def user() -> User | str:
     """The best user that works here; or why bubblewrap cannot be used."""
     for candidate in users():
+        become = f"import os; os.setgroups([]); os.setresuid(*[{candidate.uid}] * 3)"
         with syscalls.filter_file() as file:
             # a Python that lies in /dev/shm is still there to be tried
             args = [*candidate.options, "--dev", "/dev", *in_place("--ro-bind-try", "/dev/shm")]
-            args += ["--seccomp", str(file.fileno()), *PYTHON, candidate.trial]
+            args += ["--seccomp", str(file.fileno()), *PYTHON, become if candidate.uid else "pass"]
             said = refusal([*PARTS, *args], pass_fds=[file.fileno()])
         if said is None:
             return candidate

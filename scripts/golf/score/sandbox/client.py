@@ -101,6 +101,8 @@ class Remote:
         self.control, theirs = socket.socketpair()
         stack.enter_context(self.control)
         self.control.setblocking(False)
+        env = sandbox.environment() if self.sandboxed else sandbox.bare_environment(str(inner))
+        env |= machine.thread_settings(self.beside.count)
         with theirs, os.fdopen(their_memory, "rb"), contextlib.ExitStack() as only_now:
             handles = [theirs.fileno(), their_memory]
             if self.sandboxed:
@@ -108,7 +110,7 @@ class Remote:
                 calls = only_now.enter_context(syscalls.filter_file(sockets=self.device == "cuda"))
                 handles.append(calls.fileno())
             self.process = subprocess.Popen(list(map(str, self.command(inner, *handles))),
-                                            env=self.environment(inner), cwd=inner, stdin=subprocess.DEVNULL,
+                                            env=env, cwd=inner, stdin=subprocess.DEVNULL,
                                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
                                             pass_fds=handles, start_new_session=True)  # fmt: skip
         self.beside.processes.append(self.process)
@@ -117,10 +119,6 @@ class Remote:
         os.set_blocking(self.process.stdout.fileno(), False)
         self.watch = LimitWatch(self.process, self.limits)
         stack.callback(self.stop_watching)
-
-    def environment(self, folder: Path) -> dict[str, str]:
-        env = sandbox.environment() if self.sandboxed else sandbox.bare_environment(str(folder))
-        return env | machine.thread_settings(self.beside.count)
 
     def command(self, folder: Path, control: int, memory: int, filter_fd: int = -1) -> list:
         device = "auto" if self.device == "mlx" else self.device  # MLX chooses by itself
