@@ -84,10 +84,10 @@ def model(knobs: dict[str, str]) -> Model:
     )
 
 
-def normal_entropy(step: float, top: int = TOP) -> float:
-    """Entropy in bits of a standard normal distribution cut into steps, with symbols from -top to top."""
+def normal_entropy(step: float) -> float:
+    """Entropy in bits of a standard normal distribution cut into steps, with symbols from -TOP to TOP."""
     below = NormalDist().cdf
-    chances = (below((k + 0.5) * step) - below((k - 0.5) * step) for k in range(-top, top + 1))
+    chances = (below((k + 0.5) * step) - below((k - 0.5) * step) for k in range(-TOP, TOP + 1))
     return -sum(p * math.log2(p) for p in chances if p > 0)
 
 

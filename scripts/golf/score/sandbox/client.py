@@ -109,8 +109,8 @@ class Remote:
                 usage.forbid_dumps()
                 calls = only_now.enter_context(syscalls.filter_file(sockets=self.device == "cuda"))
                 handles.append(calls.fileno())
-            self.process = subprocess.Popen(list(map(str, self.command(inner, *handles))),
-                                            env=env, cwd=inner, stdin=subprocess.DEVNULL,
+            command = list(map(str, self.command(inner, *handles)))
+            self.process = subprocess.Popen(command, env=env, cwd=inner, stdin=subprocess.DEVNULL,
                                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
                                             pass_fds=handles, start_new_session=True)  # fmt: skip
         self.beside.processes.append(self.process)
