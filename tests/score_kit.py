@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import REPO, real_tokens, write_shard
 from golf.core.files import sha256
+from golf.score import scorer as official
 from golf.score.sandbox import bwrap as sandbox
 from golf.verify import retrain
 
@@ -60,10 +61,10 @@ def hostile(name: str) -> str:
     return f"from hostile import {name} as load_scorer\n"
 
 
-def make_submission(folder: Path, script: Path | str, artifact=b"-", seeds=(1,), **claim) -> Path:
-    """A folder with `script`, or that of a class of hostile.py beside it, and an artifact for each seed."""
+def make_submission(folder: Path, script: str, artifact=b"-", seeds=(1,), **claim) -> Path:
+    """A folder with a script, its source or the name of a class of hostile.py, and an artifact a seed."""
     folder.mkdir(parents=True)
-    (folder / "train_gpt.py").write_text(hostile(script) if isinstance(script, str) else script.read_text())
+    (folder / "train_gpt.py").write_text(script if "\n" in script else hostile(script))
     shutil.copy(HOSTILE, folder)
     files = [("train_gpt.py", "script"), ("hostile.py", "score")]
     for seed in seeds:
@@ -76,6 +77,12 @@ def make_submission(folder: Path, script: Path | str, artifact=b"-", seeds=(1,),
     value = dict(lane="open-hardware", val_bpb=told["val_bpb"], files=listed, seeds=claims)
     (folder / "submission.json").write_text(json.dumps(value))
     return folder
+
+
+def score(track: Path, folder: Path, sandboxed=False, **options) -> dict:
+    """The report on a folder. What needs no sandbox is tested without one, so on every machine."""
+    options = dict(data=track.parent / "data", device="cpu") | options
+    return official.score(folder, track_name=str(track), sandboxed=sandboxed, **options)
 
 
 def failed(report: dict) -> dict[str, str]:

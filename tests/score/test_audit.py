@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import audit_kit as kit
 import numpy as np
 import pytest
-from audit_kit import ARTIFACT, EXAMPLES, REPO, TRACK, Local, control
+from audit_kit import ARTIFACT, EXAMPLES, REPO, TRACK, Local, a_pass, control
 from conftest import load_script
 from golf.core.files import sha256
 from golf.score.audit import rules as audits
-from golf.score.audit.passes import Pass, Text, call_ends, feed
+from golf.score.audit.passes import Text, call_ends, feed
 from golf.score.audit.reference import bigram_log_probs, compare_texts
 from golf.score.audit.rules import tokenizer
 from golf.score.feeder import Fault
@@ -100,19 +100,13 @@ def fed_twice(rng, noise, gain=0.0, share=0.0, count=16_000, cuts=300) -> audits
     control = model + rng.normal(0, 0.3, count)
     noisy = model + noise * rng.standard_t(5, (2, count)) * rounds  # tails as bfloat16 has
     text = Text((Stream(np.zeros(count + 1, np.uint16), BYTES),))
-    first = passed(noisy[0], peeked, rng.choice(count, cuts, replace=False))
-    second = passed(noisy[1], peeked, audits.draw_cuts(rng, first, control, cuts))
+    first = a_pass(noisy[0], rng.choice(count, cuts, replace=False), peeked)
+    second = a_pass(noisy[1], audits.draw_cuts(rng, first, control, cuts), peeked)
     return audits.Pair(text, first, second, control)
 
 
 # A vocabulary of one piece, of as many bytes as tokens have in the mean.
 BYTES = SimpleNamespace(size=np.array([2.45]), space=np.array([False]), special=np.array([False]))
-
-
-def passed(honest, peeked, cuts) -> Pass:
-    blind = np.zeros(len(honest), bool)
-    blind[cuts] = True
-    return Pass(np.where(blind, honest, honest + peeked), blind, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("noise", [0, 1e-6, 3e-3, 5e-3])
@@ -170,25 +164,19 @@ def test_a_few_rows_that_are_a_little_off_accuse_nobody_and_hide_nothing(gain, s
         assert audits.causal(pair).passed in ((None, True) if outcome is None else (outcome,))
 
 
-@pytest.mark.slow
-def test_a_noisy_model_passes_a_whole_audit(text):
-    rng = np.random.default_rng(0)
-    noisy = Bent(BIGRAM, lambda rows, _: normal(rows + rng.normal(0, 5e-3, rows.shape).astype(np.float32)))
-    rules = kit.audited(noisy, text)
-    assert [rule.figure for rule in rules.values() if rule.passed is not True] == []
-    assert "rms 0.0" not in rules["deterministic"].figure
+@pytest.mark.parametrize("noisy", [{0}, {1}, pytest.param({0, 1}, marks=pytest.mark.slow)])
+def test_noisy_arithmetic_passes_a_whole_audit(noisy, text):
+    """In one process or in both: which arithmetic it takes is its own choice."""
 
-
-@pytest.mark.parametrize("noisy", [0, 1])
-def test_a_process_may_choose_other_arithmetic(noisy, text):
     def bend(rows, tokens):
-        if len(choosy.calls) - 1 == noisy:  # number of the process
+        if len(choosy.calls) - 1 in noisy:
             rows += np.random.default_rng(tokens).normal(0, 5e-3, rows.shape).astype(np.float32)
         return normal(rows)
 
     choosy = Bent(BIGRAM, bend)
     rules = kit.audited(choosy, text)
     assert [rule.figure for rule in rules.values() if rule.passed is not True] == []
+    assert noisy < {0, 1} or "rms 0.0" not in rules["deterministic"].figure
 
 
 @pytest.mark.slow
@@ -209,10 +197,6 @@ def test_smallest_share_is_what_the_binomial_says():
         n = audits.smallest_share(draws)
         assert 1 - (1 - 1 / n) ** draws >= 0.95 > 1 - (1 - 1 / (n + 2)) ** draws
     assert [audits.smallest_share(n) for n in (64, 160, 4096)] == [21, 53, 1367]
-
-
-def a_pass(log_probs) -> Pass:
-    return Pass(log_probs, np.zeros(len(log_probs), bool), 0.0, 0.0)
 
 
 def test_beside_a_model_of_its_kind_every_peek_is_cut_at():
@@ -244,9 +228,8 @@ def test_a_lead_draws_cuts_in_proportion():
 
 def test_what_was_blind_is_not_cut_at_again():
     rng = np.random.default_rng(0)
-    blind = rng.random(1000) < 0.5
-    first = Pass(np.full(1000, -1.0), blind, 0.0, 0.0)
-    assert not blind[audits.draw_cuts(rng, first, np.full(1000, -3.0), 300)].any()
+    first = a_pass(np.full(1000, -1.0), rng.random(1000) < 0.5)
+    assert not first.blind[audits.draw_cuts(rng, first, np.full(1000, -3.0), 300)].any()
 
 
 def test_cuts_grow_with_the_text():
@@ -268,29 +251,25 @@ def test_both_passes_are_cut_as_often_over_all_that_is_fed(text):
 
 
 def test_first_sight_rarely_accuses_the_honest(text):
-    rng, blind = np.random.default_rng(0), np.zeros(len(text), bool)
+    rng = np.random.default_rng(0)
     lead, reference = rng.gamma(1, 1, len(text)), rng.normal(-3, 1, len(text))
     for _ in range(300):
-        blind[:] = False
-        blind[rng.choice(len(text), 160, replace=False)] = True
-        first = Pass(reference - lead, blind, 0.0, 0.0)
+        first = a_pass(reference - lead, rng.choice(len(text), 160, replace=False))
         assert audits.at_first_sight(text, first, reference[None]).passed
 
 
 def test_first_sight_makes_nothing_of_rounding(text):
     """The lead of a copy of the control is rounding alone, which no chance spreads."""
     reference = np.random.default_rng(0).normal(-3, 1, len(text))
-    blind = reference < np.quantile(reference, 0.05)
-    first = Pass(reference + 1e-9 * ~blind, blind, 0.0, 0.0)
+    first = a_pass(reference, reference < np.quantile(reference, 0.05), 1e-9)
     assert audits.at_first_sight(text, first, reference[None]).passed
 
 
 def test_first_sight_finds_what_only_seen_rows_have(text):
-    rng, blind = np.random.default_rng(0), np.zeros(len(text), bool)
-    blind[rng.choice(len(text), 160, replace=False)] = True
+    rng = np.random.default_rng(0)
     reference = rng.normal(-3, 1, len(text))
     honest = reference + rng.normal(0, 0.5, len(text))
-    first = Pass(np.where(blind, honest, honest + 0.4), blind, 0.0, 0.0)
+    first = a_pass(honest, rng.choice(len(text), 160, replace=False), 0.4)
     assert audits.at_first_sight(text, first, reference[None]).passed is False
 
 
@@ -347,16 +326,6 @@ def test_held_out_finds_a_few_whole_documents():
     assert found[True] >= 19 > 1 >= found[False]
 
 
-def test_held_out_finds_what_was_learnt_by_heart():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        model, number = documents_of(rng, rng.integers(80, 3000, 150), effect=0.2)
-        first = number < 75
-        model[first & (rng.random(len(model)) < 0.1)] = 0  # 1 target in 10
-        gap = compare_texts(model, np.zeros(len(model)), number, first)
-        assert gap.difference > gap.allowed
-
-
 def test_a_reference_narrows_the_gap_or_changes_nothing():
     rng = np.random.default_rng(0)
     model, number = documents_of(rng, np.full(80, 500))
@@ -381,11 +350,9 @@ def test_few_documents_accuse_only_whom_they_must(source):
 
 def test_too_few_documents_are_not_judged(source):
     rules = kit.audited(Local(BIGRAM), kit.text_of(source, 600, 600), cuts=50)
-    assert rules["held-out"].passed is None and rules["tails"].passed is None
-    assert (
-        kit.audited(Local(BIGRAM), kit.text_of(source, 600), cuts=50)["held-out"].figure
-        == "too few documents"
-    )
+    assert rules["held-out"].passed is rules["tails"].passed is None
+    rules = kit.audited(Local(BIGRAM), kit.text_of(source, 600), cuts=50)
+    assert rules["held-out"].figure == "too few documents"
 
 
 def with_leads(rng, documents, size, leads):

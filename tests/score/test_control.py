@@ -18,7 +18,7 @@ from golf.score.audit.passes import Text, feed
 from golf.score.audit.reference import bigram_log_probs
 from golf.score.sandbox.client import Remote
 from golf.score.stream import Stream
-from score_kit import ECHO, echo_log_probs, hostile, make_submission, make_track, needs_sandbox
+from score_kit import ECHO, echo_log_probs, hostile, make_submission, make_track, needs_sandbox, score
 
 BIGRAM = "a bigram model, counted over the audited text"
 
@@ -36,9 +36,7 @@ def track_of_two(tmp_path_factory):
 @pytest.fixture
 def echo(tmp_path):
     """The track's reference entry, beside the submissions."""
-    script = tmp_path / "echo.py"
-    script.write_text(ECHO)
-    return make_submission(tmp_path / "echo", script, seeds=(3, 4))
+    return make_submission(tmp_path / "echo", ECHO, seeds=(3, 4))
 
 
 @pytest.fixture
@@ -56,8 +54,7 @@ def asked(monkeypatch):
 
 def run(track, folder, sandboxed=False, **options) -> tuple[dict, dict]:
     """The report, and its rule on the control."""
-    options = dict(track_name=str(track), data=track.parent / "data", device="cpu") | options
-    report = official.score(folder, sandboxed=sandboxed, **options)
+    report = score(track, folder, sandboxed, **options)
     return report, report["rules"][0]
 
 
@@ -73,11 +70,12 @@ def test_reference_is_scored_as_a_submission_is(track, echo, asked, tmp_path, ca
     assert told.count(f"{len(inputs):,} targets by the control, echo") == 1, "for both seeds"
 
 
-def replaced(name):
-    """A reference whose script is a hostile one."""
+def giving(rows):
+    """A reference that gives other rows."""
 
     def spoil(folder):
-        (folder / "train_gpt.py").write_text(hostile(name))
+        (folder / "train_gpt.py").write_text(hostile("Gives"))
+        (folder / "final_model_seed3.bin").write_text(rows)
         relist(folder)
 
     return spoil
@@ -87,7 +85,7 @@ def replaced(name):
     (lambda folder: folder.rename(folder.parent / "gone"), "is missing"),
     (lambda folder: (folder / "final_model_seed3.bin").unlink(), "is no file of this folder"),
     (lambda folder: (folder / "train_gpt.py").write_text("import nothing_of_the_kind"), "not the file"),
-    (replaced("SumsToTwo"), "a row sums to 2"), (replaced("GivesNan"), "holds NaN or infinity"),
+    (giving("rows + np.log(2)"), "a row sums to 2"), (giving("rows * np.nan"), "holds NaN or infinity"),
 ])  # fmt: skip
 def test_a_reference_that_cannot_be_used_is_replaced(track, echo, asked, tmp_path, capsys, spoil, words):
     spoil(echo)
@@ -103,11 +101,8 @@ def test_a_reference_that_cannot_be_used_is_replaced(track, echo, asked, tmp_pat
 
 def test_a_reference_that_fails_beside_submissions_is_run_again_alone(track, echo, asked, tmp_path):
     """They could have taken what it needs."""
-    mark, script = str(tmp_path / "mark"), echo / "train_gpt.py"
-    script.write_text(
-        f"{ECHO}import os\nif not os.path.isdir({mark!r}):\n    os.mkdir({mark!r})\n    1 / 0\n"
-    )
-    relist(echo)
+    mark = repr(str(tmp_path / "mark"))
+    giving(f"rows if os.path.isdir({mark}) else os.mkdir({mark}) or 1 / 0")(echo)
     control = run(track, make_submission(tmp_path / "entry", "Plain"))[1]
     assert control["passed"] is True and control["figure"] == "echo, seed 3"
 
