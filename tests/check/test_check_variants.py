@@ -12,7 +12,7 @@ from collections import Counter
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from check_kit import edit, found, listing, replace_text, write
+from check_kit import edit, found, write
 from conftest import REPO
 from golf.check import code as check_code
 from golf.check import command as check
@@ -59,22 +59,11 @@ def replaced(old, new):
 BYTES = {
     "bom": lambda blob: b"\xef\xbb\xbf" + blob,
     "utf-16 with a mark": lambda blob: blob.decode().encode("utf-16"),
-    "utf-16-le": lambda blob: blob.decode().encode("utf-16-le"),
-    "utf-16-be": lambda blob: blob.decode().encode("utf-16-be"),
-    "utf-32": lambda blob: blob.decode().encode("utf-32"),
-    "utf-32-be": lambda blob: blob.decode().encode("utf-32-be"),
     "latin-1": lambda blob: blob.replace(b"It helps.", "é".encode("latin-1")),
-    "overlong utf-8": lambda blob: blob.replace(b"It helps.", b"\xc0\xaf"),
-    "a surrogate in utf-8": lambda blob: blob.replace(b"It helps.", b"\xed\xa0\x80"),
-    "a key twice": inserted('"val_bpb": 0.1, '),
     "a key twice by escape": inserted('"val_bp\\u0062": 0.1, '),
     "a key twice inside": replaced('"path": "README.md"', '"path": "x", "path": "README.md"'),
-    "a key twice in env": replaced('"ITERATIONS": "3"', '"ITERATIONS": "1", "ITERATIONS": "3"'),
-    "NaN": inserted('"val_loss": NaN, '),
-    "Infinity": inserted('"x": Infinity, '),
-    "-Infinity": inserted('"x": [-Infinity], '),
+    "NaN": inserted('"x": NaN, '),
     "1e999": inserted('"x": 1e999, '),
-    "-1E+400": inserted('"x": -1E+400, '),
     "1e-999": inserted('"x": 1e-999, '),
     "long fraction": inserted(f'"x": 0.{"1" * 50}, '),
     "5,000 digits": inserted(f'"x": {"9" * 5000}, '),
@@ -83,21 +72,14 @@ BYTES = {
     "deep lists": inserted(f'"x": {"[" * 20}{"]" * 20}, '),
     "very deep lists": inserted(f'"x": {"[" * 90000}{"]" * 90000}, '),
     "deep objects": inserted('"x": ' + '{"a":' * 12 + "1" + "}" * 12 + ", "),
-    "a newline in a name": replaced('"my idea"', '"my\\nidea"'),
-    "NUL by escape": replaced('"my idea"', '"my\\u0000idea"'),
     "escape character": replaced('"my idea"', '"\\u001b[2Jmy idea"'),
-    **{
-        f"U+{ord(c):04X} as a blank": replaced('"my idea"', f'"my{c}idea"')
-        for c in "\xa0\u1680\u2003\u202f\u3000"
-    },
+    **{f"U+{ord(c):04X} as a blank": replaced('"my idea"', f'"my{c}idea"') for c in "\xa0\u1680\u3000"},
     "half a pair": replaced('"my idea"', '"\\ud800"'),
     "right to left": replaced('"my idea"', '"\\u202emy idea"'),
-    "zero width": replaced('"my idea"', '"my\\u200b idea"'),
     "a joiner between Latin letters": replaced('"my idea"', '"my\\u200didea"'),
     "joiners in a row": replaced('"my idea"', '"名\\u200c\\u200d\\u200c名"'),
     "soft hyphen in a key": inserted('"na\\u00adme": "x", '),
     "line separator": replaced('"my idea"', '"my\\u2028idea"'),
-    "delete": replaced('"my idea"', '"my\\u007fidea"'),
     "unassigned": replaced('"my idea"', '"my\\uffffidea"'),
     "a filler": replaced('"A. Thor"', '"\\u3164\\u3164"'),
     "a blank of Braille": replaced('"A. Thor"', '"A.\\u2800Thor"'),
@@ -108,12 +90,8 @@ BYTES = {
     "raw tab": replaced('"my idea"', '"my\tidea"'),
     "a comment": lambda blob: b"// golf\n" + blob,
     "two values": lambda blob: blob + b"{}",
-    "a comma at the end": lambda blob: blob.rstrip().removesuffix(b"}") + b",}",
-    "single quotes": lambda blob: blob.replace(b'"', b"'"),
     "a list around": lambda blob: b"[" + blob + b"]",
     "nothing": lambda blob: b"",
-    "null": lambda blob: b"null",
-    "half": lambda blob: blob[: len(blob) // 2],
     "a megabyte of spaces": lambda blob: blob + b" " * (1 << 20),
 }
 
@@ -145,11 +123,7 @@ SHAPES = {
     "a key of a file": lambda v: v["files"][0].update(mode="755"),
     "a key of a seed": lambda v: v["seeds"][0].update(note="best"),
     "a key of data": lambda v: v["data"].update(url="x"),
-    "__proto__": lambda v: v.update({"__proto__": {}}),
-    "an upper case twin": top(Val_bpb=0.1),
     "a whole number as a fraction": lambda v: v.update(bytes_total=float(v["bytes_total"])),
-    "a seed as a fraction": lambda v: v["seeds"][0].update(seed=1.0),
-    "version 1.0": top(schema_version=1.0),
     "version true": top(schema_version=True),
     "a negative seed": lambda v: v["seeds"][0].update(seed=-1),
     "an upper case hash": lambda v: v["files"][0].update(sha256=v["files"][0]["sha256"].upper()),
@@ -157,18 +131,15 @@ SHAPES = {
     "an odd variable": lambda v: v["env"].update({"A B": "1"}),
     "a number in env": lambda v: v["env"].update(ITERATIONS=3),
     "markup": top(blurb="Wider.<script>alert(1)</script>"),
-    "markup in a name": top(name="<img src=x onerror=alert(1)>"),
     "markup in an author": top(author="A. Thor</a>"),
     "a comment of a page": top(blurb="Wider <!-- and more -->"),
     "a date with a time": top(date="2026-11-22T10:00:00"),
     "a date in other digits": top(date="２０２６-11-22"),
-    "a date of week": top(date="2026-W47-1"),
     "a segment too few": lambda v: v["seeds"][0]["segments"].pop(),
     "a segment of three": lambda v: v["seeds"][0]["segments"][0].append(1),
     "text as a list": top(name=["my idea"]),
     "no seeds": top(seeds=[]),
     "an address as id": top(github_id="https://github.com/athor"),
-    "a path as id": top(github_id="a/../b"),
     "blanks around an id": top(github_id=" athor "),
     "an id in other letters": top(github_id="аthor"),
     "null as a score": top(val_bpb=None),
@@ -202,9 +173,7 @@ def day(offset):
     return (datetime.now(timezone.utc) + timedelta(days=offset)).date().isoformat()
 
 
-@pytest.mark.parametrize(
-    "date", ["2026-02-30", "2026-00-10", "2027-02-29", "2026-13-01", "2025-12-31", "2099-12-31"]
-)
+@pytest.mark.parametrize("date", ["2026-02-30", "2026-13-01", "2025-12-31", "2099-12-31"])
 def test_impossible_dates(folder, date):
     edit(folder, top(date=date))
     assert {"date", "json-schema"} & {*rules_of(folder)}
@@ -232,7 +201,6 @@ def test_words_that_were_to_be_written(folder, name, words):
 
 READMES = {
     "nothing": ("placeholder", b""),
-    "blanks": ("placeholder", b" \n\t\n"),
     "later": ("placeholder", b"# TODO\n"),
     "the template's question, wrapped": ("placeholder", submission.IDEA.replace(" it ", "\nit ").encode()),
     "noise": ("file-role", bytes(range(256)) * 20),
@@ -277,26 +245,20 @@ def test_names_that_no_entry_may_have(folder, name):
     assert "file-name" in rules_of(folder)
 
 
-@pytest.mark.parametrize("name", [
-    "tables.PY", "tables.pyw", "tables.pyi", "kit.egg", "kit.whl", "kit.tar.gz", "pyvenv.cfg", "setup.cfg",
-    "Dockerfile", "CODEOWNERS", "w.safetensors", "w.npz", "fineweb_val_000000.bin", "Makefile", "a.desktop",
-])  # fmt: skip
-def test_a_file_for_people_is_one(folder, name):
-    write(folder, name, "x", "extra")
-    assert rules_of(folder) == {"file-role": 1}
+NOT_FOR_PEOPLE = {
+    **dict.fromkeys([
+        "tables.PY", "tables.pyw", "tables.pyi", "kit.whl", "kit.tar.gz", "pyvenv.cfg", "setup.cfg",
+        "Dockerfile", "CODEOWNERS", "w.safetensors", "w.npz", "fineweb_val_000000.bin", "Makefile",
+        "a.desktop", "xLICENSE",
+    ], b"x"),
+    "plot.png": b"PK\3\4" + bytes(99), "notes.txt": b"x" * (1 << 17) + bytes(9), "paper.pdf": b"text",
+    "photo.jpg": b"", "more.log": b"step\n" * (1 << 14) + bytes(9),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "content"), [
-    ("plot.png", b"PK\3\4" + bytes(99)), ("notes.txt", b"x" * (1 << 17) + bytes(9)), ("paper.pdf", b"text"),
-    ("photo.jpg", b""), ("xLICENSE", b"x"),
-])  # fmt: skip
+@pytest.mark.parametrize(("name", "content"), NOT_FOR_PEOPLE.items(), ids=NOT_FOR_PEOPLE)
 def test_a_file_for_people_is_what_its_name_says(folder, name, content):
-    write(folder, name, content, "extra")
-    assert rules_of(folder) == {"file-role": 1}
-
-
-def test_a_log_is_text_to_its_end(folder):
-    write(folder, "more.log", b"step\n" * (1 << 14) + bytes(9), "log")
+    write(folder, name, content, "log" if name.endswith(".log") else "extra")
     assert rules_of(folder) == {"file-role": 1}
 
 
@@ -313,9 +275,6 @@ def test_long_names_hold_bytes_that_count(folder):
         write(folder, f"{name}.txt", "", "score")
         sums.append(submission.count_bytes(folder, check.check_folder(folder).listed(), None).code)
     assert [b - a for a, b in zip(sums, sums[1:])] == [64, 125]
-    for i in range(12):
-        write(folder, f"{i}.txt", "", "score")
-    assert "file-count" in rules_of(folder)
 
 
 def test_a_dozen_counted_files_may_be(folder):
@@ -344,12 +303,6 @@ def hole(folder):
         file.truncate(1 << 40)
 
 
-def replace_by_link(folder, target):
-    path = folder / "train_seed2.log"
-    path.rename(folder.parent / "moved.log")
-    path.symlink_to(target)
-
-
 def linked_claim(folder):
     (folder / "submission.json").rename(folder.parent / "s.json")
     (folder / "submission.json").symlink_to("../s.json")
@@ -362,11 +315,9 @@ def folder_for_readme(folder):
 
 
 TREES = {
-    "a link to a file beside": ("file-link", lambda f: (f / "x.log").symlink_to("train.log")),
     "a link to a folder": ("file-link", lambda f: (f / "x").symlink_to(f.parent)),
     "a link to nowhere": ("file-link", lambda f: (f / "x.log").symlink_to("nowhere")),
-    "a link out": ("file-link", lambda f: replace_by_link(f, "../moved.log")),
-    "a link to a device": ("file-link", lambda f: replace_by_link(f, "/dev/zero")),
+    "a link to a device": ("file-link", lambda f: (f / "x.log").symlink_to("/dev/zero")),
     "a linked submission.json": ("file-link", linked_claim),
     "a pipe as submission.json": (
         "file-kind", lambda f: [(f / "submission.json").unlink(), os.mkfifo(f / "submission.json")],
@@ -374,7 +325,6 @@ TREES = {
     "an empty folder": ("file-kind", lambda f: (f / "nothing").mkdir()),
     "folders in folders": ("file-kind", lambda f: (f / "a/b/c").mkdir(parents=True)),
     "a hole of a terabyte": ("file-large", hole),
-    "sticky": ("file-mode", lambda f: (f / "train.log").chmod(0o1644)),
     "a folder as a file": ("file-required", folder_for_readme),
     "500 folders": ("file-count", lambda f: [(f / f"d{i}").mkdir() for i in range(501)]),
 }  # fmt: skip
@@ -403,37 +353,6 @@ def test_an_edited_log_is_to_be_restored(folder):
         log.write("best run\n")
     (one,) = [f for f in findings(folder) if f.level == FAIL]
     assert one.rule == "file-hash" and one.message.endswith("restore what the run wrote")
-
-
-SINGLE = {
-    "a first log edited": ("file-hash", lambda f: (f / "train_seed1.log").write_text("x")),
-    "the script edited": ("file-hash", lambda f: (f / "train_gpt.py").write_text("x = 1\n")),
-    "a log made a link": ("file-link", lambda f: replace_by_link(f, "train_seed1.log")),
-    "metrics edited": ("file-hash", lambda f: (f / "metrics_seed3.jsonl").write_text("{}\n")),
-    "an artifact edited": ("file-hash", lambda f: (f / "final_model_seed3.int8.zlib").write_bytes(b"x")),
-    "a log gone": ("file-required", lambda f: (f / "train_seed2.log").unlink()),
-    "metrics gone": ("file-required", lambda f: (f / "metrics_seed2.jsonl").unlink()),
-    "an artifact gone": ("file-required", lambda f: (f / "final_model_seed2.int8.zlib").unlink()),
-    "the script gone": ("file-required", lambda f: (f / "train_gpt.py").unlink()),
-    "no README": ("file-required", lambda f: (f / "README.md").unlink()),
-    "no submission.json": ("file-required", lambda f: (f / "submission.json").unlink()),
-    "a better score": ("score", lambda f: edit(f, lambda v: v["seeds"][0].update(val_bpb=1.0))),
-    "a better mean": ("mean", lambda f: edit(f, top(val_bpb=1.0))),
-    "less time": ("time", lambda f: edit(f, lambda v: v["seeds"][0].update(train_seconds=0.5))),
-    "another machine": ("hardware", lambda f: edit(f, top(hardware="RTX 9090"))),
-    "the script tidied up": ("script-hash", lambda f: replace_text(f, "train_gpt.py", "a blink", "a moment")),
-    "a file beside": ("file-unlisted", lambda f: (f / "notes.txt").write_text("x")),
-    "another role": ("file-role", lambda f: edit(f, lambda v: listing(v, "train.log").update(role="readme"))),
-}
-
-
-@pytest.mark.parametrize(("rule", "change"), SINGLE.values(), ids=SINGLE)
-def test_one_fault_is_one_kind_of_finding(folder, rule, change):
-    change(folder)
-    raised = {name: count for name, count in rules_of(folder).items() if name != "bytes"}
-    assert [*raised] == [rule], [f.message for f in findings(folder)]
-    if rule.startswith("file-"):
-        assert raised == {rule: 1}
 
 
 def test_an_artifact_of_every_seed_in_the_record_lane(folder):
@@ -488,7 +407,6 @@ def key_twice(folder):
 
 RUNS = {
     "no hash of the artifact": ("metrics", metrics(lambda e: e.pop("artifact_sha256"), "export")),
-    "an empty hash": ("metrics", metrics(lambda e: e.update(artifact_sha256=None), "export", (2,))),
     "no hash of the script": ("metrics", metrics(lambda e: e.pop("script_sha256"), "start")),
     "no configuration": ("metrics", metrics(lambda e: e.pop("config"), "start")),
     "no hardware": ("metrics", metrics(lambda e: e.pop("hardware"), "start")),
@@ -562,7 +480,9 @@ def test_a_command_does_no_more_than_run_the_script(folder, shape):
     assert "command" in rules_of(folder)
 
 
-@pytest.mark.parametrize("words", ["sudo python3", "python3 -c pass", "make", "python3 -m pdb", "python3 -i"])
+@pytest.mark.parametrize("words", [
+    "sudo python3", "python3 -c pass", "make", "python3 -m pdb", "python3 -i", "env -i bash -c id", "",
+])  # fmt: skip
 def test_a_command_that_runs_something_else_fails(folder, words):
     edit(folder, lambda v: v.update(command=v["command"].replace("python3", words)))
     assert {"command": 1} == rules_of(folder, FAIL)
