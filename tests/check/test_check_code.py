@@ -3,6 +3,7 @@
 import ast
 import random
 import re
+import textwrap
 
 import pytest
 from check_kit import add_code, edit, found, replace_text, write
@@ -319,12 +320,15 @@ def test_honest_modules_of_the_folder(tmp_path):
 
 
 LEARNS = {
-    "in a loop": """
-        val_tokens = load('fineweb_val_000000.bin')
-        for x, y in batches(val_tokens):
-            loss = model(x, y)
-            loss.backward()  # here
-    """,
+    **{f"from {held}": f"{held}\nmodel.loss(held).backward()  # here\n" for held in (
+        "for x, held in batches(val_tokens): pass", "held = read(k.val_data_path)",
+        "for path in glob('fineweb_*.bin'): held = read(path)",
+        "held = []\nfor part in read('data/val/shard.bin'): held.append(part)",
+        "held = {}\nheld['x'] = open_shards(k, 'val')", "held = read('train')\nheld += open_shards('val')",
+        "def parts(): yield from open_shards('val')\nfor held in parts(): pass",
+        "if (held := open_shards('val')) is not None: pass",
+        "with open('fineweb_val_000000.bin') as held: pass",
+    )},
     "through a function": """
         def step(model, tokens):
             loss = model.loss(tokens)
@@ -347,16 +351,6 @@ LEARNS = {
             tokens = read(sorted(Path(data_path).glob('fineweb_val_*.bin'))[0])
             loss, grads = grad_fn(model, tokens)  # here
     """,
-    "with MLX at once": """
-        def go(val_tokens):
-            loss, grads = mx.value_and_grad(loss)(model, val_tokens)  # here
-    """,
-    "through a list": """
-        buffer = []
-        for part in read('data/val/shard.bin'):
-            buffer.append(part)
-        grads = torch.autograd.grad(model(torch.stack(buffer)).sum(), params)  # here
-    """,
     "of what the scorer is given": """
         class Scorer:
             def log_probs(self, tokens):
@@ -367,47 +361,10 @@ LEARNS = {
             def learn(self):
                 self.model.loss(self.seen).backward()  # here
     """,
-    "through a dictionary": """
-        held = {}
-        held['x'] = open_shards(k, 'val')
-        model.loss(held['x']).backward()  # here
-    """,
     "a name of the module": """
         HELD = open_shards('val')
         def go():
             model.loss(HELD).backward()  # here
-    """,
-    "a generator": """
-        def parts():
-            yield from open_shards('val')
-        def go():
-            for part in parts():
-                model.loss(part).backward()  # here
-    """,
-    "in a condition": """
-        if (held := open_shards('val')) is not None:
-            model.loss(held).backward()  # here
-    """,
-    "an opened file": """
-        with open('fineweb_val_000000.bin') as file:
-            model.loss(read(file)).backward()  # here
-    """,
-    "added to another": """
-        held = read('train')
-        held += open_shards('val')
-        model.loss(held).backward()  # here
-    """,
-    "a pattern that takes in both": """
-        for path in glob('fineweb_*.bin'):
-            model.loss(read(path)).backward()  # here
-    """,
-    "a knob": """
-        def go(k):
-            model.loss(read(k.val_data_path)).backward()  # here
-    """,
-    "in closed form": """
-        def fit(val_x, val_y):
-            return torch.linalg.lstsq(val_x, val_y)  # here
     """,
     "through a method that is called like a list's": """
         class Run:
@@ -420,10 +377,6 @@ LEARNS = {
         g = torch.autograd.grad
         def step(model, val_tokens):
             return g(model.loss(val_tokens), model.weight)  # here
-    """,
-    "by counting": """
-        def table(val_tokens):
-            return np.bincount(val_tokens, minlength=1024)  # here
     """,
     "by counting pairs": """
         def table(k, counts):
@@ -456,7 +409,8 @@ LEARNS = {
     """ for count in (
         "np.unique(val_tokens, return_counts=True)", "F.one_hot(val_tokens)", "x.index_add(0, val_tokens)",
         "np.searchsorted(val_tokens, range(9))", "Bag(val_tokens)", "tally(val_tokens)", "count(val_tokens)",
-        "slope(loss(val_tokens), params)",
+        "slope(loss(val_tokens), params)", "mx.value_and_grad(loss)(model, val_tokens)",
+        "torch.linalg.lstsq(val_x, val_y)", "np.bincount(val_tokens, minlength=1024)",
     )},
     **{f"by {pattern}": f"""
         def step(model, k):
@@ -470,14 +424,12 @@ LEARNS = {
 
 
 def lines_of(source):
-    source = ast.parse("if True:\n" + source)
-    return learning.validation_gradients(ast.Module(source.body[0].body, []))
+    return learning.validation_gradients(ast.parse(textwrap.dedent(source)))
 
 
 @pytest.mark.parametrize("source", LEARNS.values(), ids=LEARNS)
 def test_learning_from_validation_tokens_is_seen(source):
-    marked = [i for i, line in enumerate(source.splitlines(), 2) if "# here" in line]
-    assert lines_of(source) == marked
+    assert lines_of(source) == [i for i, line in enumerate(source.splitlines(), 1) if "# here" in line]
 
 
 @pytest.mark.slow
