@@ -95,6 +95,10 @@ def weights_of(model) -> dict[str, np.ndarray]:
     return {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
 
 
+def same_weights(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[n]), torch.as_tensor(b[n])) for n in a)
+
+
 def parts_of(blob: bytes) -> tuple[bytes, bytes]:
     """An artifact's header and its arrays' bytes."""
     payload = zlib.decompress(blob[20:])
@@ -179,10 +183,10 @@ def run_settings(folder: Path, changes: dict) -> dict[str, str]:
 
 @dataclass
 class Result:
-    code: int
-    out: str
-    err: str
     folder: Path
+    code: int = 0
+    out: str = ""
+    err: str = ""
 
     @property
     def metrics(self) -> list[dict]:
@@ -190,6 +194,24 @@ class Result:
 
     def events(self, name: str) -> list[dict]:
         return [m for m in self.metrics if m["event"] == name]
+
+    def event(self, name: str) -> dict:
+        (found,) = self.events(name)
+        return found
+
+    def line(self, beginning: str) -> str:
+        """The only line of the log that begins so."""
+        (found,) = (line for line in self.log.splitlines() if line.startswith(beginning))
+        return found
+
+    @property
+    def losses(self) -> list[float]:
+        return [m["train_loss"] for m in self.events("step")]
+
+    @property
+    def scores(self) -> list[str]:
+        """The lines of the final scores on the console."""
+        return [line for line in self.out.splitlines() if line.startswith("final_")]
 
     @property
     def log(self) -> str:
@@ -205,17 +227,16 @@ class Result:
         return torch.load(self.folder / "checkpoint.pt", weights_only=True)
 
 
-def run_main(folder: Path, patches: dict | None = None, argv=(), trainer=T, **changes) -> Result:
+def run_main(folder: Path, patches: dict | None = None, trainer=T, **changes) -> Result:
     """main() with a tiny run's knobs and these changes; `patches` replaces parts of the trainer."""
     env = run_settings(folder, changes)
     out, err = io.StringIO(), io.StringIO()
     with trainer_process(folder, env, trainer) as patch:
-        patch.setattr(trainer.sys, "argv", [trainer.SCRIPT.name, *argv])
         for name, value in (patches or {}).items():
             patch.setattr(trainer, name, value)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), shown_warnings(err):
             code = trainer.main()
-    return Result(code, out.getvalue(), err.getvalue(), Path(env["OUT_DIR"]) / env["RUN_ID"])
+    return Result(Path(env["OUT_DIR"]) / env["RUN_ID"], code, out.getvalue(), err.getvalue())
 
 
 def start(command, env: dict, **options) -> subprocess.CompletedProcess:

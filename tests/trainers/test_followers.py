@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 import trainer_kit as kit
-from golf.check import code as check_code
-from golf.check.folder import Folder
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -55,15 +53,6 @@ def slow_row(state, tokens, model, at):
     for token, order, rank in raises(tokens, at):
         row[token] += state.amounts[order, rank, min(int(-model[token] / 2), 4)]
     return row - np.log(np.exp(row).sum())
-
-
-@pytest.mark.parametrize("name", ["train_gpt.py", "train_gpt_mlx.py"])
-def test_the_check_asks_nothing(name, tmp_path):
-    source = (kit.REPO / name).read_text()
-    (tmp_path / "train_gpt.py").write_text(source)
-    folder = Folder(tmp_path, files={"train_gpt.py": len(source)})
-    check_code.code(folder)
-    assert folder.findings == []
 
 
 def test_rows_are_those_of_one_place_at_a_time():

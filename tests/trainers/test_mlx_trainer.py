@@ -1,7 +1,7 @@
 """The MLX trainer beside its twin: the same model, training, artifacts and scores; flat memory."""
 
-import json
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -79,11 +79,11 @@ def test_newton_schulz_is_the_twins():
 
 def losses_of(run, trainer, steps=10):
     count, length = run.sequences, run.k.train_seq_len + 1
+    tensor = mx.array if trainer is M else torch.from_numpy
     losses = []
     for step in range(steps):
         tokens = kit.random_tokens(count * length, step).reshape(count, length).astype(np.int64)
-        tokens = mx.array(tokens) if trainer is M else torch.from_numpy(tokens)
-        losses.append(trainer.train_step(run, tokens, step, 1.0 - step / 20).item())
+        losses.append(trainer.train_step(run, tensor(tokens), step, 1.0 - step / 20).item())
     return losses
 
 
@@ -281,16 +281,13 @@ def test_artifacts_that_lie_are_refused_before_anything_is_allocated(change, tmp
 def test_a_resumed_run_ends_as_the_whole_one(tmp_path):
     whole = run_main(tmp_path, RUN_ID="whole")
     assert whole.code == 0, whole.err
-
-    def stop(run):
-        run.stop.asked = True
-
-    part = run_main(tmp_path, {"train_step": kit.before_step(stop, 3, M)}, RUN_ID="part")
-    assert part.code == 0 and part.events("train_end")[0]["reason"] == "interrupted", part.err
+    stop = kit.before_step(lambda run: run.stop.ask(15, None), 3, M)
+    part = run_main(tmp_path, {"train_step": stop}, RUN_ID="part")
+    assert part.code == 0 and part.event("train_end")["reason"] == "interrupted", part.err
     assert "interrupted" in part.events("score")[0]["notes"]
     rest = run_main(tmp_path, RUN_ID="part", RESUME=1)
     assert rest.code == 0 and rest.events("start")[-1]["resumed"], rest.err
-    assert [e["train_loss"] for e in rest.events("step")] == [e["train_loss"] for e in whole.events("step")]
+    assert rest.losses == whole.losses
     assert rest.artifact.read_bytes() == whole.artifact.read_bytes()
     (rest.folder / "checkpoint.safetensors").write_bytes(b"no checkpoint")
     kit.assert_told(run_main(tmp_path, RUN_ID="part", RESUME=1), 1, "delete it to begin anew")
@@ -309,17 +306,10 @@ def test_a_step_past_the_budget_is_undone(tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(M, "train_step", slow)
             assert M.train(run, clock) == "wallclock_cap"
-    last = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])
-    assert (last["step"], last["train_seconds"], last["discarded_step"]) == (2, 6, 3)
+    end = kit.Result(run.folder).event("train_end")
+    assert (end["step"], end["train_seconds"], end["discarded_step"]) == (2, 6, 3)
     for name, p in M.tree_flatten(run.model.parameters()):
         assert mx.array_equal(p, kept[2][name]).item(), name
-
-
-def raising(error):
-    def train_step(*_):
-        raise error
-
-    return {"train_step": train_step}
 
 
 METAL = "[METAL] Command buffer execution failed: "
@@ -333,12 +323,13 @@ METAL = "[METAL] Command buffer execution failed: "
     ("[metal::malloc] Attempting to allocate 99 bytes which is greater than", 3, ("out of memory",)),
 ])  # fmt: skip
 def test_what_metal_says_is_told_with_remedies(message, code, words, tmp_path):
-    kit.assert_told(run_main(tmp_path, raising(RuntimeError(message))), code, *words)
+    train_step = mock.Mock(side_effect=RuntimeError(message))
+    kit.assert_told(run_main(tmp_path, {"train_step": train_step}), code, *words)
 
 
 def test_other_errors_are_not_hidden(tmp_path):
     with pytest.raises(RuntimeError, match="a mistake"):
-        run_main(tmp_path, raising(RuntimeError("a mistake")))
+        run_main(tmp_path, {"train_step": mock.Mock(side_effect=RuntimeError("a mistake"))})
 
 
 @pytest.mark.parametrize("changes, words", [
@@ -353,15 +344,9 @@ def test_wrong_settings_end_the_run_before_it_starts(changes, words, tmp_path):
     kit.assert_refused(run_main(tmp_path, **changes), *words, code=2)
 
 
-def no_compiler(*_, **__):
-    def compiled(*_):
-        raise RuntimeError("[Compile::eval_cpu] Failed to compile function X: sh: g++: not found")
-
-    return compiled
-
-
 def test_without_a_compiler_it_runs_uncompiled_unless_told_not_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(M.mx, "compile", no_compiler)
+    error = RuntimeError("[Compile::eval_cpu] Failed to compile function X: sh: g++: not found")
+    monkeypatch.setattr(M.mx, "compile", lambda *_, **__: mock.Mock(side_effect=error))
     kit.assert_told(run_main(tmp_path, COMPILE=1, RUN_ID="told"), 1, "COMPILE=1: ", "g++")
     with monkeypatch.context() as patch:  # a CPU stands in for a GPU
         patch.setattr(M, "pick_dtype", lambda: mx.float32)
@@ -382,7 +367,6 @@ def test_without_a_compiler_it_runs_uncompiled_unless_told_not_to(tmp_path, monk
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="on a CPU MLX compiles with g++")
 def test_compiled_steps_are_those_of_uncompiled_ones(tmp_path):
-    """MLX compiles with g++ here, some forty kernels."""
     after = []
     for compiled in (0, 1):
         with new_run(tmp_path, COMPILE=compiled, MICRO_BATCH_TOKENS=16, LOGIT_CHUNK_TOKENS=9) as run:

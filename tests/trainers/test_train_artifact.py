@@ -1,5 +1,6 @@
 """The packed artifact: quantization, the container, the cap, and bytes that are not to be trusted."""
 
+import functools
 import math
 import os
 import shutil
@@ -184,11 +185,10 @@ def test_where_no_step_fits_the_coarsest_is_taken():
 
 def test_a_cap_that_cannot_be_met_is_said_and_loses_nothing(tmp_path):
     result = kit.run_main(tmp_path, ITERATIONS=1, ARTIFACT_CAP_BYTES=20000)
-    assert result.code == 1
-    over = -result.events("export")[0]["headroom"]
+    over = -result.event("export")["headroom"]
     assert over > 0
-    kit.assert_one_line(result.err, f"{over} bytes over the cap")
-    assert result.events("end")[0]["exit_code"] == 1 and len(result.events("score")) == 2
+    kit.assert_told(result, 1, f"{over} bytes over the cap")
+    assert result.event("end")["exit_code"] == 1 and len(result.events("score")) == 2
     assert T.load_scorer(result.artifact, "cpu").model
 
 
@@ -230,8 +230,7 @@ _, ARRAYS = parts_of(BLOB)
 SIZE = len(zlib.decompress(BLOB[20:]))
 
 
-def with_header(change, **options):
-    return kit.with_header(BLOB, change, **options)
+with_header = functools.partial(kit.with_header, BLOB)
 
 
 def config_with(**values):
@@ -313,30 +312,28 @@ def loaded(tmp_path_factory):
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_bad_artifact_is_one_line_and_small_work(case, loaded, tmp_path):
     path = saved(tmp_path, HOSTILE[case]())
-    tracemalloc.start()
-    try:
-        with pytest.raises(T.UserError) as refused:
-            T.load_scorer(path, "cpu", torch.float32)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    message = str(refused.value)
+    message, peak = refused(path)
     assert str(path) in message and "\n" not in message and len(message) < 600
     # what may be held: 64 MiB unpacked, and twice that while it grows; else hardly anything
     assert peak < (200 << 20 if "limit" in case else 20 << 20), peak
 
 
-def test_an_oversized_file_is_not_read(tmp_path):
-    path = tmp_path / "final_model.int8.zlib"
-    with path.open("wb") as file:
-        file.truncate((64 << 20) + 1)  # sparse
+def refused(path) -> tuple[str, int]:
+    """What is said of an artifact, and the bytes that were allocated for it."""
     tracemalloc.start()
     try:
-        with pytest.raises(T.UserError, match="too large"):
-            T.load_scorer(path, "cpu")
-        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        with pytest.raises(T.UserError) as told:
+            T.load_scorer(path, "cpu", torch.float32)
+        return str(told.value), tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+def test_an_oversized_file_is_not_read(tmp_path):
+    path = saved(tmp_path, b"")
+    os.truncate(path, (64 << 20) + 1)  # sparse
+    message, peak = refused(path)
+    assert "too large" in message and peak < 1 << 20
 
 
 # ---- EVAL_ONLY ----
@@ -346,13 +343,12 @@ def test_eval_only_scores_the_artifact_to_the_same_number(tmp_path):
     trained = kit.run_main(tmp_path, VAL_MAX_TOKENS=300)
     moved = tmp_path / "elsewhere.bin"
     shutil.copyfile(trained.artifact, moved)
-    before = sorted(p for p in tmp_path.rglob("*"))
+    before = sorted(tmp_path.rglob("*"))
     # the artifact's own shape and window hold, whatever the knobs say
     again = kit.run_main(tmp_path, EVAL_ONLY=moved, VAL_MAX_TOKENS=300, NUM_LAYERS=5, EVAL_STRIDE=1)
     assert again.code == 0 and not again.err
-    lines = [line for line in trained.out.splitlines() if line.startswith("final_")]
-    assert len(lines) == 2 and [line for line in again.out.splitlines() if line.startswith("final_")] == lines
-    assert sorted(p for p in tmp_path.rglob("*")) == before
+    assert again.scores == trained.scores and len(again.scores) == 2
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("path", ["missing", "junk", "empty", "pipe", "/dev/zero"])
@@ -369,19 +365,18 @@ def test_an_artifact_whose_scales_are_not_finite_gives_no_score(tmp_path):
     (_, arrays), *_ = (packed for packed in tensors.values() if packed[0] == "int8")
     arrays[1] = np.full_like(arrays[1], np.nan)
     result = kit.run_main(tmp_path, EVAL_ONLY=saved(tmp_path, T.serialize(config, tensors)))
-    assert result.code == 1 and "final_" not in result.out
-    kit.assert_one_line(result.err)
+    kit.assert_told(result, 1, "the score is not finite")
+    assert not result.scores
 
 
 def test_the_run_fits_a_small_cap_and_says_so(tmp_path):
     code = T.SCRIPT.stat().st_size
     plain = kit.run_main(tmp_path, RUN_ID="plain", MODEL_DIM=32, ITERATIONS=1)
-    (free,) = plain.events("export")
+    free = plain.event("export")
     cap = code + free["bytes_model"] * 7 // 10 + 5000
     tight = kit.run_main(tmp_path, MODEL_DIM=32, ITERATIONS=1, ARTIFACT_CAP_BYTES=cap)
     assert plain.code == tight.code == 0
-    (fitted,) = tight.events("export")
-    size = tight.artifact.stat().st_size
+    fitted, size = tight.event("export"), tight.artifact.stat().st_size
     assert fitted["bytes_model"] == size and fitted["bytes_code"] == code
     assert fitted["bytes_total"] == code + size <= cap - 5000 and fitted["headroom"] == cap - code - size
     assert free["step"] == pytest.approx(1 / 24) and fitted["step"] > free["step"]

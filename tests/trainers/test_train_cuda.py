@@ -4,6 +4,7 @@ import contextlib
 import re
 import weakref
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -54,13 +55,10 @@ def test_a_gpu_is_asked_for_its_type_and_not_timed(name, card):
 
 
 def test_a_cpu_is_asked_for_its_instructions(monkeypatch):
-    for can, dtype in (
-        ({"avx512_bf16": True}, torch.bfloat16),
-        ({"avx512_bf16": False}, torch.float32),
-        ({}, torch.float32),
-    ):  # ARM
+    for can in ({"avx512_bf16": True}, {"avx512_bf16": False}, {}):  # the last: ARM
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda can=can: can)
-        assert T.pick_dtype(torch.device("cpu")) == dtype
+        expected = torch.bfloat16 if any(can.values()) else torch.float32
+        assert T.pick_dtype(torch.device("cpu")) == expected
 
 
 def test_a_scorers_type_is_one_that_the_gpu_has(card, monkeypatch, tmp_path):
@@ -182,8 +180,8 @@ class Recording(TorchDispatchMode):
                         old.copy_(new)
 
 
-def fake_cuda(patch, graph=Recording, context=lambda graph, stream: graph):
-    """warm_up captures, on a CPU: `graph` is the class of graphs, `context` what captures."""
+def fake_cuda(patch, graph, context):
+    """warm_up captures, on a CPU."""
     real = T.warm_up
 
     def warm_up(run):
@@ -202,46 +200,45 @@ CAPTURED = dict(COMPILE="auto", WARMUP_STEPS=1, MUON_MOMENTUM_WARMUP_STEPS=2, GR
 CAPTURED |= dict(MICRO_BATCH_TOKENS=32, WARMDOWN_FRAC=0.9)
 
 
-def run_captured(folder, monkeypatch, name, changes=None, **fakes):
-    """A whole run with a fake graph: its result, and its artifact's bytes."""
-    with monkeypatch.context() as patch:
-        fake_cuda(patch, **fakes)
-        result = run_main(folder, RUN_ID=name, **{**CAPTURED, **(changes or {})})
-    return result
+def run_captured(folder, name, graph=Recording, context=lambda graph, stream: graph, **changes):
+    """A whole run with a fake graph: `graph` is the class of graphs, `context` what captures."""
+    with pytest.MonkeyPatch.context() as patch:
+        fake_cuda(patch, graph, context)
+        return run_main(folder, RUN_ID=name, **{**CAPTURED, **changes})
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """The run without a graph."""
-    with pytest.MonkeyPatch.context() as patch:
-        return run_captured(tmp_path_factory.mktemp("plain"), patch, "plain", {"COMPILE": "nograph"})
+    return run_captured(tmp_path_factory.mktemp("plain"), "plain", COMPILE="nograph")
 
 
-def test_a_captured_step_trains_as_the_plain_one(plain, tmp_path, monkeypatch):
+def same_checkpoints(one, other):
+    weights, others = one.checkpoint["model"], other.checkpoint["model"]
+    return all(torch.allclose(value, others[name], atol=1e-6) for name, value in weights.items())
+
+
+def test_a_captured_step_trains_as_the_plain_one(plain, tmp_path):
     """All that changes from step to step lies in tensors, and all state is restored in place."""
-    captured = run_captured(tmp_path, monkeypatch, "captured")
+    captured = run_captured(tmp_path, "captured")
     assert plain.code == captured.code == 0
-    losses = [[step["train_loss"] for step in run.events("step")] for run in (plain, captured)]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-6) and len(set(losses[1])) == 6
-    facts = [run.events("warm_up")[0] for run in (plain, captured)]
-    assert [f["graph"] for f in facts] == [None, True]
-    assert [f["self_test"] for f in facts] == [None, "passed"]
-    assert all(f["compile"] is True for f in facts)
-    weights = [run.checkpoint["model"] for run in (plain, captured)]
-    for name, value in weights[0].items():
-        assert torch.allclose(value, weights[1][name], atol=1e-6), name
+    assert captured.losses == pytest.approx(plain.losses, rel=1e-6) and len(set(captured.losses)) == 6
+    facts = [run.event("warm_up") for run in (plain, captured)]
+    assert [(f["compile"], f["graph"], f["self_test"]) for f in facts] == [
+        (True, None, None),
+        (True, True, "passed"),
+    ]
+    assert same_checkpoints(plain, captured)
 
 
 @pytest.mark.slow
-def test_a_resumed_run_is_captured_in_the_checkpoints_state(tmp_path, monkeypatch):
-    whole = run_captured(tmp_path, monkeypatch, "whole")
-    run_main(tmp_path, RUN_ID="parted", **{**CAPTURED, "COMPILE": "0", "ITERATIONS": 6},
-             patches={"train_step": kit.before_step(lambda run: run.stop.ask(15, None), 2)})  # fmt: skip
-    parted = run_captured(tmp_path, monkeypatch, "parted", {"RESUME": 1})
+def test_a_resumed_run_is_captured_in_the_checkpoints_state(tmp_path):
+    whole = run_captured(tmp_path, "whole")
+    stop = kit.before_step(lambda run: run.stop.ask(15, None), 2)
+    run_main(tmp_path, {"train_step": stop}, RUN_ID="parted", **{**CAPTURED, "COMPILE": "0"})
+    parted = run_captured(tmp_path, "parted", RESUME=1)
     assert [f["graph"] for f in parted.events("warm_up")] == [None, True]
-    weights = [run.checkpoint["model"] for run in (whole, parted)]
-    for name, value in weights[0].items():
-        assert torch.allclose(value, weights[1][name], atol=1e-6), name
+    assert same_checkpoints(whole, parted)
 
 
 class Idle(Recording):
@@ -303,21 +300,18 @@ WRONG = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_graph_is_named_and_left(wrong, plain, tmp_path, monkeypatch):
-    result = run_captured(tmp_path, monkeypatch, "wrong", graph=wrong)
+def test_a_wrong_graph_is_named_and_left(wrong, plain, tmp_path):
+    result = run_captured(tmp_path, "wrong", wrong)
     assert result.code == 0 and result.artifact.read_bytes() == plain.artifact.read_bytes()
-    (line,) = (line for line in result.out.splitlines() if line.startswith("CUDA graph failed"))
+    fact, line = result.event("warm_up"), result.line("CUDA graph failed")
     assert WRONG[wrong] in line and line.endswith("slower; COMPILE=1 tells why")
-    (fact,) = result.events("warm_up")
-    assert fact["graph"] is False and fact["compile"] is True and WRONG[wrong] in fact["self_test"]
-    told = run_captured(tmp_path, monkeypatch, "told", {"COMPILE": "1"}, graph=wrong)
-    assert told.code == 1
-    kit.assert_one_line(told.err, WRONG[wrong])
+    assert (fact["graph"], fact["compile"], fact["self_test"]) == (False, True, line)
+    kit.assert_told(run_captured(tmp_path, "told", wrong, COMPILE="1"), 1, WRONG[wrong])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["entry", "inside", "exit"])
-def test_a_capture_that_fails_leaves_no_trace(at, plain, tmp_path, monkeypatch):
+def test_a_capture_that_fails_leaves_no_trace(at, plain, tmp_path):
     @contextlib.contextmanager
     def context(graph, stream):
         if at == "entry":
@@ -333,19 +327,17 @@ def test_a_capture_that_fails_leaves_no_trace(at, plain, tmp_path, monkeypatch):
                 raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
             return super().__torch_dispatch__(operator, types, args, kwargs)
 
-    result = run_captured(tmp_path, monkeypatch, "failed", graph=Syncing, context=context)
+    result = run_captured(tmp_path, "failed", Syncing, context)
     assert result.code == 0 and result.artifact.read_bytes() == plain.artifact.read_bytes()
-    (fact,) = result.events("warm_up")
+    fact = result.event("warm_up")
     assert fact["graph"] is False and fact["self_test"].startswith("CUDA graph failed (RuntimeError(")
     with pytest.raises(RuntimeError, match="CUDA error: operation"):
-        run_captured(tmp_path, monkeypatch, "told", {"COMPILE": "1"}, graph=Syncing, context=context)
+        run_captured(tmp_path, "told", Syncing, context, COMPILE="1")
 
 
-def test_a_graph_without_memory_is_the_supervisors_to_mend(tmp_path, monkeypatch):
-    def context(graph, stream):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-    assert run_captured(tmp_path, monkeypatch, "run", context=context).code == 3
+def test_a_graph_without_memory_is_the_supervisors_to_mend(tmp_path):
+    context = mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    assert run_captured(tmp_path, "run", context=context).code == 3
 
 
 # As Inductor and Triton say it, at the end of pages.
@@ -360,20 +352,14 @@ MISSING = {
 def test_what_cannot_be_compiled_trains_uncompiled_or_stops_with_the_reason(
     said, whole, tmp_path, monkeypatch
 ):
-    def no_compiler(function, **_):
-        def compiled(*args):
-            raise RuntimeError(said)
-
-        return compiled
-
-    monkeypatch.setattr(torch, "compile", no_compiler)
+    error = RuntimeError(said)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: mock.Mock(side_effect=error))
     result = run_main(tmp_path, RUN_ID="auto", COMPILE="auto")
     assert result.artifact.read_bytes() == whole.artifact.read_bytes()
-    (fact,) = result.events("warm_up")
-    assert (fact["compile"], fact["graph"]) == (False, None)
-    told = repr(RuntimeError(said))[:99]
-    assert fact["self_test"] == f"compile failed ({told}): slower; COMPILE=1 tells why"
-    assert fact["self_test"] in result.out.splitlines()
+    told = f"compile failed ({repr(error)[:99]}): slower; COMPILE=1 tells why"
+    fact = result.event("warm_up")
+    assert (fact["compile"], fact["graph"], fact["self_test"]) == (False, None, told)
+    assert told in result.out.splitlines()
     with pytest.raises(RuntimeError, match=re.escape(said)):
         run_main(tmp_path, RUN_ID="told", COMPILE="1")
 
@@ -383,19 +369,17 @@ def test_scoring_begins_when_training_holds_no_memory(tmp_path, monkeypatch):
     kept, emptied = [], []
     real = T.score_artifact
 
-    def train_step(run, *args):
-        kept[:] = [weakref.ref(run), weakref.ref(run.model), weakref.ref(run.opt)]
-        return step(run, *args)
-
     def score_artifact(*args):
         emptied.append([thing() for thing in kept])
         return real(*args)
 
-    step = T.train_step
-    monkeypatch.setattr(T, "train_step", train_step)
+    def keep(run):
+        kept.extend(map(weakref.ref, (run, run.model, run.opt)))
+
+    monkeypatch.setattr(T, "train_step", kit.before_step(keep, 5))
     monkeypatch.setattr(T, "score_artifact", score_artifact)
-    result = run_captured(tmp_path, monkeypatch, "run")
-    assert result.events("warm_up")[0]["graph"] and emptied == [[None, None, None]]
+    result = run_captured(tmp_path, "run")
+    assert result.event("warm_up")["graph"] and emptied == [[None, None, None]]
 
 
 # ---- Ranks ----
@@ -441,5 +425,5 @@ def test_ranks_compile_together_or_not_at_all(tmp_path):
     (tmp_path / "ranks.py").write_text(RANKS)
     env = kit.run_settings(tmp_path, dict(COMPILE="auto", ITERATIONS=2))
     passed(kit.start([*kit.TWO_RANKS, tmp_path / "ranks.py"], env))
-    (fact,) = kit.Result(0, "", "", tmp_path / "runs" / "run").events("warm_up")
+    fact = kit.Result(tmp_path / "runs" / "run").event("warm_up")
     assert fact["compile"] is False and "compile failed (a rank)" in fact["self_test"]

@@ -5,6 +5,7 @@ import io
 import json
 import lzma
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -138,15 +139,13 @@ def test_bytes_of_each_document_are_those_of_its_decoded_text(tmp_path, tokenize
 
 
 def test_bytes_of_single_targets_follow_the_rule(tmp_path, tokenizer):
-    def piece(text):
-        assert tokenizer.piece_to_id(text) != UNK
-        return tokenizer.piece_to_id(text)
-
-    spaced, space, a = piece("▁the"), piece("▁"), piece("a")
-    three = [piece(f"<0x{byte:02X}>") for byte in "漢".encode()]
-    eos = tokenizer.eos_id()
-    tokens = [BOS, spaced, spaced, a, *three, space, BOS, space, a, eos, spaced, 0, a]
+    spaced, space, a = ids = tokenizer.piece_to_id(["▁the", "▁", "a"])
+    three = tokenizer.piece_to_id([f"<0x{byte:02X}>" for byte in "漢".encode()])
+    assert UNK not in ids + three
+    tokens = [BOS, spaced, spaced, a, *three, space, BOS, space, a, tokenizer.eos_id(), spaced, 0, a]
     assert stream_of(tmp_path, tokens).target_bytes.tolist() == [3, 4, 1, 1, 1, 1, 1, 0, 0, 1, 0, 3, 0, 1]
+    for cut in (1, 2, 3):  # a stream may end within a character
+        assert stream_of(tmp_path, [BOS, spaced, *three[:cut]]).target_bytes.tolist() == [3] + [1] * cut
 
 
 SETTINGS = {
@@ -199,37 +198,20 @@ def test_a_symbol_in_brackets_is_no_text_if_the_user_defined_it(name, is_mark, t
     texts = [f"{text} {name} {name}" for text in NUMBERS]
     for symbols, expected in (([name], is_mark), ([], False)):
         tokenizer, _ = trained_tokenizer(tmp_path, texts, user_defined_symbols=symbols)
-        special = {
-            tokenizer.id_to_piece(i): T.is_special(tokenizer, i, tokenizer.serialized_model_proto())
-            for i in range(420)
-        }
-        assert special.get(name, False) == expected, symbols
+        proto = tokenizer.serialized_model_proto()
+        special = {tokenizer.id_to_piece(i) for i in range(420) if T.is_special(tokenizer, i, proto)}
+        assert (name in special) == expected, symbols
 
 
-def test_a_stream_may_be_cut_within_a_character(tmp_path, tokenizer):
-    three = [tokenizer.piece_to_id(f"<0x{byte:02X}>") for byte in "漢".encode()]
-    for cut in (1, 2, 3):
-        write_shard(tmp_path / "fineweb_val_000000.bin", [BOS, 300, *three[:cut]])
-        stream = T.read_stream(knobs(DATA_PATH=tmp_path, VAL_MAX_TOKENS=0))
-        assert stream.target_bytes[1:].tolist() == [1] * cut
-
-
-def test_shards_follow_their_numbers(tmp_path):
+def test_the_stream_is_the_first_tokens_across_shards_by_their_numbers(tmp_path):
     tokens = random_tokens(1200)
-    for i, part in enumerate(np.array_split(tokens, 12)):
+    for i, part in enumerate(np.array_split(tokens, 12)):  # of 100 tokens each
         write_shard(tmp_path / (f"fineweb_val_{i}.bin" if i != 3 else "fineweb_val_000003.bin"), part)
-    assert (T.read_stream(knobs(DATA_PATH=tmp_path, VAL_MAX_TOKENS=0)).tokens == tokens).all()
     assert [p.stem for p in T.find_shards(tmp_path, "val")][-2:] == ["fineweb_val_10", "fineweb_val_11"]
-
-
-def test_the_stream_is_the_first_tokens_across_shards(tmp_path):
-    tokens = random_tokens(300)
-    for i, part in enumerate((tokens[:120], tokens[120:250], tokens[250:])):
-        write_shard(tmp_path / f"fineweb_val_{i:06}.bin", part)
-    for count in (1, 118, 119, 120, 121, 299):
+    for count in (1, 98, 99, 100, 101, 1199, 0):  # 0: all
         stream = T.read_stream(knobs(DATA_PATH=tmp_path, VAL_MAX_TOKENS=count))
-        assert (stream.tokens == tokens[: count + 1]).all() and len(stream.target_bytes) == count
-    assert len(T.read_stream(knobs(DATA_PATH=tmp_path, VAL_MAX_TOKENS=0)).target_bytes) == 299
+        assert (stream.tokens == tokens[: (count or 1199) + 1]).all()
+        assert len(stream.target_bytes) == (count or 1199)
 
 
 def test_validation_shards_are_read_from_their_own_folder_alone(tmp_path):
@@ -242,16 +224,9 @@ def test_validation_shards_are_read_from_their_own_folder_alone(tmp_path):
     assert result.code == 0, result.err
     losses = [[m["val_loss"] for m in r.metrics if "val_loss" in m] for r in (beside, result)]
     assert losses[0] == losses[1] and len(losses[0]) == 4
-    hashes = [r.events("start")[0]["data"]["val_sha256"] for r in (beside, result)]
-    assert hashes[0] == hashes[1]
-    # a score names the folder that it was made on
-    assert result.events("start")[0]["data"]["name"] == "val"
-    assert all("data=val" in m["notes"] for m in result.events("score"))
-
-
-def test_validation_shards_beside_the_training_data_do_not_count_when_a_folder_is_named(tmp_path):
-    make_data(tmp_path / "data")
-    (tmp_path / "empty").mkdir()
+    assert result.event("start")["data"] == beside.event("start")["data"] | dict(name="val")
+    assert all("data=val" in m["notes"] for m in result.events("score"))  # the folder that it was made on
+    (tmp_path / "empty").mkdir()  # those beside the training data do not count where a folder is named
     result = run_main(tmp_path, VAL_DATA_PATH=tmp_path / "empty")
     kit.assert_refused(result, tmp_path / "empty", "fineweb_val_*.bin", "VAL_DATA_PATH")
 
@@ -271,18 +246,13 @@ def cut(name, change):
     return damage
 
 
-def emptied(split):
-    return lambda data: [path.unlink() for path in data.glob(f"fineweb_{split}_*.bin")]
+def each(split, change):
+    return lambda data: [change(path) for path in data.glob(f"fineweb_{split}_*.bin")]
 
 
 def pipe(name):
     """Opening one that nobody writes to would never end."""
     return lambda data: os.mkfifo(data / f"fineweb_{name}.bin")
-
-
-def short_shards(data):
-    for path in data.glob("fineweb_train_*.bin"):
-        write_shard(path, random_tokens(16))
 
 
 def numpys(name, number):
@@ -308,8 +278,8 @@ BAD_DATA = {
     "mapped badly": (numpys("memmap", errno.ENODEV), ("No such device",)),
     "unreadable": (numpys("fromfile", errno.EACCES), ("Permission denied", "its permissions")),
     "too many": (numpys("fromfile", errno.EMFILE), ("Too many open files",)),
-    "no shards": (emptied("*"), ("data", "fineweb_train_*.bin", "DATA_PATH", "data/README.md")),
-    "no validation": (emptied("val"), ("data", "fineweb_val_*.bin")),
+    "no shards": (each("*", Path.unlink), ("data", "fineweb_train_*.bin", "DATA_PATH", "data/README.md")),
+    "no validation": (each("val", Path.unlink), ("data", "fineweb_val_*.bin")),
     "truncated": (cut("train_000001", lambda blob: blob[:-2]), ("train_000001", NOT_WHOLE)),
     "too long": (cut(VAL, lambda blob: blob + b"\0\0"), (VAL, NOT_WHOLE)),
     "half a header": (cut(FIRST, lambda blob: blob[:500]), (FIRST, NOT_WHOLE)),
@@ -319,7 +289,7 @@ BAD_DATA = {
     "high id": (shard(VAL, LONG), ("1024", "VOCAB_SIZE=1024")),
     "unknown on the stream": (shard(VAL, [UNK if t == 1024 else t for t in LONG]), ("as <unk>",)),
     "short stream": (shard(VAL, random_tokens(200)), ("199", "200")),  # 199 targets, 200 asked for
-    "short shards": (short_shards, ("TRAIN_SEQ_LEN=16",)),
+    "short shards": (each("train", lambda path: write_shard(path, random_tokens(16))), ("TRAIN_SEQ_LEN=16",)),
 }  # fmt: skip
 
 
@@ -345,8 +315,6 @@ def test_a_tokenizer_that_disagrees_with_vocab_size_is_refused(tmp_path):
 
 
 NO_UTF8 = TOKENIZER.read_bytes().replace("\u2581".encode(), b"\xff\xfe\x81", 20)  # pieces' leading spaces
-
-
 NO_MODELS = {"empty": b"", "junk": b"this is no model" * 9, "no UTF-8": NO_UTF8}
 
 

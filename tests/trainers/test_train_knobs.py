@@ -2,11 +2,11 @@
 
 import ast
 import shlex
-import subprocess
 import sys
 from dataclasses import asdict, dataclass, fields, replace
 
 import pytest
+import torch
 import trainer_kit as kit
 from golf.core import trainers
 from trainer_kit import KNOB_NAMES, run_main
@@ -50,11 +50,8 @@ class Knob:
 OF = {field.name.upper(): Knob(field) for field in fields(T.Knobs)}
 
 
-def test_every_name_of_the_design_is_there():
+def test_every_name_of_the_design_is_there_and_defaults_are_the_tracks():
     assert set(NAMES) <= set(KNOB_NAMES)
-
-
-def test_defaults_are_the_tracks():
     k = T.read_knobs({})
     assert {name: getattr(k, name.lower()) for name in DEFAULTS} == DEFAULTS
     assert k.data_path.endswith("data/datasets/fineweb10B_sp1024")
@@ -65,8 +62,7 @@ def test_defaults_are_the_tracks():
 @pytest.fixture(scope="module", params=["--knobs", "--help"])
 def listed(request):
     """As a process of its own in a Python that has no package: neither PyTorch nor NumPy."""
-    command = [sys.executable, "-S", "-OO", kit.REPO / "train_gpt.py", request.param]
-    done = subprocess.run(command, env=kit.BARE, capture_output=True, text=True)
+    done = kit.start([sys.executable, "-S", "-OO", kit.REPO / "train_gpt.py", request.param], {})
     assert done.returncode == 0 and not done.stderr
     return done.stdout.splitlines()
 
@@ -158,8 +154,7 @@ def test_a_bad_value_ends_the_run_with_name_value_and_what_is_allowed(name, tmp_
     f = OF[name]
     for raw in bad_values(name):
         result = run_main(tmp_path, **{name: raw})
-        assert result.code == 2, (raw, result.err)
-        kit.assert_one_line(result.err, f"{name}={raw!r}")
+        kit.assert_told(result, 2, f"{name}={raw!r}")
         said = result.err.partition(repr(raw))[2]
         if f.choices:
             assert all(choice in said for choice in f.choices)
@@ -190,21 +185,9 @@ def test_auto_is_what_is_taken_when_nothing_is_said(name):
     (dict(RANK="a", WORLD_SIZE=2), (*RANKS, "'a'")), (dict(WORLD_SIZE="two"), (*RANKS, "'two'")),
     (dict(RANK=1), (*RANKS, "no such")),
 ], ids=lambda value: "-".join(value) if isinstance(value, dict) else "")  # fmt: skip
-def test_knobs_that_disagree_are_refused(changes, words, tmp_path):
-    patches = {}
-    if "DEVICE" in changes:
-        patches["torch"] = NoCuda()
-    kit.assert_refused(run_main(tmp_path, patches, **changes), *words, code=2)
-
-
-class NoCuda:
-    """torch on a machine without a device."""
-
-    class cuda:  # noqa: N801
-        is_available = staticmethod(lambda: False)
-
-    def __getattr__(self, name):
-        return getattr(kit.torch, name)
+def test_knobs_that_disagree_are_refused(changes, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    kit.assert_refused(run_main(tmp_path, **changes), *words, code=2)
 
 
 @pytest.mark.parametrize("package", ["brotli", "numpy", "sentencepiece"])
@@ -212,11 +195,10 @@ class NoCuda:
 def test_a_package_that_is_missing_is_one_line(name, package):
     """All that the requirements name is imported at the start, not after hours of training."""
     code = f"import runpy, sys; sys.modules[{package!r}] = None; runpy.run_path({name!r}, None, '__main__')"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=kit.BARE, cwd=kit.REPO, capture_output=True, text=True)
+    done = kit.start([sys.executable, "-c", code], {}, cwd=kit.REPO)
     needs = {"train_gpt.py": "requirements-cuda.txt", "train_gpt_mlx.py": "requirements-mlx.txt"}[name]
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"{name}: error: ") and package in done.stderr and needs in done.stderr
+    assert done.returncode == 1
+    kit.assert_one_line(done.stderr, f"{name}: error: ", package, needs)
 
 
 def test_upstreams_second_name_of_the_sequence_length():
@@ -241,9 +223,8 @@ def test_presets_say_only_what_they_change(path):
 
 def test_the_upstream_preset_holds_all_defaults_of_upstreams_trainer():
     """Those of its Hyperparameters and of the two lists of tensors, less RUN_ID, which is random there."""
-    control = (
-        "attn_scale,attn_scales,mlp_scale,mlp_scales,resid_mix,resid_mixes,q_gain,skip_weight,skip_weights"
-    )
+    paired = "attn_scale,attn_scales,mlp_scale,mlp_scales,resid_mix,resid_mixes"
+    control = f"{paired},q_gain,skip_weight,skip_weights"
     there = dict(
         DATA_PATH="data/datasets/fineweb10B_sp1024", TOKENIZER_PATH="data/tokenizers/fineweb_1024_bpe.model",
         SEED=1337, VAL_BATCH_SIZE=524288 // 8, VAL_LOSS_EVERY=1000, TRAIN_LOG_EVERY=200, ITERATIONS=20000,
