@@ -86,6 +86,22 @@ def write_shard(path, tokens, **lies):
     return path
 
 
+def write_events(folder, *events):
+    """A run's metrics.jsonl."""
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+
+
+def read_events(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def edit_json(path, change):
+    """Applies `change` to the value that a file holds."""
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
 def container(payload: bytes, stated=None, coded=None, version=1, magic=b"PGLA", crc=None, coder=1) -> bytes:
     """An artifact of this payload; what it states may be another's."""
     coded = zlib.compress(payload) if coded is None else coded
@@ -293,10 +309,9 @@ def tiny_repo(tmp_path):
         write_shard(data / f"fineweb_{split}_000000.bin", [0] * 8)
     (tokenizers / "tiny.model").write_bytes(b"tiny")
     (repo / "configs" / "tiny.env").write_text("# A tiny run\nITERATIONS=3\n")
-    track = json.loads((REPO / "records" / "track_sample_5min" / "track.json").read_text())
-    track.update(name="track_tiny", cap_bytes=20000, train_seconds=30)
-    track.update(targets=6400, target_bytes=16000)  # the fake trainer's
+    rules = json.loads((REPO / "records" / "track_sample_5min" / "track.json").read_text())
+    rules |= dict(name="track_tiny", cap_bytes=20000, train_seconds=30, targets=6400, target_bytes=16000)
     val = hashlib.sha256((data / "fineweb_val_000000.bin").read_bytes()).hexdigest()
-    track["data"].update(name="tiny", val_sha256=val, tokenizer_sha256=hashlib.sha256(b"tiny").hexdigest())
-    (repo / "records" / "track_tiny" / "track.json").write_text(json.dumps(track, indent=2))
+    rules["data"].update(name="tiny", val_sha256=val, tokenizer_sha256=hashlib.sha256(b"tiny").hexdigest())
+    (repo / "records" / "track_tiny" / "track.json").write_text(json.dumps(rules))
     return repo

@@ -109,37 +109,28 @@ class Run:
 
     def start(self) -> None:
         data = Path(self.knobs.get("VAL_DATA_PATH") or self.knobs["DATA_PATH"])
-        self.fact(
-            "start",
-            run_id=self.knobs["RUN_ID"],
-            seed=int(self.knobs["SEED"]),
-            script="train_gpt.py",
-            script_sha256=sha256(SCRIPT),
-            modules={path.name: sha256(path) for path in MODULES},
-            config={k: int(v) if v.isdigit() else v for k, v in self.knobs.items()},
-            device="cpu",
-            hardware="a fake processor",
-            versions={"python": "3", "torch": "none"},
-            micro_batch_tokens=int(self.knobs["MICRO_BATCH_TOKENS"]),
-            world_size=int(os.environ.get("WORLD_SIZE", 1)),
-            resumed=self.knobs["RESUME"] != "0",
-            data={
-                "name": data.name,
-                "val_sha256": sha256(data / "fineweb_val_000000.bin"),
-                "tokenizer_sha256": sha256(Path(self.knobs["TOKENIZER_PATH"])),
-            },
+        hashes = dict(
+            val_sha256=sha256(data / "fineweb_val_000000.bin"),
+            tokenizer_sha256=sha256(Path(self.knobs["TOKENIZER_PATH"])),
         )
+        self.fact(
+            "start", run_id=self.knobs["RUN_ID"], seed=int(self.knobs["SEED"]), script="train_gpt.py",
+            script_sha256=sha256(SCRIPT), modules={path.name: sha256(path) for path in MODULES},
+            config={k: int(v) if v.isdigit() else v for k, v in self.knobs.items()},
+            device="cpu", hardware="a fake processor", versions={"python": "3", "torch": "none"},
+            micro_batch_tokens=int(self.knobs["MICRO_BATCH_TOKENS"]),
+            world_size=int(os.environ.get("WORLD_SIZE", 1)), resumed=self.knobs["RESUME"] != "0",
+            data={"name": data.name, **hashes},
+        )  # fmt: skip
 
     def train(self) -> float:
         steps, began = int(fake("STEPS", 3)), time.monotonic() - 0.002  # never none
         for step in range(1, steps + 1):
             time.sleep(fake("STEP_SECONDS", 0))
             seconds = time.monotonic() - began
-            loss = 6.9 / math.sqrt(step)
-            self.line(
-                f"step:{step}/{steps} train_loss:{loss:.4f} train_time:{1000 * seconds:.0f}ms "
-                f"step_avg:{1000 * seconds / step:.2f}ms"
-            )
+            loss, ms = 6.9 / math.sqrt(step), 1000 * seconds
+            line = f"step:{step}/{steps} train_loss:{loss:.4f} train_time:{ms:.0f}ms"
+            self.line(f"{line} step_avg:{ms / step:.2f}ms")
             self.fact("step", step=step, train_loss=loss, train_seconds=seconds, tokens=step * 512)
             if self.stop:
                 self.notes = ["interrupted"]
@@ -158,12 +149,9 @@ class Run:
         total, cap = code + len(blob), int(self.knobs["ARTIFACT_CAP_BYTES"])
         sizes = {"bytes_model": len(blob), "bytes_code": code, "bytes_total": total}
         digest = hashlib.sha256(blob).hexdigest()
-        self.fact("export", artifact=name, artifact_sha256=digest, **sizes, cap=cap,
-                  headroom=cap - total)  # fmt: skip
-        return (
-            f"total_submission_size_quant_zlib:{total} bytes code:{code} model:{len(blob)} "
-            f"cap:{cap} headroom:{cap - total}"
-        )
+        self.fact("export", artifact=name, artifact_sha256=digest, **sizes, cap=cap, headroom=cap - total)
+        line = f"total_submission_size_quant_zlib:{total} bytes code:{code} model:{len(blob)}"
+        return f"{line} cap:{cap} headroom:{cap - total}"
 
     def score(self) -> None:
         chance = random.Random(int(self.knobs["SEED"]))

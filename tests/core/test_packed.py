@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from check_kit import edit, found, listing, write
-from conftest import REPO, refused, run_script
+from conftest import REPO, read_events, refused, run_golf, write_events
 from golf.check import command as check
 from golf.core import packed, submission
 from golf.core.errors import GolfError
@@ -110,7 +110,7 @@ def test_a_stream_that_holds_anything_else_is_refused(name):
 
 def test_base85_is_spelled_in_one_way():
     """Five characters stand for four bytes in more ways than one at the end."""
-    stream = compress("x = 1\n") + b""
+    stream = compress("x = 1\n")
     text = base64.b85encode(stream)
     spare = len(text) % 5
     others = [text[:-1] + bytes([c]) for c in range(33, 126) if c not in b"\"',./:[\\]"]
@@ -173,26 +173,16 @@ DIGITS = random.Random(1).choices("0123456789", k=400)
 ])  # fmt: skip
 def test_spellings_hold_no_data(within):
     """Each parses as its source does; where it packs to more, nobody sees what for."""
-    source = ast.unparse(ast.parse(within)).encode()
-    assert (
-        packed.fault(stub(compress(within)), source)
-        == "is longer than what PACK_SCRIPT=1 makes of its source"
-    )
+    source, longer = ast.unparse(ast.parse(within)).encode(), "is longer than what PACK_SCRIPT=1 makes of its"
+    assert packed.fault(stub(compress(within)), source) == f"{longer} source"
     assert packed.fault(stub(compress("x = (1_0)\n")), b"x = 10\n") is None  # as other Pythons may write it
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        '"""Doc."""\n"second"\nx = 1\n',
-        'def f():\n    """Doc."""\n',
-        '""""""\nclass A:\n    ""\n    x = 1\n',
-        "async def f():\n    'doc'\n    await g()\n",
-        "from __future__ import annotations\nx: int = 1\n",
-        "x = f'{y!r:>{w}} {z}' 'ä'\n",
-        "x = '\\t\\n\\0\\u200b\\ud800'\n",
-    ],
-)
+@pytest.mark.parametrize("source", [
+    '"""Doc."""\n"second"\nx = 1\n', 'def f():\n    """Doc."""\n', '""""""\nclass A:\n    ""\n    x = 1\n',
+    "async def f():\n    'doc'\n    await g()\n", "from __future__ import annotations\nx: int = 1\n",
+    "x = f'{y!r:>{w}} {z}' 'ä'\n", "x = '\\t\\n\\0\\u200b\\ud800'\n",
+])  # fmt: skip
 def test_any_source_packs_into_its_own(source):
     assert packed.fault(pack(source), source.encode()) is None
 
@@ -277,15 +267,15 @@ def test_the_rules_about_code_see_into_a_stub(folder):
 def test_new_ships_the_packed_script_and_its_source(made):
     repo, _, _ = made
     run = Path(shutil.copytree(repo / "runs/r-s1", repo / "runs/packed"))
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    lines[0]["config"]["PACK_SCRIPT"] = 1
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    words = ("golf.sh", "new", "runs/packed", "--lane", "open-hardware", "--out", "runs/made")
-    refused(run_script(*words, repo=repo), "train_gpt.packed.py is gone", code=1)
+    start, *rest = read_events(run)
+    start["config"]["PACK_SCRIPT"] = 1
+    write_events(run, start, *rest)
+    words = ("new", "runs/packed", "--lane", "open-hardware", "--out", "runs/made")
+    refused(run_golf(*words, repo=repo), "train_gpt.packed.py is gone", code=1)
     (run / "train_gpt.packed.py").write_bytes(pack("import os\n"))
-    assert "runs other code than its source; run it again" in run_script(*words, repo=repo).stderr
+    assert "runs other code than its source; run it again" in run_golf(*words, repo=repo).stderr
     (run / "train_gpt.packed.py").write_bytes(pack((run / "train_gpt.py").read_text()))
-    run_script(*words, repo=repo)
+    run_golf(*words, repo=repo)
     claim = json.loads((repo / "runs/made/submission.json").read_text())
     roles = {file["path"]: file["role"] for file in claim["files"]}
     assert roles["train_gpt.packed.py"] == "script" and roles["train_gpt.py"] == "source"

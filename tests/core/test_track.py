@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import REPO, used_wrongly
+from conftest import REPO, edit_json, used_wrongly
 from golf.core import track
 from golf.core.errors import GolfError
 
@@ -38,18 +38,17 @@ def test_a_submission_of_no_track_is_told_in_a_line(records, claimed):
 
 
 def test_the_former_schema_is_refused(records):
-    path = records / "records/one/track.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1}))
+    edit_json(records / "records/one/track.json", lambda rules: rules.update(schema_version=1))
     with pytest.raises(GolfError, match="schema_version: 2 was expected", check=used_wrongly):
         track.load("one")
 
 
-@pytest.mark.parametrize("rule", [{}, "vote", [], {"test": "vote"}, {"p": 2}])
+RULE = track.load("track_sample_5min")["record_rule"]
+
+
+@pytest.mark.parametrize("rule", [{}, "vote", [], RULE | {"test": "vote"}, RULE | {"p": 2}])
 def test_a_record_rule_that_no_tool_knows_is_refused(records, rule):
-    path = records / "records/one/track.json"
-    rules = json.loads(path.read_text())
-    changed = {**rules["record_rule"], **rule} if rule and isinstance(rule, dict) else rule
-    path.write_text(json.dumps(rules | {"record_rule": changed}))
+    edit_json(records / "records/one/track.json", lambda rules: rules.update(record_rule=rule))
     with pytest.raises(GolfError, match="record_rule", check=used_wrongly):
         track.load("one")
 

@@ -17,24 +17,25 @@ def check_source(folder, text, **beside):
     trainers.check_trainer(folder / "t.py")
 
 
-def test_an_import_that_is_nowhere_is_told_before_training(tmp_path):
+def test_imports_that_are_there_are_let_through(tmp_path):
     check_source(tmp_path, "import json, helper\n", helper="import other\n", other="import math\n")
     check_source(tmp_path, "try:\n    import nowhere\nexcept ImportError:\n    nowhere = None\n")
     check_source(tmp_path, "def pack():\n    import sentencepiece.x\n")
-    for source, words in (
-        ("import nowhere\n", "t.py imports nowhere, which is no installed package"),
-        ("def load_scorer():\n    from nowhere.x import y\n", "t.py imports nowhere"),
-        ("import golf\n", "t.py imports golf"),
-        ("import helper\n", "helper.py imports nothing_such"),
-        ("from . import helper\n", r"t.py:1: a script has no package"),
-        ("import folder.part\n", "imports folder, a folder"),
-        ("import helper2\n", "helper2.py: does not parse"),
-        ("\0", "does not parse"),
-    ):
-        (tmp_path / "folder").mkdir(exist_ok=True)
-        (tmp_path / "folder" / "__init__.py").touch()
-        with pytest.raises(GolfError, match=words):
-            check_source(tmp_path, source, helper="import nothing_such\n", helper2="def\n")
+
+
+@pytest.mark.parametrize(("source", "words"), [
+    ("import nowhere\n", "t.py imports nowhere, which is no installed package"),
+    ("def load_scorer():\n    from nowhere.x import y\n", "t.py imports nowhere"),
+    ("import golf\n", "t.py imports golf"), ("import helper\n", "helper.py imports nothing_such"),
+    ("from . import helper\n", "t.py:1: a script has no package"),
+    ("import folder.part\n", "imports folder, a folder"),
+    ("import helper2\n", "helper2.py: does not parse"), ("\0", "does not parse"),
+])  # fmt: skip
+def test_an_import_that_is_nowhere_is_told_before_training(tmp_path, source, words):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/__init__.py").touch()
+    with pytest.raises(GolfError, match=words):
+        check_source(tmp_path, source, helper="import nothing_such\n", helper2="def\n")
 
 
 # PyTorch itself takes seconds to import
@@ -65,11 +66,7 @@ def test_cuda_is_asked_for_where_there_is_none(tmp_path):
 
 
 CARD = ["NVIDIA GeForce RTX 4090", 8, 9]
-
-
 KERNELS = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
-
-
 OLD_DRIVER = "CUDA initialization: The NVIDIA driver on your system is too old (found version 12040)."
 
 

@@ -32,6 +32,15 @@ def popen(repo, *words, steps=3, seconds=0.0, env=None, **streams):
     return subprocess.Popen(command, env=env, cwd=repo, **streams)
 
 
+def stopped(process, *numbers):
+    """Asks it to stop by these signals; it goes on to the end, and says why."""
+    for number in numbers:
+        process.send_signal(number)
+    output, _ = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 0 and b"noted    training was stopped early" in output
+    return output
+
+
 def start(repo, seconds=0.1, **env):
     """A supervised run of a minute in the background, once its second step is logged."""
     process = popen(repo, steps=600, seconds=seconds, env=env, stdout=subprocess.PIPE, stderr=2)
@@ -99,11 +108,7 @@ ANY = [
 
 @pytest.mark.parametrize("number", ANY)
 def test_first_signal_lets_the_run_finish(tiny_repo, number):
-    process = start(tiny_repo, SEEDS="")
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=HANG_SECONDS)
-    assert process.returncode == 0
-    assert b"noted    training was stopped early" in output and b"score    val_bpb" in output
+    assert b"score    val_bpb" in stopped(start(tiny_repo, SEEDS=""), number)
     assert runlog.read_run(tiny_repo / "runs/one")["end"]["exit_code"] == 0
 
 
@@ -129,11 +134,8 @@ def test_what_is_left_after_a_run_was_ended_at_once_is_told(tmp_path):
 @pytest.mark.slow
 def test_a_login_that_ends_says_so_more_than_once(tiny_repo):
     """SIGHUP from the shell and the terminal, SIGTERM beside it, `timeout`'s two: one request."""
-    process = start(tiny_repo, 0.5)
-    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGHUP, signal.SIGUSR1):
-        process.send_signal(number)
-    output, _ = process.communicate(timeout=HANG_SECONDS)
-    assert process.returncode == 0 and b"noted    training was stopped early" in output
+    numbers = (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGHUP, signal.SIGUSR1)
+    stopped(start(tiny_repo, 0.5), *numbers)
 
 
 def test_under_nohup_the_end_of_the_login_is_ignored():
@@ -149,9 +151,8 @@ def test_under_nohup_the_end_of_the_login_is_ignored():
 
 @pytest.mark.parametrize("number", ANY[:3])
 def test_a_signal_while_a_run_is_prepared_ends_it_in_a_line(tiny_repo, number):
-    trainer = tiny_repo / "slow.py"
     source = "import pathlib, time\npathlib.Path('here').touch()\ntime.sleep(60)\n"
-    trainer.write_text(source, encoding="utf-8")
+    (tiny_repo / "slow.py").write_text(source)
     process = popen(tiny_repo, "--trainer", "slow.py", stderr=subprocess.PIPE)
     wait_until((tiny_repo / "here").exists, process)
     child = child_of(process)
@@ -227,9 +228,7 @@ def test_out_of_memory_and_a_signal_under_torchrun(tiny_repo):
     assert "starting again with MICRO_BATCH_TOKENS=2048" in done.stderr
     process = start(tiny_repo, NPROC_PER_NODE="2")
     wait_for_ranks(process, 2)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=HANG_SECONDS)
-    assert process.returncode == 0 and b"noted    training was stopped early" in output
+    stopped(process, signal.SIGINT)
 
 
 def test_a_console_is_spared_lines_that_say_nothing(tmp_path):

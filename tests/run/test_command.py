@@ -10,7 +10,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import HANG_SECONDS, passed, refused, run_golf, run_script
+from conftest import HANG_SECONDS, passed, refused, run_golf, run_script, write_events
 from golf.core import envfile, lock, machine, runlog
 from golf.core.errors import GolfError
 from golf.run import command as run
@@ -101,10 +101,9 @@ def test_the_other_name_of_a_knob_beats_the_file_too(tmp_path, monkeypatch):
 
 def test_a_signal_behind_the_last_line_ends_no_run(tmp_path):
     """The trainer's process lives on for a moment; what it made is whole."""
-    events = [{"event": "start", "time": 1}, {"event": "end", "time": 2, "exit_code": 0}]
 
-    def ended(command, env, metrics, spelt):
-        metrics.write_text("".join(json.dumps(event) + "\n" for event in events))
+    def ended(*_):
+        write_events(tmp_path, {"event": "start", "time": 1}, {"event": "end", "time": 2, "exit_code": 0})
         return run.STOPPED
 
     told = []
@@ -114,17 +113,13 @@ def test_a_signal_behind_the_last_line_ends_no_run(tmp_path):
     assert codes == [0, 130] and "was ended" in told[0]  # the second time it was finished before
 
 
-def test_resumed_seeds_keep_what_is_finished(tiny_repo):
-    assert golf(tiny_repo, RUN_ID="r-s1", SEED="1").returncode == 0
-    done = golf(tiny_repo, RUN_ID="r", SEEDS="1,2", RESUME="1")
-    assert done.returncode == 0 and "r-s1 (seed 1) is finished: kept" in done.stdout
-    assert runlog.read_run(tiny_repo / "runs/r-s2")["start"]["resumed"] is False
-
-
-def test_what_was_never_begun_begins(tiny_repo):
+def test_resumed_seeds_keep_what_is_finished_and_what_was_never_begun_begins(tiny_repo):
     """One job script, always with RESUME=1, serves the first start and every requeue."""
-    passed(golf(tiny_repo, RUN_ID="job", RESUME="1"))
-    assert runlog.read_run(tiny_repo / "runs/job")["end"]["exit_code"] == 0
+    passed(golf(tiny_repo, RUN_ID="r-s1", SEED="1"))
+    done = passed(golf(tiny_repo, RUN_ID="r", SEEDS="1,2", RESUME="1"))
+    assert "r-s1 (seed 1) is finished: kept" in done.stdout
+    begun = runlog.read_run(tiny_repo / "runs/r-s2")
+    assert begun["start"]["resumed"] is False and begun["end"]["exit_code"] == 0
 
 
 def test_new_is_next_where_a_track_has_such_data(tiny_repo):
@@ -146,10 +141,8 @@ def test_a_failed_run_says_so(tiny_repo):
 @pytest.mark.slow
 def test_out_of_memory_halves_the_micro_batch_and_the_run_can_be_submitted(tiny_repo):
     done = passed(golf(tiny_repo, RUN_ID="one", FAKE_OOM_ABOVE="1024", MICRO_BATCH_TOKENS="4096"))
-    assert (
-        done.stderr.count("starting again") == 2
-        and "starting again with MICRO_BATCH_TOKENS=1024" in done.stderr
-    )
+    assert done.stderr.count("starting again") == 2
+    assert "starting again with MICRO_BATCH_TOKENS=1024" in done.stderr
     folder = tiny_repo / "runs/one"
     attempts = sorted(p.name for p in folder.glob("attempt*"))
     assert attempts == [f"attempt{k}.{n}" for k in (1, 2) for n in ("metrics.jsonl", "train.log")]
@@ -162,15 +155,20 @@ def test_out_of_memory_halves_the_micro_batch_and_the_run_can_be_submitted(tiny_
     assert done.returncode == 3 and "=512, the smallest" in done.stderr
 
 
+def insert(repo, before, code):
+    """Adds code to the fake trainer."""
+    text = (repo / "train_gpt.py").read_text()
+    assert text.count(before) == 1
+    (repo / "train_gpt.py").write_text(text.replace(before, code + before))
+
+
 def test_out_of_memory_beside_a_failed_graph_starts_again_without(tiny_repo):
     """PyTorch cannot give back what a failed capture holds; the micro-batch would have fitted."""
-    body = (tiny_repo / "train_gpt.py").read_text()
-    told = """    if os.environ.get("COMPILE") != "nograph":
+    code = """    if os.environ.get("COMPILE") != "nograph":
         run.fact("warm_up", graph=False)
         return run.end(3)
 """
-    body = body.replace("    seconds = run.train()\n", told + "    seconds = run.train()\n")
-    (tiny_repo / "train_gpt.py").write_text(body)
+    insert(tiny_repo, "    seconds = run.train()\n", code)
     done = passed(golf(tiny_repo, RUN_ID="one", COMPILE="auto"))
     assert done.stderr.count("starting again with COMPILE=nograph") == 1
     assert runlog.read_run(tiny_repo / "runs/one")["start"]["micro_batch_tokens"] == 4096
@@ -192,15 +190,11 @@ def test_out_of_memory_in_scoring_trains_nothing_again(tiny_repo):
 
 def test_an_artifact_that_is_scored_alone_is_no_run_to_sum_up(tiny_repo):
     """EVAL_ONLY writes no files: there is nothing to report, to list or to make a folder of."""
-    body = (tiny_repo / "train_gpt.py").read_text()
-    alone = """    if os.environ.get("EVAL_ONLY"):
-        print("final_sliding_window_exact val_loss:1 val_bpb:1 seq_len:2 stride:1 targets:3")
-        return 0
-    run = Run("""
-    (tiny_repo / "train_gpt.py").write_text(body.replace("    run = Run(", alone))
+    line = "final_sliding_window_exact val_loss:1 val_bpb:1 seq_len:2 stride:1 targets:3"
+    code = f'    if os.environ.get("EVAL_ONLY"):\n        return print("{line}")\n'
+    insert(tiny_repo, "    run = Run(", code)
     done = passed(golf(tiny_repo, RUN_ID="one", REPORT="1", EVAL_ONLY="a.zlib"))
-    assert done.stderr == "" and done.stdout.endswith("final_sliding_window_exact val_loss:1 val_bpb:1 "
-                                                      "seq_len:2 stride:1 targets:3\n")  # fmt: skip
+    assert done.stderr == "" and done.stdout.endswith(f"{line}\n")
     assert not (tiny_repo / "runs" / "one").exists()
 
 
@@ -208,8 +202,7 @@ def test_an_older_attempts_artifact_is_not_what_was_scored(tmp_path):
     """A resumed run's metrics go on where an earlier one's ended."""
     job = run.SeedRun(tmp_path / "t.py", {}, "", tmp_path, world=1)
     for kinds, scored in (("start export end start", False), ("start export end start export", True)):
-        events = ({"event": kind, "artifact": "a", "exit_code": 0} for kind in kinds.split())
-        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+        write_events(tmp_path, *({"event": kind, "artifact": "a", "exit_code": 0} for kind in kinds.split()))
         assert bool(run.scored_artifact(job, runlog.read_run(tmp_path))) == scored
         assert not run.finished(tmp_path)
 

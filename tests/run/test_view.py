@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from conftest import passed, run_golf, write_shard
@@ -69,8 +70,8 @@ def test_logs_and_claim_name_the_datas_own_folder_as_it_was_set(given, repo):
 def test_what_a_trainer_says_of_a_shard_names_the_datas_own_folder(repo):
     write_shard(repo / "data/datasets/tiny/fineweb_train_000001.bin", [0] * 8)
     script = repo / "train_gpt.py"
-    look = "shards = sorted(data.iterdir()); print(shards[-1], file=sys.stderr)\n    print('SAW'"
-    script.write_text(script.read_text().replace('print("SAW"', look, 1).replace("'SAW'", '"SAW"'))
+    look = "print(max(data.iterdir()), file=sys.stderr)\n    "
+    script.write_text(script.read_text().replace('print("SAW"', look + 'print("SAW"', 1))
     done = golf(repo, RUN_ID="a")
     assert "data/datasets/tiny/fineweb_train_000001.bin" in done.stderr.splitlines()
 
@@ -117,9 +118,7 @@ def test_what_killed_runs_left_goes_with_the_next_run_beside_them(repo):
 
 
 def test_on_another_file_system_links_are_symbolic(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(18, "Invalid cross-device link")
-
+    refuse = mock.Mock(side_effect=OSError(18, "Invalid cross-device link"))
     monkeypatch.setattr(view.os, "link", refuse)
     data, run_dir = tmp_path / "data" / "x", tmp_path / "run"
     data.mkdir(parents=True)

@@ -7,7 +7,7 @@ import re
 import shutil
 
 import pytest
-from conftest import passed, refused, run_golf
+from conftest import passed, read_events, refused, run_golf, write_events
 from golf.core.errors import GolfError
 from golf.core.files import LARGE
 from golf.core.units import amount, duration
@@ -65,9 +65,8 @@ def test_a_torn_last_line_is_left_out(torch_run, tmp_path):
 def cut(run, folder, *kinds, **ends):
     """A copy of a run whose metrics lack these events; ends: new values of its end."""
     copy = shutil.copytree(run, folder)
-    lines = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
-    kept = [{**e, **(ends if e["event"] == "end" else {})} for e in lines if e["event"] not in kinds]
-    (copy / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in kept))
+    kept = [event for event in read_events(run) if event["event"] not in kinds]
+    write_events(copy, *(event | (ends if event["event"] == "end" else {}) for event in kept))
     return copy
 
 
@@ -113,14 +112,13 @@ def test_runs_lists_what_each_was(torch_run, tmp_path):
     cut(torch_run, tmp_path / "two", "score", "export", exit_code=1)
     (tmp_path / "empty").mkdir()
     (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "metrics.jsonl").touch()
+    write_events(tmp_path / "new")
     done = passed(run_golf("runs", tmp_path, "--sort", "score"))
     head, one, *others = done.stdout.splitlines()
     two, new = sorted(others, reverse=True)
     assert run_golf("runs", tmp_path / "one").stdout.splitlines()[1].split()[:2] == one.split()[:2]
-    assert re.match(
-        r"one +quickstart +1.54k +\d\.\d{4} +[\d,]+ +\d+s +finished +ITERATIONS=12 COMPILE=0 SEED=7$", one
-    )
+    shape = r"one +quickstart +1.54k +\d\.\d{4} +[\d,]+ +\d+s +finished +ITERATIONS=12 COMPILE=0 SEED=7$"
+    assert re.match(shape, one)
     assert re.match(r"two +- +1.54k +- +- +\d+s +failed$", two)
     assert re.match(r"new +- +- +- +- +- +running 0%$", new)
     assert one.index("finished") == head.index("state")
@@ -130,12 +128,12 @@ def test_runs_lists_what_each_was(torch_run, tmp_path):
 def test_runs_tells_a_damaged_run_beside_the_sound_ones(data, torch_run, tmp_path):
     shutil.copytree(torch_run, tmp_path / "sound")
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "metrics.jsonl").write_bytes(data)
-    os.utime(tmp_path / "broken" / "metrics.jsonl", (0, 0))  # else it might only be starting
-    (tmp_path / "folder" / "metrics.jsonl").mkdir(parents=True)
-    os.utime(tmp_path / "folder" / "metrics.jsonl", (0, 0))
-    with (tmp_path / "sound" / "supervisor.json").open("ab") as file:
-        file.truncate(LARGE + 1)  # too large to read: it hides no run
+    (tmp_path / "broken/metrics.jsonl").write_bytes(data)
+    (tmp_path / "folder/metrics.jsonl").mkdir(parents=True)
+    for path in tmp_path.glob("[bf]*/metrics.jsonl"):
+        os.utime(path, (0, 0))  # else it might only be starting
+    (tmp_path / "sound/supervisor.json").touch()
+    os.truncate(tmp_path / "sound/supervisor.json", LARGE + 1)  # too large to read: it hides no run
     done = run_golf("runs", tmp_path)
     assert done.returncode == 1 and done.stderr.count("\n") == 2 and "broken" in done.stderr
     for name, state in (("broken", "damaged"), ("folder", "damaged"), ("sound", "finished")):
@@ -149,8 +147,7 @@ def test_runs_that_may_not_be_read_are_told_and_not_to_be_deleted(torch_run, tmp
     (unlisted / "metrics.jsonl").write_text("{")
     for path in (secret, unlisted / "metrics.jsonl"):
         os.utime(path, (0, 0))
-    access, stat, opened = os.access, os.stat, type(secret).open
-    denied = {(secret, os.R_OK), (closed, os.X_OK), (unlisted, os.R_OK)}
+    access, denied = os.access, {(secret, os.R_OK), (closed, os.X_OK), (unlisted, os.R_OK)}
 
     def forbid(call, forbids):
         def asked(path, *args, **options):
@@ -161,14 +158,15 @@ def test_runs_that_may_not_be_read_are_told_and_not_to_be_deleted(torch_run, tmp
         return asked
 
     monkeypatch.setattr(os, "access", lambda p, how: (p, how) not in denied and access(p, how))
-    monkeypatch.setattr(os, "stat", forbid(stat, lambda path: closed in getattr(path, "parents", ())))
-    monkeypatch.setattr(type(secret), "open", forbid(opened, secret.__eq__))
+    monkeypatch.setattr(os, "stat", forbid(os.stat, lambda path: closed in getattr(path, "parents", ())))
+    monkeypatch.setattr(type(secret), "open", forbid(type(secret).open, secret.__eq__))
     done = run_golf("runs", tmp_path)
     assert done.returncode == 1 and re.search("(?m)^sound .* finished$", done.stdout)
-    one, two, other = done.stderr.splitlines()
-    assert "unlisted/metrics.jsonl: no run's metrics and no trainer's log; its owner" in two
-    assert "locked/metrics.jsonl: cannot be read (Permission denied); its owner" in one
-    assert "closed: may not be looked into; its owner" in other and "delete" not in done.stderr
+    said = ("locked/metrics.jsonl: cannot be read (Permission denied); its owner",
+            "unlisted/metrics.jsonl: no run's metrics and no trainer's log; its owner",
+            "closed: may not be looked into; its owner")  # fmt: skip
+    assert all(words in line for words, line in zip(said, done.stderr.splitlines(), strict=True))
+    assert "delete" not in done.stderr
 
 
 def test_no_runs_yet_is_no_error_and_no_folder_is_one(tmp_path):
@@ -201,15 +199,11 @@ def test_watch_tells_the_phase_and_the_time_left(torch_run, tmp_path):
     assert watch.status(h).startswith("setting up")
 
 
-def test_the_curve_falls_from_left_to_right():
+def test_the_curve_falls_from_left_to_right_in_braille_or_in_plain_characters():
     rows = watch.curve([(step, 5 - step / 25) for step in range(1, 101)], 40)
     assert len(rows) == watch.HEIGHT
     columns = [next(y for y, row in enumerate(rows) if row[9 + x : 10 + x].strip()) for x in range(40)]
     assert columns == sorted(columns) and columns[0] == 0 and columns[-1] == watch.HEIGHT - 1
-
-
-def test_a_terminal_that_has_no_braille_gets_plain_characters():
-    rows = watch.curve([(step, 5 - step / 25) for step in range(1, 101)], 40)
     assert watch.spelt(rows, "UTF-8") == rows and "".join(watch.spelt(rows, "ascii")).isascii()
 
 
@@ -253,16 +247,15 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_figures_that_no_run_has_break_nothing(name, tmp_path):
     fields = {"losses": "train_loss", "steps": "step", "times": "train_seconds"}
-    events = [{"event": "step", "step": n, "train_loss": 3.0, "train_seconds": n, fields[name]: value}
-              for n, value in enumerate(HOSTILE[name] * 3)]  # fmt: skip
-    events.append({"event": "start", "time": 1e300, "hardware": "a\x1b[2J", "config": {"ITERATIONS": 1e308}})
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    steps = [{"event": "step", "step": n, "train_loss": 3.0, "train_seconds": n, fields[name]: value}
+             for n, value in enumerate(HOSTILE[name] * 3)]  # fmt: skip
+    start = {"event": "start", "time": 1e300, "hardware": "a\x1b[2J", "config": {"ITERATIONS": 1e308}}
+    write_events(tmp_path, *steps, start)
     (tmp_path / "supervisor.json").write_text('{"config": "a\\u0000b", "set": {}}')
     h = history.read(tmp_path)
     assert plot.draw(plot.panels([h], "steps")) and watch.screen(h, 80, 24) and watch.status(h)
     assert report.hashes(h) and report.command(h)
-    events.append({"event": "end", "setup_seconds": 1.0})
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    write_events(tmp_path, *steps, start, {"event": "end", "setup_seconds": 1.0})
     assert all(map(str.isprintable, summary.summary(tmp_path)))
 
 

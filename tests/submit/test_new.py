@@ -8,10 +8,11 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from check_kit import edit, edit_track, found
-from conftest import REPO, bare, passed, refused, run_golf, run_script
+from conftest import REPO, bare, passed, read_events, refused, run_golf, run_script, write_events
 from golf.check import command as check
 from golf.core import runlog, schema, submission, track
 from golf.core.findings import FAIL
@@ -96,29 +97,29 @@ def test_the_command_parses_back_and_repeats_the_run(made):
 
 def test_new_refuses_in_one_line(made, tmp_path):
     repo, folder, _ = made
-    bad = repo / "runs" / "unfinished"
+    bad = tmp_path / "unfinished"
     shutil.copytree(repo / "runs/r-s1", bad)
-    lines = (bad / "metrics.jsonl").read_text().splitlines(keepends=True)
-    cases = []
-    (bad / "metrics.jsonl").write_text("".join(lines[:-3]))
-    cases.append((new(repo, bad, "--out", tmp_path / "x"), "has no sliding event"))
-    (bad / "metrics.jsonl").write_text("".join(lines).replace('"MODEL_DIM": 192', '"MODEL_DIM": 8')
-                                       .replace('"seed": 1,', '"seed": 9,'))  # fmt: skip
-    cases.append((new(repo, "runs/r-s1", bad, "--out", tmp_path / "x"), "differ in MODEL_DIM"))
-    (bad / "train_gpt.py").write_text("pass\n")
-    cases.append((new(repo, bad, "--out", tmp_path / "x"), "was changed after the run"))
-    cases.append((new(repo, "runs/r-s1", "runs/r-s1"), "seed 1 is given 2 times"))
-    cases.append((new(repo, tmp_path), "no metrics.jsonl"))
-    cases.append((new(repo, "runs/q"), "give a run's folder, or runs/<RUN_ID> for runs with SEEDS=..."))
-    cases.append((new(repo, "runs/r-s1", "--out", folder), "is there already"))
-    cases.append((new(repo, "runs/r-s1", "--out", "train_gpt.py/x"), "golf new: error: train_gpt.py"))
-    cases.append((new(repo, "runs/r-s1", "--lane", "fast"), "in lane fast"))
-    cases.append((new(repo, "runs/r-s1", "--track", "none"), "no track 'none'; there are: track_tiny"))
-    for done, words in cases:
+    start, *rest = read_events(bad)
+
+    def told(words, *args):
+        done = new(repo, *args)
         assert done.returncode in (1, 2) and words in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
+
+    write_events(bad, start, *rest[:-3])
+    told("has no sliding event", bad, "--out", tmp_path / "x")
+    write_events(bad, start | {"seed": 9, "config": start["config"] | {"MODEL_DIM": 8}}, *rest)
+    told("differ in MODEL_DIM", "runs/r-s1", bad, "--out", tmp_path / "x")
+    (bad / "train_gpt.py").write_text("pass\n")
+    told("was changed after the run", bad, "--out", tmp_path / "x")
     assert not (tmp_path / "x").exists()
-    shutil.rmtree(bad)
+    told("seed 1 is given 2 times", "runs/r-s1", "runs/r-s1")
+    told("no metrics.jsonl", tmp_path)
+    told("give a run's folder, or runs/<RUN_ID> for runs with SEEDS=...", "runs/q")
+    told("is there already", "runs/r-s1", "--out", folder)
+    told("golf new: error: train_gpt.py", "runs/r-s1", "--out", "train_gpt.py/x")
+    told("in lane fast", "runs/r-s1", "--lane", "fast")
+    told("no track 'none'; there are: track_tiny", "runs/r-s1", "--track", "none")
 
 
 @pytest.mark.parametrize(("device", "world_size", "hardware", "lane"), [
@@ -147,10 +148,9 @@ def test_new_takes_nothing_from_outside_the_runs_folder(made, tmp_path):
     packed = (tmp_path / "out/final_model_seed1.int8.zlib").read_bytes()
     assert packed == (odd / "final_model.int8.zlib").read_bytes()
     for event, value in (
-        ('"time": ', '"time": 1e300, "x": '),
-        ('"run_id": "r-s1"', '"run_id": 7'),
+        ('"time": ', '"time": 1e300, "x": '), ('"run_id": "r-s1"', '"run_id": 7'),
         ('"a fake processor"', r'"\ud800"'),
-    ):
+    ):  # fmt: skip
         assert event in metrics
         (odd / "metrics.jsonl").write_text(metrics.replace(event, value))
         done = new(repo, odd, "--out", tmp_path / f"out{len(value)}")
@@ -249,44 +249,28 @@ def test_a_module_that_changed_after_the_run_is_told(tiny_repo):
     run_in(tiny_repo, work_in(tiny_repo, "2026-01-02_mine"), RUN_ID="a")
     (tiny_repo / "runs/a/helper.py").write_text("# another\n")
     refused(new(tiny_repo, "runs/a"), "runs/a/helper.py was changed after the run", code=1)
-    edit_events(tiny_repo / "runs/a", modules={"../train_gpt.py": "0" * 64})
+    start, *rest = read_events(tiny_repo / "runs/a")
+    write_events(tiny_repo / "runs/a", start | {"modules": {"../train_gpt.py": "0" * 64}}, *rest)
     refused(new(tiny_repo, "runs/a"), "names a module '../train_gpt.py'", code=1)
 
 
-def edit_events(folder, **start):
-    path = folder / "metrics.jsonl"
-    events = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(e | start if e["event"] == "start" else e) + "\n" for e in events))
-
-
 @pytest.mark.parametrize("trainer", ["/", "../x/train_gpt.py", "a\0b", "records/track_tiny/train_gpt.py", 7])
-def test_only_a_folder_of_records_is_completed(made, trainer):
-    repo, _, _ = made
-    run = new_command.read_finished(repo / "runs/r-s1")
-    path = repo / "runs/r-s1/supervisor.json"
-    text = path.read_text()
-    try:
-        path.write_text(json.dumps({"trainer": trainer}))
-        assert new_command.entry_folder(run) is None
-        for torn in ("", "[]", "{", "\0"):
-            path.write_text(torn)
-            assert run.origin == {} and new_command.entry_folder(run) is None
-    finally:
-        path.write_text(text)
+def test_only_a_folder_of_records_is_completed(made, trainer, tmp_path):
+    run = new_command.read_finished(shutil.copytree(made[0] / "runs/r-s1", tmp_path / "run"))
+    for text in (json.dumps({"trainer": trainer}), "", "[]", "{", "\0"):
+        (tmp_path / "run/supervisor.json").write_text(text)
+        assert new_command.entry_folder(run) is None and (run.origin == {} or "trainer" in text)
 
 
 @pytest.mark.parametrize(("said", "name"), [
     (b"Jos\xe9\n", "Jos\xe9"), ("Jos\xe9\n".encode(), "Jos\xe9"), (b"a\nb\x1b[0m", "ab[0m"), (b"", ""),
-    (None, ""),
 ])  # fmt: skip
 def test_git_may_hold_any_name_or_be_absent(monkeypatch, said, name):
-    def run(*_, **__):
-        if said is None:
-            raise FileNotFoundError("git")
-        return subprocess.CompletedProcess([], 0, said)
-
-    monkeypatch.setattr(new_command.subprocess, "run", run)
+    git = mock.Mock(return_value=subprocess.CompletedProcess([], 0, said))
+    monkeypatch.setattr(new_command.subprocess, "run", git)
     assert new_command.git_config("user.name") == name
+    git.side_effect = FileNotFoundError("git")
+    assert new_command.git_config("user.name") == ""
 
 
 # ---- Tracks are data: the larger challenge's numbers, from a file alone
@@ -354,15 +338,10 @@ def test_unpinned_data_goes_to_a_human(folder, capsys):
     assert last.startswith("NEEDS-HUMAN") and "not a ruling" in last
 
 
-def test_what_is_not_installed_is_named(folder, capsys, monkeypatch):
-    from golf.cli import main
-
+def test_what_is_not_installed_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "jsonschema", None)
-    schema.validator.cache_clear()
-    assert main(["check", str(folder)]) == 2
-    said = capsys.readouterr().err
-    assert "package jsonschema is missing" in said and "requirements-check.txt" in said
-    schema.validator.cache_clear()
+    monkeypatch.setattr(schema, "validator", schema.validator.__wrapped__)  # not the one that is kept
+    refused(run_golf("check", folder), "package jsonschema is missing", "requirements-check.txt")
 
 
 def test_check_runs_nothing_and_needs_no_torch(folder):

@@ -1,9 +1,7 @@
 """A sweep whose rows Optuna chooses."""
 
-import json
-
 import pytest
-from conftest import passed, refused
+from conftest import passed, refused, write_events
 from golf.core.errors import GolfError
 from golf.run.bar import Follower
 from golf.sweep import plan, sources, table
@@ -39,11 +37,13 @@ def run_at(cell, part, loss):
     cell.folder.mkdir(parents=True, exist_ok=True)
     (cell.folder / "metrics.jsonl").unlink(missing_ok=True)
     follower = Follower(cell.folder / "metrics.jsonl")
-    events = [{"event": "start", "config": {"ITERATIONS": 100}}]
-    events.append({"event": "step", "step": int(100 * part), "train_seconds": 1.0, "train_loss": loss})
-    (cell.folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    step = {"event": "step", "step": int(100 * part), "train_seconds": 1.0, "train_loss": loss}
+    write_events(cell.folder, {"event": "start", "config": {"ITERATIONS": 100}}, step)
     follower.look()
     return follower
+
+
+RESULT = table.Result(1.7, 1.0, None, 9, 9, 9, 9)
 
 
 def test_a_trial_that_does_worse_than_the_median_ends_early(tmp_path, monkeypatch):
@@ -53,9 +53,9 @@ def test_a_trial_that_does_worse_than_the_median_ends_early(tmp_path, monkeypatc
     for _ in range(sources.STARTUP):
         cells.append(search.next())
         assert search.goes_on(cells[-1], run_at(cells[-1], 0.5, 3.0))  # nothing to compare with
-        monkeypatch.setattr(table, "read_result", lambda cell: table.Result(1.7, 1.0, None, 9, 9, 9, 9))
-        search.ended(cells[-1])
-        monkeypatch.setattr(table, "read_result", lambda cell: None)
+        with monkeypatch.context() as patch:
+            patch.setattr(table, "read_result", lambda cell: RESULT)
+            search.ended(cells[-1])
     bad, good = search.next(), search.next()
     assert search.goes_on(bad, run_at(bad, 0.1, 9.0)), "too early to judge"
     assert not search.goes_on(bad, run_at(bad, 0.5, 9.0)) and search.pruned == {bad}
@@ -68,7 +68,7 @@ def test_a_trial_that_does_worse_than_the_median_ends_early(tmp_path, monkeypatc
 
 
 def test_values_that_come_again_are_not_run_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(table, "read_result", lambda cell: table.Result(1.7, 1.0, None, 9, 9, 9, 9))
+    monkeypatch.setattr(table, "read_result", lambda cell: RESULT)
     search = sources.Search(a_sweep(tmp_path, {"A": ["x", "y"]}, seeds=(1, 2)), 5)
     assert search.next() is None and {row.name for row in search.sweep.rows} <= {"A-x", "A-y"}
     assert [trial.value for trial in search.study.trials] == [1.0] * 5
