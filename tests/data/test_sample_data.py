@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece as spm
-from conftest import load_script
+from conftest import edit_json, load_script
 from golf.core import track
 from golf.core.files import sha256
 
@@ -30,9 +30,9 @@ def short(tmp_path, monkeypatch):
     texts = [f"Text {n} has a few words, and {n * n} of them count." for n in range(400)]
     lines = [json.dumps({"text": text}) for text in texts]
     (tmp_path / "text.jsonl.xz").write_bytes(lzma.compress("\n".join(lines).encode()))
-    rules = json.loads(sample.TRACK.read_text())
-    rules["data"]["val_sha256"] = None
-    (tmp_path / "track.json").write_text(json.dumps(rules | {"targets": 1600}))
+    shutil.copy(sample.TRACK, tmp_path)
+    edit_json(tmp_path / "track.json", lambda rules: rules["data"].update(val_sha256=None))
+    edit_json(tmp_path / "track.json", lambda rules: rules.update(targets=1600))
     monkeypatch.setattr(sample, "TEXT", tmp_path / "text.jsonl.xz")
     monkeypatch.setattr(sample, "TRACK", tmp_path / "track.json")
     return sample
@@ -98,31 +98,30 @@ def test_a_second_build_does_nothing_and_a_damaged_shard_is_rebuilt(sample_data,
 
 
 def test_a_hash_that_is_not_pinned_is_one_line_and_writes_nothing(short, tmp_path, capsys):
-    rules = json.loads(short.TRACK.read_text())
-    rules["data"]["val_sha256"] = "0" * 64
-    short.TRACK.write_text(json.dumps(rules))
+    edit_json(short.TRACK, lambda rules: rules["data"].update(val_sha256="0" * 64))
     assert short.main(["--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "val_sha256" in error and "git checkout" in error
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "no text", "no UTF-8", "tokenizer"])
-def test_damaged_sources_are_one_line(damage, tmp_path, capsys, monkeypatch):
-    text = tmp_path / "sample_text.jsonl.xz"
-    if damage == "truncated":
-        text.write_bytes(sample.TEXT.read_bytes()[:5000])
-    if damage.startswith("no "):
-        text.write_bytes(lzma.compress(b"{}\n" if damage == "no text" else b"\xff\n"))
-    if damage == "tokenizer":
-        (tmp_path / sample.TOKENIZER).write_bytes(b"junk")
-        monkeypatch.setattr(sample, "HERE", tmp_path)
-    else:
-        monkeypatch.setattr(sample, "TEXT", text)
+DAMAGED = {
+    "missing": ("TEXT", None), "truncated": ("TEXT", sample.TEXT.read_bytes()[:5000]),
+    "no text": ("TEXT", lzma.compress(b"{}\n")), "no UTF-8": ("TEXT", lzma.compress(b"\xff\n")),
+    "tokenizer": ("HERE", b"junk"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "content"), DAMAGED.values(), ids=DAMAGED)
+def test_damaged_sources_are_one_line(what, content, tmp_path, capsys, monkeypatch):
+    path = tmp_path / {"TEXT": "sample_text.jsonl.xz", "HERE": sample.TOKENIZER}[what]
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr(sample, what, path if what == "TEXT" else tmp_path)
     assert sample.main(["--out", str(tmp_path / "out")]) == 1
-    error = capsys.readouterr().err.strip().splitlines()
-    assert len(error) == 1 and error[0].startswith("build_sample_dataset.py: error: ")
-    assert damage == "tokenizer" or str(text) in error[0]
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith("build_sample_dataset.py: error: ")
+    assert (str(path) if what == "TEXT" else path.name) in error
     assert not (tmp_path / "out").exists()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sentencepiece as spm
 import trainer_kit as kit
-from conftest import REPO, load_script, refused, run_script
+from conftest import REPO, load_script, passed, refused, run_script
 
 docs = load_script(REPO / "data" / "tokenize_docs.py")
 TOKENIZER = REPO / "data" / "sample_1024_bpe.model"
@@ -82,6 +82,7 @@ def test_a_trainer_trains_on_the_shards_and_a_new_tokenizer(source, tmp_path):
         ("", ("--tokenizer", "texts.jsonl"), 1, "not a SentencePiece model"),
         ('{"text": "one two three"}', ("--vocab-size", "5"), 1, "no tokenizer of"),
         (b"\x1f\x8b\x08", (), 1, "unpack it"),
+        ("", ("--tokenizer", ""), 2, "an empty path is given"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(content, words, code, message, tmp_path, capfd):
@@ -94,12 +95,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(content, words, code, message,
     lines = capfd.readouterr().err.splitlines()
     assert found == code and not out.exists() and not any(out.parent.glob("*"))
     assert len(lines) == 1 and lines[0].startswith("tokenize_docs.py: error: ") and message in lines[0]
-
-
-def test_an_empty_path_is_told_in_one_line(source, capsys):
-    assert run(source, "--tokenizer", "")[0] == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("tokenize_docs.py: error: an empty path is given")
 
 
 def test_a_folder_that_is_there_is_left_alone(source, capsys):
@@ -165,8 +160,7 @@ def test_all_texts_are_looked_for_before_the_first_is_read(source, monkeypatch, 
 
 def test_a_path_that_the_terminal_cannot_show_is_no_error(source):
     (folder := source.parent / "\u00fc").mkdir()
-    words = (source, "--out", folder / "out", "--tokenizer", TOKENIZER)
-    done = run_script("data/tokenize_docs.py", *words, env={"PYTHONIOENCODING": "ascii"})
-    assert done.returncode == 0 and r"DATA_PATH=" in done.stdout and r"\xfc/out" in done.stdout
-    done = run_script("data/tokenize_docs.py", *words, env={"PYTHONIOENCODING": "ascii"})
-    refused(done, r"\xfc/out is there already")
+    words = ("data/tokenize_docs.py", source, "--out", folder / "out", "--tokenizer", TOKENIZER)
+    said = passed(run_script(*words, env={"PYTHONIOENCODING": "ascii"})).stdout
+    assert r"DATA_PATH=" in said and r"\xfc/out" in said
+    refused(run_script(*words, env={"PYTHONIOENCODING": "ascii"}), r"\xfc/out is there already")

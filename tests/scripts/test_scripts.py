@@ -118,13 +118,11 @@ def test_old_python_and_missing_venv(tiny_repo, bin_path):
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 1
     assert "no Python 3.10 or newer found (python3 is Python 3.8.1)" in done.stderr
-    wrapper(
-        bin_path / "python3", f'case "$*" in *ensurepip*) exit 1;; *) exec "{sys.executable}" "$@";; esac'
-    )
+    no_pip = f'case "$*" in *ensurepip*) exit 1;; *) exec "{sys.executable}" "$@";; esac'
+    wrapper(bin_path / "python3", no_pip)
     done = subprocess.run(command, env=env, capture_output=True, text=True)
-    version = f"python3.{sys.version_info[1]}"
-    assert done.returncode == 1 and f"sudo apt install {version}-venv" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1 and not (tiny_repo / ".venv").exists()
+    refused(done, f"sudo apt install python3.{sys.version_info[1]}-venv", code=1)
+    assert not (tiny_repo / ".venv").exists()
 
 
 @pytest.fixture
@@ -417,8 +415,8 @@ def test_the_mlx_script_names_mlx_requirements(tmp_path):
     refused(done, "-m pip install -r requirements-mlx.txt`\n")
 
 
-@pytest.mark.parametrize(("device", "said"), [(False, True), (True, False)])
-def test_without_an_nvidia_device_the_cuda_download_is_told_before_it(venv_repo, device, said):
+@pytest.mark.parametrize("device", [False, True])
+def test_without_an_nvidia_device_the_cuda_download_is_told_before_it(venv_repo, device):
     tools = venv_repo / "tools"
     wrapper(tools / "uname", 'case "$1" in -s) echo Linux;; *) echo x86_64;; esac')
     if device:
@@ -428,8 +426,8 @@ def test_without_an_nvidia_device_the_cuda_download_is_told_before_it(venv_repo,
     inner.write_text(inner.read_text().replace("case ", no_torch, 1))
     done = passed(ready(venv_repo, TORCH_INDEX_URL=""))
     has_gpu = device or Path("/proc/driver/nvidia").exists() or Path("/dev/dxg").exists()
-    assert ("TORCH_INDEX_URL=ADDRESS" in done.stdout) == (said and not has_gpu)
-    if said and not has_gpu:
+    assert ("TORCH_INDEX_URL=ADDRESS" in done.stdout) != has_gpu
+    if not has_gpu:
         assert done.stdout.index("about 3 GB") < done.stdout.index("installing requirements")
     assert "3 GB" not in ready(venv_repo, TORCH_INDEX_URL="http://x").stdout
 
@@ -439,14 +437,12 @@ def test_missing_packages_of_the_light_commands_are_lightly_got(command, tmp_pat
     """In a Python without any package: one line, and the file without PyTorch."""
     starter = REPO / "tests/fixtures/submissions/bigram"
     args = {"check": [starter], "compare": [starter, starter], "leaderboard": []}[command]
-    if command == "leaderboard":
-        shutil.copytree(REPO / "scripts", tmp_path / "scripts")
-        shutil.copytree(REPO / "records", tmp_path / "records")
-        shutil.copyfile(REPO / "README.md", tmp_path / "README.md")
+    for name in ("scripts", "records"):  # the leaderboard is written
+        shutil.copytree(REPO / name, tmp_path / name)
+    shutil.copy(REPO / "README.md", tmp_path)
     wrapper(tmp_path / "bare", f'exec "{sys.executable}" -S -E "$@"')
-    repo = tmp_path if command == "leaderboard" else REPO
     env = {"PYTHON": str(tmp_path / "bare"), "PYTHONPATH": ""}
-    done = run_script("golf.sh", command, *args, env=env, repo=repo)
+    done = run_script("golf.sh", command, *args, env=env, repo=tmp_path)
     told = f"golf {command}: error: Python package ", "-m pip install -r requirements-check.txt`\n"
     refused(done, *told)
 
@@ -463,15 +459,12 @@ def test_a_windows_clone_holds_the_same_bytes(tmp_path, settings):
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
         subprocess.run([*git, *command], cwd=here, check=True, capture_output=True)
     subprocess.run([*git, "clone", "-q", str(here), str(tmp_path / "there")], check=True)
-    files = [path.relative_to(here) for path in here.rglob("*") if path.is_file()]
-    files = [path for path in files if path.parts[0] != ".git"]
-    for path in files:
-        if (tmp_path / "there" / path).exists():  # not what .gitignore names
-            assert (tmp_path / "there" / path).read_bytes() == (here / path).read_bytes(), path
-    scripts = [path for path in files if path.suffix == ".sh" or path.name == "run"]
-    assert scripts and all((tmp_path / "there" / path).is_file() for path in scripts)
-    lower = [str(path).lower() for path in files]
-    assert len(set(lower)) == len(lower), "two names that a Mac or Windows takes for one"
+    there = [path for path in (tmp_path / "there").rglob("*") if path.is_file() and ".git" not in path.parts]
+    names = [path.relative_to(tmp_path / "there") for path in there]
+    assert [name for name, path in zip(names, there) if path.read_bytes() != (here / name).read_bytes()] == []
+    assert {path.relative_to(here) for path in here.glob("**/*.sh")} | {Path(".ci/run")} <= set(names)
+    lower = {str(name).lower() for name in names}
+    assert len(lower) == len(names), "two names that a Mac or Windows takes for one"
     hashed = "tests/fixtures/submissions/bigram/train.log"
     (here / hashed).write_bytes(b"a\r\nb\n")  # nor is it converted on its way in
     subprocess.run([*git, "commit", "-q", "-am", "y"], cwd=here, check=True, capture_output=True)
@@ -488,31 +481,30 @@ def test_what_the_machine_lacks_is_installed_where_it_may(tiny_repo, bin_path):
     wrapper(bin_path / "apt-get", f'echo "$*" >>"{tiny_repo}/calls"; exit "${{APT_CODE:-0}}"')
     wrapper(bin_path / "uname", "echo Linux")
     wrapper(bin_path / "g++", "exit 0")
-    text = f'set -eu; . "{REPO}/scripts/packages.sh"; packages_ready; echo went on'
-    cases = [("0", "exit 1", "0", True), ("7", 'shift; exec "$@"', "0", True), ("7", "exit 1", "0", False),
-             ("0", "exit 1", "100", False)]  # fmt: skip
-    for user, sudo, code, installed in cases:
+
+    def ready(code, words=""):
+        text = f'set -eu; . "{REPO}/scripts/packages.sh"; packages_ready {words}; echo went on'
+        env = {"PATH": str(bin_path), "APT_CODE": code}
+        how = dict(env=env, cwd=tiny_repo, capture_output=True, text=True)
+        done = passed(subprocess.run(["/bin/bash", "-c", text], **how))
+        return done.stdout, done.stderr, (tiny_repo / "calls").read_text().rstrip()
+
+    for user, sudo, code, installed in (
+        ("0", "exit 1", "0", True), ("7", 'shift; exec "$@"', "0", True),
+        ("7", "exit 1", "0", False), ("0", "exit 1", "100", False),
+    ):  # fmt: skip
         (tiny_repo / "calls").write_text("")
         wrapper(bin_path / "id", f"echo {user}")
         wrapper(bin_path / "sudo", sudo)
-        env = {"PATH": str(bin_path), "APT_CODE": code}
-        how = dict(env=env, cwd=tiny_repo, capture_output=True, text=True)
-        done = subprocess.run(["/bin/bash", "-c", text], **how)
-        assert done.returncode == 0 and "went on" in done.stdout, done.stderr
-        assert ("bubblewrap could not be installed" in done.stderr) != installed
-        calls = (tiny_repo / "calls").read_text()
-        assert ("install" in calls and calls.rstrip().endswith(" bubblewrap")) == installed
+        out, err, calls = ready(code)
+        assert "went on" in out and ("bubblewrap could not be installed" in err) != installed
+        assert ("install" in calls and calls.endswith(" bubblewrap")) == installed
     wrapper(bin_path / "bwrap", "exit 0")
-    done = subprocess.run(["/bin/bash", "-c", text], **how)
-    assert (done.stdout, done.stderr) == ("went on\n", "")
-    text = text.replace("packages_ready", "packages_ready --all")  # a browser for the site's tests
-    how["env"] = {**env, "APT_CODE": "0"}
-    done = subprocess.run(["/bin/bash", "-c", text], **how)
-    assert done.stdout == "installing chromium by apt-get\nwent on\n" and not done.stderr
-    assert (tiny_repo / "calls").read_text().rstrip().endswith(" chromium")
+    assert ready(code)[:2] == ("went on\n", "")
+    out, err, calls = ready("0", "--all")  # a browser for the site's tests
+    assert (out, err) == ("installing chromium by apt-get\nwent on\n", "") and calls.endswith(" chromium")
     wrapper(bin_path / "google-chrome", "exit 0")
-    done = subprocess.run(["/bin/bash", "-c", text], **how)
-    assert (done.stdout, done.stderr) == ("went on\n", "")
+    assert ready("0", "--all")[:2] == ("went on\n", "")
 
 
 @pytest.mark.slow
