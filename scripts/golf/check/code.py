@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from golf.check import syntax
 from golf.check.folder import Folder, quoted
 from golf.check.learning import validation_gradients
-from golf.check.modules import Modules, aliases
+from golf.check.modules import Modules
 from golf.check.reach import reached
 from golf.check.source import MEANING, Totals, faults_of, totals
 from golf.check.steering import other_sources
@@ -119,7 +119,7 @@ def check_tree(folder: Folder, path: str, tree: ast.Module, modules: Modules) ->
 def check_scoring(folder: Folder, paths: list[str]) -> None:
     """Findings of what may learn from validation tokens or steer. All files are read as one, whose functions
     call each other; a line's number tells its file, too."""
-    whole, names = ast.Module([], []), {}
+    whole = ast.Module([], [])
     for number, path in enumerate(paths):
         tree = OneForm().visit(ast.parse(folder.read(path)))
         for name, full in syntax.imports(tree, module_name(path)):
@@ -127,13 +127,11 @@ def check_scoring(folder: Folder, paths: list[str]) -> None:
             if f"{module.replace('.', '/')}.py" in paths and name != last:  # from kit import f as g
                 tree.body[:0] = ast.parse(f"{name} = {last}").body
         whole.body += ast.increment_lineno(tree, number * SOURCE_LIMIT).body
-        for name, full in aliases(tree, module_name(path)).items():
-            names.setdefault(name, set()).update(full)
     learns = "validation tokens may reach an optimizer; a model may learn only from targets already scored"
     steers = "scores may depend on more than the artifact and the text so far"
     raised: dict[tuple[str, str], dict[int, str]] = {}
     gradients = ((line, "gradient or count") for line in validation_gradients(whole))
-    for text, lines in ((learns, gradients), (steers, other_sources(whole, names))):
+    for text, lines in ((learns, gradients), (steers, other_sources(whole))):
         for line, what in lines:
             number, line = divmod(line, SOURCE_LIMIT)
             raised.setdefault((paths[number], text), {})[line] = what

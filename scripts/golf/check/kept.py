@@ -148,7 +148,7 @@ def changes_by_call(node: ast.Call, code: Origins) -> Iterator[Mutation]:
     whole, root = bool(WHOLE.fullmatch(name)), chain_of(node.func)[0]
     if not (whole or CHANGES.fullmatch(name) or name in FILLERS):
         return
-    if by is None or root in code.imported or root in dir(builtins):  # np.add.at(x, 0, 1), list.append(x, 1)
+    if by is None or root in code.imports or root in dir(builtins):  # np.add.at(x, 0, 1), list.append(x, 1)
         taken = args[: 2 if TAKERS.fullmatch(name) else root in dir(builtins)]
         yield from (Mutation(one, not whole) for one in taken)
         return
@@ -221,10 +221,10 @@ def begins(value: ast.AST, code: Origins) -> bool:
     """Whether it is an empty container, or what is stepped through once."""
     if isinstance(value, (ast.List, ast.Dict, ast.Set)) or called(value) in EMPTY:
         return not any(getattr(value, name, 0) for name in ("elts", "keys", "args", "keywords"))
-    made = [n for f in code.functions.get(called(value), ()) for n in every_node(f)]
+    made = [n for f in code.functions_named(called(value)) for n in every_node(f)]
     yields = any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in made)
     pushes = (
-        getattr(value, "attr", "") in FILLERS and chain_of(value)[0] not in code.imported
+        getattr(value, "attr", "") in FILLERS and chain_of(value)[0] not in code.imports
     )  # push = SEEN.append
     return isinstance(value, ast.GeneratorExp) or called(value) in STEPPED or yields or pushes
 

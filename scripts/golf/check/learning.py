@@ -30,29 +30,26 @@ HAND_OVERS = 5  # from function to function
 def validation_gradients(tree: ast.Module) -> list[int]:
     """Lines where what validation shards hold meets a gradient, a count or the weights, and gradients that
     log_probs reaches. What takes gradients or counts teaches, and so does what calls that."""
-    code, every = origins(tree), syntax.every_node(tree)
-    functions = [n for n in every if isinstance(n, syntax.FUNCTIONS)]
+    code = origins(tree)
+    functions = [n for n in code.every if isinstance(n, syntax.FUNCTIONS)]
     calls = {f: [n for n in syntax.every_node(f) if isinstance(n, ast.Call)] for f in functions}
-    makers = {t.id for t, v in syntax.assignments(tree) if syntax.called(v) in MAKERS}
-    given = ((t.id, getattr(syntax.handed_on(v), "func", v)) for t, v in syntax.assignments(tree))
-    makers |= {n for n, f in given if syntax.name_of(f) in GRADIENTS | COUNTS and syntax.chain_of(f)[1]}
-    makers |= {n for n, full in syntax.imports(tree, "") if full.split(".")[-1] in (GRADIENTS | COUNTS) - {n}}
     runs = {f: {one for n in calls[f] for one in code.callees(n)} for f in functions}
-    teachers = {f for f in functions if any(teaches(n, makers) for n in calls[f])}
+    names = {n: code.names_called(n) for n in code.every if isinstance(n, ast.Call)}
+    teaching = {n for n in names if teaches(n, names[n], code)}
+    teachers = {f for f in functions if teaching & {*calls[f]}}
     scoring = {f for f in functions if f.name == SCORER}
     for _ in range(HAND_OVERS):
         teachers |= {f for f in functions if runs[f] & teachers}
         scoring |= {one for f in scoring for one in runs.get(f, ())}
-    teachers |= {f for f in functions if any(syntax.called(n) in COUNTS for n in calls[f])} - scoring
-    lines = {n.lineno for f in functions if f in scoring for n in calls[f] if teaches(n, makers)}
-    for node in every:
+    teachers |= {f for f in functions if any(names[n] & COUNTS for n in calls[f])} - scoring
+    lines = {n.lineno for f in functions if f in scoring for n in calls[f] if n in teaching}
+    for node in code.every:
         if isinstance(node, ast.Call):
-            direct = teaches(node, makers) or syntax.called(node) in TABLES
+            direct = node in teaching or names[node] & TABLES
             fills = syntax.called(node)[-1:] == "_" and in_weights(node.func)
-            given = [*node.args, *(word.value for word in node.keywords)] + [node.func] * direct
-            if (direct or fills or teachers & {*code.callees(node)}) and any(
-                is_held_out(n, code) for n in given
-            ):
+            given = [*node.args, *(word.value for word in node.keywords), *[node.func] * bool(direct)]
+            learns = direct or fills or teachers & {*code.callees(node)}
+            if learns and any(is_held_out(n, code) for n in given):
                 lines.add(node.lineno)
         for target, value in given_by(node):  # counts[token] += 1, but not sums["val"] += x
             at = getattr(target, "slice", ast.Constant(0))
@@ -62,49 +59,33 @@ def validation_gradients(tree: ast.Module) -> list[int]:
     return sorted(lines)
 
 
+def teaches(node: ast.Call, names: set[str], code: Origins) -> bool:
+    """Whether a call takes a gradient, by whatever name, or calls what value_and_grad() made."""
+    made = [node.func, *code.reaching(node.func)] if syntax.mention(node.func) else [node.func]
+    return bool(names & GRADIENTS) or any(syntax.called(one) in MAKERS for one in made)
+
+
 def is_held_out(node: ast.AST, code: Origins) -> bool:
     """Whether an expression, or what its names stand for, says that it comes from a validation shard."""
-    waiting, known = [node], set()
-    while waiting:
-        one = waiting.pop()
-        for part in () if one in known else syntax.every_node(one):
-            if says_validation(part, code):
-                return True
-            if isinstance(part, ast.Call):
-                waiting += code.results(code.callees(part))
-            elif isinstance(part, (ast.Name, ast.Attribute)) and not syntax.stored(part):
-                knobs = code.key(part)[0] is None  # names of knobs in a list
-                waiting += [value for value in code.reaching(part) if not (knobs and syntax.constants(value))]
-        known.add(one)
-    return False
+    return any(says_validation(part, code) for part in code.made_of(node))
 
 
 def says_validation(node: ast.AST, code: Origins) -> bool:
     text = syntax.text_of(node) or ""
     if len(text) < 80 and len(text.split()) == 1:
         return bool(VAL_TEXT.fullmatch(text) or fnmatch.filter(SHARD, text.split("/")[-1]))
-    if syntax.called(node) in (
-        "iterdir",
-        "listdir",
-        "scandir",
-    ):  # of a folder that holds both, if it chooses none
+    if syntax.called(node) in ("iterdir", "listdir", "scandir"):  # of a folder that holds both
         names = [*map(syntax.name_of, syntax.every_node(node))]
         around = syntax.every_node(code.top[node]) if node in code.top else code.every
         texts = "".join(syntax.text_of(n) or "" for n in around)
-        return any(map(DATA.fullmatch, names)) and "train" not in texts
+        return any(map(DATA.fullmatch, names)) and "train" not in texts  # it chooses none
     return bool(VAL_NAME.fullmatch(syntax.name_of(node)))
 
 
 def in_weights(target: ast.expr) -> bool:
     """Whether it is a part of the weights, by its names, and no result: model.bias[0], weights["told"]."""
+    if isinstance(target, ast.Name) and syntax.stored(target):
+        return False
     names = [*map(syntax.name_of, syntax.every_node(target)), syntax.text_of(getattr(target, "slice", None))]
-    part = not (isinstance(target, ast.Name) and syntax.stored(target))
-    return (
-        part
-        and any(n and WEIGHTS.fullmatch(n) for n in names)
-        and not any(n and RESULT.fullmatch(n) for n in names)
-    )
-
-
-def teaches(node: ast.Call, makers: set[str]) -> bool:
-    return syntax.called(node) in GRADIENTS | makers or syntax.called(node.func) in MAKERS
+    names = [name for name in names if name]
+    return any(map(WEIGHTS.fullmatch, names)) and not any(map(RESULT.fullmatch, names))

@@ -4,6 +4,8 @@ A *path* leads to where a value comes from: ("self", "seen", "rows") is self.see
 part of it, ("", "seen") an attribute of any other object, ("SEEN",) a name of the module. What a function
 makes has no path. A variable has the paths of all that it is given, an argument those of what all calls give,
 a call those of what the function returns. ("=", "Cache"): an object of that class; ("?",): nothing is known.
+The other rules ask the same engine what runs (reached), what an expression is made of (made_of), and which
+names of libraries it stands for (full_names).
 """
 
 import ast
@@ -14,7 +16,7 @@ from functools import lru_cache
 
 from golf.check import syntax
 from golf.check.modules import libraries
-from golf.check.syntax import FUNCTIONS, called, chain_of, constants, every_node, name_of, stored
+from golf.check.syntax import FUNCTIONS, called, chain_of, constants, every_node, mention, name_of, stored
 
 SCORER = "log_probs"  # the method of a submission that is given the stream
 FILLERS = frozenset("append appendleft extend insert add update put copy_ setdefault send".split())
@@ -28,6 +30,7 @@ HOLDERS = frozenset("iter list tuple set dict sorted reversed enumerate zip filt
 CHOICES = (ast.IfExp, ast.BoolOp, ast.NamedExpr)
 DISPLAYS = (ast.List, ast.Tuple, ast.Set, ast.Dict, *syntax.COMPREHENSIONS)
 CACHES = {"cache", "lru_cache", "cached_property"}  # return the same object each time
+GIVEN = (ast.Name, ast.Attribute, ast.Lambda, ast.Dict, ast.List, ast.Tuple)  # may be or hold functions
 RESULTS = (ast.Return, ast.Yield, ast.YieldFrom)
 DEPTH = 5  # attributes of attributes that are followed
 Path = tuple[str, ...]
@@ -35,53 +38,58 @@ Path = tuple[str, ...]
 
 class Origins:
     def __init__(self, tree: ast.Module):
-        every = self.every = every_node(tree)
-        blocks = [n for n in every if isinstance(n, BLOCKS)]
-        self.foreign, self.imported = libraries(tree), {name for name, _ in syntax.imports(tree, "")}
-        self.lasting = {
-            name_of(n) for n in syntax.outside_functions(tree) if stored(n)
-        }  # names of the module
-        self.lasting |= {getattr(n, "name", "a default") for n in tree.body}
-        self.classes = {n.name: n for n in every if isinstance(n, ast.ClassDef)}
-        self.methods = {part for one in self.classes.values() for part in one.body}
-        self.members = {name: self.members_of(name) for name in self.classes}  # its nodes and its bases'
-        made = [n for n, one in self.classes.items() if SCORER in {getattr(f, "name", "") for f in one.body}]
-        self.scorer = {part for name in made for part in self.members[name]}
-        self.functions: dict[str, list] = defaultdict(list)  # by name
-        self.top: dict[ast.AST, ast.AST] = {}  # the outermost function around a node
-        for block in blocks:
-            self.functions[getattr(block, "name", "")].append(block)
-            self.top = (
-                {**dict.fromkeys(every_node(block), block), **self.top} if block not in self.top else self.top
-            )
-        outermost = {*self.top.values()}
-        self.own = {b: {*syntax.bindings(b)} - {getattr(b, "name", "")} for b in outermost}  # its variables
-        for node in (n for n in every if isinstance(n, ast.Global) and n in self.top):
-            self.own[self.top[node]] -= {*node.names}
-        self.outer = {name for n in every if isinstance(n, ast.Nonlocal) for name in n.names}
+        self.every = every_node(tree)
+        self.imports, self.foreign = syntax.dict_of(syntax.imports(tree, "")), libraries(tree)
+        self.ours = {*self.imports} - self.foreign  # modules of the folder, and what they hold
+        self.direct = {n.func for n in self.every if isinstance(n, ast.Call)}
+        self.find_classes()
+        outside = [n for n in syntax.outside_functions(tree) if stored(n) and n not in self.fields]
+        self.lasting = {"a default", *map(name_of, outside)}  # names of the module
+        self.lasting |= {node.name for node in tree.body if isinstance(node, (*FUNCTIONS, ast.ClassDef))}
+        self.find_blocks()
         self.values: dict[tuple, list[ast.AST]] = defaultdict(list)  # of variables and attributes
         self.unknown: set[tuple] = set()  # arguments that no call is seen to give
         # Lines of plain assignments to a variable, and the last line of the statements that follow each.
         self.sets: dict[tuple, list[tuple[int, int]]] = defaultdict(list)
-        self.find_values(blocks)
+        self.find_values()
+        self.known_names: dict[ast.AST, set[str]] = {}  # what full_names() found
+
+    def find_classes(self) -> None:
+        self.classes = {n.name: n for n in self.every if isinstance(n, ast.ClassDef)}
+        self.methods = {part for one in self.classes.values() for part in one.body}
+        self.fields = {n for one in self.classes.values() for n in syntax.outside_functions(one)
+                       if isinstance(n, ast.Name) and stored(n)}  # fmt: skip
+        self.members = {name: self.members_of(name) for name in self.classes}  # its nodes and its bases'
+        made = [n for n, one in self.classes.items() if SCORER in {getattr(f, "name", "") for f in one.body}]
+        self.scorer = {part for name in made for part in self.members[name]}
 
     def members_of(self, name: str) -> set[ast.AST]:
-        bases = [
-            base for base in map(name_of, self.classes[name].bases) if base in self.classes and base != name
-        ]
+        bases = {base for base in map(name_of, self.classes[name].bases) if base in self.classes} - {name}
         return {*every_node(self.classes[name])}.union(*map(self.members_of, bases))
 
-    def find_values(self, blocks: list[ast.AST]) -> None:
+    def find_blocks(self) -> None:
+        self.blocks = [n for n in self.every if isinstance(n, BLOCKS)]
+        self.functions: dict[str, list] = defaultdict(list)  # "f" -> what f() may run, ".f" -> x.f()
+        self.top: dict[ast.AST, ast.AST] = {}  # the outermost function around a node
+        for block in self.blocks:  # those around others come first
+            self.functions["." * (block in self.methods) + getattr(block, "name", "")].append(block)
+            if block not in self.top:
+                self.top.update(dict.fromkeys(every_node(block), block))
+        self.own = {b: {*syntax.bindings(b)} - {getattr(b, "name", "")} for b in {*self.top.values()}}
+        for node in (n for n in self.every if isinstance(n, ast.Global) and n in self.top):
+            self.own[self.top[node]] -= {*node.names}
+        self.outer = {name for n in self.every if isinstance(n, ast.Nonlocal) for name in n.names}
+
+    def find_values(self) -> None:
         for target, value in (pair for node in self.every for pair in given_by(node) if pair[0]):
             if getattr(target, "id", "") in self.foreign | {"self"}:
                 continue  # np.insert(x, 0, 1)
             held = isinstance(target, ast.Subscript) or isinstance(getattr(target, "ctx", 0), ast.Load)
             self.values[self.key(inner(target))].append(ast.List([value]) if held else value)
-            known = (
-                [value] if isinstance(value, ast.Lambda) else self.functions.get(name_of(value) or None, [])
-            )
-            self.functions[name_of(target)] += [f for f in known if f not in self.functions[name_of(target)]]
-        for block in blocks:
+            known = [value] if isinstance(value, ast.Lambda) else self.functions.get(mention(value) or None, [])
+            name = "." * (target in self.fields) + mention(target)
+            self.functions[name] += [f for f in known if f not in self.functions[name]]
+        for block in self.blocks:
             self.unknown |= {(self.top[block], taker.arg) for taker in syntax.arguments(block.args)}
             for name, value in syntax.kept_defaults(block.args):
                 plain = isinstance(value, (ast.Name, ast.Attribute))
@@ -100,6 +108,7 @@ class Origins:
                 for name, value in self.arguments(call, function):
                     self.values[self.top[function], name].append(value)
                     self.unknown.discard((self.top[function], name))
+        self.known_names.clear()
 
     def key(self, target: ast.AST) -> tuple:
         """Under what the values of a variable or of an attribute are found."""
@@ -107,27 +116,83 @@ class Origins:
             of_self = name_of(target.value) == "self" and target in self.scorer
             return "self" if of_self else "", target.attr
         block, name = self.top.get(target), name_of(target) or getattr(target, "name", "")
+        if target in self.fields:
+            return "", name
         return block if block and name in self.own[block] else None, name
+
+    # ---- What runs
 
     def callees(self, call: ast.Call) -> list[ast.AST]:
         """The functions of this code that a call may run."""
-        by, name = call.func, name_of(call.func)
-        if isinstance(by, ast.Lambda) or chain_of(by)[0] in self.foreign:
-            return [by] * isinstance(by, ast.Lambda)
+        by, name, root = call.func, name_of(call.func), chain_of(call.func)[0]
+        if isinstance(by, ast.Lambda):
+            return [by]
+        if root in self.foreign:
+            return []
         if name in self.classes:
-            return [f for f in self.members[name] & self.methods if getattr(f, "name", "") in MADE]
-        found = self.functions.get(name, [])
-        if isinstance(by, ast.Name):
-            return [f for f in found if f not in self.methods]
-        if not found or not isinstance(by, ast.Attribute):
-            return found if isinstance(by, ast.Subscript) else []
-        if called(by.value) == "super" and name in MADE:
+            return self.makers(name)
+        found = self.functions.get(mention(by), [])
+        if root in self.ours and isinstance(by, ast.Attribute):  # kit.f
+            return [*found, *self.functions.get(name, [])]
+        if not isinstance(by, ast.Attribute):
+            return found
+        inherited = called(by.value) == "super"
+        if inherited and name in MADE:
             return []  # its class says what is made
-        if name_of(by.value) == "self" or called(by.value) == "super":
+        if inherited or name_of(by.value) == "self":
             return [f for f in found if (f in self.scorer) == (call in self.scorer)] or found
-        made = self.paths(by.value)
+        made = self.paths(by.value) if found else set()
         known = {part for path in made if path[0] == "=" for part in self.members[path[1]]}
         return [f for f in found if ("?",) in made or f in known or f not in self.methods]
+
+    def makers(self, name: str) -> list[ast.AST]:
+        """What runs when an object of a class is made."""
+        return [f for f in self.members[name] & self.methods if getattr(f, "name", "") in MADE]
+
+    def reached(self, starts: Iterable[ast.AST]) -> list[ast.AST]:
+        """All nodes of these functions and values, and of what they use in turn."""
+        found: dict[ast.AST, None] = {}
+        waiting = [*starts]
+        while waiting:
+            new = [node for node in every_node(waiting.pop()) if node not in found]
+            found.update(dict.fromkeys(new))
+            waiting += [one for node in new for one in self.used(node) if one not in found]
+        return [*found]
+
+    def used(self, node: ast.AST) -> list[ast.AST]:
+        """What runs, or is read, where a node does: functions, what makes an object, bases of its class, and
+        values of the module's names and of attributes."""
+        if isinstance(node, ast.Call):
+            return self.callees(node)
+        values, name = self.lasting_values(node), name_of(node)
+        found = [value for value in values if self.hands_on(value)]
+        if isinstance(node, ast.Attribute) and not values and node not in self.direct:  # a method as a value
+            found += self.functions.get(f".{name}", [])
+        if self.of_module(node):
+            found += self.functions.get(name, [])
+            found += [*self.makers(name), *self.classes[name].bases] if name in self.classes else []
+        return found
+
+    def of_module(self, node: ast.AST) -> bool:
+        """Whether it is a name of the module, or of a file of the folder (kit.f), where that is read."""
+        if not isinstance(node, (ast.Name, ast.Attribute)) or stored(node):
+            return False
+        return self.key(node)[0] is None or chain_of(node)[0] in self.ours
+
+    def lasting_values(self, node: ast.AST) -> list[ast.AST]:
+        """What a name of the module is given, or an attribute of any object."""
+        name, found = name_of(node), []
+        if isinstance(node, ast.Attribute) and not stored(node) and chain_of(node)[0] not in self.foreign:
+            found = self.values.get(("self", name), []) + self.values.get(("", name), [])
+        return found + self.values.get((None, name), []) if self.of_module(node) else found
+
+    def functions_named(self, name: str) -> list[ast.AST]:
+        return self.functions.get(name, []) + self.functions.get(f".{name}", [])
+
+    def hands_on(self, value: ast.AST) -> bool:
+        """Whether a value may be or hold a function, or is made where the module is imported."""
+        made = isinstance(value, ast.Call) and value not in self.top and not is_knob(value)
+        return made or isinstance(value, GIVEN) or called(value) == "partial"
 
     def arguments(self, call: ast.Call, function: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         """(name, value) of what a call gives a function."""
@@ -156,7 +221,7 @@ class Origins:
         if isinstance(node, ast.Name):
             return self.behind_name(node, part, attrs, found)
         if isinstance(node, ast.Attribute):
-            known = [f for f in self.functions.get(node.attr, ()) if "property" in decorators(f)]
+            known = [f for f in self.functions.get(mention(node), ()) if "property" in decorators(f)]
             given = [(value, part, attrs) for value in self.results(known)]
             return [(node.value, part, (node.attr, *attrs)), *given]
         if isinstance(node, ast.Starred):
@@ -175,15 +240,14 @@ class Origins:
         """Whether x[index] is a part of x: x[2], x[1:], x[i] of a loop; x[tokens] is a copy, perhaps."""
         names = [n for n in every_node(index) if isinstance(n, (ast.Name, ast.Call))]
         loops = [v for n in names for v in self.values[self.key(n)] if isinstance(v, ast.Starred)]
-        return isinstance(index, ast.Slice) or len(names) <= sum(
-            called(v.value) != "enumerate" for v in loops
-        )
+        counted = [v for v in loops if called(v.value) == "enumerate"]
+        return isinstance(index, ast.Slice) or len(names) <= len(loops) - len(counted)
 
     def behind_name(self, node: ast.Name, part: bool, attrs: Path, found: set[Path]) -> list[tuple]:
         block, name = key = self.key(node)
         values, kept = self.reaching(node), []
         fixed = values and all(isinstance(v, (ast.Constant, ast.Tuple)) and constants(v) for v in values)
-        if block is None and (name in self.lasting or attrs and name in self.imported - self.foreign):
+        if block is None and (name in self.lasting or attrs and name in self.ours):
             found |= set() if fixed else {(name, *attrs)}
         if name == "self":
             root = "self" if node in self.scorer else ""
@@ -220,24 +284,65 @@ class Origins:
         makers = {name_of(n) for value in self.values[self.key(node.func)] for n in every_node(value)}
         if any(CACHES & names for names in (makers, *map(decorators, known))):
             found.add((f"{name}()", *attrs))
-        of_object = isinstance(node.func, ast.Attribute) and root not in self.imported
+        of_object = isinstance(node.func, ast.Attribute) and root not in self.imports
         views = [node.func.value, *given[1:] * (name == "setdefault")] if of_object else given
         views = views if name in VIEWS else []
-        if not (known or views or root in self.imported or root in dir(builtins)):
+        if not (known or views or root in self.imports or root in dir(builtins)):
             found.add(("?",))
         return [(one, part, attrs) for one in self.results(known)] + [(one, True, attrs) for one in views]
 
     def results(self, functions: Iterable[ast.AST]) -> list[ast.AST]:
         """What these functions return or yield."""
-        values = [f.body for f in functions if isinstance(f, ast.Lambda)]
-        return values + [
-            n.value for f in functions for n in every_node(f) if isinstance(n, RESULTS) and n.value
-        ]
+        bodies = [f.body for f in functions if isinstance(f, ast.Lambda)]
+        ends = [n for f in functions for n in every_node(f) if isinstance(n, RESULTS)]
+        return bodies + [node.value for node in ends if node.value]
+
+    # ---- What an expression is made of
+
+    def made_of(self, node: ast.AST) -> Iterator[ast.AST]:
+        """The parts of an expression, of what its names stand for, and of what its calls return."""
+        waiting, known = [node], set()
+        while waiting:
+            one = waiting.pop()
+            for part in () if one in known else every_node(one):
+                yield part
+                if isinstance(part, ast.Call):
+                    waiting += self.results(self.callees(part))
+                elif isinstance(part, (ast.Name, ast.Attribute)) and not stored(part):
+                    knobs = self.key(part)[0] is None  # names of knobs in a list
+                    waiting += [v for v in self.reaching(part) if not (knobs and constants(v))]
+            known.add(one)
+
+    def names_called(self, call: ast.Call) -> set[str]:
+        """The last names of what it calls, by whatever alias: after f = torch.autograd.grad, f and grad."""
+        by = call.func
+        given = self.reaching(by) if mention(by) else []
+        given = [getattr(syntax.handed_on(value), "func", value) for value in given]
+        return {*map(name_of, (by, *given))} | {full.rpartition(".")[2] for full in self.full_names(by)}
+
+    def full_names(self, node: ast.AST) -> set[str]:
+        """The dotted names of what imports give that a chain of names may stand for, by whatever alias."""
+        if not isinstance(node, (ast.Name, ast.Attribute)):
+            return set()
+        if node not in self.known_names:
+            found = self.known_names[node] = set()  # what stands for itself ends here
+            if isinstance(node, ast.Attribute):
+                found |= {f"{full}.{node.attr}" for full in self.full_names(node.value)}
+            else:
+                found |= self.imports.get(node.id, set())
+            for value in self.values.get(self.key(node), ()):
+                found |= self.full_names(value)
+        return self.known_names[node]
 
 
 @lru_cache(maxsize=2)
 def origins(tree: ast.Module) -> Origins:
     return Origins(tree)
+
+
+def is_knob(value: ast.AST) -> bool:
+    """Whether it is read from the environment, which the scorer sets."""
+    return bool({"environ", "getenv"} & {*map(name_of, every_node(value))})
 
 
 def decorators(block: ast.AST) -> set[str]:

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from golf.check import allowed, guards, syntax, texts
 from golf.check.machine import climbs, environment
 from golf.check.modules import Modules, aliases, is_module, module_aliases
+from golf.check.origins import origins
 from golf.check.syntax import FUNCTIONS, called, every_node, text_of
 
 INDIRECT, UNLISTED, IMPORT = "code-indirect", "code-unlisted", "code-import"
@@ -27,7 +28,8 @@ def reached(tree: ast.Module, modules: Modules, module: str) -> Iterator[tuple[i
     walk = Walk(tree, modules, module)
     walk.visit(tree)
     yield from walk.found
-    yield from ((line, OUTSIDE, what) for line, what in (*climbs(tree), *environment(tree, walk.aliases)))
+    code = origins(tree)
+    yield from ((line, OUTSIDE, what) for line, what in (*climbs(code), *environment(tree, code)))
 
 
 class Walk(ast.NodeVisitor):

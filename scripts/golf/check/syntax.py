@@ -60,9 +60,11 @@ class OneForm(ast.NodeTransformer):
 
 
 def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes that run where a file is imported: not those of functions and of the main program."""
     waiting = [tree]
     while waiting:
         nodes = [n for n in ast.iter_child_nodes(waiting.pop()) if not isinstance(n, FUNCTIONS)]
+        nodes = [n for n in nodes if not (isinstance(n, ast.If) and "__name__ == " in ast.unparse(n.test))]
         yield from nodes
         waiting += nodes
 
