@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator
 
 from golf.check import allowed, texts
-from golf.check.syntax import assignments, called, every_node, text_of
+from golf.check.origins import Origins
+from golf.check.syntax import called, every_node, text_of
 
 # Arguments of any call that read files, or take attributes by a text.
 ODD_KEYWORDS = ("style", "opener", "closefd", "namespace", "metaclass", "dir_fd", "src_dir_fd", "dst_dir_fd",
@@ -55,8 +56,8 @@ def guard_type(walk, node: ast.Call) -> str | None:
 
 def guard_vars(walk, node: ast.Call) -> str | None:
     """vars() is fine for what argparse returns; of another object it may be anything."""
-    name = getattr(node.args[0], "id", "") if node.args else ""
-    given = [value for target, value in assignments(walk.tree) if target.id == name] or node.args
+    named = node.args and isinstance(node.args[0], ast.Name)
+    given = (walk.code.values.get(walk.code.key(node.args[0])) if named else None) or node.args
     parsed = [not v.keywords and getattr(v.func, "attr", "") == "parse_args" for v in given
               if isinstance(v, ast.Call)]  # fmt: skip
     return None if given and len(parsed) == len(given) and all(parsed) else "vars"
@@ -92,7 +93,7 @@ def guard_open(walk, node: ast.Call) -> str | None:
     first = node.args[0] if node.args else words.get("file", words.get("path"))
     if isinstance(first, ast.Starred) or None in words:
         return "open of what is not in sight"
-    number = any(is_number(one, walk.numbers) for one in kept(first))
+    number = any(is_number(one, walk.code) for one in kept(first))
     return "a descriptor instead of a path" if number else None
 
 
@@ -110,9 +111,14 @@ def kept(node: ast.expr | None) -> Iterator[ast.expr]:
 NUMBERS = "int len ord max min sum round abs pow hash id index".split()
 
 
-def is_number(node: ast.expr, names: set[str]) -> bool:
-    number = isinstance(getattr(node, "value", None), int) or getattr(node, "id", "") in names
-    return number or called(node) in NUMBERS
+def is_number(node: ast.expr, code: Origins) -> bool:
+    """Whether it is a number, or a name for one: n = 3, for n in range(9), for n in (3, 4), def f(n=3)."""
+    for value in [node, *(code.values.get(code.key(node), ()) if isinstance(node, ast.Name) else ())]:
+        looped = value.value if isinstance(value, ast.Starred) else None
+        within = [value, *getattr(looped, "elts", [])]
+        if called(looped) == "range" or any(isinstance(getattr(n, "value", None), int) for n in within):
+            return True
+    return called(node) in NUMBERS
 
 
 def guard_memory(walk, node: ast.Call) -> str | None:
@@ -120,8 +126,9 @@ def guard_memory(walk, node: ast.Call) -> str | None:
     words = {word.arg: word.value for word in node.keywords}
     kind = words.get("dtype", node.args[1] if len(node.args) > 1 else ast.Constant("u1"))
     named = [chain[-1] for chain in walk.full_names(kind) if chain[0] == "numpy"]
-    name = text_of(kind) or walk.templates.get(getattr(kind, "id", "")) or "".join(named)
-    if None in words or not re.fullmatch(r"[<>=|]?[bui?f]\d*|(u?int|float)\d+", name):
+    kinds = named or texts.held(kind, walk.code)
+    plain = all(re.fullmatch(r"[<>=|]?[bui?f]\d*|(u?int|float)\d+", name or "") for name in kinds)
+    if None in words or not kinds or not plain:
         return "numpy.memmap of what is not in sight"
     return guard_open(walk, node)
 
@@ -155,11 +162,10 @@ def guard_compile(walk, node: ast.Call) -> str | None:
 
 def guard_format(walk, node: ast.Call) -> str | None:
     """str.format takes attributes: its text must be in sight and take none."""
-    source = node.func.value
-    text = walk.templates.get(source.id) if isinstance(source, ast.Name) else text_of(source)
-    if text is None:
+    held = texts.held(node.func.value, walk.code)
+    if None in held or not held:
         return "format of a text that is not in sight"
-    return None if texts.plain_fields(text) else "format that takes attributes"
+    return None if all(map(texts.plain_fields, held)) else "format that takes attributes"
 
 
 def sound_options(node: ast.expr) -> bool:

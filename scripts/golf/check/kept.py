@@ -12,18 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from golf.check import syntax
-from golf.check.origins import (
-    BLOCKS,
-    CACHES,
-    FILLERS,
-    MADE,
-    Origins,
-    Path,
-    decorators,
-    given_by,
-    inner,
-    origins,
-)
+from golf.check.origins import BLOCKS, CACHES, FILLERS, MADE, Origins, Path, decorators, given_by, inner
 from golf.check.syntax import called, chain_of, constants, every_node, name_of, stored
 
 # Methods that change their object; those that give all of it another value; functions that change arguments.
@@ -49,62 +38,110 @@ class Mutation(NamedTuple):
     later: bool = False  # where push = self.seen.append is called, or partial(f, self.seen)
 
 
-def outliving(tree: ast.Module, scoring: list, loading: list, resetting: list) -> Iterator[ast.AST]:
+def outliving(code: Origins, scoring: list, loading: list, resetting: list) -> Iterator[ast.AST]:
     """Nodes by which scoring keeps what reset() does not renew; the lists are what each of these reaches."""
-    code, nodes = origins(tree), [*dict.fromkeys((*scoring, *loading))]
-    code.bind(nodes)
-    blocks = {n: [*changes(n, code)] for n in nodes if isinstance(n, BLOCKS)}
-    used = {*map(name_of, (*nodes, *syntax.outside_functions(tree)))}
-    trained = {called(n) for n in every_node(tree)} & {*code.classes} - used  # classes of training alone
-    others = {part for name in trained for part in code.classes[name].body}
-    inside = {n for n in scoring if n in blocks and n not in others}
-    made = {n for n in inside if getattr(n, "name", "") in MADE}  # what they give their object is fresh
-    changed = [
-        (n, c, path) for n in blocks for c in blocks[n] if n in inside or c.later for path in ends(c, code)
-    ]
-    renewed = names_renewed(code, resetting, [part for n in inside - made for part in every_node(n)])
-    moving, lost = {path[-1] for n, _, path in changed if n not in made and path[1:]}, set()
-    for block, change, (root, *attrs) in changed:
-        if root not in ("self", ""):
-            lost.add(root)
-            yield change.node
-        elif resetting and block not in made and not renews(renewed, root, attrs):
-            reads = [n for n in nodes if getattr(n, "attr", "") in attrs[-1:] and not stored(n)]
-            before = any(n.lineno <= change.node.lineno or code.top[n] is not code.top[block] for n in reads)
-            before |= change.part or len(attrs) > 1  # self.model.n is a part of self.model
-            if not change.given or before and tells_more(change, code, moving):
+    kept = Kept(code, scoring, loading, resetting)
+    yield from kept.changes_for_good()
+    yield from kept.closed_over(loading)
+    yield from kept.odd_functions()
+    yield from kept.odd_reads()
+
+
+class Kept:
+    """What scoring changes, and what reset() renews."""
+
+    def __init__(self, code: Origins, scoring: list, loading: list, resetting: list):
+        self.code, self.resetting = code, resetting
+        self.nodes = [*dict.fromkeys((*scoring, *loading))]
+        code.bind(self.nodes)
+        self.blocks = {n: [*changes(n, code)] for n in self.nodes if isinstance(n, BLOCKS)}
+        used = {*map(name_of, (*self.nodes, *code.outside))}
+        trained = {called(n) for n in code.every} & {*code.classes} - used  # classes of training alone
+        others = {part for name in trained for part in code.classes[name].body}
+        inside = {n for n in scoring if n in self.blocks and n not in others}
+        self.made = {n for n in inside if getattr(n, "name", "") in MADE}  # what they give is fresh
+        self.changed = [
+            (block, change, path)
+            for block, found in self.blocks.items()
+            for change in found
+            if block in inside or change.later
+            for path in ends(change, code)
+        ]
+        steps = [part for block in inside - self.made for part in every_node(block)]
+        self.renewed = names_renewed(code, resetting, steps)
+        self.moving = {path[-1] for block, _, path in self.changed if block not in self.made and path[1:]}
+        self.lost: set[str] = set()  # names of the module that change
+
+    def changes_for_good(self) -> Iterator[ast.AST]:
+        """What scoring changes and reset() does not renew."""
+        for block, change, (root, *attrs) in self.changed:
+            if root not in ("self", ""):
+                self.lost.add(root)
                 yield change.node
-    yield from closed_over(tree, code, blocks, loading)
-    for block in blocks:
-        yield from (n for n in syntax.defaults(block.args) if begins(n, code))  # def f(x, seen=[])
-        if getattr(block, "name", "") == "reset":
-            yield from asks_self(every_node(block))
-        if CACHES & decorators(block):
-            yield from (n for n in every_node(block) if getattr(n, "attr", "") in moving)
-    for node in (n for n in nodes if isinstance(n, (ast.Name, ast.Attribute)) and not stored(n)):
-        root, name = key = code.key(node)
-        if root is None and (name in lost or any(begins(value, code) for value in code.values[key])):
-            yield node  # by whatever name it goes on
-        stepped = root in ("self", "") and any(called(value) in STEPPED for value in code.values[key])
-        if stepped and resetting and not renews(renewed, root, [name]):
-            yield node
+            elif self.resetting and block not in self.made and not renews(self.renewed, root, attrs):
+                if not change.given or self.may_be_read(block, change, attrs) and self.tells_more(change):
+                    yield change.node
 
+    def may_be_read(self, block: ast.AST, change: Mutation, attrs: list[str]) -> bool:
+        """Whether what was there before may be read, not what this change gives alone."""
+        if change.part or len(attrs) > 1:  # self.model.n is a part of self.model
+            return True
+        reads = [n for n in self.nodes if getattr(n, "attr", "") in attrs[-1:] and not stored(n)]
+        top = self.code.top
+        return any(n.lineno <= change.node.lineno or top[n] is not top[block] for n in reads)
 
-def closed_over(tree: ast.Module, code: Origins, blocks: dict, loading: list) -> Iterator[ast.AST]:
-    """Where functions that are made once change variables of the function that hands them on."""
-    makers = {
-        "__init__",
-        *map(called, syntax.outside_functions(tree)),
-        *(name for f in blocks for name in decorators(f)),
-    }
-    for block in (n for n in blocks if n in loading or getattr(n, "name", "") in makers):
-        within = every_node(block)
-        funcs = {n.func for n in within if isinstance(n, ast.Call)}
-        handed = {getattr(n, "id", None) for n in within if n not in funcs}  # a lambda has no name
-        for one in (n for n in within if n in blocks and n is not block):
-            if one in code.methods or getattr(one, "name", None) in handed:
-                variables = syntax.locals_of(block)[0] - syntax.locals_of(one)[0] - {"self"}
-                yield from (c.node for c in blocks[one] if variables & {*map(name_of, every_node(c.node))})
+    def tells_more(self, change: Mutation) -> bool:
+        """Whether a new value tells more than a shape: what scoring got, what it keeps, or that it ran."""
+        known: set[tuple] = set()
+
+        def tells(node: ast.AST) -> bool:
+            if {name_of(node), called(node)} & SHAPES:
+                return False
+            if not isinstance(node, ast.Name):
+                by = getattr(node, "func", None)  # x.cos() does not read self.cos
+                parts = [getattr(n, "value", n) if n is by else n for n in ast.iter_child_nodes(node)]
+                return getattr(node, "attr", "") in self.moving or any(map(tells, parts))
+            block, name = key = self.code.key(node)
+            if block is None or name == "self" or key in known:
+                return False
+            known.add(key)
+            return key in self.code.unknown or any(map(tells, self.code.values[key]))
+
+        return constants(change.given[0]) or any(map(tells, change.given))
+
+    def closed_over(self, loading: list) -> Iterator[ast.AST]:
+        """Where functions that are made once change variables of the function that hands them on."""
+        makers = {"__init__", *map(called, self.code.outside)}
+        makers |= {name for block in self.blocks for name in decorators(block)}
+        for block in (n for n in self.blocks if n in loading or getattr(n, "name", "") in makers):
+            within = every_node(block)
+            handed = {getattr(n, "id", None) for n in within if n not in self.code.direct}  # a lambda: None
+            for one in (n for n in within if n in self.blocks and n is not block):
+                if one in self.code.methods or getattr(one, "name", None) in handed:
+                    variables = syntax.locals_of(block)[0] - syntax.locals_of(one)[0] - {"self"}
+                    changed = [change.node for change in self.blocks[one]]
+                    yield from (node for node in changed if variables & {*map(name_of, every_node(node))})
+
+    def odd_functions(self) -> Iterator[ast.AST]:
+        """Defaults that fill, resets that ask for what was there, caches of what moves."""
+        for block in self.blocks:
+            values = [value for _, value in syntax.defaults(block.args)]
+            yield from (value for value in values if begins(value, self.code))  # def f(x, seen=[])
+            if getattr(block, "name", "") == "reset":
+                yield from asks_self(every_node(block))
+            if CACHES & decorators(block):
+                yield from (n for n in every_node(block) if getattr(n, "attr", "") in self.moving)
+
+    def odd_reads(self) -> Iterator[ast.AST]:
+        """Reads of the module's names that change or begin empty, and of what is stepped through once."""
+        for node in (n for n in self.nodes if isinstance(n, (ast.Name, ast.Attribute)) and not stored(n)):
+            root, name = key = self.code.key(node)
+            values = self.code.values[key]
+            if root is None and (name in self.lost or any(begins(value, self.code) for value in values)):
+                yield node  # by whatever name it goes on
+            elif root in ("self", "") and any(called(value) in STEPPED for value in values):
+                if self.resetting and not renews(self.renewed, root, [name]):
+                    yield node
 
 
 # ---- What changes
@@ -166,39 +203,19 @@ def ends(change: Mutation, code: Origins) -> set[Path]:
     return {(*path, change.node.attr) if bound else path for path in paths if path[0] not in ("=", "?")}
 
 
-def tells_more(change: Mutation, code: Origins, moving: set[str]) -> bool:
-    """Whether a new value tells more than a shape: what scoring was given, what it keeps, or that it ran."""
-    known: set[tuple] = set()
-
-    def tells(node: ast.AST) -> bool:
-        if {name_of(node), called(node)} & SHAPES:
-            return False
-        if not isinstance(node, ast.Name):
-            by = getattr(node, "func", None)  # x.cos() does not read self.cos
-            parts = [getattr(n, "value", n) if n is by else n for n in ast.iter_child_nodes(node)]
-            return getattr(node, "attr", "") in moving or any(map(tells, parts))
-        block, name = key = code.key(node)
-        if block is None or name == "self" or key in known:
-            return False
-        known.add(key)
-        return key in code.unknown or any(map(tells, code.values[key]))
-
-    return constants(change.given[0]) or any(map(tells, change.given))
-
-
 # ---- What reset() renews
 
 
 def names_renewed(code: Origins, resetting: list, scoring: list) -> set[tuple[str, str]]:
     """("self", name) of the scorer's attributes to which reset() gives another value, ("", name) of others';
     also all those of classes of which reset() or scoring makes objects."""
-    found = {("", name_of(n)) for name in {called(n) for n in (*resetting, *scoring)} & {*code.classes}
-             for n in code.members[name] if stored(n)}  # fmt: skip
-    for change in (c for n in dict.fromkeys(resetting) if isinstance(n, BLOCKS) for c in changes(n, code)):
-        if not change.part:
-            plain = isinstance(change.node, ast.Attribute)
-            paths = {code.key(change.node)} if plain else ends(change, code)
-            found |= {("self" if path[:-1] == ("self",) else "", path[-1]) for path in paths}
+    made = {called(n) for n in (*resetting, *scoring)} & {*code.classes}
+    found = {("", name_of(n)) for name in made for n in code.members[name] if stored(n)}
+    blocks = dict.fromkeys(n for n in resetting if isinstance(n, BLOCKS))
+    for change in (change for block in blocks for change in changes(block, code) if not change.part):
+        plain = isinstance(change.node, ast.Attribute)
+        paths = {code.key(change.node)} if plain else ends(change, code)
+        found |= {("self" if path[:-1] == ("self",) else "", path[-1]) for path in paths}
     return found
 
 
@@ -223,9 +240,8 @@ def begins(value: ast.AST, code: Origins) -> bool:
         return not any(getattr(value, name, 0) for name in ("elts", "keys", "args", "keywords"))
     made = [n for f in code.functions_named(called(value)) for n in every_node(f)]
     yields = any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in made)
-    pushes = (
-        getattr(value, "attr", "") in FILLERS and chain_of(value)[0] not in code.imports
-    )  # push = SEEN.append
+    filler = isinstance(value, ast.Attribute) and value.attr in FILLERS
+    pushes = filler and chain_of(value)[0] not in code.imports  # push = SEEN.append
     return isinstance(value, ast.GeneratorExp) or called(value) in STEPPED or yields or pushes
 
 

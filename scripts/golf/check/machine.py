@@ -31,7 +31,7 @@ class Heights:
         self.plain = {part for node in searches for part in every_node(node)}
         taken = [n for n in code.every if isinstance(n, ast.Subscript) and name_of(n.value) == "parents"]
         self.plain |= {n.value for n in taken if getattr(n.slice, "value", None) in (0, 1, 2, 3)}
-        self.high: dict[tuple, int] = {}  # of variables and attributes, by key; ('()', 'f'): of what f returns
+        self.high: dict[tuple, int] = {}  # by key, ('()', 'f') of what f returns
         given = [(key, value) for key, values in code.values.items() for value in values]
         for block in code.blocks:
             given += [(("()", getattr(block, "name", "")), value) for value in code.results([block])]
@@ -81,9 +81,9 @@ def climbs(code: Origins) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"{FAR} folders up"
 
 
-def environment(tree: ast.Module, code: Origins) -> Iterator[tuple[int, str]]:
+def environment(code: Origins) -> Iterator[tuple[int, str]]:
     """(line, 'environ') where an import uses all of the environment, or sets what is not written out."""
-    code.bind(syntax.outside_functions(tree))
+    code.bind(code.outside)
 
     def whole(node: ast.AST) -> bool:
         return "os.environ" in code.full_names(node)

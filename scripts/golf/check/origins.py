@@ -43,8 +43,9 @@ class Origins:
         self.ours = {*self.imports} - self.foreign  # modules of the folder, and what they hold
         self.direct = {n.func for n in self.every if isinstance(n, ast.Call)}
         self.find_classes()
-        outside = [n for n in syntax.outside_functions(tree) if stored(n) and n not in self.fields]
-        self.lasting = {"a default", *map(name_of, outside)}  # names of the module
+        self.outside = [*syntax.outside_functions(tree)]  # runs where the file is imported
+        stores = [n for n in self.outside if stored(n) and n not in self.fields]
+        self.lasting = {"a default", *map(name_of, stores)}  # names of the module
         self.lasting |= {node.name for node in tree.body if isinstance(node, (*FUNCTIONS, ast.ClassDef))}
         self.find_blocks()
         self.values: dict[tuple, list[ast.AST]] = defaultdict(list)  # of variables and attributes
@@ -86,13 +87,14 @@ class Origins:
                 continue  # np.insert(x, 0, 1)
             held = isinstance(target, ast.Subscript) or isinstance(getattr(target, "ctx", 0), ast.Load)
             self.values[self.key(inner(target))].append(ast.List([value]) if held else value)
-            known = [value] if isinstance(value, ast.Lambda) else self.functions.get(mention(value) or None, [])
+            known = self.functions.get(mention(value), []) if mention(value) else []
+            known = [value] if isinstance(value, ast.Lambda) else known
             name = "." * (target in self.fields) + mention(target)
             self.functions[name] += [f for f in known if f not in self.functions[name]]
         for block in self.blocks:
             self.unknown |= {(self.top[block], taker.arg) for taker in syntax.arguments(block.args)}
-            for name, value in syntax.kept_defaults(block.args):
-                plain = isinstance(value, (ast.Name, ast.Attribute))
+            for name, value in syntax.defaults(block.args):
+                plain = isinstance(value, (ast.Name, ast.Attribute, ast.Constant, ast.UnaryOp))
                 self.values[self.top[block], name].append(value if plain else ast.Name("a default"))
         bodies = [getattr(node, name, 0) for node in self.every for name in ("body", "orelse")]
         for body in (one for one in bodies if isinstance(one, list)):

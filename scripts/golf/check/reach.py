@@ -15,7 +15,7 @@ from golf.check import allowed, guards, syntax, texts
 from golf.check.machine import climbs, environment
 from golf.check.modules import Modules, aliases, is_module, module_aliases
 from golf.check.origins import origins
-from golf.check.syntax import FUNCTIONS, called, every_node, text_of
+from golf.check.syntax import called, every_node, text_of
 
 INDIRECT, UNLISTED, IMPORT = "code-indirect", "code-unlisted", "code-import"
 PICKLE, OUTSIDE = "code-pickle", "code-outside"
@@ -28,8 +28,8 @@ def reached(tree: ast.Module, modules: Modules, module: str) -> Iterator[tuple[i
     walk = Walk(tree, modules, module)
     walk.visit(tree)
     yield from walk.found
-    code = origins(tree)
-    yield from ((line, OUTSIDE, what) for line, what in (*climbs(code), *environment(tree, code)))
+    code = walk.code
+    yield from ((line, OUTSIDE, what) for line, what in (*climbs(code), *environment(code)))
 
 
 class Walk(ast.NodeVisitor):
@@ -47,11 +47,7 @@ class Walk(ast.NodeVisitor):
         self.loops: dict[str, list[str]] = {}  # comprehension variable -> the words that it takes
         self.documented = syntax.docstrings(tree)
         self.times, self.words = syntax.bindings(tree), syntax.constant_words(tree)
-        outside = [s for s in tree.body if not isinstance(s, FUNCTIONS)]
-        self.templates = syntax.format_texts(ast.Module(outside, []))
-        self.kinds = {t.id for t, v in syntax.assignments(tree) if "type" in map(called, every_node(v))}
-        self.numbers = set(syntax.number_names(tree))
-        self.letters = texts.written_out(tree)
+        self.code = origins(tree)
         self.renaming: set[int] = set()  # ids of nodes that get another name
         self.harmless: set[int] = set()  # ids of nodes that a node around them makes plain
 
@@ -237,7 +233,7 @@ class Walk(ast.NodeVisitor):
             self.report(node, INDIRECT, f"{name} of {self.called_name(later)}")
         guard = guards.GUARDS.get(name) or (guards.guard_compile if name.endswith(".compile") else None)
         self.plain_parts(node, name)
-        if self.makes_text(node) or guards.makes_class(node):
+        if texts.makes_text(node, self.code) or guards.makes_class(node):
             self.report(node, INDIRECT, "a text or a class that is not in sight")
         for word in node.keywords:
             if word.arg:
@@ -257,8 +253,8 @@ class Walk(ast.NodeVisitor):
             if what:
                 rule = {"torch.load": PICKLE, "vars": "code-exec"}.get(name, INDIRECT)
                 self.report(node, rule, what)
-        made = isinstance(node.func, ast.Call) and self.called_name(node.func) == "type"
-        made |= getattr(node.func, "id", None) in self.kinds
+        given = self.code.reaching(node.func) if isinstance(node.func, ast.Name) else []
+        made = called(node.func) == "type" or any(called(n) == "type" for v in given for n in every_node(v))
         starred = any(isinstance(part, ast.Starred) for part in node.args)
         if made and (node.keywords or len(node.args) > 1 or starred):
             self.report(node, INDIRECT, "type(...)(...)")
@@ -293,9 +289,6 @@ class Walk(ast.NodeVisitor):
 
     # ---- Texts
 
-    def makes_text(self, node: ast.expr) -> bool:
-        return texts.makes_text(node) or texts.makes_text_of_names(node, self.letters)
-
     def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, (str, bytes)) and id(node) not in self.documented:
             self.text(node, node.value if isinstance(node.value, str) else node.value.decode("latin-1"))
@@ -303,7 +296,7 @@ class Walk(ast.NodeVisitor):
     def visit_Subscript(self, node: ast.Subscript) -> None:
         if texts.first_of_path(node):
             self.report(node, OUTSIDE, "a path from the root")
-        if self.makes_text(node):
+        if texts.makes_text(node, self.code):
             self.report(node, INDIRECT, "a text that is not in sight")
         self.harmless.add(id(node.slice))  # table[type(x)]
         self.generic_visit(node)
@@ -315,8 +308,8 @@ class Walk(ast.NodeVisitor):
     def visit_BinOp(self, node: ast.BinOp) -> None:
         if isinstance(node.op, ast.Add):
             self.harmless.add(id(node.right))  # a + "/" is no root
-        joined = text_of(texts.write_out(node, self.letters))
-        if self.makes_text(node):
+        joined = text_of(texts.write_out(node, self.code))
+        if texts.makes_text(node, self.code):
             self.report(node, INDIRECT, "a text that is not in sight")
         if joined is not None:
             self.text(node, joined)
@@ -324,7 +317,7 @@ class Walk(ast.NodeVisitor):
             self.generic_visit(node)
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        if (joined := text_of(node)) is not None:
+        if (joined := text_of(texts.write_out(node, self.code))) is not None:
             self.text(node, joined)
         for index, part in enumerate(node.values):
             if not isinstance(part, ast.Constant):
@@ -366,15 +359,15 @@ class Walk(ast.NodeVisitor):
             self.report(node, INDIRECT, f"def {node.name}")
         decorators = [n for n in node.decorator_list if self.called_name(ast.Call(n)) != "torch.compile"]
         hints = [node.returns, *(argument.annotation for argument in syntax.arguments(node.args))]
-        outside = [*decorators, *syntax.defaults(node.args), *filter(None, hints)]
-        for outer in [*outside, *getattr(node, "type_params", ())]:
+        given = [value for _, value in syntax.defaults(node.args)]
+        for outer in [*decorators, *given, *filter(None, hints), *getattr(node, "type_params", ())]:
             self.visit(outer)
         self.function(node, node.body)
 
     visit_AsyncFunctionDef = visit_FunctionDef
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
-        for outer in syntax.defaults(node.args):
+        for _, outer in syntax.defaults(node.args):
             self.visit(outer)
         self.function(node, [node.body])
 
@@ -383,13 +376,10 @@ class Walk(ast.NodeVisitor):
             self.bound_name(argument, argument.arg)
         self.scopes.append(syntax.locals_of(node))
         loops, self.loops = self.loops, {}
-        templates, own = self.templates, set(syntax.bindings(node))
-        kept = {name: text for name, text in templates.items() if name not in own}
-        self.templates = kept | syntax.format_texts(node)
         for part in body:
             self.visit(part)
         self.scopes.pop()
-        self.loops, self.templates = loops, templates
+        self.loops = loops
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.bound_name(node, node.name)
@@ -413,7 +403,8 @@ class Walk(ast.NodeVisitor):
     def comprehension(self, node) -> None:
         """Its variables are its own; they may run through words that are in sight."""
         before, names = dict(self.loops), set()
-        if all(syntax.constants(part.iter) for part in node.generators) and texts.calls_chr(node):
+        iterated = [texts.write_out(part.iter, self.code) for part in node.generators]
+        if all(texts.literals(one) and called(one) != "range" for one in iterated) and texts.calls_chr(node):
             self.report(node, INDIRECT, "a text that is not in sight")
         self.visit(node.generators[0].iter)
         for part in node.generators:

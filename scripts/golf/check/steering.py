@@ -57,13 +57,13 @@ def other_sources(tree: ast.Module) -> Iterator[tuple[int, str]]:
     resets = code.functions_named("reset")
     resetting = code.reached([f for f in resets if f in code.scorer] or resets)
     yield from chances(code, scoring)
-    kept = outliving(tree, scoring, loading, resetting)
+    kept = outliving(code, scoring, loading, resetting)
     yield from ((node.lineno, "what outlives reset()") for node in kept)
     yield from in_training(code, [*scoring, *loading]) if scoring else ()
     steering = Steering(code)
     yield from steering.met(scoring, IN_SCORING, OF_FILES)
     yield from steering.met(loading, IN_LOADING, FOLDERS)
-    for node in syntax.outside_functions(tree) if scoring else ():
+    for node in code.outside if scoring else ():
         if called(node) and steering.named(node.func, STARTS):
             yield node.lineno, "what runs beside"
 

@@ -63,8 +63,10 @@ def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
     """The nodes that run where a file is imported: not those of functions and of the main program."""
     waiting = [tree]
     while waiting:
-        nodes = [n for n in ast.iter_child_nodes(waiting.pop()) if not isinstance(n, FUNCTIONS)]
-        nodes = [n for n in nodes if not (isinstance(n, ast.If) and "__name__ == " in ast.unparse(n.test))]
+        node = waiting.pop()
+        main = isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+        parts = node.orelse if main else ast.iter_child_nodes(node)
+        nodes = [part for part in parts if not isinstance(part, FUNCTIONS)]
         yield from nodes
         waiting += nodes
 
@@ -76,13 +78,6 @@ def chain_of(node: ast.expr) -> tuple[str, list[str]]:
         parts.append(node.attr)
         node = node.value
     return node.id if isinstance(node, ast.Name) else "", parts[::-1]
-
-
-def full_names(node: ast.AST, names: dict[str, set[str]]) -> Iterator[str]:
-    """The full dotted names that a chain of names may stand for."""
-    if isinstance(node, (ast.Name, ast.Attribute)):
-        root, parts = chain_of(node)
-        yield from (".".join([full, *parts]) for full in sorted(names.get(root, ())))
 
 
 def imports(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
@@ -100,26 +95,28 @@ def absolute(node: ast.ImportFrom, module: str) -> str:
     """The dotted name that `from .x import y` means in `module`."""
     if not node.level:
         return node.module or ""
-    package = module.split(".")[: -node.level] if node.level else []
-    return ".".join([*package, *([node.module] if node.module else [])])
+    return ".".join([*module.split(".")[: -node.level], *filter(None, [node.module])])
+
+
+def bound_by(node: ast.AST) -> list[str]:
+    """Names that a node by itself binds: an assignment's target, an argument, an import, a pattern, ..."""
+    names = []
+    if isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
+        names = [node.name]
+    elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+        names = [node.id]
+    elif isinstance(node, (ast.Import, ast.ImportFrom)):
+        names = [alias.asname or alias.name.split(".")[0] for alias in node.names]
+    elif isinstance(node, ast.arg):
+        names = [node.arg]
+    elif isinstance(node, ast.MatchMapping):
+        names = [node.rest]
+    return [name for name in names if name]  # none in `except:` and `case _:`
 
 
 def bindings(tree: ast.AST) -> Counter[str]:
-    """How many places of a file bind each name: assignments, arguments, imports, patterns, …"""
-    found: Counter = Counter()
-    for node in every_node(tree):
-        if isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
-            found[node.name] += 1
-        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            found[node.id] += 1
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            found.update(alias.asname or alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.arg):
-            found[node.arg] += 1
-        elif isinstance(node, ast.MatchMapping):
-            found[node.rest] += 1
-    found.pop(None, None)  # except: and case _:
-    return found
+    """How many places of a file bind each name."""
+    return Counter(name for node in every_node(tree) for name in bound_by(node))
 
 
 def dict_of(pairs) -> dict[str, set[str]]:
@@ -150,18 +147,6 @@ def constant_words(tree: ast.Module) -> dict[str, list[str]]:
     return {name: words for name, words in pairs if words and times[name] == uses[name] == 1}
 
 
-def format_texts(tree: ast.AST) -> dict[str, str]:
-    """Name -> the texts that it holds in a function, where all else that it holds is their format."""
-    times, found, known = bindings(tree), {}, Counter()
-    for target, value in assignments(tree):
-        name, text = target.id, text_of(value)
-        formatted = called(value) == "format" and getattr(value.func.value, "id", "") == name
-        known[name] += text is not None or formatted
-        if text is not None:
-            found[name] = found.get(name, "") + text
-    return {name: text for name, text in found.items() if known[name] == times[name]}
-
-
 def constants(node: ast.expr) -> bool:
     """Whether an expression is made of literals alone."""
     return not any(isinstance(part, (ast.Name, ast.Call)) for part in every_node(node))
@@ -181,32 +166,14 @@ def bare(node: ast.AST) -> Iterator[ast.AST]:
             waiting += ast.iter_child_nodes(part)
 
 
-def number_names(tree: ast.Module) -> Iterator[str]:
-    """Names that stand for numbers: n = 3, for n in range(9), for n in (3, 4), def f(n=3)."""
-    given = [(t.id, v) for t, v in assignments(tree)]
-    for node in every_node(tree):
-        if isinstance(node, (ast.For, ast.comprehension)) and isinstance(node.target, ast.Name):
-            numbers = [ast.Constant(0)] if called(node.iter) == "range" else getattr(node.iter, "elts", [])
-            given += [(node.target.id, number) for number in numbers]
-        elif isinstance(node, ast.arguments):
-            takers = [*node.posonlyargs, *node.args][::-1]
-            given += [(a.arg, v) for a, v in zip(takers, node.defaults[::-1])]
-    yield from (name for name, value in given if type(getattr(value, "value", None)) is int)
-
-
 def surely_bound(tree: ast.Module) -> dict[str, int]:
     """Name -> last line of its first unconditional definition at the file's top level."""
     found: dict[str, int] = {}
     for node in tree.body:
-        names, line = [], node.end_lineno
-        if isinstance(node, FUNCTIONS):
-            names, line = [node.name], node.body[0].lineno  # it may call itself
-        elif isinstance(node, ast.ClassDef):
-            names = [node.name]
-        elif isinstance(node, ast.Assign):
+        names = bound_by(node)
+        if isinstance(node, ast.Assign):
             names = [name for target in node.targets for name in bindings(target)]
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names = [alias.asname or alias.name.split(".")[0] for alias in node.names]
+        line = node.body[0].lineno if isinstance(node, FUNCTIONS) else node.end_lineno  # it may call itself
         for name in names:
             found.setdefault(name, line)
     return found
@@ -262,16 +229,11 @@ def arguments(args: ast.arguments) -> list[ast.arg]:
     return [argument for argument in named if argument is not None]
 
 
-def defaults(args: ast.arguments) -> list[ast.expr]:
-    return [node for node in [*args.defaults, *args.kw_defaults] if node is not None]
-
-
-def kept_defaults(args: ast.arguments) -> Iterator[tuple[str, ast.expr]]:
-    """Arguments and their defaults, if these are more than literals: def f(x, seen=TABLE)."""
+def defaults(args: ast.arguments) -> list[tuple[str, ast.expr]]:
+    """Arguments and their defaults."""
     places = [*args.posonlyargs, *args.args][::-1]
-    for taker, value in (*zip(places, args.defaults[::-1]), *zip(args.kwonlyargs, args.kw_defaults)):
-        if not isinstance(value, (ast.Constant, ast.UnaryOp, type(None))):
-            yield taker.arg, value
+    pairs = [*zip(places, args.defaults[::-1]), *zip(args.kwonlyargs, args.kw_defaults)]
+    return [(taker.arg, value) for taker, value in pairs if value]
 
 
 def locals_of(function) -> tuple[set[str], set[str]]:
@@ -281,18 +243,12 @@ def locals_of(function) -> tuple[set[str], set[str]]:
     waiting = [function.body] if isinstance(function, ast.Lambda) else [*function.body]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-            continue
-        if isinstance(node, (ast.Lambda, *COMPREHENSIONS)):
-            continue
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            names.add(node.id)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            names.add(node.name)
-        elif isinstance(node, (ast.Global, ast.Nonlocal)):
-            foreign |= set(node.names)
+        if isinstance(node, (ast.Global, ast.Nonlocal)):
+            foreign |= {*node.names}
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            foreign |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
-        waiting += ast.iter_child_nodes(node)
+            foreign |= {*bound_by(node)}
+        else:
+            names |= {*bound_by(node)}
+        if not isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.Lambda, *COMPREHENSIONS)):
+            waiting += ast.iter_child_nodes(node)
     return names - foreign, foreign

@@ -7,8 +7,8 @@ import re
 import string
 from collections.abc import Iterable
 
-from golf.check import syntax
-from golf.check.syntax import called, chain_of, constants, every_node, name_of, text_of
+from golf.check.origins import Origins
+from golf.check.syntax import called, constants, every_node, name_of, stored, text_of
 
 DUNDER = re.compile(r"__\w+__")
 DUNDER_PART = re.compile(r"(?<!\w)__\w+|\w+__(?!\w)")  # of a name that is put together, perhaps
@@ -74,58 +74,66 @@ def first_of_path(node: ast.Subscript) -> bool:
 
 # ---- Texts that are not written out
 
-SEEN_LETTERS = re.compile(r".*[/~].*|\.+", re.DOTALL)  # parts of such a text may name places
+SEEN_LETTERS = re.compile(r".*[/~].*|\.+|\d\w*", re.DOTALL)  # parts of such a text may name places
 # Methods that make other texts. What others make of a text (rstrip) begins as it does.
 REMAKERS = frozenset("""
     split rsplit partition rpartition strip lstrip removeprefix replace translate join decode fromhex to_bytes
     tobytes pack
     """.split())  # fmt: skip
-CONVERTERS = frozenset("ord chr int map range bytes list tuple".split())
+# Functions and methods that make texts and numbers of others.
+CONVERTERS = frozenset("""
+    ord chr int map range bytes bytearray list tuple dict zip reversed sum values keys items
+    """.split())  # fmt: skip
 PLAIN_CODECS = ("utf-8", "utf-8-sig", "ascii", "iso8859-1", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
 
 
-def written_out(tree: ast.Module) -> dict[str, ast.expr]:
-    """Name -> the numbers or letters that it stands for, where it is bound once; 'string.printable', too."""
-    times, found = syntax.bindings(tree), {}
-    for target, value in syntax.assignments(tree):
-        parts = [part.value for part in every_node(value) if isinstance(part, ast.Constant)]
-        letters = any(type(part) is int or SEEN_LETTERS.fullmatch(str(part)) for part in parts)
-        if letters and times[target.id] == 1 and constants(value):
-            found[target.id] = value
-    names = {full: full for full in ("string.printable", "string.punctuation")}
-    every = [name for name, full in (*names.items(), *syntax.imports(tree, "")) if full in names]
-    return found | dict.fromkeys(every, ast.Constant("/~"))
+def literals(node: ast.expr) -> bool:
+    """Whether an expression is made of literals alone, perhaps by converters: dict(a=47)["a"]."""
+    named = {name_of(part) for part in every_node(node) if isinstance(part, (ast.Name, ast.Attribute))}
+    return named <= CONVERTERS
 
 
-class WriteOut(ast.NodeTransformer):
-    """Puts for names what they stand for."""
+def literal(node: ast.AST, code: Origins) -> ast.expr | None:
+    """The numbers or letters that a name or an attribute always stands for."""
+    if not isinstance(node, (ast.Name, ast.Attribute)) or stored(node):
+        return None
+    if code.full_names(node) & {"string.printable", "string.punctuation"}:
+        return ast.Constant("/~")
+    values = code.values.get(code.key(node), [])
+    if len(values) != 1 or not literals(values[0]):
+        return None
+    parts = [part.value for part in every_node(values[0]) if isinstance(part, ast.Constant)]
+    letters = any(type(part) is int or SEEN_LETTERS.fullmatch(str(part)) for part in parts)
+    return values[0] if letters else None
 
-    def __init__(self, known: dict[str, ast.expr]):
-        self.known = known
 
-    def visit_Name(self, node: ast.Name | ast.Attribute) -> ast.expr:
-        root, parts = chain_of(node)
-        return self.known.get(".".join([root, *parts])) or self.generic_visit(node)
-
-    visit_Attribute = visit_Name
-
-
-def write_out(node: ast.expr, known: dict[str, ast.expr]) -> ast.expr:
+def write_out(node: ast.expr, code: Origins) -> ast.expr:
     """The expression with literals for names; itself, if it has no such name."""
-    last = {name.rpartition(".")[2] for name in known}
-    named = any(name_of(part) in last for part in every_node(node))
-    return WriteOut(known).visit(copy.deepcopy(node)) if named else node
+    known = {id(part): value for part in every_node(node) if (value := literal(part, code))}
+    return copy.deepcopy(node, known) if known else node
 
 
-def makes_text_of_names(node: ast.expr, known: dict[str, ast.expr]) -> bool:
-    """makes_text() of names that stand for letters or numbers: chr(SLASH), bytes(CODES), TEXT[1]."""
+def held(node: ast.expr, code: Origins) -> list[str | None]:
+    """The texts that an expression may be, less what a name's format makes of them; None: not in sight."""
+    if not isinstance(node, ast.Name):
+        return [text_of(node)]
+    key = code.key(node)
+    if key in code.unknown or node.id in code.imports:
+        return [None]
+    values = code.values.get(key, [])
+    own = [v for v in values if called(v) == "format" and name_of(getattr(v.func, "value", v)) == node.id]
+    return [text_of(value) for value in values if value not in own]
+
+
+def makes_text(node: ast.expr, code: Origins) -> bool:
+    """Whether a text is made of literals, or of names for them, so that nobody sees it: "abc"[1:],
+    "%s" % "a", chr(SLASH), bytes(CODES)."""
     method = getattr(getattr(node, "func", None), "attr", "")
     cut = not method or method in REMAKERS and (not node.args or text_of(node.args[0]) != "/")
-    return cut and makes_text(write_out(node, known))
+    return any(map(written_makes_text, [node, *[write_out(node, code)] * cut]))
 
 
-def makes_text(node: ast.expr) -> bool:
-    """Whether a text is made of literals so that nobody sees it: "abc"[1:], "%s" % "a", chr(47)."""
+def written_makes_text(node: ast.expr) -> bool:
     if isinstance(node, ast.Subscript):
         stepped = isinstance(node.slice, ast.Slice) and node.slice.step is not None
         return text_of(node.value) is not None and (stepped or constants(node.slice))
@@ -144,7 +152,7 @@ def method_makes_text(node: ast.Call) -> bool:
         return True
     if method == "split" and not {"/", "~"} & {*text} or method in ("encode", "decode"):
         return False  # words, each of them in sight
-    return all(map(constants, given))
+    return all(map(literals, given))
 
 
 def builtin_makes_text(node: ast.Call) -> bool:
@@ -155,16 +163,16 @@ def builtin_makes_text(node: ast.Call) -> bool:
         if any(map(odd_codec, [*codec, *(words[w] for w in ("encoding", "errors") if w in words)])):
             return True
     if name == "fromhex" or name == "map" and len(given) == 2 and calls_chr(node):
-        return constants(given[-1]) if given else False
+        return literals(given[-1]) if given else False
     if name in ("pack", "tobytes"):  # pack("2B", 47, 117), array([47, 117]).tobytes()
         within = [n.args for n in every_node(node) if isinstance(n, ast.Call)]
         within += [n.elts for n in every_node(node) if isinstance(n, ast.List)]
         return are_letters(getattr(one, "value", 0) for many in within for one in many)
-    parts = {part.id for part in every_node(node) if isinstance(part, ast.Name)}
-    one = given[0] if len(given) == 1 and parts <= CONVERTERS else None
+    one = given[0] if len(given) == 1 and literals(given[0]) else None
     if name in ("bytes", "bytearray"):
-        return called(one) == "map" or len(getattr(one, "elts", [])) > 1
-    letter = getattr(one, "value", 47)  # else an operation
+        numbers = [getattr(element, "value", 0) for element in getattr(one, "elts", [])]
+        return called(one) == "map" or len(numbers) > 1 or are_letters(numbers)
+    letter = one.value if isinstance(one, ast.Constant) else 47  # else an operation
     return name == "chr" and one is not None and type(letter) is int and 32 <= letter < 127
 
 
