@@ -1,4 +1,9 @@
-"""Finds code that may learn from validation tokens. It goes by names; the scorer's audit is the proof."""
+"""Finds code that may learn from validation tokens.
+
+An expression is held out if it, or what its names stand for (origins.py), names a validation shard. Reported
+is where such meets a gradient, a count, the weights or a file, and where log_probs takes a gradient. It goes
+by names; the scorer's audit is the proof.
+"""
 
 import ast
 import fnmatch
@@ -21,9 +26,10 @@ RESULT = re.compile(r"(?i)(.*_)?(loss|bpb|bits|nats|score|ppl|metrics?|acc|accur
 # Take the gradient, or fit, of their arguments or of the object; the makers return such functions.
 GRADIENTS = frozenset("backward grad vjp jvp jacrev jacfwd hessian linearize lstsq partial_fit".split())
 MAKERS = frozenset("value_and_grad grad grad_and_value".split())
-# Counts of validation tokens are learnt, too; those that log_probs takes are of targets already scored.
+# Counts of validation tokens are learnt, too; those that log_probs takes are of targets already scored. What
+# is kept in a file may be learnt later.
 COUNTS = frozenset("bincount Counter histogram histc at index_add_ scatter_add_".split())
-TABLES = COUNTS | {*"unique one_hot searchsorted index_add scatter_add index_put_ groupby".split()}
+TABLES = COUNTS | {*"save savez savez_compressed tofile unique one_hot searchsorted index_add scatter_add index_put_ groupby".split()}
 HAND_OVERS = 5  # from function to function
 
 

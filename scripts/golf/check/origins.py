@@ -34,6 +34,7 @@ GIVEN = (ast.Name, ast.Attribute, ast.Lambda, ast.Dict, ast.List, ast.Tuple)  # 
 RESULTS = (ast.Return, ast.Yield, ast.YieldFrom)
 DEPTH = 5  # attributes of attributes that are followed
 Path = tuple[str, ...]
+Step = tuple[ast.AST | None, bool, Path]  # an expression, if a part of it, attributes; None: the end
 
 
 class Origins:
@@ -99,8 +100,9 @@ class Origins:
         bodies = [getattr(node, name, 0) for node in self.every for name in ("body", "orelse")]
         for body in (one for one in bodies if isinstance(one, list)):
             for one in (n for n in body if isinstance(n, ast.Assign)):
-                for name in (n for target in one.targets for n in every_node(target) if stored(n)):
-                    self.sets[self.key(name)].append((one.lineno, body[-1].end_lineno))
+                targets = [n for target in one.targets for n in every_node(target) if stored(n)]
+                for target in targets:
+                    self.sets[self.key(target)].append((one.lineno, body[-1].end_lineno))
 
     def bind(self, nodes: Iterable[ast.AST]) -> None:
         """Gives arguments what the calls among these nodes give."""
@@ -207,21 +209,26 @@ class Origins:
             yield function.args.vararg.arg, ast.List(values)
         yield from ((word.arg, word.value) for word in call.keywords)
 
+    # ---- Where values come from
+
     def paths(self, node: ast.AST) -> set[Path]:
         found: set[Path] = set()
         known, waiting = set(), [(node, False, ())]
         while waiting:
-            item = waiting.pop()
-            if item not in known and len(item[2]) == len({*item[2]}) < DEPTH:
-                known.add(item)
-                waiting += self.behind(*item, found)
+            one, part, attrs = step = waiting.pop()
+            if one is None:
+                found.add(attrs)
+            elif step not in known and len(attrs) == len({*attrs}) < DEPTH:
+                known.add(step)
+                waiting += self.behind(one, part, attrs)
         return found
 
-    def behind(self, node: ast.AST, part: bool, attrs: Path, found: set[Path]) -> list[tuple]:
-        """What an expression stands for, one step back; adds to `found` where that ends. part: a part of it
-        is meant; attrs: attributes of it that are."""
+    def behind(self, node: ast.AST, part: bool, attrs: Path) -> list[Step]:
+        """What an expression stands for, one step back. part: a part of it is meant; attrs: attributes of it
+        that are."""
         if isinstance(node, ast.Name):
-            return self.behind_name(node, part, attrs, found)
+            behind = self.behind_self if node.id == "self" else self.behind_name
+            return behind(node, part, attrs)
         if isinstance(node, ast.Attribute):
             known = [f for f in self.functions.get(mention(node), ()) if "property" in decorators(f)]
             given = [(value, part, attrs) for value in self.results(known)]
@@ -231,12 +238,11 @@ class Origins:
         if isinstance(node, ast.Subscript) and self.takes_part(node.slice):
             return [(node.value, True, attrs)]
         if isinstance(node, ast.Call):
-            return self.behind_call(node, part, attrs, found)
+            return self.behind_call(node, part, attrs)
         if isinstance(node, CHOICES) or (part or attrs) and isinstance(node, DISPLAYS):
             parts = [one for one in ast.iter_child_nodes(node) if one is not getattr(node, "test", None)]
             return [(one, part, attrs) for one in parts]
-        found |= set() if isinstance(node, (ast.Constant, *DISPLAYS)) else {("?",)}
-        return []
+        return [] if isinstance(node, (ast.Constant, *DISPLAYS)) else [end("?")]
 
     def takes_part(self, index: ast.expr) -> bool:
         """Whether x[index] is a part of x: x[2], x[1:], x[i] of a loop; x[tokens] is a copy, perhaps."""
@@ -245,20 +251,21 @@ class Origins:
         counted = [v for v in loops if called(v.value) == "enumerate"]
         return isinstance(index, ast.Slice) or len(names) <= len(loops) - len(counted)
 
-    def behind_name(self, node: ast.Name, part: bool, attrs: Path, found: set[Path]) -> list[tuple]:
-        block, name = key = self.key(node)
-        values, kept = self.reaching(node), []
+    def behind_name(self, node: ast.Name, part: bool, attrs: Path) -> list[Step]:
+        key, values = self.key(node), self.reaching(node)
+        found = [(value, part, attrs) for value in values]
+        lasting = node.id in self.lasting or attrs and node.id in self.ours
         fixed = values and all(isinstance(v, (ast.Constant, ast.Tuple)) and constants(v) for v in values)
-        if block is None and (name in self.lasting or attrs and name in self.ours):
-            found |= set() if fixed else {(name, *attrs)}
-        if name == "self":
-            root = "self" if node in self.scorer else ""
-            kept, values = self.kept(root, part, attrs), [] if root else values
-            if not values:
-                found.add((root, *attrs))
-        if name != "self" and key in self.unknown or not values and not kept:
-            found.add(("?",))
-        return [*kept, *((value, part, attrs) for value in values)]
+        if key[0] is None and lasting and not fixed:
+            found.append(end(node.id, *attrs))
+        return found if values and key not in self.unknown else [*found, end("?")]
+
+    def behind_self(self, node: ast.Name, part: bool, attrs: Path) -> list[Step]:
+        """What its attribute is given; of another object than the scorer, also what that is."""
+        root = "self" if node in self.scorer else ""
+        values = [] if root else self.reaching(node)
+        found = [*self.kept(root, part, attrs), *((value, part, attrs) for value in values)]
+        return found + [end(root, *attrs)] * (not values) + [end("?")] * (not found)
 
     def reaching(self, node: ast.Name | ast.Attribute) -> list[ast.AST]:
         """The values that it may have where it is used: a plain assignment before replaces the others."""
@@ -269,29 +276,32 @@ class Origins:
         within = [v for v in self.values[key] if self.top.get(inner(v), here) is here]
         return [v for v in within if getattr(inner(v), "lineno", node.lineno) >= max(since)]
 
-    def kept(self, root: str, part: bool, attrs: Path) -> list[tuple]:
+    def kept(self, root: str, part: bool, attrs: Path) -> list[Step]:
         """What attributes of the scorer, or of other objects, are given."""
         values = self.values[root, attrs[0]] + self.values["", attrs[0]] * bool(root) if attrs else []
         return [(value, part, attrs[1:]) for value in values]
 
-    def behind_call(self, node: ast.Call, part: bool, attrs: Path, found: set[Path]) -> list[tuple]:
+    def behind_call(self, node: ast.Call, part: bool, attrs: Path) -> list[Step]:
         name, root, known = called(node), chain_of(node.func)[0], self.callees(node)
         given = [*node.args, *(word.value for word in node.keywords)]
-        if name in self.classes or name in HOLDERS:
-            found |= {("=", name)} if name in self.classes and not attrs else set()
-            kept = self.kept("", part, attrs) if name in self.classes else []
-            return kept or [(one, True, attrs) for one in given if part or attrs]
+        if name in self.classes:
+            made = [end("=", name)] if not attrs else []
+            kept = self.kept("", part, attrs)
+            return made + (kept or [(one, True, attrs) for one in given if part or attrs])
+        if name in HOLDERS:
+            return [(one, True, attrs) for one in given if part or attrs]
+        found = [(one, part, attrs) for one in self.results(known)]
         if name == "super":
-            found.add(("self" if node in self.scorer else "", *attrs))
+            found.append(end("self" if node in self.scorer else "", *attrs))
         makers = {name_of(n) for value in self.values[self.key(node.func)] for n in every_node(value)}
         if any(CACHES & names for names in (makers, *map(decorators, known))):
-            found.add((f"{name}()", *attrs))
+            found.append(end(f"{name}()", *attrs))
         of_object = isinstance(node.func, ast.Attribute) and root not in self.imports
         views = [node.func.value, *given[1:] * (name == "setdefault")] if of_object else given
         views = views if name in VIEWS else []
         if not (known or views or root in self.imports or root in dir(builtins)):
-            found.add(("?",))
-        return [(one, part, attrs) for one in self.results(known)] + [(one, True, attrs) for one in views]
+            found.append(end("?"))
+        return found + [(one, True, attrs) for one in views]
 
     def results(self, functions: Iterable[ast.AST]) -> list[ast.AST]:
         """What these functions return or yield."""
@@ -335,6 +345,10 @@ class Origins:
             for value in self.values.get(self.key(node), ()):
                 found |= self.full_names(value)
         return self.known_names[node]
+
+
+def end(*path: str) -> Step:
+    return None, False, path
 
 
 @lru_cache(maxsize=2)

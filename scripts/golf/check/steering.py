@@ -1,4 +1,9 @@
-"""Finds what may steer a score besides the artifact and the text so far. It goes by the names of calls."""
+"""Finds what may steer a score besides the artifact and the text so far.
+
+What log_probs, reset() and load_scorer reach is followed (origins.py). Reported are names of libraries that
+tell the clock, chance, the process or files, names of the module that hold what these gave, the files of the
+entry as texts, and, by kept.py, what outlives reset().
+"""
 
 import ast
 import re
@@ -41,6 +46,7 @@ FOLDERS = WRITES | {"iterdir", "glob", "rglob"}
 FILE_STATE = READS | WRITES | {*"exists is_file stat id data_ptr elapsed_time iterdir rglob".split()}
 OF_FILES = {"is_dir", "glob", "object", *FILE_STATE}
 VAL_SHARD = re.compile(r"(.*/)?fineweb_val\S*|val|validation")
+OWN_FILES = {"train_gpt.py", "train_gpt.packed.py", "README.md", "submission.json"}
 LOADER = "load_scorer"  # the function of a submission that reads the artifact
 UNCALLED = {"forward", *DUNDER_METHODS - MADE}  # methods that run without being named
 
@@ -178,16 +184,16 @@ def in_training(code: Origins, nodes: list[ast.AST]) -> Iterator[tuple[int, str]
 
 
 def reads_source(node: ast.AST, code: Origins) -> bool:
-    """Whether a call reads the script's own file."""
+    """Whether a call reads the script's own file, or a name is that of its docstring."""
     given = [node.func, *node.args[:1]] if called(node) in READS else []
-    return any(names_source(part, code, set()) for part in given)
+    return name_of(node) == "__doc__" or any(names_source(part, code, set()) for part in given)
 
 
 def names_source(node: ast.AST, code: Origins, known: set[ast.AST]) -> bool:
     """Whether an expression stands for the script's own file, by whatever names."""
     parts = [] if node in known else every_node(node)
     known.add(node)
-    if {"train_gpt.py", "train_gpt.packed.py"} & {*map(syntax.text_of, parts)}:
+    if OWN_FILES & {*map(syntax.text_of, parts)}:
         return True
     if {"parent", "parents", "dirname", "with_name"} & {*map(name_of, parts)}:
         return False

@@ -1,4 +1,8 @@
-"""Which texts a reviewer must see: names of places, files that an import finds, letters put together."""
+"""Which texts a reviewer must see: names of places, files that an import finds, letters put together.
+
+A text is judged as it stands, with what its names stand for (origins.py). What makes a text of other texts or
+of numbers is reported whatever it makes: nobody sees that.
+"""
 
 import ast
 import codecs
