@@ -7,7 +7,6 @@ import re
 import pytest
 from conftest import REPO
 from golf.check import source as check_text
-from golf.check.modules import aliases
 from golf.check.steering import other_sources
 from golf.core.findings import FAIL, HUMAN
 from test_check_code import findings
@@ -592,7 +591,7 @@ def test_other_files_of_the_folder_are_followed(tmp_path, own, use, kit):
 
 def test_names_are_followed_in_full():
     tree = ast.parse("import numpy.random as r\ndef load_scorer(p):\n    return r.rand(3)")
-    assert list(other_sources(tree, aliases(tree, "x"))) == [(3, "numpy.random.rand")]
+    assert list(other_sources(tree)) == [(3, "numpy.random.rand")]
 
 
 SYLLABLES = itertools.product(("bado", "kelu", "mi"), ("ta", "nolu", "pera", "fumo"), ("gan", "des", "li"))

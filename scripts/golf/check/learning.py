@@ -29,7 +29,7 @@ MAKERS = frozenset("value_and_grad grad grad_and_value".split())
 # Counts of validation tokens are learnt, too; those that log_probs takes are of targets already scored.
 COUNTS = frozenset("bincount Counter histogram histc at index_add_ scatter_add_".split())
 TABLES = COUNTS | {*"unique one_hot searchsorted index_add scatter_add index_put_ groupby".split()}
-KEEPERS = frozenset("save savez savez_compressed tofile".split())  # in files: learnt later, perhaps
+KEEPS = re.compile(r"numpy\.save\w*")  # in files, from which it may be learnt later
 HAND_OVERS = 5  # from function to function
 
 
@@ -51,7 +51,8 @@ def validation_gradients(tree: ast.Module) -> list[int]:
     lines = {n.lineno for f in functions if f in scoring for n in calls[f] if n in teaching}
     for node in code.every:
         if isinstance(node, ast.Call):
-            direct = node in teaching or names[node] & (TABLES | KEEPERS)
+            keeps = any(map(KEEPS.fullmatch, code.full_names(node.func)))
+            direct = keeps or node in teaching or names[node] & TABLES
             fills = syntax.called(node)[-1:] == "_" and in_weights(node.func)
             given = [*node.args, *(word.value for word in node.keywords), *[node.func] * bool(direct)]
             learns = direct or fills or teachers & {*code.callees(node)}

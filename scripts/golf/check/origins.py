@@ -83,11 +83,15 @@ class Origins:
         self.outer = {name for n in self.every if isinstance(n, ast.Nonlocal) for name in n.names}
 
     def find_values(self) -> None:
-        for target, value in (pair for node in self.every for pair in given_by(node) if pair[0]):
+        given = [(node, *pair) for node in self.every for pair in given_by(node) if pair[0]]
+        for node, target, value in given:
             if getattr(target, "id", "") in self.foreign | {"self"}:
                 continue  # np.insert(x, 0, 1)
             held = isinstance(target, ast.Subscript) or isinstance(getattr(target, "ctx", 0), ast.Load)
-            self.values[self.key(inner(target))].append(ast.List([value]) if held else value)
+            kept = ast.List([value]) if held else value
+            if node in self.top:
+                self.top.setdefault(kept, self.top[node])
+            self.values[self.key(inner(target))].append(kept)
             known = self.functions.get(mention(value), []) if mention(value) else []
             known = [value] if isinstance(value, ast.Lambda) else known
             name = "." * (target in self.fields) + mention(target)
@@ -139,7 +143,7 @@ class Origins:
         if root in self.ours and isinstance(by, ast.Attribute):  # kit.f
             return [*found, *self.functions.get(name, [])]
         if not isinstance(by, ast.Attribute):
-            return found
+            return found if isinstance(by, (ast.Name, ast.Subscript)) else []
         inherited = called(by.value) == "super"
         if inherited and name in MADE:
             return []  # its class says what is made
@@ -166,8 +170,8 @@ class Origins:
     def used(self, node: ast.AST) -> list[ast.AST]:
         """What runs, or is read, where a node does: functions, what makes an object, bases of its class, and
         values of the module's names and of attributes."""
-        if isinstance(node, ast.Call):
-            return self.callees(node)
+        if isinstance(node, ast.Call):  # table[i]() runs what the table holds
+            return [] if isinstance(node.func, ast.Subscript) else self.callees(node)
         values, name = self.lasting_values(node), name_of(node)
         found = [value for value in values if self.hands_on(value)]
         if isinstance(node, ast.Attribute) and not values and node not in self.direct:  # a method as a value
