@@ -144,6 +144,8 @@ class Origins:
             return [*found, *self.functions.get(name, [])]
         if not isinstance(by, ast.Attribute):
             return found if isinstance(by, (ast.Name, ast.Subscript)) else []
+        if name_of(by.value) in self.classes:
+            return [f for f in found if f in self.members[name_of(by.value)]]
         inherited = called(by.value) == "super"
         if inherited and name in MADE:
             return []  # its class says what is made

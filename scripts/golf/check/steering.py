@@ -92,8 +92,9 @@ class Steering:
         plain |= {n.func for n in seeds if getattr(n.args[0], "value", 0) is not None}
         for node in nodes:
             found = [] if node in plain else self.named(node, kinds)
-            if isinstance(node, ast.Attribute) and stored(node) and kinds is IN_SCORING:
-                found = sorted(self.code.full_names(node.value))  # a switch of a library
+            switch = isinstance(node, ast.Attribute) and stored(node) and chain_of(node)[0] != "self"
+            if switch and kinds is IN_SCORING:
+                found = sorted(self.code.full_names(node.value))
             if found:
                 yield node.lineno, found[0]
             elif called(node) in files:

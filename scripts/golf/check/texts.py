@@ -104,7 +104,7 @@ def literal(node: ast.AST, code: Origins) -> ast.expr | None:
     if code.full_names(node) & {"string.printable", "string.punctuation"}:
         return ast.Constant("/~")
     values = code.values.get(code.key(node), [])
-    if len(values) != 1 or not literals(values[0]):
+    if len(values) != 1 or isinstance(values[0], ast.Starred) or not literals(values[0]):
         return None
     parts = [part.value for part in every_node(values[0]) if isinstance(part, ast.Constant)]
     letters = any(type(part) is int or SEEN_LETTERS.fullmatch(str(part)) for part in parts)
