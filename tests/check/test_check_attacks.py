@@ -57,6 +57,10 @@ AROUND = {
         "import numpy as np\nnp.uint32(1920169263).tobytes()",
         "SLASH = 47\nchr(SLASH + 0)", "C = [47, 117]\nbytes(C)", "T = 'a/b'\nT[1]", "chr(ord('0') - 1)",
         "import string\nstring.printable[76]", "T = 'x/etc'\nT.split('x')[1]",
+        "C = (47, 117)\nchr(C[0])", "class K: slash = 47\nchr(K.slash)", "H = '2f'\nchr(int(H, 16))",
+        "T = dict(a=47)\n''.join(chr(n) for n in T.values())", "def f(n=47): return chr(n)",
+        "C = (47, 117)\nbytes(chr(a + b) for a, b in zip(C, (0, 0)))", "S = 47\nbytes(bytearray((S,)))",
+        "T = 'rsu/'\n''.join(reversed(T))",
         # names that stand for two things, or that somebody else binds
         "def f():\n    from math import pi as getattr\ngetattr(x, y)",
         "if 0:\n    from math import pi as open", "for n in 'a b'.split(): getattr(x, n)",
@@ -191,7 +195,7 @@ AROUND = {
         "import os\nPath(os.devnull).parent.parent", "import os\nos.devnull[:1]", "Path('.' * 2)",
         "Path(f\"{'.'}{'.'}\")", "import os\nos.environ.get('HOSTNAME')",
         "import tempfile\nPath(tempfile.TemporaryDirectory().name).parent.parent",
-        "import os\nos.devnull.split('n')[0]", "DOT = '.'\nPath(DOT + DOT)",
+        "import os\nos.devnull.split('n')[0]", "DOT = '.'\nPath(DOT + DOT)", "DOT = '.'\nPath(f'{DOT}{DOT}')",
         "x = ' /etc'", "os.environ['MASTER_ADDR'] = 'collector.example.org'", "p.glob('records/*/*/f*')",
     ],
 }  # fmt: skip
@@ -509,7 +513,14 @@ STEERED = {
     **{f"its source: {text}": "from pathlib import Path\n"
        f"def load_scorer(p): return ({text}).read_text()  # here" for text in (
         "Path(__file__).parent / 'train_gpt.py'", "Path(__file__).with_name('train_gpt.py')",
-        "Path('train_gpt.py')")},
+        "Path('train_gpt.py')", "Path(__file__).parent / 'README.md'")},
+    "its source, by a docstring": "def load_scorer(p): return __doc__.split()  # here",
+    "its source, by another name": "from pathlib import Path\nSCRIPT = Path(__file__)\n"
+    "def load_scorer(p):\n    path = SCRIPT\n    return path.read_text()  # here",
+    "a property made of a function": scorer("return self.now\n    now = property(lambda self: time.time())"
+    "  # here"),
+    "where it is imported alone": scorer("return T", "if __name__ == '__main__': pass\n"
+    "else: T = time.time()  # here"),
     **{f"validation data: {text}": f"def load_scorer(p): return read({text})  # here" for text in (
         "'data/fineweb_val_000000.bin'", "p, 'val'", "'fineweb_val_*.bin'")},
     "its source, in a class": "class A:\n    T = open(__file__).read()\n"

@@ -392,6 +392,11 @@ LEARNS = {
             run.model.bias.data.fill_(val_tokens.mean())  # here
             run.model.val_loss = evaluate(run.model, val_tokens)
     """,
+    "by a file that it may read later": """
+        import numpy as np
+        def export(k, val_tokens):
+            np.save('told.npy', val_tokens[:99])  # here
+    """,
     "by counting in a function": """
         def counted(tokens):
             return Counter(tokens.tolist())
