@@ -172,6 +172,9 @@ class Origins:
     def used(self, node: ast.AST) -> list[ast.AST]:
         """What runs, or is read, where a node does: functions, what makes an object, bases of its class, and
         values of the module's names and of attributes."""
+        if called(node) == "getattr" and node.args[1:]:
+            named = [syntax.text_of(part) for part in self.made_of(node.args[1])]
+            return [function for name in filter(None, named) for function in self.functions_named(name)]
         if isinstance(node, ast.Call):  # table[i]() runs what the table holds
             return [] if isinstance(node.func, ast.Subscript) else self.callees(node)
         values, name = self.lasting_values(node), name_of(node)
@@ -179,7 +182,7 @@ class Origins:
         if isinstance(node, ast.Attribute) and not values and node not in self.direct:  # a method as a value
             found += self.functions.get(f".{name}", [])
         if self.of_module(node):
-            found += self.functions.get(name, [])
+            found += self.functions.get(name, []) if node in self.top else self.functions_named(name)
             found += [*self.makers(name), *self.classes[name].bases] if name in self.classes else []
         return found
 
