@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from golf.check import syntax
-from golf.check.origins import Origins
+from golf.check.origins import Origins, given_by, inner
 from golf.check.syntax import called, every_node, name_of, text_of
 
 FAR, ROOT = 4, 9  # folders above that which a path begins with; all of them
@@ -32,15 +32,20 @@ class Heights:
         taken = [n for n in code.every if isinstance(n, ast.Subscript) and name_of(n.value) == "parents"]
         self.plain |= {n.value for n in taken if getattr(n.slice, "value", None) in (0, 1, 2, 3)}
         self.high: dict[tuple, int] = {}  # by key, ('()', 'f') of what f returns
-        given = [(key, value) for key, values in code.values.items() for value in values]
-        for block in code.blocks:
-            given += [(("()", getattr(block, "name", "")), value) for value in code.results([block])]
+        given = [(self.key(inner(to)), value) for n in code.every for to, value in given_by(n) if to]
+        for block in (n for n in code.blocks if isinstance(n, syntax.FUNCTIONS)):
+            given += [(("()", block.name), value) for value in code.results([block])]
         self.rise([(key, value, {*map(name_of, every_node(value))}) for key, value in given])
+
+    def key(self, node: ast.AST) -> tuple:
+        """Attributes are followed within a function, like its names."""
+        of_object = isinstance(node, ast.Attribute)
+        return (self.code.top.get(node), f".{node.attr}") if of_object else self.code.key(node)
 
     def rise(self, given: list[tuple]) -> None:
         """Finds `high`, in rounds: p = p.parent climbs each time."""
         for _ in range(ROOT):
-            names = {*UP, *(name for _, name in self.high)}
+            names = {*UP, *(name.removeprefix(".") for _, name in self.high)}
             for key, value, used in given:
                 up = self.height(value) if used & names else 0
                 if up > self.high.get(key, 0):
@@ -59,7 +64,7 @@ class Heights:
         parts = [*ast.iter_child_nodes(node)]
         own = self.height(parts.pop(0)) if isinstance(node, ast.Call) else self.own_height(node)
         own += max(map(self.height, parts), default=0)
-        return max(own, self.high.get(self.code.key(node), 0)) if isinstance(node, ast.Attribute) else own
+        return max(own, self.high.get(self.key(node), 0)) if isinstance(node, ast.Attribute) else own
 
     def own_height(self, node: ast.AST) -> int:
         """What a name or an attribute adds."""

@@ -202,6 +202,15 @@ class Origins:
     def functions_named(self, name: str) -> list[ast.AST]:
         return self.functions.get(name, []) + self.functions.get(f".{name}", [])
 
+    def meant(self, node: ast.AST) -> list[ast.AST]:
+        """The functions that an expression stands for, not called: a hook, a lambda."""
+        if not isinstance(node, (ast.Name, ast.Attribute)):
+            return [node] if isinstance(node, ast.Lambda) else []
+        block = self.key(node)[0] if isinstance(node, ast.Name) else None
+        if block is None:
+            return [one for one in self.used(node) if isinstance(one, BLOCKS)]
+        return [function for function in self.functions.get(node.id, []) if self.top[function] is block]
+
     def hands_on(self, value: ast.AST) -> bool:
         """Whether a value may be or hold a function, or is made where the module is imported."""
         made = isinstance(value, ast.Call) and value not in self.top and not is_knob(value)

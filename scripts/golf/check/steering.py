@@ -55,11 +55,10 @@ def other_sources(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """(line, what) where scoring meets the clock, chance, the process or files, or its own source."""
     code = origins(tree)
     loading = code.reached(code.functions_named(LOADER))
-    hooks = [n for n in loading if isinstance(n, ast.Lambda) or name_of(n) and n not in code.direct]
-    names = {SCORER, "reset", *UNCALLED, *map(name_of, hooks)} - {""}
-    starts = [function for name in sorted(names) for function in code.functions_named(name)]
-    lambdas = [n for n in hooks if isinstance(n, ast.Lambda)]
-    scoring = code.reached([*starts, *lambdas, *code.values.get(("", SCORER), ())])
+    hooks = [function for node in loading if node not in code.direct for function in code.meant(node)]
+    hooks = [function for function in hooks if getattr(function, "name", "") not in MADE]
+    starts = [function for name in (SCORER, "reset", *UNCALLED) for function in code.functions_named(name)]
+    scoring = code.reached([*starts, *hooks, *code.values.get(("", SCORER), ())])
     resets = code.functions_named("reset")
     resetting = code.reached([f for f in resets if f in code.scorer] or resets)
     yield from chances(code, scoring)
