@@ -153,6 +153,7 @@ def test_a_name_that_the_trainer_does_not_know_ends_it_at_once(tiny_repo):
     ('config = "configs/tiny.env"', r"\[rows.NAME\] tables or one \[grid\]"),
     (FILE + "[grid]\nSEED = [1]\n", "either"), (FILE.replace("seeds", "seed"), "'seed' was unexpected"),
     (FILE.replace("[1, 2]", "[1, 1]"), "different whole numbers"),
+    (FILE.replace("[1, 2]", "[]"), "seeds"),
     (FILE.replace("256", "[256]"), "rows.wide.MODEL_DIM: .256. is not of type"),
     (FILE.replace("tiny.env", "absent.env"), "no such file"),
     (FILE.replace("configs/tiny.env", "train_gpt.py"), "not NAME=value"),

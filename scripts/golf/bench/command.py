@@ -73,14 +73,15 @@ ALL = {
 
 
 def add_arguments(parser) -> None:
-    add, path, choices = parser.add_argument, path_argument, [*PARTS, "selftest", "floor", "all", "compare"]
+    add, path = parser.add_argument, path_argument
+    choices = [*PARTS, "selftest", "floor", "all", "compare"]
     what = f"{', '.join(choices)}; default: all"
     add("what", nargs="?", default="all", choices=choices, metavar="WHAT", help=what)
     add("files", nargs="*", default=[], type=path, metavar="FILE", help="for compare: two --json files")
     add("--config", type=path, metavar="CONFIG.env", help="default: the trainer's defaults")
     add("--json", type=path, metavar="FILE", help="write the results, a JSON object per line")
-    trainer, which = REPO / "train_gpt.py", "the trainer; default: train_gpt.py"
-    add("--script", type=path, default=trainer, metavar="PATH", help=which)
+    add("--script", type=path, default=REPO / "train_gpt.py", metavar="PATH",
+        help="the trainer; default: train_gpt.py")  # fmt: skip
 
 
 def main(args) -> int:
