@@ -13,6 +13,8 @@ import sys
 import termios
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from conftest import HANG_SECONDS, REPO, passed, wait_until
@@ -32,10 +34,9 @@ def popen(repo, *words, steps=3, seconds=0.0, env=None, **streams):
     return subprocess.Popen(command, env=env, cwd=repo, **streams)
 
 
-def stopped(process, *numbers):
-    """Asks it to stop by these signals; it goes on to the end, and says why."""
-    for number in numbers:
-        process.send_signal(number)
+def stopped(process, number):
+    """Asks it to stop by this signal; it goes on to the end, and says why."""
+    process.send_signal(number)
     output, _ = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0 and b"noted    training was stopped early" in output
     return output
@@ -131,11 +132,29 @@ def test_what_is_left_after_a_run_was_ended_at_once_is_told(tmp_path):
     assert f"RUN_ID={tmp_path.name} RESUME=1 goes on from checkpoint.pt" in run.how_to_go_on(tmp_path)
 
 
-@pytest.mark.slow
-def test_a_login_that_ends_says_so_more_than_once(tiny_repo):
+AGAIN = [  # a signal sent so many seconds after the first, and whether it ends the run at once
+    (signal.SIGINT, 0.1, False), (signal.SIGTERM, 0.1, False), (signal.SIGHUP, 0.1, False),
+    (signal.SIGINT, 0.15, True), (signal.SIGTERM, 0.15, True), (signal.SIGHUP, 0.15, False),
+    (signal.SIGUSR1, 60, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number, later, ends", AGAIN)
+def test_a_login_that_ends_says_so_more_than_once(number, later, ends, monkeypatch):
     """SIGHUP from the shell and the terminal, SIGTERM beside it, `timeout`'s two: one request."""
-    numbers = (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGHUP, signal.SIGUSR1)
-    stopped(start(tiny_repo, 0.5), *numbers)
+    process = SimpleNamespace(pid=1, args=[], returncode=None)
+    kill, kill_tree, clock = mock.Mock(), mock.Mock(), mock.Mock(return_value=0.0)
+    monkeypatch.setattr(child.os, "kill", kill)
+    monkeypatch.setattr(child, "kill_tree", kill_tree)
+    monkeypatch.setattr(child.time, "monotonic", clock)
+    monkeypatch.setattr(child, "handle_stops", mock.Mock())
+    supervisor = child.Supervisor()
+    supervisor.process = process
+    supervisor.on_signal(signal.SIGHUP, None)
+    clock.return_value += later
+    supervisor.on_signal(number, None)
+    kill.assert_called_once_with(process.pid, signal.SIGTERM)
+    assert kill_tree.called == ends
 
 
 def test_under_nohup_the_end_of_the_login_is_ignored():

@@ -163,15 +163,11 @@ def insert(repo, before, code):
 
 
 def test_out_of_memory_beside_a_failed_graph_starts_again_without(tiny_repo):
-    """PyTorch cannot give back what a failed capture holds; the micro-batch would have fitted."""
-    code = """    if os.environ.get("COMPILE") != "nograph":
-        run.fact("warm_up", graph=False)
-        return run.end(3)
-"""
-    insert(tiny_repo, "    seconds = run.train()\n", code)
-    done = passed(golf(tiny_repo, RUN_ID="one", COMPILE="auto"))
-    assert done.stderr.count("starting again with COMPILE=nograph") == 1
-    assert runlog.read_run(tiny_repo / "runs/one")["start"]["micro_batch_tokens"] == 4096
+    """PyTorch cannot give back what a failed capture holds; if that is not enough, the batch is halved."""
+    insert(tiny_repo, "    if int(run.knobs", '    run.fact("warm_up", graph=False)\n')
+    done = passed(golf(tiny_repo, RUN_ID="one", COMPILE="auto", FAKE_OOM_ABOVE="2048"))
+    again = re.findall(r"starting again with (\S+)", done.stderr)
+    assert again == ["COMPILE=nograph", "MICRO_BATCH_TOKENS=2048"]
 
 
 def test_out_of_memory_in_scoring_trains_nothing_again(tiny_repo):

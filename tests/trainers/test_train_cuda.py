@@ -335,9 +335,16 @@ def test_a_capture_that_fails_leaves_no_trace(at, plain, tmp_path):
         run_captured(tmp_path, "told", Syncing, context, COMPILE="1")
 
 
-def test_a_graph_without_memory_is_the_supervisors_to_mend(tmp_path):
-    context = mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
-    assert run_captured(tmp_path, "run", context=context).code == 3
+@pytest.mark.parametrize("mode", ["auto", "nograph"])
+def test_want_of_memory_in_warm_up_is_the_supervisors_to_mend(mode, tmp_path, monkeypatch):
+    """A capture's costs the graph, a compiled pass's a smaller micro-batch: uncompiled it would want more."""
+    fails = mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    if mode == "auto":
+        result = run_captured(tmp_path, "run", context=fails)
+    else:
+        monkeypatch.setattr(torch, "compile", lambda function, **_: fails)
+        result = run_main(tmp_path, COMPILE=mode)
+    kit.assert_told(result, 3, "out of memory", "MICRO_BATCH_TOKENS")
 
 
 # As Inductor and Triton say it, at the end of pages.

@@ -43,7 +43,8 @@ def check_shape(folder: Folder) -> None:
         value = folder.claim.get(name)
         unwritten = isinstance(value, str) and submission.is_unwritten(value, words)
         if unwritten and not (name == "github_id" and value == "-"):  # who has no account
-            text = f"{name} still says {quoted(value)}; edit submission.json and README.md"
+            places = "submission.json" if name == "github_id" else "submission.json and README.md"
+            text = f"{name} still says {quoted(value)}; edit {places}"
             folder.fail("placeholder", text)
         elif isinstance(value, str) and MARKUP.search(value):
             folder.fail("json-schema", f"{name} holds markup, {quoted(value)}; write it in plain words")
