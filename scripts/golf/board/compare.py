@@ -10,12 +10,11 @@ not, or there are too few seeds; 2: wrong usage, or not comparable.
 import json
 import statistics
 from dataclasses import asdict
-from pathlib import Path
 
 from golf.core import record_rule, track
 from golf.core.errors import GolfError
 from golf.core.json_io import dig
-from golf.core.paths import shown
+from golf.core.paths import path_argument, shown
 from golf.core.runlog import read_run, run_folders
 from golf.core.text import columns
 
@@ -46,10 +45,11 @@ def main(args) -> int:
 
 def read_side(place: str) -> record_rule.Side:
     """Reads the entry at `place` (see above). Raises GolfError (code 2) if there is none."""
-    if (Path(place) / "submission.json").is_file():
-        return record_rule.side_of_submission(Path(place))
-    folders = run_folders(Path(place))
-    if folders == [Path(place)] and not Path(place).is_dir():
+    path = path_argument(place)
+    if (path / "submission.json").is_file():
+        return record_rule.side_of_submission(path)
+    folders = run_folders(path)
+    if folders == [path] and not path.is_dir():
         raise GolfError(f"{place}: no submission, no run and no runs of SEEDS=... there", 2)
     runs = [(folder, read_run(folder)) for folder in folders]
     for folder, facts in runs:

@@ -15,7 +15,7 @@ import warnings
 from functools import cache
 from pathlib import Path
 
-from golf.core.files import LIMIT, plain
+from golf.core.files import read_bytes
 
 SUFFIX = ".packed.py"
 SOURCE_LIMIT = 256 << 10  # bytes of a script that anybody reads
@@ -47,7 +47,7 @@ def source_name(name: str) -> str:
 
 def read_source(path: Path) -> bytes:
     """The source that a script runs: its bytes, unpacked if it is a packed script. Raises NotPacked."""
-    blob = plain(path, LIMIT).read_bytes()
+    blob = read_bytes(path)
     return unpack(blob) if path.name.endswith(SUFFIX) else blob
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from golf.core.errors import GolfError
-from golf.core.files import LARGE, plain
+from golf.core.files import LARGE, read_bytes
 from golf.core.paths import REPO, shown
 from golf.core.trainers import HEADER_BYTES, count_tokens, shard_paths
 
@@ -159,7 +159,7 @@ def read_tokenizer(path: Path) -> tuple[Vocabulary, str]:
     """The tokenizer's vocabulary and the SHA-256 of its file."""
     from sentencepiece import SentencePieceProcessor
 
-    blob = plain(path, LARGE).read_bytes()
+    blob = read_bytes(path, LARGE)
     try:
         processor = SentencePieceProcessor(model_proto=blob or b"empty")  # of no bytes it makes a model
         return vocabulary_of(processor), sha256(blob).hexdigest()

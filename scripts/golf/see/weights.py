@@ -8,6 +8,7 @@ import numpy as np
 
 from golf.core import artifact
 from golf.core.errors import GolfError
+from golf.core.files import read_bytes
 from golf.core.paths import shown
 
 CHUNK = 64  # bytes
@@ -42,8 +43,8 @@ class Weights:
 def load(path: Path) -> Weights:
     """The artifact in a file. GolfError if it is not sound, or only its own script can read it."""
     try:
-        artifact.read(path)  # checks every shape and array
-        blob = path.read_bytes()
+        blob = read_bytes(path, artifact.MAX_UNPACKED)
+        artifact.parse(blob)  # checks every shape and array
         payload = artifact.unpack(blob)
     except artifact.ForeignArtifact as error:
         raise GolfError(f"{shown(path)}: {error}; only the script that wrote it can read it", 2) from None
