@@ -70,7 +70,10 @@ def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path, monkeypatch):
         patch.setattr(Path, "write_bytes", lambda path, data: Path("/dev/full").open("wb", 0).write(data))
         with pytest.raises(OSError, match="No space left") as refused:
             files.replace_file(old, b"new")
-    assert refused.value.filename == str(old)
+        assert refused.value.filename == str(old)
+        with pytest.raises(OSError, match="No space left") as refused, files.unfinished(tmp_path) as made:
+            (made / "one of many").write_bytes(b"new")
+        assert refused.value.filename == str(tmp_path)
     with pytest.raises(OSError, match="No such file or directory.*gone/new"):
         files.replace_file(tmp_path / "gone/new", b"new")
     assert sorted(tmp_path.iterdir()) == [link, old] and "\u20ac" in old.read_text("utf-8")

@@ -25,7 +25,7 @@ from golf.check import record as check_record
 from golf.core import submission, track
 from golf.core.findings import FAIL, HUMAN, NOTE, RULING, Finding
 from golf.core.json_io import dig, number, parse_json
-from golf.core.paths import REPO
+from golf.core.paths import REPO, path_argument
 from golf.core.text import printable
 
 COMMANDS = {FAIL: "error", HUMAN: "warning", NOTE: "notice"}
@@ -55,9 +55,9 @@ def add_arguments(parser) -> None:
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     one = steps.add_parser("check", help="the submission that HEAD adds to BASE")
     one.add_argument("base", metavar="BASE", help="a commit, or any name of one")
-    one.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="the checkout")
+    one.add_argument("--root", type=path_argument, default=Path(), metavar="DIR", help="the checkout")
     one = steps.add_parser("score", help="two segments of one seed, by chance, on the CPU")
-    one.add_argument("folder", type=Path, metavar="FOLDER", help="the submission's")
+    one.add_argument("folder", type=path_argument, metavar="FOLDER", help="the submission's")
 
 
 def main(args) -> int:

@@ -7,32 +7,34 @@ instead. Workflows run both after a merge.
 """
 
 from functools import partial
-from pathlib import Path
 
 from golf.board import charts, verified
 from golf.board.ranking import Board, read_board
 from golf.board.tables import PICTURE, page_block, readme_block, with_block
 from golf.core import track
 from golf.core.files import renew
-from golf.core.paths import REPO, shown
+from golf.core.paths import REPO, path_argument, shown
 from golf.core.picture import drawn, fingerprint, is_signed, signed, tidy
 
 
 def add_arguments(parser) -> None:
     parser.add_argument("--check", action="store_true", help="only tell whether everything is up to date")
+    path = {"type": path_argument}
     parser.add_argument(
-        "--verified", type=Path, metavar="FOLDER", help="first note that this entry passed a whole score"
+        "--verified", **path, metavar="FOLDER", help="first note that this entry passed a whole score"
     )
-    parser.add_argument("--site", type=Path, metavar="DIR", help="write a static site into DIR instead")
+    parser.add_argument("--site", **path, metavar="DIR", help="write a static site into DIR instead")
 
 
 def main(args) -> int:
+    if args.site:
+        from golf.board import site
+
+        site.require_free(args.site)
     if args.verified:
         verified.enter(args.verified)
     boards = [read_board(name) for name in track.names()]
     if args.site:
-        from golf.board import site
-
         print(f"wrote {site.write(boards, args.site)} pages into {shown(args.site)}/")
         return 0
     pages = {REPO / "README.md": readme_block(boards)}

@@ -32,10 +32,14 @@ COLUMNS = {"val_bpb": "n", "entry": "", "by": "less", "bytes": "n", "training": 
            "lane": "less", "date": "less"}  # fmt: skip
 
 
-def write(boards: list[Board], out: Path) -> int:
-    """Writes the site into the folder `out`, which is empty, new or one of its own; the number of pages."""
+def require_free(out: Path) -> None:
+    """GolfError unless `out` is new, an empty folder, or a site that was made before."""
     if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise GolfError(f"{shown(out)}: holds something else; name a new or empty folder", 2)
+
+
+def write(boards: list[Board], out: Path) -> int:
+    """Writes the site into the folder `out`; the number of pages."""
     shutil.rmtree(out / "entries", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     replace_file(out / MARK, "made by golf.sh leaderboard --site\n")

@@ -100,7 +100,11 @@ def unfinished(parent: Path) -> Iterator[Path]:
                         shutil.rmtree(path, ignore_errors=True)
             made = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent, prefix=UNFINISHED)))
             stack.enter_context(held(made, fcntl.LOCK_EX))
-        yield made
+        try:
+            yield made
+        except OSError as error:
+            error.filename = error.filename or str(parent)  # a write to a full disk names no file
+            raise
 
 
 @contextmanager
