@@ -36,6 +36,7 @@ def test_help_of_a_command_is_its_own():
         (["explain", ""], "golf: error: an empty path is given"),
         (["explain", "a\nb"], "golf explain: error: a?b: no run"),
         (["compare", "a\nb", "c"], "golf compare: error: a?b: no submission"),
+        (["compare", ",", "c"], "golf compare: error: ,: no submission"),
         (["compare", "", "c"], "golf compare: error: an empty path is given"),
         (["leaderboard", "--site", ""], "golf: error: an empty path is given"),
         (["explain", "/proc/self/mem"], "golf explain: error: /proc/self/mem: "),

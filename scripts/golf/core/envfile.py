@@ -107,7 +107,8 @@ def require_known(name: str, knobs: dict[str, str], where: str) -> None:
 def read_seeds(text: str, where: str) -> list[str]:
     """Different whole numbers, as in 1337,42,2025; none of an empty text."""
     seeds = [seed.strip() for seed in text.split(",") if seed.strip()]
-    if not all(re.fullmatch("[0-9]{1,20}", seed) for seed in seeds) or len(set(seeds)) < len(seeds):
+    whole = all(re.fullmatch("[0-9]{1,20}", seed) for seed in seeds)
+    if text.strip() and (not seeds or not whole or len(set(seeds)) < len(seeds)):
         raise GolfError(f"{where}: give different whole numbers as seeds: SEEDS=1337,42,2025", 2)
     return seeds
 

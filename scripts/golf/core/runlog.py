@@ -86,7 +86,7 @@ def run_folders(place: Path) -> list[Path]:
     if place.is_dir():
         return [place]
     if "," in str(place):
-        return [Path(part) for part in str(place).split(",") if part]
+        return [Path(part) for part in str(place).split(",") if part] or [place]
     return seed_runs(place) or [place]
 
 
