@@ -194,6 +194,17 @@ def test_an_artifact_that_is_scored_alone_is_no_run_to_sum_up(tiny_repo):
     assert not (tiny_repo / "runs" / "one").exists()
 
 
+def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tiny_repo):
+    """`new` writes the command to repeat a run from supervisor.json."""
+    passed(golf(tiny_repo, RUN_ID="one"))
+    origin = (tiny_repo / "runs/one/supervisor.json").read_bytes()
+    code = '    if os.environ["RESUME"] == "1":\n        return 2\n'
+    insert(tiny_repo, "    run = Run(", code)
+    done = golf(tiny_repo, RUN_ID="one", RESUME="1", MODEL_DIM="128")
+    assert done.returncode == 2
+    assert (tiny_repo / "runs/one/supervisor.json").read_bytes() == origin
+
+
 def test_an_older_attempts_artifact_is_not_what_was_scored(tmp_path):
     """A resumed run's metrics go on where an earlier one's ended."""
     job = run.SeedRun(tmp_path / "t.py", {}, "", tmp_path, world=1)

@@ -17,6 +17,8 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,7 +133,7 @@ def run_all(
             continue
         given = {**knobs, **run.settings}
         view = train_shards_alone(given, run.trainer, run.run_dir)
-        with lock.locked(run.run_dir), view as places:
+        with lock.locked(run.run_dir), view as places, kept_origin(run.run_dir):
             last = run_one(run, config, supervisor, places, given.get("DATA_PATH", ""))
         if last == 0 and not (run.run_dir / "metrics.jsonl").is_file():
             summary = False
@@ -286,6 +288,19 @@ def write_origin(run: SeedRun, settings: dict[str, str], config: Path) -> None:
         "set": dict(sorted(settings.items())),
     }
     replace_file(run.run_dir / "supervisor.json", json.dumps(origin, indent=1) + "\n")
+
+
+@contextmanager
+def kept_origin(run_dir: Path) -> Iterator[None]:
+    """Puts a run's supervisor.json back if the trainer adds nothing to that run, as when it refuses."""
+    log, origin = run_dir / "train.log", run_dir / "supervisor.json"
+    length = log.stat().st_size if log.is_file() else 0
+    text = origin.read_bytes() if origin.is_file() else b""
+    try:
+        yield
+    finally:
+        if text and length and log.is_file() and log.stat().st_size == length:
+            replace_file(origin, text)
 
 
 def run_one(run: SeedRun, config: Path, supervisor: Supervisor, places: dict[str, str], data: str) -> int:

@@ -39,7 +39,7 @@ def check_compiler(env: dict[str, str], compile_knob: str, gpu: bool) -> str | N
     told = f"{' and '.join(faults)} found: install {how}"
     if compile_knob == "1":
         raise GolfError(f"COMPILE=1: {told}, or set COMPILE=auto")
-    return f"{told}, or training is not compiled and takes {'2 to 3' if gpu else '1.6'} times as long"
+    return f"{told}, or training is not compiled and takes {'2 to 3' if gpu else '1.4 to 1.6'} times as long"
 
 
 def check_run_id(run_id: str, run_dir: Path, resume: bool) -> None:
