@@ -12,8 +12,8 @@ case " $* " in
         cat <<'TEXT'
 usage: bash scripts/test.sh [--all] [PYTEST'S ARGUMENTS]
   compileall, ruff, shellcheck and pytest's fast tests, in parallel (-n 0: one process);
-  --all: the slow tests too. .venv is made if need be; system packages that tests use (bubblewrap, g++;
-  for --all Chromium) are installed where root or sudo allow it.
+  --all: the slow tests too. .venv is made if need be; system packages that tests use (bubblewrap, g++,
+  python3-dev; for --all Chromium) are installed where root or sudo allow it.
   e.g. bash scripts/test.sh tests/run -k lock
 TEXT
         exit

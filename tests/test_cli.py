@@ -52,6 +52,14 @@ def test_an_odd_path_is_told_in_one_line(words, told, tmp_path):
     assert done.returncode == 2 and len(lines) == 1 and lines[0].startswith(told)
 
 
+@pytest.mark.parametrize("command", ["summary", "report", "explain", "sample", "watch"])
+def test_where_the_run_id_of_seeds_is_given_a_run_is_named(command, tmp_path):
+    for seed in (42, 7):
+        (tmp_path / f"one-s{seed}").mkdir()
+    done = run_golf(command, tmp_path / "one")
+    assert done.returncode == 2 and done.stderr.endswith(f"; did you mean {tmp_path}/one-s7?\n")
+
+
 def test_a_message_has_an_end(capsys):
     assert cli.main(["score", "x" * 100_000]) == 2
     assert len(capsys.readouterr().err) < 3_000

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from golf.core.errors import GolfError
 from golf.core.files import LARGE, plain
 from golf.core.json_io import dig, number, parse_json
+from golf.core.paths import shown
 
 LINE_LIMIT = 1 << 20  # bytes; longer than any line of a log
 EVENT_LIMIT = 10_000  # events that are read; a run has some hundreds besides its steps
@@ -79,6 +81,12 @@ def seed_runs(folder: Path) -> list[Path]:
     except OSError:  # no such folder
         return []
     return sorted((p for p, m in near.items() if m and p.is_dir()), key=lambda p: int(near[p][1]))
+
+
+def no_run(place: Path, why: str) -> GolfError:
+    """The error where no run is; it names a seed's run where the RUN_ID of SEEDS=... is given."""
+    seeds = [] if place.exists() else seed_runs(place)
+    return GolfError(f"{shown(place)}: {why}" + (f"; did you mean {shown(seeds[0])}?" if seeds else ""), 2)
 
 
 def run_folders(place: Path) -> list[Path]:

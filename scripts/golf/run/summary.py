@@ -3,10 +3,9 @@
 import statistics
 from pathlib import Path
 
-from golf.core.errors import GolfError
 from golf.core.json_io import dig, number
 from golf.core.paths import path_argument, shown
-from golf.core.runlog import packing, read_run
+from golf.core.runlog import no_run, packing, read_run
 from golf.core.text import columns, printable
 
 ENOUGH_STEPS = 20  # fewer, and a model has learned next to nothing
@@ -24,7 +23,7 @@ def add_arguments(parser) -> None:
 
 def main(args) -> int:
     if not read_run(args.run):
-        raise GolfError(f"{shown(args.run)}: no metrics.jsonl with events there; give the folder of a run", 2)
+        raise no_run(args.run, "no metrics.jsonl with events there; give the folder of a run")
     print("\n".join(["", headline(args.run), *summary(args.run, args.expect)]))
     return 0
 

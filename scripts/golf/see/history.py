@@ -15,7 +15,7 @@ from golf.core.errors import GolfError
 from golf.core.json_io import dig, mapping, number, read_json
 from golf.core.lock import refuse_used
 from golf.core.paths import REPO, shown
-from golf.core.runlog import events, final_lines, lines
+from golf.core.runlog import events, final_lines, lines, no_run
 from golf.core.submission import MAY_DIFFER, NOT_REPEATED
 
 LIMIT = 1_000_000  # points that are read
@@ -131,7 +131,7 @@ def read(place: Path) -> History:
         history = History(place, written=file.stat().st_mtime)
         (read_metrics if file.suffix == ".jsonl" else read_log)(file, history)
     except OSError as error:
-        raise GolfError(f"{shown(file)}: cannot be read ({error.strerror})", 2) from None
+        raise no_run(file, f"cannot be read ({error.strerror})") from None
     if not (history.steps or history.vals or history.facts):
         raise GolfError(f"{shown(file)}: no run's metrics and no trainer's log", 2)
     return history

@@ -21,7 +21,7 @@ from golf.core.errors import GolfError
 from golf.core.files import sha256
 from golf.core.json_io import dig, mapping
 from golf.core.paths import REPO, shown
-from golf.core.runlog import read_run
+from golf.core.runlog import no_run, read_run
 from golf.score import claims
 from golf.score.command import NO_SANDBOX
 from golf.score.feeder import Fault
@@ -61,7 +61,7 @@ def find(place: Path, tokenizer: Path | None = None) -> Target:
     if (place / "metrics.jsonl").is_file():
         return of_run(place, tokenizer)
     if not place.is_file():
-        raise GolfError(f"{shown(place)}: no run, no entry and no artifact there", 2)
+        raise no_run(place, "no run, no entry and no artifact there")
     if tokenizer is None and (place.parent / "metrics.jsonl").is_file():
         return of_run(place.parent, None, place.name)
     if tokenizer is None:

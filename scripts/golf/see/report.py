@@ -18,6 +18,7 @@ from golf.core.files import replace_file
 from golf.core.json_io import dig, mapping, number
 from golf.core.paths import REPO, path_argument, shown
 from golf.core.picture import drawn
+from golf.core.runlog import no_run
 from golf.core.submission import command_line
 from golf.run.summary import summary
 from golf.see import explain, history, page, plot, reader, sample
@@ -34,7 +35,7 @@ def add_arguments(parser) -> None:
 
 def main(args) -> int:
     if not (args.run / "metrics.jsonl").is_file():
-        raise GolfError(f"{shown(args.run)}: no metrics.jsonl there; give a run's folder", 2)
+        raise no_run(args.run, "no metrics.jsonl there; give a run's folder")
     with Talker("golf report") as talker:
         talker.begin("report")
         replace_file(args.run / NAME, build(args.run))
