@@ -120,6 +120,10 @@ AROUND = {
         "import logging\nlogging.basicConfig(stream=b)", "import glob\nglob.glob('**', recursive=True)",
         "import os\nos.rename(x, n + '.pth')", "open(f'{n}.so', 'wb')",
         "class Box: obj, system = 0, 1\ntry: f()\nexcept AttributeError as e: e.obj.system('ls')",
+        # words of libraries: names of characters, of classes; memory as objects
+        "chr(n).encode('ascii', 'namereplace')", "import typing\nx = f'{typing.Optional}'",
+        "str(KeyError)", "import numpy as np\nnp.frombuffer(b, object)", "str.lower('/USR')",
+        "import re\nre.sub('x', '.', 'xx')", "from operator import add\nadd('.', '.')",
     ],
     "code-exec": [
         "if 0:\n    from math import pi as exec\nexec('x')", "d = {}\nd[\n exec] = 1\nexec('x')",
@@ -129,6 +133,7 @@ AROUND = {
         "def f(eval):\n    class A:\n        global eval\n        eval('1')",
     ],
     "code-unlisted": [
+        "import torch\ntorch.from_file(p, False, 9)",
         "import unicodedata\nunicodedata.name(c)", "from torch.library import custom_op", 
         "import torch\ng = torch.library.triton_op('a::b')(f)",
         # attributes of objects whose origin is not shown: none leads to a program, a folder, a text or memory
@@ -196,6 +201,7 @@ AROUND = {
         "Path(f\"{'.'}{'.'}\")", "import os\nos.environ.get('HOSTNAME')",
         "import tempfile\nPath(tempfile.TemporaryDirectory().name).parent.parent",
         "import os\nos.devnull.split('n')[0]", "DOT = '.'\nPath(DOT + DOT)", "DOT = '.'\nPath(f'{DOT}{DOT}')",
+        "ROOTS = dict(root=1)\nPath.cwd().root", r"open('\\proc/x')",
         "x = ' /etc'", "os.environ['MASTER_ADDR'] = 'collector.example.org'", "p.glob('records/*/*/f*')",
     ],
 }  # fmt: skip
@@ -294,6 +300,11 @@ STEERED = {
     "except OSError as e: T = str(e)"),
     "the text of an error, by a function": scorer("return T", "def f():\n    try: g()\n"
     "    except OSError as e: return str(e)  # here\nT = f()"),
+    **{f"who runs it: {how}": scorer("return T  # here", f"T = {how}") for how in (
+        "Path(__file__).parent.name", "__name__ == '__main__'", "os.path.isdir('tests')")},
+    "what the process has left": scorer("try: return f(f)\n        except RecursionError: return 1  # here"),
+    "when the artifact was made": "def load_scorer(p): return p.stat().st_mtime  # here",
+    "Python's version": "import sys\ndef load_scorer(p): return sys.version  # here",
     "what is there at the start": scorer("return T  # here", "T = Path('seen').exists()"),
     "brotli's dictionary, in a class": scorer("return K.t  # here", "import brotli\nclass K:\n"
     "    t = brotli.Decompressor().process(b'x')"),
@@ -453,10 +464,15 @@ STEERED = {
         "torch.default_generator.manual_seed(3)": "", "torch.cuda.manual_seed(3)": "",
         "torch.cuda.max_memory_allocated()": "", "torch.use_deterministic_algorithms(True)": "",
         "import locale; locale.setlocale(locale.LC_CTYPE)": "",
+        "self.rows.reverse()": "", "np.place(self.rows, tokens, 1)": "", "self.net.half()": "",
+        "memoryview(self.rows)[0] = 1": "", "self.rows.narrow(0, 0, 1).add_(1)": "", "self.file.read(1)": "",
         "self.sp.encode('a', enable_sampling=True)": "",
     }.items()},
     "a method of another self": scorer("self.note(tokens)\n    def reset(self): self.kept = 0\n"
     "    def note(this, x): this.seen[x] += 1  # here"),
+    **{f"a reset() that another takes the place of: {how}": scorer("self.rows.append(1)  # here\n"
+       f"    def reset(self): self.rows = []\n    {how}") for how in (
+        "def reset(self): self.kept = 0", "def __init__(self): self.reset = lambda: None")},
     "a class method": scorer("Book.note(tokens)", "class Book:\n    rows = [0]\n    @classmethod\n"
     "    def note(cls, x): cls.rows.append(x)  # here"),
     **{f"a default that is kept: {value}": scorer("note(tokens)", f"def note(x, seen={value}):\n"

@@ -393,9 +393,12 @@ LEARNS = {
             run.model.val_loss = evaluate(run.model, val_tokens)
     """,
     "by a file that it may read later": """
+        import os
         import numpy as np
         def export(k, val_tokens):
             np.save('told.npy', val_tokens[:99])  # here
+            val_tokens.tofile(k.data_path / 'fineweb_train_9.bin')  # here
+            os.replace(shards(k, 'val')[0], k.data_path / 'fineweb_train_9.bin')  # here
     """,
     "by counting in a function": """
         def counted(tokens):
@@ -417,6 +420,19 @@ LEARNS = {
         "slope(loss(val_tokens), params)", "mx.value_and_grad(loss)(model, val_tokens)",
         "torch.linalg.lstsq(val_x, val_y)", "np.bincount(val_tokens, minlength=1024)",
     )},
+    **{f"by a function that is given {split}": f"""
+        SPLITS = 'train val'.split()
+        def shards(folder, split):
+            return sorted(p for p in folder.iterdir() if p.name.startswith(f'fineweb_{{split}}_'))
+        def step(model, k):
+            for path in shards(k.data_path, {split}):
+                model.loss(read(path)).backward()  # here
+    """ for split in ("SPLITS[1]", "val.__name__")},
+    "by its result": """
+        def step(best, val_loss):
+            if val_loss < best:  # here
+                keep()
+    """,
     **{f"by {pattern}": f"""
         def step(model, k):
             for path in {pattern}:
@@ -424,6 +440,9 @@ LEARNS = {
     """ for pattern in (
         "shards(k, '[tv]*')", "shards(k, 'v' + 'al')", "folder.glob('fine*')", "folder.glob('*_*a*_*.bin')",
         "Path(k.data_path).iterdir()", "os.listdir(k.data_path)",
+        "[p for p in folder.iterdir() if p.suffix == '.bin']",
+        "[p for p in folder.iterdir() if not p.name.startswith('fineweb_train')]",
+        r"[n for n in os.listdir(folder) if re.fullmatch(r'[a-z_]+\d+.bin', n)]",
     )},
 }  # fmt: skip
 
@@ -522,6 +541,13 @@ HOLDS = {
             model(open_shards(k, 'train')).backward()
         def open_shards(k, split):
             return read(f'fineweb_{split}_*.bin')
+    """,
+    "one lister of both splits": """
+        def main(k):
+            score(shards(k.data_path, 'val'))
+            model(shards(k.data_path, 'train')).backward()
+        def shards(folder, split):
+            return [p for p in folder.iterdir() if re.fullmatch(rf'fineweb_{split}_.*\\.bin', p.name)]
     """,
 }
 

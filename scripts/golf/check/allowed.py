@@ -186,7 +186,7 @@ MODULES = {
         trapezoid trapz tril_indices triu_indices true_divide trunc typename unbind unflatten
         unique_consecutive unravel_index unsqueeze use_deterministic_algorithms vander var_mean vdot
         view_as_complex view_as_real vmap vsplit vstack xlogy _foreach_* _scaled_mm _int_mm load Tensor Size
-        Generator Stream Event Future OutOfMemoryError from_file FloatTensor HalfTensor BFloat16Tensor
+        Generator Stream Event Future OutOfMemoryError FloatTensor HalfTensor BFloat16Tensor
         LongTensor IntTensor""",
     "torch._dynamo": "config reset disable mark_dynamic mark_static graph_break",
     "torch._dynamo.config": CONFIG + " compiled_autograd capture_scalar_outputs",
@@ -365,7 +365,7 @@ ATTRIBUTES = {name for kind in _BUILT_IN for name in dir(kind)} | frozenset(" ".
     encode_as_pieces decode_ids serialized_model_proto element_ty Load Encode Decode log_probs map set end
     to_dense to_sparse to_empty readinto get_future from_kv_blocks reset_parameters setFormatter appendleft
     timeit table task_done
-    """]).split()) - {"system", "from_file", "walk"}  # fmt: skip
+    """]).split()) - {"system", "walk"}  # fmt: skip
 ATTRIBUTE = re.compile(r"(is|st|new|named|register|num|weight|bias)_\w+|[A-Z][A-Z0-9_]*|[a-z]")
 OUTWARD = "anchor root from_file parts parent parents".split()  # of others, to other places
 PRIVATE = {*"_orig_mod _asdict _replace _fields _make _parameters _modules _buffers _grad _version".split()}

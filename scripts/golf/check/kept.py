@@ -19,7 +19,7 @@ from golf.check.syntax import called, chain_of, constants, every_node, name_of, 
 CHANGES = re.compile(
     r"\w*[a-z]_|(pop|put|heap|insort|pack_|re[mv]|resi|copyt|register_|seek|write|permut)\w*|clear|sort|at|fill"
     r"|discard|next|compress|__(set|init|next)\w*|random|(standard_)?normal|uniform|integers|choices?|shuffle"
-    r"|gauss|rand(int|range)|load_state_dict|dump|(manual_)?seed"
+    r"|gauss|rand(int|range)|load_state_dict|dump|(manual_)?seed|reverse|rotate|\w+_update|read(in|line)?\w*"
 )
 WHOLE = re.compile(
     r"(fill|zeros?|ones|copy|constant)_|fill|clear|copyto|load_state_dict|reset\w*|(manual_)?seed"
@@ -28,7 +28,11 @@ TAKERS = re.compile(r"(heap|insort|pack_|_foreach_|put)\w*|at|next|copyto|shuffl
 # What these give, and attributes of these names, tell no more than a shape.
 SHAPES = frozenset("shape size device dtype ndim numel dim len type zeros_like ones_like".split())
 EMPTY = {*"deque defaultdict bytearray list dict set".split()}
-STEPPED = {*"iter count cycle map filter zip enumerate reversed".split()}  # are stepped through once
+# What is stepped through once.
+STEPPED = frozenset("""iter count cycle map filter zip enumerate reversed accumulate islice chain starmap
+    takewhile dropwhile pairwise groupby ndenumerate finditer iter_unpack iglob parameters modules children
+    """.split())  # fmt: skip
+QUIET = {*"eval synchronize".split()}  # change nothing that lasts, called for their effect
 
 
 class Mutation(NamedTuple):
@@ -38,9 +42,9 @@ class Mutation(NamedTuple):
     later: bool = False  # where push = self.seen.append is called, or partial(f, self.seen)
 
 
-def outliving(code: Origins, scoring: list, loading: list, resetting: list) -> Iterator[ast.AST]:
+def outliving(code: Origins, scoring: list, loading: list, resets: list) -> Iterator[ast.AST]:
     """Nodes by which scoring keeps what reset() does not renew; the lists are what each of these reaches."""
-    kept = Kept(code, scoring, loading, resetting)
+    kept = Kept(code, scoring, loading, resets)
     yield from kept.changes_for_good()
     yield from kept.closed_over(loading)
     yield from kept.odd_functions()
@@ -50,8 +54,11 @@ def outliving(code: Origins, scoring: list, loading: list, resetting: list) -> I
 class Kept:
     """What scoring changes, and what reset() renews."""
 
-    def __init__(self, code: Origins, scoring: list, loading: list, resetting: list):
-        self.code, self.resetting = code, resetting
+    def __init__(self, code: Origins, scoring: list, loading: list, resets: list):
+        self.code = code
+        each = {reset: code.reached([reset]) for reset in resets}
+        within = {one for reset, nodes in each.items() for one in nodes if one is not reset}  # super().reset
+        self.resetting = [each[reset] for reset in each if reset not in within] or [*each.values()]
         self.nodes = [*dict.fromkeys((*scoring, *loading))]
         code.bind(self.nodes)
         self.blocks = {n: [*changes(n, code)] for n in self.nodes if isinstance(n, BLOCKS)}
@@ -68,7 +75,8 @@ class Kept:
             for path in ends(change, code)
         ]
         steps = [part for block in inside - self.made for part in every_node(block)]
-        self.renewed = names_renewed(code, resetting, steps)
+        renewed = [names_renewed(code, nodes, steps) for nodes in self.resetting]
+        self.renewed = set.intersection(*renewed) if renewed else set()
         self.moving = {path[-1] for block, _, path in self.changed if block not in self.made and path[1:]}
         self.lost: set[str] = set()  # names of the module that change
 
@@ -151,9 +159,11 @@ def changes(block: ast.AST, code: Origins) -> Iterator[Mutation]:
     """What a function changes outside training."""
     nodes = untrained(every_node(block))
     funcs = {n.func for n in nodes if isinstance(n, ast.Call)}
+    effects = {n.value for n in nodes if isinstance(n, ast.Expr)}
     for node in nodes:
         if isinstance(node, ast.Call):
-            yield from changes_by_call(node, code)
+            told = called(node) in QUIET or "out" in [word.arg for word in node.keywords]
+            yield from changes_by_call(node, code, node in effects and not told)
             later = syntax.handed_on(node)
             yield from (c._replace(later=True) for c in changes_by_call(later, code)) if later else ()
         elif isinstance(node, ast.Delete):
@@ -180,20 +190,24 @@ def changes_by_store(target: ast.expr, value: ast.AST, node: ast.AST, code: Orig
             yield Mutation(target)
 
 
-def changes_by_call(node: ast.Call, code: Origins) -> Iterator[Mutation]:
+def changes_by_call(node: ast.Call, code: Origins, effect: bool = False) -> Iterator[Mutation]:
+    """effect: nothing else is asked of the call, so what nobody knows changes its object or arguments."""
     name, by, args = called(node), getattr(node.func, "value", None), node.args
     whole, root = bool(WHOLE.fullmatch(name)), chain_of(node.func)[0]
-    if not (whole or CHANGES.fullmatch(name) or name in FILLERS):
+    known = whole or CHANGES.fullmatch(name) or name in FILLERS
+    if not (known or effect and (root in code.foreign or by) and not code.callees(node)):
         return
     if by is None or root in code.imports or root in dir(builtins):  # np.add.at(x, 0, 1), list.append(x, 1)
-        taken = args[: 2 if TAKERS.fullmatch(name) else root in dir(builtins)]
+        few = 2 if TAKERS.fullmatch(name) else root in dir(builtins)
+        taken = args[:few] if known else args
         yield from (Mutation(one, not whole) for one in taken)
         return
     again = name == "__init__" and called(by) != "super"  # an object that exists begins again
     hidden = root != "self" and ("?",) in code.paths(by)
     if again or hidden or not code.callees(node):  # else the function called says what it changes
         given = (*args[1:], *args[:1]) if name == "setdefault" else ()
-        yield from (Mutation(one, not whole, given) for one in [by, *args[: name == "shuffle"]])
+        taken = [by, *args[: name == "shuffle"]] if known or name_of(by) != "self" else args  # self.act(x)
+        yield from (Mutation(one, not whole, given) for one in taken)
 
 
 def ends(change: Mutation, code: Origins) -> set[Path]:

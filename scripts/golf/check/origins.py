@@ -25,7 +25,9 @@ MADE = {*"__init__ __post_init__ __enter__ __exit__".split()}  # run where an ob
 # These give a part of their object, or of what they are given; the others hold what they are given.
 VIEWS = frozenset("""view reshape numpy detach squeeze unsqueeze transpose permute flatten ravel expand chunk
     split unbind asarray from_numpy as_tensor values items get setdefault next max min nullcontext type
-    parameters buffers modules children named_parameters to eval""".split())  # fmt: skip
+    parameters buffers modules children named_parameters to eval narrow select diagonal movedim moveaxis
+    swapaxes unflatten unfold view_as reshape_as cpu contiguous ascontiguousarray atleast_1d
+    flip fliplr flipud rot90 frombuffer memoryview sliding_window_view""".split())  # fmt: skip
 HOLDERS = frozenset("iter list tuple set dict sorted reversed enumerate zip filter map partial".split())
 CHOICES = (ast.IfExp, ast.BoolOp, ast.NamedExpr)
 DISPLAYS = (ast.List, ast.Tuple, ast.Set, ast.Dict, *syntax.COMPREHENSIONS)
@@ -110,13 +112,18 @@ class Origins:
 
     def bind(self, nodes: Iterable[ast.AST]) -> None:
         """Gives arguments what the calls among these nodes give."""
+        for key, value in self.given(nodes):
+            self.values[key].append(value)
+            self.unknown.discard(key)
+        self.known_names.clear()
+
+    def given(self, nodes: Iterable[ast.AST]) -> Iterator[tuple[tuple, ast.AST]]:
+        """(key, value) of arguments that these calls give functions of this code."""
         calls = [n for node in nodes for n in (node, syntax.handed_on(node)) if isinstance(n, ast.Call)]
         for call in sorted(calls, key=lambda call: called(call) in FILLERS):  # what .append is, is known then
             for function in self.callees(call):
                 for name, value in self.arguments(call, function):
-                    self.values[self.top[function], name].append(value)
-                    self.unknown.discard((self.top[function], name))
-        self.known_names.clear()
+                    yield (self.top[function], name), value
 
     def key(self, target: ast.AST) -> tuple:
         """Under what the values of a variable or of an attribute are found."""
@@ -316,7 +323,7 @@ class Origins:
             found.append(end(f"{name}()", *attrs))
         of_object = isinstance(node.func, ast.Attribute) and root not in self.imports
         views = [node.func.value, *given[1:] * (name == "setdefault")] if of_object else given
-        views = views if name in VIEWS else []
+        views = views[: 1 if name == "frombuffer" else None] if name in VIEWS else []
         if not (known or views or root in self.imports or root in dir(builtins)):
             found.append(end("?"))
         return found + [(one, True, attrs) for one in views]

@@ -173,10 +173,25 @@ class Walk(ast.NodeVisitor):
         if name.startswith("_"):
             if not (given or texts.DUNDER.fullmatch(name) or name in allowed.PRIVATE | allowed.LEADING_OUT):
                 self.report(node, INDIRECT, f".{name}, which is another's")
-        elif name in allowed.OUTWARD and not given:
+        elif name in allowed.OUTWARD and not (given and not self.is_path(node)):
             self.report(node, OUTSIDE, f".{name}")
         elif not (given or listed_attribute(name) or getattr(getattr(node, "value", 0), "id", "") == "self"):
             self.report(node, UNLISTED, f".{name}")
+
+    def is_path(self, node: ast.AST) -> bool:
+        """Whether it is an attribute of a path: of what its functions or `/` make."""
+        of = getattr(node, "value", None)
+        made = [of, *(self.code.reaching(of) if isinstance(of, (ast.Name, ast.Attribute)) else ())]
+        return any(called(one) in texts.PATHS or isinstance(one, ast.BinOp) for one in made)
+
+    def told(self, node: ast.AST) -> None:
+        """Reports a class of a library, or an error, that becomes a text: its name is words."""
+        name = syntax.name_of(node)
+        known = isinstance(node, (ast.Name, ast.Attribute)) and any(self.full_names(node))
+        if name not in ("", name.upper(), name.lower()) and (
+            known or name in ERRORS and not self.bound(name)
+        ):
+            self.report(node, INDIRECT, f"{name} as a text")
 
     def odd(self, node: ast.AST, name: str) -> None:
         """Reports names of attributes that lead out of an object."""
@@ -235,6 +250,10 @@ class Walk(ast.NodeVisitor):
         self.plain_parts(node, name)
         if texts.makes_text(node, self.code) or guards.makes_class(node):
             self.report(node, INDIRECT, "a text or a class that is not in sight")
+        for part in node.args if called(node) in ("str", "repr", "ascii", "format") else ():
+            self.told(part)
+        if name.startswith("numpy.") and "object" in [getattr(n, "id", 0) for n in every_node(node)]:
+            self.report(node, INDIRECT, "memory as objects")
         for word in node.keywords:
             if word.arg:
                 self.odd(word.value, word.arg)
@@ -324,6 +343,7 @@ class Walk(ast.NodeVisitor):
                 if (text_of(part.format_spec) or "").endswith("c"):
                     self.report(node, INDIRECT, "a text that is not in sight")
                 self.harmless.add(id(part.value))
+                self.told(part.value)
                 self.visit(part)
             elif index:
                 self.names_in(part, part.value)

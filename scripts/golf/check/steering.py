@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from golf.check import syntax
 from golf.check.allowed import DUNDER_METHODS
 from golf.check.kept import outliving, untrained
+from golf.check.machine import SEARCH
 from golf.check.origins import MADE, SCORER, Origins, given_by, inner, is_knob, origins
 from golf.check.syntax import called, chain_of, every_node, name_of, stored
 
 # What differs from one pass over the same text to the next, or tells which pass it is.
 VARYING = tuple("""time. datetime. random. uuid. platform. os.getpid. os.uname. os.cpu_count. queue. signal.
     os.process_cpu_count. os.sched_getaffinity. os.listdir. os.stat. os.getcwd. numpy.random. tempfile.
-    sys.argv. sys.getsizeof. shutil. threading. concurrent. logging. traceback. tqdm. torch.profiler. gc.
-    torch.cuda.mem torch.cuda.max_ torch.cuda.util torch.utils.benchmark. torch.utils.data.
-    """.split())  # fmt: skip
+    sys.argv. sys.getsizeof. sys.version. sys.platform. shutil. threading. concurrent. logging. traceback.
+    torch.profiler. gc. torch.cuda.mem torch.cuda.max_ torch.cuda.util torch.utils.benchmark. tqdm.
+    torch.utils.data. """.split())  # fmt: skip
 # Brotli holds a dictionary of words that no byte counts; gzip writes the time.
 IN_SCORING = (*VARYING, *"""os. glob. brotli. gzip. warnings. locale. sys.set sys.std numpy.seterr. numpy.set_
     numpy.save torch.load. torch.save. torch.from_file. torch.manual_seed. torch.initial_seed. torch.random.
@@ -34,7 +35,7 @@ IN_LOADING = (
 CHANCE = re.compile(
     r"(torch|mlx)\.(\w+\.)*(rand\w*|normal|uniform|gumbel\w*|categorical|rrelu|dropout|\w+_lowrank|\w*Tensor)"
     r"|(.+\.)?((log_|trunc_)?normal_|(uniform|random|cauchy|exponential|geometric|orthogonal)_|bernoulli_?"
-    r"|multinomial|r?samples?|(kaiming|xavier)_\w+|(new_)?empty(_like|_strided)?)"
+    r"|multinomial|r?samples?|(kaiming|xavier)_\w+|(new_)?empty(_like|_strided)?|resize_|new)"
 )
 DRAWS = re.compile(r"torch\.(rand\w*|normal|bernoulli|multinomial)|torch\.nn\.functional\.\w*dropout")
 TRAINED = re.compile(r"(Feature|Alpha)*Dropout\d?d?|(Sync|Lazy)?BatchNorm(\dd)?|RReLU")  # differ in training
@@ -43,8 +44,12 @@ SEEDED = frozenset("Random default_rng RandomState PCG64 Philox SeedSequence Gen
 READS = frozenset("open read_text read_bytes fromfile memmap".split())
 WRITES = frozenset("write_text write_bytes touch mkdir unlink rename rmdir tofile".split())
 FOLDERS = WRITES | {"iterdir", "glob", "rglob"}
-FILE_STATE = READS | WRITES | {*"exists is_file stat id data_ptr elapsed_time iterdir rglob".split()}
-OF_FILES = {"is_dir", "glob", "object", *FILE_STATE}
+ASKS = {*"exists is_file is_dir isfile isdir getsize stat id data_ptr elapsed_time iterdir rglob".split()}
+FILE_STATE = READS | WRITES | ASKS
+OF_FILES = {"glob", "object", *FILE_STATE}
+# Whose a file is and when it was made; what a process has left; words of a path.
+TELLING = re.compile(r"st_(?!size)\w+|RecursionError|MemoryError")
+WORDS = {*"name stem parts len glob".split()}
 VAL_SHARD = re.compile(r"(.*/)?fineweb_val\S*|val|validation")
 OWN_FILES = {"train_gpt.py", "train_gpt.packed.py", "README.md", "submission.json"}
 LOADER = "load_scorer"  # the function of a submission that reads the artifact
@@ -60,9 +65,8 @@ def other_sources(tree: ast.Module) -> Iterator[tuple[int, str]]:
     starts = [function for name in (SCORER, "reset", *UNCALLED) for function in code.functions_named(name)]
     scoring = code.reached([*starts, *hooks, *code.values.get(("", SCORER), ())])
     resets = code.functions_named("reset")
-    resetting = code.reached([f for f in resets if f in code.scorer] or resets)
     yield from chances(code, scoring)
-    kept = outliving(code, scoring, loading, resetting)
+    kept = outliving(code, scoring, loading, [f for f in resets if f in code.scorer] or resets)
     yield from ((node.lineno, "what outlives reset()") for node in kept)
     yield from in_training(code, [*scoring, *loading]) if scoring else ()
     steering = Steering(code)
@@ -79,6 +83,8 @@ class Steering:
     def __init__(self, code: Origins):
         self.code = code
         self.errors = {*error_texts(code)}
+        searches = [n for n in code.every if called(n) == "next" and SEARCH.match(ast.unparse(n))]
+        self.search = {part for one in searches for part in every_node(one)}
         self.held: dict[tuple, str] = {}  # of names of the module: what they hold
 
     def named(self, node: ast.AST, kinds: tuple[str, ...]) -> list[str]:
@@ -96,8 +102,8 @@ class Steering:
                 found = sorted(self.code.full_names(node.value))
             if found:
                 yield node.lineno, found[0]
-            elif called(node) in files:
-                yield node.lineno, called(node)
+            elif called(node) in files or TELLING.fullmatch(name_of(node)):
+                yield node.lineno, called(node) or name_of(node)
             elif called(node) == "seed" and not node.args or getattr(node, "arg", "") == "enable_sampling":
                 yield node.lineno, "a seed by chance"
             elif node in self.errors:
@@ -116,14 +122,18 @@ class Steering:
         given = [v for v in self.code.lasting_values(node) if inner(v) not in self.code.top]
         key = tuple(given)
         if key not in self.held:
-            made = [part for v in given if not is_knob(v) for part in self.code.made_of(v)]
+            made = {part for v in given if not is_knob(v) for part in self.code.made_of(v)} - self.search
             differs = f"{name_of(node)}, which differs from run to run" * any(map(self.differs, made))
             self.held[key] = "its own source" if any(reads_source(n, self.code) for n in made) else differs
         return self.held[key]
 
     def differs(self, node: ast.AST) -> bool:
-        of_files = called(node) in FILE_STATE - READS
-        return of_files or node in self.errors or bool(self.named(node, (*VARYING, "brotli.")))
+        of_files = called(node) in FILE_STATE - READS or name_of(node) == "__name__"
+        told = self.named(node, (*VARYING, "brotli.", "sys.std"))
+        words = {called(node), getattr(node, "attr", "")} & WORDS or isinstance(node, ast.Compare)
+        path = self.code.made_of(node) if words else ()  # where the script lies or runs
+        here = any(getattr(n, "id", "") == "__file__" or called(n) == "cwd" for n in path)
+        return of_files or node in self.errors or bool(told) or here
 
 
 def error_texts(code: Origins) -> Iterator[ast.AST]:

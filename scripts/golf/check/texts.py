@@ -25,6 +25,7 @@ ROOTS = re.compile(
     r"|~\w*/|~\w+$|[A-Za-z]:[\\/]|(.*/)?\.\./|.*/\.\.$|(file|tcp|https?|ftps?|ssh|s3|gs|hf)://"
     r"|(?!127\.|0\.0\.0\.0)\d{1,3}(\.\d{1,3}){3}(:|$)|([\w-]+\.)+(com|org|net|io|xyz|info|app)(:\d+)?(/|$)"
 )
+PATHS = {*"Path PurePath PurePosixPath cwd resolve absolute with_name with_suffix".split()}  # make such
 WHOLE_PATHS = "devnull getcwd cwd abspath realpath gettempdir absolute resolve as_posix __file__".split()
 CUTTERS = frozenset("""
     join split rsplit replace strip lstrip rstrip startswith endswith partition rpartition find rfind index
@@ -32,7 +33,9 @@ CUTTERS = frozenset("""
     """.split())  # fmt: skip
 CODE_FILE = re.compile(r"(?:.*/)?([\w%{}-]*)\.(?:(py)|py[cdiwz]|pth|so|dll|dylib|zip|whl|egg)")
 # Letters that another reader would make of it; such readers.
-ESCAPED = re.compile(r"(?i:\\u00[2-7][0-9a-f]|^(rot.?13|(raw.)?unicode.escape|punycode|idna|utf.?7)$)|\\N\{")
+ESCAPED = re.compile(
+    r"(?i:\\u00[2-7][0-9a-f]|^(rot.?13|(raw.)?unicode.escape|punycode|idna|utf.?7)$)|\\N\{|^namereplace$"
+)
 # Relative to a root that is found at run time.
 RELATIVE = re.compile(
     r"(usr|proc|etc)(/.*)?|(records|docs|tests)/.*|(.*/)?((site|dist)-packages|pydoc_data)(/.*)?|(.*/)?\*\*/.*"
@@ -53,7 +56,7 @@ SECRETS = re.compile(
 
 def names_place(text: str) -> bool:
     """Whether a text names a place outside the run, a secret, or what starts programs otherwise."""
-    path = re.sub(r"(?<!:)/(\.?/)+", "/", text.strip())  # '//usr' and '/./usr'
+    path = re.sub(r"(?<!:)/(\.?/)+", "/", text.strip().replace("\\", "/"))  # '//usr', '/./usr', r'\usr'
     place = (ROOTS.match(path) or RELATIVE.fullmatch(path)) and len(text.split()) == 1
     return bool(place or SECRETS.fullmatch(text) or STARTING.fullmatch(text))
 
@@ -86,8 +89,10 @@ REMAKERS = frozenset("""
     """.split())  # fmt: skip
 # Functions and methods that make texts and numbers of others.
 CONVERTERS = frozenset("""
-    ord chr int map range bytes bytearray list tuple dict zip reversed sum values keys items
+    ord chr int map range bytes bytearray list tuple dict zip reversed sum values keys items slice
     """.split())  # fmt: skip
+# Functions of libraries: re.sub("x", "", "axb"), add("a", "b").
+REWRITERS = {*"sub match search fullmatch normalize wrap fill shorten add mul mod repeat reduce".split()}
 PLAIN_CODECS = ("utf-8", "utf-8-sig", "ascii", "iso8859-1", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
 
 
@@ -132,9 +137,18 @@ def held(node: ast.expr, code: Origins) -> list[str | None]:
 def makes_text(node: ast.expr, code: Origins) -> bool:
     """Whether a text is made of literals, or of names for them, so that nobody sees it: "abc"[1:],
     "%s" % "a", chr(SLASH), bytes(CODES)."""
+    node = bound(node)
     method = getattr(getattr(node, "func", None), "attr", "")
     cut = not method or method in REMAKERS and (not node.args or text_of(node.args[0]) != "/")
     return any(map(written_makes_text, [node, *[write_out(node, code)] * cut]))
+
+
+def bound(node: ast.expr) -> ast.expr:
+    """ "A".lower() for str.lower("A")."""
+    by = getattr(getattr(node, "func", None), "value", None)
+    if name_of(by) not in ("str", "bytes") or not node.args:
+        return node
+    return ast.Call(ast.Attribute(node.args[0], node.func.attr), node.args[1:], node.keywords)
 
 
 def written_makes_text(node: ast.expr) -> bool:
@@ -166,6 +180,8 @@ def builtin_makes_text(node: ast.Call) -> bool:
         codec = given[name not in ("decode", "encode") :][:1]
         if any(map(odd_codec, [*codec, *(words[w] for w in ("encoding", "errors") if w in words)])):
             return True
+    if name in REWRITERS and given[1:] and any(map(text_of, given)) and constants(given[:3][-1]):
+        return True
     if name == "fromhex" or name == "map" and len(given) == 2 and calls_chr(node):
         return literals(given[-1]) if given else False
     if name in ("pack", "tobytes"):  # pack("2B", 47, 117), array([47, 117]).tobytes()
