@@ -123,7 +123,7 @@ AROUND = {
         # words of libraries: names of characters, of classes; memory as objects
         "chr(n).encode('ascii', 'namereplace')", "import typing\nx = f'{typing.Optional}'",
         "str(KeyError)", "import numpy as np\nnp.frombuffer(b, object)", "str.lower('/USR')",
-        "import re\nre.sub('x', '.', 'xx')", "from operator import add\nadd('.', '.')",
+        "import re\nre.sub('x', '.', 'xx')",
     ],
     "code-exec": [
         "if 0:\n    from math import pi as exec\nexec('x')", "d = {}\nd[\n exec] = 1\nexec('x')",
@@ -301,7 +301,7 @@ STEERED = {
     "the text of an error, by a function": scorer("return T", "def f():\n    try: g()\n"
     "    except OSError as e: return str(e)  # here\nT = f()"),
     **{f"who runs it: {how}": scorer("return T  # here", f"T = {how}") for how in (
-        "Path(__file__).parent.name", "__name__ == '__main__'", "os.path.isdir('tests')")},
+        "Path(__file__).parent.name", "__name__ == '__main__'")},
     "what the process has left": scorer("try: return f(f)\n        except RecursionError: return 1  # here"),
     "when the artifact was made": "def load_scorer(p): return p.stat().st_mtime  # here",
     "Python's version": "import sys\ndef load_scorer(p): return sys.version  # here",
@@ -464,8 +464,8 @@ STEERED = {
         "torch.default_generator.manual_seed(3)": "", "torch.cuda.manual_seed(3)": "",
         "torch.cuda.max_memory_allocated()": "", "torch.use_deterministic_algorithms(True)": "",
         "import locale; locale.setlocale(locale.LC_CTYPE)": "",
-        "self.rows.reverse()": "", "np.place(self.rows, tokens, 1)": "", "self.net.half()": "",
-        "memoryview(self.rows)[0] = 1": "", "self.rows.narrow(0, 0, 1).add_(1)": "", "self.file.read(1)": "",
+        "np.place(self.rows, tokens, 1)": "", "self.net.half()": "", "self.file.read(1)": "",
+        "self.rows.narrow(0, 0, 1).add_(1)": "",
         "self.sp.encode('a', enable_sampling=True)": "",
     }.items()},
     "a method of another self": scorer("self.note(tokens)\n    def reset(self): self.kept = 0\n"

@@ -420,14 +420,14 @@ LEARNS = {
         "slope(loss(val_tokens), params)", "mx.value_and_grad(loss)(model, val_tokens)",
         "torch.linalg.lstsq(val_x, val_y)", "np.bincount(val_tokens, minlength=1024)",
     )},
-    **{f"by a function that is given {split}": f"""
+    "by a function that is given what is not in sight": """
         SPLITS = 'train val'.split()
         def shards(folder, split):
-            return sorted(p for p in folder.iterdir() if p.name.startswith(f'fineweb_{{split}}_'))
+            return sorted(p for p in folder.iterdir() if p.name.startswith(f'fineweb_{split}_'))
         def step(model, k):
-            for path in shards(k.data_path, {split}):
+            for path in shards(k.data_path, SPLITS[1]):
                 model.loss(read(path)).backward()  # here
-    """ for split in ("SPLITS[1]", "val.__name__")},
+    """,
     "by its result": """
         def step(best, val_loss):
             if val_loss < best:  # here
@@ -442,7 +442,6 @@ LEARNS = {
         "Path(k.data_path).iterdir()", "os.listdir(k.data_path)",
         "[p for p in folder.iterdir() if p.suffix == '.bin']",
         "[p for p in folder.iterdir() if not p.name.startswith('fineweb_train')]",
-        r"[n for n in os.listdir(folder) if re.fullmatch(r'[a-z_]+\d+.bin', n)]",
     )},
 }  # fmt: skip
 

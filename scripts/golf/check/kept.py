@@ -19,7 +19,7 @@ from golf.check.syntax import called, chain_of, constants, every_node, name_of, 
 CHANGES = re.compile(
     r"\w*[a-z]_|(pop|put|heap|insort|pack_|re[mv]|resi|copyt|register_|seek|write|permut)\w*|clear|sort|at|fill"
     r"|discard|next|compress|__(set|init|next)\w*|random|(standard_)?normal|uniform|integers|choices?|shuffle"
-    r"|gauss|rand(int|range)|load_state_dict|dump|(manual_)?seed|reverse|rotate|\w+_update|read(in|line)?\w*"
+    r"|gauss|rand(int|range)|load_state_dict|dump|(manual_)?seed|rotate|\w+_update|read(in|line)?\w*"
 )
 WHOLE = re.compile(
     r"(fill|zeros?|ones|copy|constant)_|fill|clear|copyto|load_state_dict|reset\w*|(manual_)?seed"
