@@ -173,24 +173,16 @@ class Walk(ast.NodeVisitor):
         if name.startswith("_"):
             if not (given or texts.DUNDER.fullmatch(name) or name in allowed.PRIVATE | allowed.LEADING_OUT):
                 self.report(node, INDIRECT, f".{name}, which is another's")
-        elif name in allowed.OUTWARD and not (given and not self.is_path(node)):
+        elif name in allowed.OUTWARD and (not given or isinstance(getattr(node, "value", 0), ast.Call)):
             self.report(node, OUTSIDE, f".{name}")
         elif not (given or listed_attribute(name) or getattr(getattr(node, "value", 0), "id", "") == "self"):
             self.report(node, UNLISTED, f".{name}")
 
-    def is_path(self, node: ast.AST) -> bool:
-        """Whether it is an attribute of a path: of what its functions or `/` make."""
-        of = getattr(node, "value", None)
-        made = [of, *(self.code.reaching(of) if isinstance(of, (ast.Name, ast.Attribute)) else ())]
-        return any(called(one) in texts.PATHS or isinstance(one, ast.BinOp) for one in made)
-
     def told(self, node: ast.AST) -> None:
         """Reports a class of a library, or an error, that becomes a text: its name is words."""
         name = syntax.name_of(node)
-        known = isinstance(node, (ast.Name, ast.Attribute)) and any(self.full_names(node))
-        if name not in ("", name.upper(), name.lower()) and (
-            known or name in ERRORS and not self.bound(name)
-        ):
+        known = name in ERRORS or name and any(self.full_names(node))
+        if known and name not in (name.upper(), name.lower()) and not self.bound(name):
             self.report(node, INDIRECT, f"{name} as a text")
 
     def odd(self, node: ast.AST, name: str) -> None:

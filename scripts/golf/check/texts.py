@@ -25,7 +25,6 @@ ROOTS = re.compile(
     r"|~\w*/|~\w+$|[A-Za-z]:[\\/]|(.*/)?\.\./|.*/\.\.$|(file|tcp|https?|ftps?|ssh|s3|gs|hf)://"
     r"|(?!127\.|0\.0\.0\.0)\d{1,3}(\.\d{1,3}){3}(:|$)|([\w-]+\.)+(com|org|net|io|xyz|info|app)(:\d+)?(/|$)"
 )
-PATHS = {*"Path PurePath PurePosixPath cwd resolve absolute with_name with_suffix".split()}  # make such
 WHOLE_PATHS = "devnull getcwd cwd abspath realpath gettempdir absolute resolve as_posix __file__".split()
 CUTTERS = frozenset("""
     join split rsplit replace strip lstrip rstrip startswith endswith partition rpartition find rfind index
@@ -137,18 +136,9 @@ def held(node: ast.expr, code: Origins) -> list[str | None]:
 def makes_text(node: ast.expr, code: Origins) -> bool:
     """Whether a text is made of literals, or of names for them, so that nobody sees it: "abc"[1:],
     "%s" % "a", chr(SLASH), bytes(CODES)."""
-    node = bound(node)
     method = getattr(getattr(node, "func", None), "attr", "")
     cut = not method or method in REMAKERS and (not node.args or text_of(node.args[0]) != "/")
     return any(map(written_makes_text, [node, *[write_out(node, code)] * cut]))
-
-
-def bound(node: ast.expr) -> ast.expr:
-    """ "A".lower() for str.lower("A")."""
-    by = getattr(getattr(node, "func", None), "value", None)
-    if name_of(by) not in ("str", "bytes") or not node.args:
-        return node
-    return ast.Call(ast.Attribute(node.args[0], node.func.attr), node.args[1:], node.keywords)
 
 
 def written_makes_text(node: ast.expr) -> bool:
@@ -162,8 +152,10 @@ def written_makes_text(node: ast.expr) -> bool:
 
 
 def method_makes_text(node: ast.Call) -> bool:
-    method, text = getattr(node.func, "attr", ""), text_of(getattr(node.func, "value", None))
-    given = [*node.args, *(word.value for word in node.keywords)]
+    method, of, args = getattr(node.func, "attr", ""), getattr(node.func, "value", None), node.args
+    if name_of(of) in ("str", "bytes") and args:  # str.lower("A")
+        of, *args = args
+    text, given = text_of(of), [*args, *(word.value for word in node.keywords)]
     if text is None:
         return method == "to_bytes" and are_letters([getattr(node.func.value, "value", 0)])
     if method in ("replace", "translate"):
