@@ -123,7 +123,7 @@ def in_sight(node: ast.expr, code: Origins, hops: int = HAND_OVERS) -> bool:
     values = [node]
     if is_argument(node, code):
         values = handed_over(code)[code.key(node)]
-        return hops > 0 and bool(values) and all(in_sight(value, code, hops - 1) for value in values)
+        return hops > 0 and all(in_sight(value, code, hops - 1) for value in values)
     if isinstance(node, ast.Attribute):  # of settings
         return any(re.search("train|val", syntax.text_of(n) or "") for n in code.made_of(node))
     if isinstance(node, ast.Name):

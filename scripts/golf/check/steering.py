@@ -123,17 +123,23 @@ class Steering:
         key = tuple(given)
         if key not in self.held:
             made = {part for v in given if not is_knob(v) for part in self.code.made_of(v)} - self.search
-            differs = f"{name_of(node)}, which differs from run to run" * any(map(self.differs, made))
+            told = any(map(self.differs, made)) or any(
+                self.says_where(n) for v in given for n in every_node(v)
+            )
+            differs = f"{name_of(node)}, which differs from run to run" * told
             self.held[key] = "its own source" if any(reads_source(n, self.code) for n in made) else differs
         return self.held[key]
 
     def differs(self, node: ast.AST) -> bool:
         of_files = called(node) in FILE_STATE - READS or name_of(node) == "__name__"
         told = self.named(node, (*VARYING, "brotli.", "sys.std"))
+        return of_files or node in self.errors or bool(told)
+
+    def says_where(self, node: ast.AST) -> bool:
+        """Whether it is a word of the path at which the script lies or runs, or what one compares."""
         words = {called(node), getattr(node, "attr", "")} & WORDS or isinstance(node, ast.Compare)
-        path = self.code.made_of(node) if words else ()  # where the script lies or runs
-        here = any(getattr(n, "id", "") == "__file__" or called(n) == "cwd" for n in path)
-        return of_files or node in self.errors or bool(told) or here
+        path = {*self.code.made_of(node)} - self.search if words else ()
+        return any(getattr(n, "id", "") == "__file__" or called(n) == "cwd" for n in path)
 
 
 def error_texts(code: Origins) -> Iterator[ast.AST]:
