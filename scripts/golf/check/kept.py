@@ -199,7 +199,7 @@ def changes_by_call(node: ast.Call, code: Origins, effect: bool = False) -> Iter
         return
     if by is None or root in code.imports or root in dir(builtins):  # np.add.at(x, 0, 1), list.append(x, 1)
         few = 2 if TAKERS.fullmatch(name) else root in dir(builtins)
-        taken = args[:few] if known else args
+        taken = args[:few] if few or not effect else args
         yield from (Mutation(one, not whole) for one in taken)
         return
     again = name == "__init__" and called(by) != "super"  # an object that exists begins again
