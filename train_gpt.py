@@ -41,8 +41,9 @@ def need(holds, message, code=1):
 
 
 def explain(e, path=None):
-    taken = isinstance(e, FileExistsError)
-    hint = "change RUN_ID or OUT_DIR, or set RESUME=1" if taken else "check it, its permissions, its disk"
+    hint = "check it and its disk"
+    if isinstance(e, FileExistsError):
+        hint = "change RUN_ID or OUT_DIR, or set RESUME=1"
     return f"{path or e.filename or 'a file'}: {e.strerror or e}; {hint}"
 
 
@@ -63,7 +64,7 @@ def knob(default, low=0, high=1e18, **more):
 
 
 @dataclass(frozen=True)
-class ModelKnobs:  # what a scorer needs to build the model again: all travel in the artifact
+class ModelKnobs:  # what a scorer builds the model from: all travel in the artifact
     vocab_size: int = knob(1024, 2, 65536)  # pieces of the tokenizer
     num_layers: int = knob(6, 1, 256)  # blocks
     model_dim: int = knob(192, 2, 65536)  # width of the residual stream
@@ -75,12 +76,12 @@ class ModelKnobs:  # what a scorer needs to build the model again: all travel in
     logit_softcap: float = knob(30.0, 0.1)  # bound of the logits
     train_seq_len: int = knob(512, 1, 65536, alias="TRAIN_MAX_SEQ_LEN")  # tokens; attention reaches as far
     eval_seq_len: int = knob(1024, 1, 65536)  # tokens of a sliding window
-    eval_stride: int = knob(512, 1)  # targets that a window scores; at most EVAL_SEQ_LEN
+    eval_stride: int = knob(512, 1)  # targets a window; at most EVAL_SEQ_LEN
     followers: int = knob(0, 0, 1)  # 1: scoring learns what followed the last tokens before
 
 
 @dataclass(frozen=True)
-class TrainKnobs(ModelKnobs):  # what else weights depend on: a run resumes with the same
+class TrainKnobs(ModelKnobs):  # what else weights depend on: to resume, the same
     seed: int = 1337  # of first weights and batch order
     max_wallclock_seconds: float = 1800.0  # training budget; 0: no limit
     iterations: int = 0  # step limit; 0: none
@@ -88,7 +89,7 @@ class TrainKnobs(ModelKnobs):  # what else weights depend on: a run resumes with
     warmdown_frac: float = knob(0.6, 0, 1)  # last part, in which rates fall to 0
     warmdown_iters: int = knob(-1, -1)  # the same in steps, as upstream; -1: unused
     qk_gain_init: float = 1.5  # first gain of each query head
-    tied_embed_init_std: float = 0.005  # spread of its first weights
+    tied_embed_init_std: float = 0.005  # of its first weights
     embed_lr: float = 0.6  # Adam's rate, untied embedding
     head_lr: float = 0.008  # Adam's rate, untied output head
     tied_embed_lr: float = 0.03  # Adam's rate, tied embedding
@@ -106,9 +107,9 @@ class TrainKnobs(ModelKnobs):  # what else weights depend on: a run resumes with
 
 
 @dataclass(frozen=True)
-class Knobs(TrainKnobs):  # all: also what no weight depends on
+class Knobs(TrainKnobs):  # also what no weight depends on
     run_id: str = ""  # the run's folder; default: start time
-    out_dir: str = f"{ROOT}/runs"  # where that folder is made
+    out_dir: str = f"{ROOT}/runs"  # its parent
     data_path: str = f"{ROOT}/data/datasets/{CHALLENGE_DATA}"  # folder of token shards
     val_data_path: str = ""  # of validation shards; default: DATA_PATH
     tokenizer_path: str = f"{ROOT}/data/tokenizers/fineweb_1024_bpe.model"  # SentencePiece
@@ -122,7 +123,7 @@ class Knobs(TrainKnobs):  # all: also what no weight depends on
     train_log_every: int = 200  # steps, or 15 s, a log line; 0: none
     val_loss_every: int = 0  # steps between validations; 0: none
     val_batch_size: int = knob(0, auto=True)  # tokens a scoring pass; 0, auto: by device
-    val_max_tokens: int = CHALLENGE_TARGETS  # targets to score; 0: all
+    val_max_tokens: int = CHALLENGE_TARGETS  # targets; 0: all
     artifact_cap_bytes: int = 2000000  # code plus artifact; 0: no cap
     quant_bits: int = knob(8, 2, 8)  # of a packed weight
     compressor: str = knob("zlib", choices=("zlib", "brotli"))  # of the artifact
@@ -173,15 +174,15 @@ def print_knobs():
 class StopFlag:
     """The first signal to stop sets it; the second ends all, but SIGHUP, which comes in twos."""
 
-    def __init__(self, early=False):
-        self.asked, self.early = False, early  # early: nothing is trained, the first ends all
+    def __init__(self):
+        self.asked = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
                 signal.signal(number, self.ask)
 
     def ask(self, number, _):
         told = b"stopping: what is trained is saved, packed, scored; again to stop at once\n"
-        end = self.early or self.asked and number in (signal.SIGINT, signal.SIGTERM)
+        end = self.asked and number in (signal.SIGINT, signal.SIGTERM)
         if end:
             told = b"stopped at once; RESUME=1 goes on from the last checkpoint, if any\n"
         self.asked = True
@@ -193,11 +194,11 @@ class StopFlag:
             os._exit(130)
 
 
-if __name__ == "__main__":  # before imports that may fail
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of any locale
+if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")
     if sys.argv[1:]:
         sys.exit(print_knobs())
-    StopFlag(early=True)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep
 try:
@@ -422,6 +423,18 @@ class Optimizers:
     def state(self):
         return [*self.buffers, *(tensor for state in self.adam.state.values() for tensor in state.values())]
 
+    def column_steps(self, model):
+        """Packing steps [cols] by name: finer where gradients are larger (https://arxiv.org/abs/1612.01543)."""
+        squares = {p: state["exp_avg_sq"] for p, state in self.adam.state.items() if p.ndim == 2}
+        for params, buffer in zip(self.matrices, self.buffers):
+            squares |= zip(params, buffer**2 * (1 - self.k.muon_momentum**2))
+        noise = {p: square.mean(0).sqrt() for p, square in squares.items()}
+        usual = torch.cat([*noise.values()]).nanmean() + 1e-12
+        fine = {p: rms / usual + 0.3 for p, rms in noise.items()}
+        logs = [(p.detach().abs() * fine[p] + 1e-9).log().flatten() for p in fine]
+        mean = torch.cat(logs).mean().exp()
+        return {n: (mean / fine[p]).cpu().numpy() for n, p in model.named_parameters() if p in fine}
+
     def schedule(self, step, scale):
         k = self.k
         warm = min(1.0, step / max(k.muon_momentum_warmup_steps, 1))
@@ -577,7 +590,7 @@ def read_stream(k):
 def is_special(sp, i, model):
     """Whether a piece is no text: also a user-defined symbol such as <|endoftext|>."""
     name = sp.id_to_piece(i).encode()
-    entry = re.escape(b"\n" + bytes([len(name) % 128]) + name) + b"(\x15.{4})?\x18\x04"  # name, score, type
+    entry = re.escape(b"\n" + bytes([len(name) % 128]) + name) + b"(\x15.{4})?\x18\x04"
     marker = name[:1] + name[-1:] in (b"<>", b"[]") and re.search(entry, model, re.DOTALL)
     return bool(marker) or sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i)
 
@@ -610,41 +623,36 @@ def count_bytes(sp, tokens):
 PREFIX = struct.Struct("<4sHHQI")
 MAGIC, FORMAT, CODERS = b"PGLA", 1, ("", "zlib", "brotli")
 MAX_UNPACKED = 64 << 20  # bytes
-DTYPES = {"int8": "i1", "fp16": "<f2", "fp32": "<f4"}  # int8: symbols, with fp16 scales [rows]
-FINEST_STEP, COARSEST_STEP = 1 / 24, 2  # in deviations of a row
-EMBEDDING_STEP = 0.1  # of the other matrices': a logit adds up its errors
+DTYPES = {"int8t": "i1", "fp16": "<f2", "fp32": "<f4"}  # int8t: transposed, with fp16 scales
+FINEST_STEP, COARSEST_STEP = 1 / 12, 4  # of weights' geometric mean
 RESERVE_BYTES = 5000  # left under the cap, to change the code
 
 
-def quantize(matrix, step, bits):
-    """float32 [rows, cols] -> int8, fp16 scales [rows]: `step` deviations, more where symbols would clip."""
+def quantize(matrix, steps, bits):
+    """float32 [rows, cols] -> int8 [cols, rows], fp16 scales [cols]: `steps`, or what clips nothing."""
     top = 2 ** (bits - 1) - 1
-    deviation = np.sqrt(np.mean(np.square(matrix, dtype=np.float64), axis=1))
-    scales = np.maximum(deviation * step, np.abs(matrix).max(1) / top).astype("<f2")
-    divisor = np.where(scales > 0, scales, np.inf).astype(np.float32)[:, None]  # rows of zeros
-    return [np.clip(np.rint(matrix / divisor), -top, top).astype("i1"), scales]
+    scales = np.maximum(steps, np.abs(matrix).max(0) / top).astype("<f2")
+    divisor = np.where(scales > 0, scales, np.inf).astype(np.float32)  # columns of zeros
+    return [np.clip(np.rint(matrix / divisor), -top, top).astype("i1").T, scales]
 
 
 def dequantize(arrays):
     values, *scales = (array.astype(np.float32) for array in arrays)
-    return (values.T * scales[0]).T if scales else values
+    return values.T * scales[0] if scales else values
 
 
-@np.errstate(all="ignore")
-def pack_tensors(weights, k, step):
+def pack_tensors(weights, columns, step, k):
     """(encoding, arrays) by name; matrices are quantized, and come first."""
     tensors = {}
     for name, value in weights.items():
+        need((abs(value) < 65504).all(), f"{name}: too large for fp16; lower the rates")
         if matches(name, k.int8_keep_float_fp32_name_patterns):
-            encoding, arrays = "fp32", [value.astype("<f4")]
+            tensors[name] = "fp32", [value.astype("<f4")]
         elif value.ndim != 2 or matches(name, k.control_tensor_name_patterns):
-            encoding, arrays = "fp16", [value.astype("<f2")]
+            tensors[name] = "fp16", [value.astype("<f2")]
         else:
-            factor = 1 if name.startswith("blocks") else EMBEDDING_STEP
-            encoding, arrays = "int8", quantize(value, step * factor, k.quant_bits)
-        need(np.isfinite(dequantize(arrays)).all(), f"{name}: too large for fp16; lower the rates")
-        tensors[name] = encoding, arrays
-    return dict(sorted(tensors.items(), key=lambda item: (item[1][0] != "int8", item[0].split(".")[2:])))
+            tensors[name] = "int8t", quantize(value, step * columns[name], k.quant_bits)
+    return dict(sorted(tensors.items(), key=lambda item: (item[1][0] != "int8t", item[0].split(".")[2:])))
 
 
 def serialize(config, tensors, coder="zlib"):
@@ -682,7 +690,7 @@ def parse(blob):
     entries = header["tensors"]
 
     arrays = [(name, DTYPES[encoding], shape) for name, shape, encoding in entries]
-    arrays += [(name, "<f2", shape[:1]) for name, shape, encoding in entries if encoding == "int8"]
+    arrays += [(name, "<f2", shape[:1]) for name, shape, encoding in entries if encoding == "int8t"]
     tensors = {name: (encoding, []) for name, _, encoding in entries}
     for name, dtype, shape in arrays:
         array = np.frombuffer(payload, dtype, math.prod(shape), at).reshape(shape)
@@ -692,17 +700,17 @@ def parse(blob):
     return header["config"], tensors
 
 
-def export_artifact(weights, k, code_bytes):
+def export_artifact(weights, columns, k, code_bytes):
     """The artifact, and its step: the finest that fits the cap less RESERVE_BYTES, or the coarsest."""
     config, steps = knobs_of(k, ModelKnobs), np.geomspace(FINEST_STEP, COARSEST_STEP, 2000)
     limit = (k.artifact_cap_bytes or math.inf) - RESERVE_BYTES - code_bytes
 
     @lru_cache
     def pack(at, coder):
-        return serialize(config, pack_tensors(weights, k, steps[at]), coder)
+        return serialize(config, pack_tensors(weights, columns, steps[at], k), coder)
 
     at, last = 0, len(steps) - 1
-    for _ in range(3):  # by zlib, a fast one; another coder's difference from it changes slowly
+    for _ in range(3):  # by zlib, which is fast; another coder's difference changes slowly
         room = len(pack(at, "zlib")) + limit - len(pack(at, k.compressor))
         at = bisect_left(range(last), -room, key=lambda i: -len(pack(i, "zlib")))
     while at < last and len(pack(at, k.compressor)) > limit:
@@ -716,9 +724,8 @@ ORDERS, RANKS = (1, 2, 3, 6), 4  # lengths of contexts; latest followers of each
 
 
 class Followers:
-    """Tokens that followed the last 1, 2, 3, 6 tokens before, in the stream or in this document, get higher
-    logits, by amounts for order, rank and the model's doubt. Adagrad (https://jmlr.org/papers/v12/duchi11a)
-    learns these; plain gradient steps learn a factor of the model's row, and a bias that fades."""
+    """By how much, depends on order, rank and the model's doubt: learnt by Adagrad (https://jmlr.org/papers/v12/
+    duchi11a). Plain gradient steps learn a factor of the model's row, and a bias that fades."""
 
     def __init__(self, vocab_size):
         self.last, self.made = (0,) * max(ORDERS), None  # tokens; the last row and what made it
@@ -788,7 +795,7 @@ class Scorer:
         inputs, at, outputs = np.concatenate((self.kept, new)), len(self.kept), []
         while at < len(inputs):
             first, windows = at, 1
-            if not self.left:  # new ones
+            if not self.left:
                 first = max(0, at + self.stride - self.seq_len)
                 windows = max(1, min((len(inputs) - at) // self.stride, self.windows)) if at else 1
                 self.left = self.stride * (windows if at else self.seq_len // self.stride)
@@ -868,8 +875,7 @@ class Log:
         folder.mkdir(parents=True, exist_ok=True)
         for path in (folder / "train.log", folder / "metrics.jsonl"):
             with open(path, "ab" if append else "xb") as file:
-                if path.read_bytes()[-1:] not in (b"", b"\n"):
-                    file.write(b"\n")
+                file.write(b"\n" * bool(file.tell()))  # ends a cut line
 
     def put(self, name, text):
         """A line or, on a full disk, a warning, once."""
@@ -932,7 +938,7 @@ def read_checkpoint(run):
 
 
 def pick_device(name):
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = torch.cuda.is_available() and torch.cuda.device_count()
     rank = os.getenv("LOCAL_RANK", "0")
     if name == "cpu" or name == "auto" and not count:
         return torch.device("cpu")
@@ -969,7 +975,7 @@ class Run:
         finder.run_script(str(SCRIPT))
         beside = [SCRIPT.with_name(f"{name}.py") for name in finder.modules if name != SCRIPT.stem]
         self.source = SCRIPT.read_bytes()
-        self.modules = {path.name: path.read_bytes() for path in beside if path.is_file()}  # that it imports
+        self.modules = {path.name: path.read_bytes() for path in beside if path.is_file()}
         self.packed = pack_script(self.source) if k.pack_script else b""
         if self.cuda:
             torch.cuda.set_device(self.device)
@@ -988,13 +994,11 @@ class Run:
         except Exception as e:
             raise UserError(f"RANK, WORLD_SIZE: {e!s:.99}; unset both, or use torchrun", 2)
         unit = self.world * k.train_seq_len
-        self.sequences, rest = divmod(k.train_batch_tokens, unit)  # a step and rank
+        self.sequences, rest = divmod(k.train_batch_tokens, unit)
         need(not rest, f"TRAIN_BATCH_TOKENS={k.train_batch_tokens}: no multiple of {unit}", 2)
         torch.manual_seed(k.seed)
         self.model = GPT(k, *dtype).to(self.device)
         self.opt = Optimizers(self.model, k)
-        size = sum(p.numel() for p in self.opt.params)
-        need(size < MAX_UNPACKED, f"{size} weights: an artifact holds {MAX_UNPACKED}")
         self.micro = self.pick_micro_batch()
 
     def pick_micro_batch(self):
@@ -1125,8 +1129,8 @@ def warm_up(run):
             torch._foreach_copy_(run.opt.state(), run.checkpoint["optimizers"])
         except (KeyError, RuntimeError):
             raise UserError(f"{run.folder / CHECKPOINT}: does not fit this script")
-    told = "passed" if graph else run.fault
-    run.log.fact("warm_up", warmup_steps=count, compile=compiled, graph=graph, self_test=told)
+    facts = dict(compile=compiled, graph=graph, self_test="passed" if graph else run.fault)
+    run.log.fact("warm_up", warmup_steps=count, **facts)
 
 
 def train(run, clock=time.monotonic):
@@ -1185,7 +1189,7 @@ def export(run):
     k, began, code = run.k, time.monotonic(), len(run.packed or run.source)
     code += sum(len(name.encode()) + len(blob) for name, blob in run.modules.items())
     weights = {name: p.detach().cpu().numpy() for name, p in run.model.named_parameters()}
-    blob, step = export_artifact(weights, k, code)
+    blob, step = export_artifact(weights, run.opt.column_steps(run.model), k, code)
     path = run.folder / f"final_model.int{k.quant_bits}.{k.compressor}"
     replace_file(path, Path.write_bytes, blob)
     model, cap = len(blob), k.artifact_cap_bytes
@@ -1242,7 +1246,7 @@ def run_all(k, log):
     del run  # and a CUDA graph's memory
     torch.cuda.empty_cache()
     score_artifact(path, k, stream, log, notes)
-    peak = torch.cuda.max_memory_allocated() or None  # 0 on a CPU
+    peak = torch.cuda.max_memory_allocated() or None
     facts = dict(eval_seconds=time.monotonic() - began, peak_memory_bytes=peak, exit_code=int(room < 0))
     log.fact("end", setup_seconds=setup_seconds, **facts)
     need(room >= 0, f"{-room} bytes over the cap at the coarsest step; shrink the model")

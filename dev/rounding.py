@@ -1,15 +1,13 @@
-"""What rounding costs: each kind of matrix alone at one step; then all, at so many bits
-a weight, with the embedding's step at several shares of the others'.
+"""What packing costs at so many bits a weight, with the trainer's steps and with others.
 
-The unpacked weights of a run's checkpoint, in plain windows, on the last 16,384 tokens of its last
-training shard: validation text chooses nothing.
+The unpacked weights of a run's checkpoint, in plain windows, on the last 32,768 tokens of its last
+training shard: validation text chooses nothing. Bits are the artifact's, by zlib.
 
 python3 dev/rounding.py runs/NAME [SCRIPT]
 """
 
 import json
 import sys
-from collections import defaultdict
 from importlib.util import module_from_spec, spec_from_file_location
 from math import log, sqrt
 from pathlib import Path
@@ -18,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-ALONE, BITS, SHARES = 0.4, (4.4, 3.8, 3.4), (1, 0.6, 0.2, 0.1, 0.05)
+BITS = 6.6, 5.5, 4.4, 3.8, 3.4
 run, script = Path(sys.argv[1]), Path(sys.argv[2] if sys.argv[2:] else "train_gpt.py")
 spec = spec_from_file_location("trainer", script)
 T = sys.modules["trainer"] = module_from_spec(spec)
@@ -26,68 +24,52 @@ spec.loader.exec_module(T)
 
 config = {name.upper(): str(value) for name, value in json.loads((run / "config.json").read_text()).items()}
 k = T.read_knobs(config | dict(RESUME="0", DEVICE="cpu"))
+checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
 model = T.GPT(k)
-model.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["model"])
-matrices = {
-    name: p.detach().numpy().copy()
-    for name, p in model.named_parameters()
-    if p.ndim == 2 and not T.matches(name, k.control_tensor_name_patterns)
-}
-kinds = defaultdict(list)  # c_q of all blocks, ...
-for name in matrices:
-    kinds[name.removesuffix(".weight").split(".", 2)[-1]].append(name)
-weights = sum(matrix.size for matrix in matrices.values())
+model.load_state_dict(checkpoint["model"])
+weights = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+optimizers = T.Optimizers(model, k)
+for p in model.parameters():
+    p.grad = torch.zeros_like(p)
+optimizers.adam.step()  # makes its state
+torch._foreach_copy_(optimizers.state(), checkpoint["optimizers"])
+columns = optimizers.column_steps(model)
+count = sum(weights[name].size for name in columns)
 
 stream = T.read_stream(k)
 nats_to_bpb = len(stream.target_bytes) / stream.target_bytes.sum() / log(2)
 shard = sorted(Path(k.data_path).glob("fineweb_train_*.bin"))[-1]
-tokens = torch.from_numpy(np.fromfile(shard, "<u2", offset=1024)[-16385:].astype(np.int64))
+tokens = torch.from_numpy(np.fromfile(shard, "<u2", offset=1024)[-32769:].astype(np.int64))
 inputs, targets = tokens[:-1].reshape(-1, k.train_seq_len), tokens[1:].reshape(-1, k.train_seq_len)
 
 
 @torch.inference_mode()
-def score():
+def score(values):
+    for name, value in values.items():
+        model.get_parameter(name).copy_(torch.from_numpy(value))
     parts = zip(inputs.split(8), targets.split(8))
     nats = [cross_entropy(model.logits(x, x.size(1)).mT, y, reduction="sum") for x, y in parts]
     return float(sum(nats)) / targets.numel() * nats_to_bpb
 
 
-@torch.no_grad()
-def rounded(steps):
-    """Rounds each kind of matrix by its step (0: not at all); bits a weight, by the symbols' entropy."""
-    bits = 0
-    for kind, names in kinds.items():
-        for name in names:
-            value = matrices[name]
-            if steps[kind]:
-                packed = T.quantize(value, steps[kind], k.quant_bits)
-                shares = np.unique(packed[0], return_counts=True)[1] / value.size
-                bits += 16 * len(packed[1]) - value.size * (shares * np.log2(shares)).sum()
-                value = T.dequantize(packed)
-            model.get_parameter(name).copy_(torch.from_numpy(value))
-    return bits / weights
-
-
-def at_bits(bits, factors):
-    """The common step at which all take `bits` a weight, by bisection; leaves the model so."""
-    low, high = 0.02, 4.0
-    for _ in range(12):
+def packed_at(bits, columns):
+    """The weights as unpacked, at the finest step that takes at most `bits` a weight, and that step."""
+    low, high = 0.01, 4.0
+    for _ in range(14):
         step = sqrt(low * high)
-        if rounded({kind: step * factor for kind, factor in factors.items()}) > bits:
-            low = step
-        else:
-            high = step
-    return step
+        tensors = T.pack_tensors(weights, columns, step, k)
+        low, high = (step, high) if 8 * len(T.serialize({}, tensors)) > bits * count else (low, step)
+    return {name: T.dequantize(arrays) for name, (_, arrays) in tensors.items()}, step
 
 
-rounded(dict.fromkeys(kinds, 0))
-unpacked = score()
-print(f"{run.name}: {weights} weights in matrices, unpacked {unpacked:.4f}")
-print(f"each kind alone at a step of {ALONE}:")
-for kind, names in kinds.items():
-    rounded({other: ALONE * (other == kind) for other in kinds})
-    print(f"  {kind:12} {sum(matrices[n].size for n in names):9} weights {score() - unpacked:+.4f}")
-for share in SHARES:
-    for bits in BITS:
-        step = at_bits(bits, {kind: share if kind == "tok_emb" else 1 for kind in kinds})
-        print(f"embedding at {share} of {step:.3f}: {bits} bits a weight, {score() - unpacked:+.4f}")
+unpacked = score(weights)
+print(f"{run.name}: {count} weights in matrices, unpacked {unpacked:.4f}")
+kinds = {
+    "by gradients": columns,
+    "by deviation": {name: weights[name].std(0) for name in columns},
+    "equal": {name: np.ones_like(column) for name, column in columns.items()},
+}
+for bits in BITS:
+    for kind, steps in kinds.items():
+        values, step = packed_at(bits, steps)
+        print(f"{bits} bits, {kind:12} {step:.3f} {score(values) - unpacked:+.4f}")

@@ -95,6 +95,17 @@ def weights_of(model) -> dict[str, np.ndarray]:
     return {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
 
 
+def columns_of(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Steps by which a column's deviation, at the finest, takes 24."""
+    return {name: value.std(0) / 2 for name, value in weights.items() if value.ndim == 2 and value.size}
+
+
+def packed(model, k, code_bytes: int = 0, trainer=T) -> tuple[bytes, float]:
+    """The artifact of a model that no gradients tell of, and its step."""
+    weights = weights_of(model)
+    return trainer.export_artifact(weights, columns_of(weights), k, code_bytes)
+
+
 def same_weights(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[n]), torch.as_tensor(b[n])) for n in a)
 

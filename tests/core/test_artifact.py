@@ -27,7 +27,7 @@ import train_gpt as T
 
 CONFIG = {"model_dim": 8}
 TENSORS = {
-    "a": ("int8", [np.arange(-6, 6, dtype="i1").reshape(3, 4), np.ones(3, "<f2")]),
+    "a": ("int8t", [np.arange(-6, 6, dtype="i1").reshape(3, 4), np.ones(3, "<f2")]),
     "b": ("fp16", [np.arange(5, dtype="<f2")]),
     "c.d": ("fp32", [np.ones((2, 3), "<f4")]),
 }
@@ -85,23 +85,23 @@ def lenient(blob) -> bool:
 
 def test_the_sound_one_is_read():
     assert ours(SOUND) == theirs(SOUND) == (CONFIG, {
-        "a": ("int8", (3, 4)), "b": ("fp16", (5,)), "c.d": ("fp32", (2, 3)),
+        "a": ("int8t", (3, 4)), "b": ("fp16", (5,)), "c.d": ("fp32", (2, 3)),
     })  # fmt: skip
     for name in ("PREFIX", "MAGIC", "FORMAT", "MAX_UNPACKED"):
         mine, other = getattr(artifact, name), getattr(T, name)
         assert getattr(mine, "format", mine) == getattr(other, "format", other)
     assert T.CODERS == artifact.CODERS
     for encoding, dtype in T.DTYPES.items():
-        scales = (2,) if encoding == "int8" else ()
+        scales = (2,) if encoding == "int8t" else ()
         assert artifact.ITEM_BYTES[encoding] == (np.dtype(dtype).itemsize, *scales)
-    assert set(artifact.ITEM_BYTES) == set(T.DTYPES)
+    assert set(artifact.ITEM_BYTES) == {"int8", *T.DTYPES}
 
 
 def test_a_real_artifact_is_read(tmp_path):
-    from trainer_kit import knobs, random_model, weights_of
+    import trainer_kit as kit
 
-    k = knobs()
-    blob, _ = T.export_artifact(weights_of(random_model(k)), k, 0)
+    k = kit.knobs()
+    blob, _ = kit.packed(kit.random_model(k), k)
     (tmp_path / "a").write_bytes(blob)
     found = artifact.read(tmp_path / "a")
     assert (found.config, found.tensors) == theirs(blob)
@@ -136,7 +136,7 @@ def test_models_of_one_layer_and_of_many_are_read():
     """One layer has no skip weights: a tensor of no rows."""
     for encoding, arrays in (
         ("fp16", [np.zeros((0, 8), "<f2")]),
-        ("int8", [np.zeros((0, 8), "i1"), np.ones(0, "<f2")]),
+        ("int8t", [np.zeros((0, 8), "i1"), np.ones(0, "<f2")]),
     ):
         blob = T.serialize(CONFIG, TENSORS | {"skip_weights": (encoding, arrays)})
         assert ours(blob) == theirs(blob) and ours(blob)[1]["skip_weights"] == (encoding, (0, 8))
@@ -150,15 +150,15 @@ def test_models_of_one_layer_and_of_many_are_read():
 
 SHAPE = st.lists(st.integers(-2, 9) | st.booleans() | st.just(1.0), max_size=3) | st.just("") | st.none()
 ENTRY = st.tuples(
-    st.sampled_from(["a", "b", "", 3]), SHAPE, st.sampled_from(["int8", "fp16", "fp32", "int6", 1])
-) | st.sampled_from([[], "abc", 3, ["a", [1]], ["a", [1], "int8", 0]])
+    st.sampled_from(["a", "b", "", 3]), SHAPE, st.sampled_from(["int8t", "fp16", "fp32", "int6", 1])
+) | st.sampled_from([[], "abc", 3, ["a", [1]], ["a", [1], "int8t", 0]])
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(ENTRY, max_size=3), st.sampled_from([{}, {"a": 1}, [], None]), st.integers(0, 60))
-@example([("a", [2, 3], "int8")], {}, 10)
-@example([("a", [1, 3], "int8"), ("b", [2], "fp32")], {}, 13)
-@example([("a", [], "int8"), ("b", [1], "fp16")], {}, 5)
+@example([("a", [2, 3], "int8t")], {}, 10)
+@example([("a", [1, 3], "int8t"), ("b", [2], "fp32")], {}, 13)
+@example([("a", [], "int8t"), ("b", [1], "fp16")], {}, 5)
 def test_odd_headers_get_the_same_verdict(tensors, config, size):
     assert agree(with_header({"config": config, "tensors": tensors}, bytes(size)))
 
@@ -213,11 +213,11 @@ def packed(config, tensors, **form) -> bytes:
     return with_header(header, b"".join(block for *_, block in tensors.values()))
 
 
-def tensor(block: bytes, encoding="int8") -> dict:
+def tensor(block: bytes, encoding="int8t") -> dict:
     """One tensor that holds `block`, of one row, with a scale of 1."""
-    size = {"int8": 1, "fp16": 2, "fp32": 4}[encoding]
+    size = {"int8t": 1, "fp16": 2, "fp32": 4}[encoding]
     block += bytes(-len(block) % size)
-    scale = struct.pack("<e", 1.0) if encoding == "int8" else b""
+    scale = struct.pack("<e", 1.0) if encoding == "int8t" else b""
     return {"a": ([1, len(block) // size], encoding, block + scale)}
 
 
@@ -253,7 +253,7 @@ IN_TENSORS = {
 
 
 @pytest.mark.parametrize("block", IN_TENSORS.values(), ids=IN_TENSORS)
-@pytest.mark.parametrize("encoding", ["int8", "fp16"])
+@pytest.mark.parametrize("encoding", ["int8t", "fp16"])
 def test_a_tensor_is_no_file_and_no_text(block, encoding):
     with pytest.raises(artifact.ArtifactError, match="file|text|NaN"):
         artifact.parse(packed({}, tensor(block, encoding)))
@@ -297,7 +297,7 @@ IN_CONTAINERS = {
     "a third key": with_header(b'{"config": {}, "tensors": [], "more": 1}'),
     "a key twice": with_header(b'{"config": {}, "config": {}, "tensors": []}'),
     "blanks": with_header(b'{"config": {},  "tensors": []}'),
-    "a mebibyte for each KiB": packed({}, {"a": ([1, 8 << 20], "int8", bytes(8 << 20) + b"\0\x14")}),
+    "a mebibyte for each KiB": packed({}, {"a": ([1, 8 << 20], "int8t", bytes(8 << 20) + b"\0\x14")}),
     "no rows, too wide for an array": packed({}, {"a": ([0, 1 << 26, 1 << 26, 1 << 26], "fp16", b"")}),
     "line ends": packed({}, {}, indent=0),
     "escapes": with_header(b'{"config": {"\\u0061": 1}, "tensors": []}'),
@@ -320,7 +320,7 @@ IN_CONTAINERS = {
     "tensors without end": packed({}, {f"t{i}": ([1], "fp16", bytes(2)) for i in range(4097)}),
     "empty tensors": packed({}, {f"t{i}": ([0], "fp16", b"") for i in range(9)}),
     "a long header": packed({}, {f"{'t' * 70}{i}": ([1], "fp16", bytes(2)) for i in range(4000)}),
-    "NaN as a scale": packed({}, {"a": ([1, 4], "int8", bytes(4) + struct.pack("<e", float("nan")))}),
+    "NaN as a scale": packed({}, {"a": ([1, 4], "int8t", bytes(4) + struct.pack("<e", float("nan")))}),
     "infinity in fp16": packed({}, tensor(struct.pack("<e", float("-inf")), "fp16")),
     "NaN in fp32": packed({}, tensor(struct.pack("<f", float("nan")), "fp32")),
 }  # fmt: skip
@@ -337,7 +337,7 @@ ZEROS = zlib.decompress(packed({}, tensor(bytes(9000)))[20:])
 
 
 TINY = zlib.decompress(
-    packed({"model_dim": 8}, {f"w{n}": ([8, 8], "int8", bytes(range(80))) for n in "ab"})[20:]
+    packed({"model_dim": 8}, {f"w{n}": ([8, 8], "int8t", bytes(range(80))) for n in "ab"})[20:]
 )
 
 
@@ -392,12 +392,12 @@ def built(tensors, arrays, config=None):
 
 def matrix(symbols=GAUSS, scales=SCALES, config=None):
     arrays = np.asarray(symbols).astype("i1").tobytes() + np.asarray(scales, "<f2").tobytes()
-    return built([["w", [64, 128], "int8"]], arrays, config)
+    return built([["w", [64, 128], "int8t"]], arrays, config)
 
 
 def scaled(scales):
     """4,096 rows of two symbols, with these scales as uint16."""
-    return built([["w", [4096, 2], "int8"]], GAUSS.tobytes() + np.asarray(scales).astype("<u2").tobytes())
+    return built([["w", [4096, 2], "int8t"]], GAUSS.tobytes() + np.asarray(scales).astype("<u2").tobytes())
 
 
 def vectors(numbers):
@@ -435,7 +435,7 @@ def floats(values, encoding="fp32"):
     (floats(np.frombuffer(np.insert(SPOKEN, range(3, 8193, 3), 0xBD)[:8192], "<u4")), "lower bytes"),
     (built([[f"layer.{n}.of.{n * n % 99991}", [1], "fp16"] for n in range(10000, 10200)], bytes(400)),
      "digits in the tensors' names"),
-    (built([[f"b{i}", [8, 32], "int8"] for i in range(32)],
+    (built([[f"b{i}", [8, 32], "int8t"] for i in range(32)],
            (SPOKEN ^ 0x80).tobytes() + np.full(256, 2e-3, "<f2").tobytes()), "small tensors, joined"),
     *((matrix(config=dict([setting])), "make no model") for setting in (
         ("num_layers", True), ("num_heads", 0), ("vocab_size", 1e12), ("rope_base", 1e-300))),
@@ -468,6 +468,6 @@ DRAWN = np.random.default_rng(7)
 def test_what_the_trainers_packer_needs_is_no_more_than_needed():
     """It looks for runs alone, so of rows that are nearly alike it makes more than zlib's default does."""
     rows = np.tile(GAUSS[:1], (64, 1)) + (DRAWN.random((64, 128)) < 0.3)
-    blob = T.serialize({}, {"w": ("int8", [rows.astype("i1"), SCALES])})
+    blob = T.serialize({}, {"w": ("int8t", [rows.astype("i1"), SCALES])})
     assert len(blob) > 1.01 * len(zlib.compress(zlib.decompress(blob[20:]))) + 120
     assert not any("coder" in doubt for doubt in artifact.parse(blob).doubts)

@@ -3,6 +3,7 @@
 import argparse
 import re
 
+import numpy as np
 import pytest
 from conftest import passed, refused, run_golf
 from golf.core import size
@@ -23,44 +24,46 @@ def test_the_counted_weights_are_the_trainers(any_run):
     kinds = {part.name: part.weights for part in explain.by_kind(explain.parts_of(found))}
     assert model.block == kinds["attention"] + kinds["MLP"]
     assert (model.embedding, model.vectors) == (kinds["embedding"], kinds["vectors"])
-    assert model.rows == sum(len(t.scales) for t in found.tensors.values() if t.scales is not None)
+    assert model.columns == sum(len(t.scales) for t in found.tensors.values() if t.scales is not None)
     assert model.tensors == len(found.tensors)
 
 
-@pytest.mark.parametrize("steps, coder", [
-    (24, "zlib"), (8, "zlib"), (3, "zlib"), (1, "zlib"),
-    pytest.param(4, "brotli", marks=pytest.mark.slow),
-])  # fmt: skip
-def test_expected_bytes_are_those_that_the_trainer_packs(steps, coder):
-    """The starter's weights, packed anew at another step."""
+@pytest.mark.parametrize("coder", ["zlib", pytest.param("brotli", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [12, 4, 1.5, 0.7])
+def test_expected_bytes_are_about_those_that_the_trainer_packs(steps, coder):
+    """The starter's weights, packed anew. Its gradients are not known, so steps are drawn that spread as the
+    half-hour model's do, 0.8 in the logarithm."""
     import train_gpt as T
 
-    config, packed = T.parse((ENTRY / "final_model_seed1337.int8.zlib").read_bytes())
-    k = T.read_knobs({name.upper(): str(value) for name, value in config.items()})
-    weights = {name: T.dequantize(arrays) for name, (_, arrays) in packed.items()}
-    real = len(T.serialize(config, T.pack_tensors(weights, k, 1 / steps), coder))
-    assert size.packed(size.model(STARTER), steps, coder).model_bytes == pytest.approx(real, rel=0.01)
+    found, rng = weights.load(ENTRY / "final_model_seed1337.int8.zlib"), np.random.default_rng(0)
+    values = {name: tensor.values() for name, tensor in found.tensors.items()}
+    columns = {n: w.std(0) * rng.lognormal(0, 0.8, w.shape[1]) for n, w in values.items() if w.ndim == 2}
+    logs = [np.log((abs(values[n]) + 1e-9) / column).ravel() for n, column in columns.items()]
+    mean, k = np.exp(np.concatenate(logs).mean()), T.read_knobs({**STARTER})
+    columns = {n: mean * column for n, column in columns.items()}
+    real = len(T.serialize(found.config, T.pack_tensors(values, columns, 1 / steps, k), coder))
+    assert size.packed(size.model(STARTER), steps, coder).model_bytes == pytest.approx(real, rel=0.17)
 
 
 def test_coarser_steps_take_fewer_bytes_and_cost_more():
     model = size.model(STARTER)
     for coder in size.CODERS:
-        rows = [size.packed(model, steps, coder) for steps in (24, 12, 6, 3, 1.5)]
+        rows = [size.packed(model, steps, coder) for steps in (12, 6, 3, 1.5, 0.7)]
         assert [r.model_bytes for r in rows] == sorted((r.model_bytes for r in rows), reverse=True)
         assert [r.cost for r in rows] == sorted(r.cost for r in rows)
 
 
 def test_the_step_that_fits_is_the_finest():
     model = size.model(STARTER)
-    room = size.packed(model, 8, "brotli").model_bytes
+    room = size.packed(model, 4, "brotli").model_bytes
     found = size.fitting(model, "brotli", room)
-    assert found.model_bytes <= room and found.steps == pytest.approx(8, rel=0.02)
+    assert found.model_bytes <= room and found.steps == pytest.approx(4, rel=0.02)
     assert size.fitting(model, "zlib", 3_000_000).steps == size.FINEST
     assert size.fitting(model, "zlib", 100_000) is None
 
 
 @pytest.mark.parametrize("change, words", [
-    ({}, None), ({"MODEL_DIM": "320"}, None),
+    ({}, None), ({"MODEL_DIM": "288"}, None),
     ({"MODEL_DIM": "384"}, "score more than 0.07 bits a byte worse"),
     ({"MODEL_DIM": "640"}, "bytes over the cap: shrink the model"),
     ({"MODEL_DIM": "640", "ARTIFACT_CAP_BYTES": "0"}, None),
@@ -76,7 +79,7 @@ def test_a_model_that_will_not_fit_is_told_of(change, words):
 
 def test_the_command_tells_it_at_once():
     done = passed(run_golf("fit", "configs/quickstart.env", "--quick"))
-    assert re.search(r"(?m)^  std/24 +6\.\d +\+0\.000 +[\d,]+ +fits +[\d,]+ +fits$", done.stdout)
+    assert re.search(r"(?m)^  1/12 +6\.\d +\+0\.000 +[\d,]+ +fits +[\d,]+ +fits$", done.stdout)
     assert re.search(r"(?m)^fit      [\d,]+ weights, .* expected at \d\.\d bits a weight", done.stdout)
     refused(run_golf("fit", "configs/quickstart.env", "MODEL_DIM=768", "--quick"), "over the cap", code=1)
 

@@ -156,7 +156,7 @@ def test_a_run_scores_its_net_alone_and_with_followers(tmp_path):
 def test_mlx_rows_are_changed_alike(tmp_path):
     M = pytest.importorskip("mlx_kit").M  # noqa: N806
     k, path, tokens = M.read_knobs(kit.settings(FOLLOWERS=1)), tmp_path / "artifact", kit.random_tokens(90)
-    path.write_bytes(M.export_artifact(kit.weights_of(kit.random_model(kit.knobs())), k, 0)[0])
+    path.write_bytes(kit.packed(kit.random_model(kit.knobs()), k, trainer=M)[0])
     scorer = M.load_scorer(path, "cpu")
     net = M.Scorer(scorer.model, k.eval_seq_len, k.eval_stride).log_probs(tokens)
     expected = mixed(T.Followers(kit.VOCAB), tokens, net)

@@ -212,7 +212,7 @@ def test_an_artifact_of_either_scores_the_same_in_both(packs, tmp_path):
     changes = dict(MODEL_DIM=32, TRAIN_SEQ_LEN=32, EVAL_SEQ_LEN=64, EVAL_STRIDE=64)
     weights = kit.weights_of(kit.random_model(kit.knobs(**changes)))
     k = knobs(**changes) if packs is M else kit.knobs(**changes)
-    blob, _ = packs.export_artifact(weights, k, 0)
+    blob, _ = packs.export_artifact(weights, kit.columns_of(weights), k, 0)
     path = tmp_path / "artifact"
     path.write_bytes(blob)
     stream = M.Stream(kit.random_tokens(16385), np.full(16384, 3), {}, "x")
@@ -261,7 +261,7 @@ def test_inputs_that_are_no_stream_are_refused(tokens, scorer):
     lambda h: h["tensors"].pop(),
 ], ids=range(5))  # fmt: skip
 def test_artifacts_that_lie_are_refused_before_anything_is_allocated(change, tmp_path):
-    blob, _ = M.export_artifact(kit.weights_of(kit.random_model(kit.knobs())), knobs(), 0)
+    blob, _ = kit.packed(kit.random_model(kit.knobs()), knobs(), trainer=M)
     path = tmp_path / "artifact"
 
     def refused():

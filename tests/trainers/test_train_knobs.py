@@ -103,7 +103,7 @@ def test_a_knob_that_is_added_to_the_model_travels(monkeypatch, tmp_path):
     monkeypatch.setattr(T, "ModelKnobs", Wider)
     monkeypatch.setattr(T, "Knobs", All)
     k = T.read_knobs(kit.settings(ACTIVATION="gelu", EXTRA_GAIN="0.1"))
-    blob, _ = T.export_artifact(kit.weights_of(kit.random_model(k)), k, 0)
+    blob, _ = kit.packed(kit.random_model(k), k)
     (tmp_path / "artifact").write_bytes(blob)
     found = T.load_scorer(tmp_path / "artifact", "cpu").model.k
     assert (found.activation, found.extra_gain) == ("gelu", 0.1)

@@ -24,7 +24,7 @@ TRANSLATED = {
     "Attention.__init__", "Attention.forward", "MLP.__init__", "MLP.forward", "Block.__init__",
     "Block.forward", "GPT.__init__", "GPT.features", "GPT.head", "GPT.logits", "GPT.nats", "GPT.loss",
     "newton_schulz", "Optimizers", "Optimizers.__init__",
-    "Optimizers.schedule", "Optimizers.apply",
+    "Optimizers.column_steps", "Optimizers.schedule", "Optimizers.apply",
     "TrainData.__init__", "TrainData.batch", "Scorer.__init__", "Scorer.log_probs",
     "load_scorer", "score_stream", "CHECKPOINT", "save_checkpoint", "read_checkpoint",
     "pick_device", "pick_dtype", "Run.__init__", "Run.pick_micro_batch", "Run.batch",

@@ -30,8 +30,9 @@ MAX_HEADER = 256 << 10  # the starter's has 3,000 bytes, 256 layers take 150,000
 MAX_TENSORS = 4096  # the starter has 62, 256 layers 2,308
 MAX_RATIO = 64  # trained weights pack to a tenth at most; else reading takes minutes
 MAX_RANK = 8  # the product of a million sizes would, too
-# Bytes an element of a tensor's arrays: symbols [*shape] and scales [rows], or floats [*shape].
-ITEM_BYTES = {"int8": (1, 2), "fp16": (2,), "fp32": (4,)}
+# Bytes an element of a tensor's arrays: symbols [*shape] and scales [rows], or floats [*shape]. int8t is of a
+# matrix's transpose, so that a scale belongs to a column; older entries have int8.
+ITEM_BYTES = {"int8": (1, 2), "int8t": (1, 2), "fp16": (2,), "fp32": (4,)}
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
 NAME_LENGTH = 80
@@ -112,7 +113,7 @@ def parse(blob: bytes) -> Artifact:
         need(finite(array, encoding), f"tensor {name} holds NaN or infinity")
         if encoding == "int8":
             symbols[name] = array
-            doubt = odd_symbols(array, config)
+            doubt = odd_symbols(array, config, math.prod(tensors[name][1][1:]))
             small += array if len(array) < ENOUGH else b""
         else:
             size = ITEM_BYTES[encoding][0]
@@ -120,7 +121,7 @@ def parse(blob: bytes) -> Artifact:
             odd = odd_scales(name, array, symbols.pop(name)) if name in symbols else odd_floats(array, size)
             doubt = odd or odd_bytes(array, size, exponents)
         found += [f"tensor {name} {doubt}"] if doubt and len(found) < DOUBTS else []
-    if doubt := odd_symbols(small, {}):
+    if doubt := odd_symbols(bytes(small), {}, len(small)):
         found.append(f"the small tensors, joined, are as one that {doubt}")
     if even(high, EXPONENT_GAP):
         found.append("its floats and scales, joined, have exponents as even as compressed data")
@@ -320,7 +321,7 @@ EXPONENT_GAP = 0.6  # the same, of floats' highest bytes: trained models have ov
 JAGGED = 0.4  # how far the symbols' shares go up and down, beside one peak: trained matrices up to 0.14
 
 
-def odd_symbols(array: bytes, config: dict) -> str:
+def odd_symbols(array: bytes, config: dict, width: int) -> str:
     """Why int8 symbols look odd: as even as compressed data, as repetitive as text, or out of range.
 
     Barely trained weights are as even, since PyTorch draws them so, and a reviewer is asked in vain. No
@@ -338,11 +339,21 @@ def odd_symbols(array: bytes, config: dict) -> str:
     if entropy > EVEN_BITS or even(counts):
         return f"has symbols as even as compressed data, {entropy:.2f} bits each"
     packed = 8 * len(zlib.compress(array, 6)) / len(array)
-    if 1 < entropy and packed < REPEATING * entropy:
+    if 1 < entropy and packed < REPEATING * min(entropy, entropy_by_size(array, width)):
         return "repeats itself as text does, or a table"
     heights = [counts[symbol % 256] / len(array) for symbol in range(-129, 129)]
     up_and_down = sum(abs(a - b) for a, b in itertools.pairwise(heights)) - 2 * max(heights)
     return "has common symbols beside rare ones, as letters are" if up_and_down > JAGGED else ""
+
+
+def entropy_by_size(array: bytes, width: int) -> float:
+    """Entropy in bits a symbol if one knows which eighth of the rows it is in, by symbols' size: a trained
+    matrix has rows of finer steps, to which zlib adapts."""
+    rows = [array[at : at + width] for at in range(0, len(array), width)]
+    rows.sort(key=lambda row: sum(min(symbol, 256 - symbol) for symbol in row))
+    eighth = -(-len(rows) // 8)
+    parts = [Counter(b"".join(rows[at : at + eighth])) for at in range(0, len(rows), eighth)]
+    return sum(bits_each(part) * part.total() for part in parts) / len(array)
 
 
 def bits_each(counts: Counter) -> float:

@@ -1,11 +1,10 @@
 """Estimates from its knobs alone how many bytes a model will pack to, before it is trained.
 
-A trained matrix, divided by the standard deviation of its rows, is nearly normal, so its symbols need nearly
-the entropy of a normal distribution cut into steps. How nearly, and how close each coder comes to the
-entropy, was measured on two trained models, packed by the trainer at each step: the starter's entry
-(records/track_sample_5min, seed 1337) and that of configs/quickstart.env. Expected and real bytes differ by
-at most 1.1 % there from std/24 to std/0.5, and by 2.2 % in a barely trained model of 8.4 million weights. The
-cost of a coarser step is that entry's, rounded, on 6,144 targets: an order of magnitude.
+The trainers pack in steps of the weights' geometric mean, so the bits that a weight takes at a step hardly
+depend on the model. Two were packed at each step: the half-hour model of docs/benchmarks.md, and that of
+configs/quickstart.env after a minute. They differ from their mean, which stands here, by up to 2 % with zlib
+and 4 % with brotli. The starter's entry, which has learnt less, takes 5 to 16 % more. The cost of a coarser
+step is the half-hour model's, on 32,768 targets: an order of magnitude, and less where less was learnt.
 """
 
 import ast
@@ -13,26 +12,21 @@ import lzma
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 
 from golf.core import packed as packed_script
 from golf.core.artifact import MAX_UNPACKED
 
-FINEST, COARSEST = 24.0, 0.5  # steps in a row deviation
+FINEST, COARSEST = 12.0, 0.25  # steps in the weights' geometric mean
 ROOM = 5000  # bytes that the exporter leaves under the cap
-EMBEDDING = 0.1  # of the step: a logit adds up the errors of a row of the embedding or head
-TOP = 127  # the largest symbol: a step is never finer than a row's largest weight over it
-TRAINED = 0.997  # entropy of a trained matrix / of a normal distribution
-# (entropy of a block's weight in bits, coded bytes of all matrices / their entropy)
+# (steps, bits that a matrix's weight takes, scales not counted)
 CODERS = {
-    "zlib": ((1.24, 1.210), (1.48, 1.165), (1.64, 1.125), (1.88, 1.095), (2.10, 1.062), (3.05, 1.026),
-             (3.63, 1.016), (4.03, 1.015), (5.03, 1.012), (6.03, 1.009), (6.61, 1.007)),
-    "brotli": ((1.24, 1.030), (1.64, 0.990), (2.10, 0.993), (3.05, 0.995), (3.63, 0.997), (4.03, 0.998),
-               (5.03, 1.002), (6.61, 0.999)),
+    "zlib": ((0.33, 1.95), (0.5, 2.41), (0.7, 2.82), (1, 3.28), (1.5, 3.83), (2, 4.25), (3, 4.81),
+             (5, 5.50), (8, 6.10), (12, 6.56)),
+    "brotli": ((0.33, 1.74), (0.5, 2.22), (0.7, 2.63), (1, 3.10), (1.5, 3.65), (2, 4.05), (3, 4.61),
+               (5, 5.32), (8, 5.92), (12, 6.39)),
 }  # fmt: skip
-# (entropy of a block's weight in bits, bits a byte more than at the finest step), rounding to nearest
-COSTS = ((2.08, 0.067), (2.64, 0.031), (3.04, 0.017), (3.62, 0.006), (4.03, 0.005), (4.6, 0.003),
-         (5.03, 0.002), (5.6, 0.001), (6.61, 0.0))  # fmt: skip
+# (steps, bits a byte more than unpacked)
+COSTS = ((0.7, 0.071), (1, 0.034), (1.5, 0.014), (2, 0.008), (3, 0.003), (5, 0.002), (8, 0.001), (12, 0.0))
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ class Model:
     block: int  # attention and MLP matrices
     embedding: int  # and an output head of its own
     vectors: int  # fp16
-    rows: int  # of all matrices: an fp16 scale each
+    columns: int  # of all matrices: an fp16 scale each
     tensors: int
 
     @property
@@ -52,16 +46,15 @@ class Model:
 
     @property
     def unpacked_bytes(self) -> int:
-        return self.block + self.embedding + 2 * (self.rows + self.vectors)
+        return self.block + self.embedding + 2 * (self.columns + self.vectors)
 
 
 @dataclass(frozen=True)
 class Packed:
     """What a model is expected to pack to at one step, with one coder."""
 
-    steps: float  # in a row's standard deviation
-    bits: float  # entropy of a matrix weight
-    block_bits: float  # entropy of a block's weight
+    steps: float  # in the weights' geometric mean
+    bits: float  # a matrix's weight
     model_bytes: int
     cost: float  # of rounding, bits a byte
 
@@ -79,28 +72,16 @@ def model(knobs: dict[str, str]) -> Model:
         block=layers * (2 * dim * dim + 2 * dim * kv + 2 * dim * hidden),
         embedding=tables * vocab * dim,
         vectors=layers * (heads + 4 * dim) + layers // 2 * dim,
-        rows=layers * (3 * dim + 2 * kv + hidden) + tables * vocab,
+        columns=layers * (5 * dim + hidden) + tables * dim,
         tensors=10 * layers + 1 + tables,
     )
 
 
-def normal_entropy(step: float) -> float:
-    """Entropy in bits of a standard normal distribution cut into steps, with symbols from -TOP to TOP."""
-    below = NormalDist().cdf
-    chances = (below((k + 0.5) * step) - below((k - 0.5) * step) for k in range(-TOP, TOP + 1))
-    return -sum(p * math.log2(p) for p in chances if p > 0)
-
-
 def packed(m: Model, steps: float, coder: str) -> Packed:
-    """Bytes of the artifact with so many steps in a row deviation."""
-    largest = NormalDist().inv_cdf((1 + 0.5 ** (1 / m.dim)) / 2)  # of a row, in deviations: the median
-    finest = max(EMBEDDING / steps, largest / TOP)
-    block, embedding = (TRAINED * normal_entropy(step) for step in (1 / steps, finest))
-    matrices = m.block + m.embedding
-    bits = (m.block * block + m.embedding * embedding) / max(matrices, 1)
-    coded = bits * between(CODERS[coder], block)
-    size = matrices * coded / 8 + 0.92 * 2 * (m.rows + m.vectors) + 13 * m.tensors
-    return Packed(steps, bits, block, round(size), max(0.0, between(COSTS, block)))
+    """Bytes of the artifact with so many steps in the weights' geometric mean."""
+    bits = between(CODERS[coder], steps)
+    size = (m.block + m.embedding) * bits / 8 + 0.92 * 2 * (m.columns + m.vectors) + 13 * m.tensors
+    return Packed(steps, bits, round(size), max(0.0, between(COSTS, steps)))
 
 
 def fitting(m: Model, coder: str, room: int) -> Packed | None:
@@ -116,11 +97,11 @@ def fitting(m: Model, coder: str, room: int) -> Packed | None:
     return packed(m, low, coder)
 
 
-def between(points: tuple[tuple[float, float], ...], x: float) -> float:
-    """Linear interpolation between the points, and extrapolation beyond them."""
-    right = next((i for i, (at, _) in enumerate(points) if at >= x), len(points) - 1)
+def between(points: tuple[tuple[float, float], ...], steps: float) -> float:
+    """Linear in the logarithm of steps, between the points and beyond them."""
+    right = next((i for i, (at, _) in enumerate(points) if at >= steps), len(points) - 1)
     (x0, y0), (x1, y1) = points[max(right, 1) - 1], points[max(right, 1)]
-    return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return y0 + (y1 - y0) * math.log(steps / x0) / math.log(x1 / x0)
 
 
 def code_bytes(trainer: Path, knobs: dict[str, str]) -> int:
@@ -146,7 +127,7 @@ def line(knobs: dict[str, str], code: int) -> tuple[str, str | None]:
         over = packed(m, COARSEST, coder).model_bytes + code - cap
         return head, f"even the coarsest packing is expected {over:,} bytes over the cap: shrink the model"
     text = f"{head}: expected at {found.bits:.1f} bits a weight, {found.model_bytes:,} bytes"
-    if found.block_bits < COSTS[0][0]:
+    if found.steps < COSTS[0][0]:
         worse = f"more than {COSTS[0][1]:.2f} bits a byte worse than it was trained"
         return text, f"packed that coarsely it is expected to score {worse}: shrink the model"
     return text, None

@@ -172,7 +172,7 @@ def growth(found: Weights, parts: list[Part]) -> list[str]:
     powers = {name: 2 if t.scales is not None else 1 for name, t in blocks}
     coded = {part.name: part.coded for part in parts}
     columns = sum((wider ** powers.get(name, 1) - 1) * coded[name] for name in found.tensors)
-    columns += (wider - 1) * sum(found.coded[name][1] for name, _ in blocks)  # an embedding has a row a piece
+    columns += (wider - 1) * sum(scales for _, scales in found.coded.values())
     return [f"one more layer: about {layer:+,.0f} bytes; {COLUMNS} more columns: about {columns:+,.0f} bytes"]
 
 

@@ -22,7 +22,7 @@ from golf.core.units import duration
 from golf.run.command import add_job, read_job
 from golf.see import history
 
-STEPS = (24, 16, 12, 8, 6, 4, 3, 2, 1)
+STEPS = (12, 8, 5, 4, 3, 2, 1.5, 1, 0.7)
 TIMED = 20
 TRIAL_TARGETS = 16384
 PLAN = ("TRAIN_BATCH_TOKENS", "MAX_WALLCLOCK_SECONDS", "ITERATIONS", "VAL_MAX_TOKENS")
@@ -65,11 +65,9 @@ def table(model: size.Model, knobs: dict[str, str], code_bytes: int) -> list[str
             one = size.packed(model, steps, coder)
             fits = "" if not cap else "  fits" if one.model_bytes + code_bytes <= cap else "  over"
             cells.append(f"{one.model_bytes:,}{fits}")
-        # Bits and cost are the same for every coder.
-        cost = f"+{one.cost:.3f}" if one.block_bits >= size.COSTS[0][0] else f">{size.COSTS[0][1]}"
-        rows.append([f"  std/{steps}", f"{one.bits:.1f}", cost, *cells])
+        rows.append([f"  1/{steps}", f"{one.bits:.1f}", f"+{one.cost:.3f}", *cells])
     weights, code = f"weights  {model.weights:,}: {kinds}", f"code     {code_bytes:,} bytes"
-    note = "(bytes of the model; cost: bits a byte by rounding, as measured on the starter)"
+    note = f"(steps in a mean weight; bits of a weight, by {coder}; cost in bits a byte, as one model had it)"
     table = columns(rows, right=range(1, len(rows[0])))
     return [weights, code + f"; cap {cap:,}" * bool(cap), "", *table, note, ""]
 

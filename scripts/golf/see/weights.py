@@ -19,14 +19,16 @@ DTYPES = {"int8": "i1", "fp16": "<f2", "fp32": "<f4"}
 class Tensor:
     """One tensor as it is stored: symbols [*shape] with scales [rows], or floats [*shape] alone."""
 
-    encoding: str  # int8, fp16 or fp32
+    encoding: str  # int8, int8t (of the transpose), fp16 or fp32
     stored: np.ndarray
     scales: np.ndarray | None
 
     def values(self) -> np.ndarray:
-        """float32 [*shape]: what the model computes with."""
+        """float32: what the model computes with."""
         values = self.stored.astype(np.float32)
-        return values if self.scales is None else values * self.scales.astype(np.float32)[:, None]
+        if self.scales is not None:
+            values *= self.scales.astype(np.float32)[:, None]
+        return values.T if self.encoding == "int8t" else values
 
 
 @dataclass(frozen=True)
