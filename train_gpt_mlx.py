@@ -638,7 +638,7 @@ PREFIX = struct.Struct("<4sHHQI")
 MAGIC, FORMAT, CODERS = b"PGLA", 1, ("", "zlib", "brotli")
 MAX_UNPACKED = 64 << 20  # bytes
 DTYPES = {"int8t": "i1", "fp16": "<f2", "fp32": "<f4"}  # int8t: transposed, with fp16 scales
-FINEST_STEP, COARSEST_STEP = 1 / 12, 4  # of weights' geometric mean
+FINEST_STEP, COARSEST_STEP = 1 / 12, 4  # of a mean weight
 RESERVE_BYTES = 5000  # left under the cap, to change the code
 
 
@@ -885,7 +885,7 @@ class Log:
         folder.mkdir(parents=True, exist_ok=True)
         for path in (folder / "train.log", folder / "metrics.jsonl"):
             with open(path, "ab" if append else "xb") as file:
-                file.write(b"\n" * bool(file.tell()))  # ends a cut line
+                file.write(b"\n" * (path.read_bytes()[-1:] > b"\n"))  # a cut line
 
     def put(self, name, text):
         """A line or, on a full disk, a warning, once."""

@@ -276,7 +276,7 @@ BAD_DATA = {
     "a pipe": (pipe("train_000009"), ("fineweb_train_000009.bin", NOT_WHOLE)),
     "a pipe beside the validation shard": (pipe("val_000009"), ("fineweb_val_000009.bin", NOT_WHOLE)),
     "mapped badly": (numpys("memmap", errno.ENODEV), ("No such device",)),
-    "unreadable": (numpys("fromfile", errno.EACCES), ("Permission denied", "its permissions")),
+    "unreadable": (numpys("fromfile", errno.EACCES), ("Permission denied", "its disk")),
     "too many": (numpys("fromfile", errno.EMFILE), ("Too many open files",)),
     "no shards": (each("*", Path.unlink), ("data", "fineweb_train_*.bin", "DATA_PATH", "data/README.md")),
     "no validation": (each("val", Path.unlink), ("data", "fineweb_val_*.bin")),

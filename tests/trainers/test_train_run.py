@@ -769,7 +769,7 @@ def test_a_signal_before_training_ends_the_run_at_once(number, tmp_path):
     assert process.stdout.readline() == "here\n"
     process.send_signal(number)
     _, err = process.communicate(timeout=1200)
-    assert (process.returncode, err) == (130, STOPPED)
+    assert (process.returncode, err) == (-number, "")  # no traceback
     assert not list(tmp_path.glob("runs/run/final_model*"))
 
 
@@ -790,10 +790,6 @@ def test_a_signal_while_it_packs_or_scores_loses_nothing(tmp_path):
     result = run_main(tmp_path, {"export_artifact": export_artifact})
     assert result.code == 0 and len(result.events("score")) == 2
     assert result.event("train_end")["reason"] == "iterations"
-
-
-def test_a_model_that_no_artifact_holds_is_refused_before_it_trains(tmp_path):
-    kit.assert_refused(run_main(tmp_path, {"MAX_UNPACKED": 1000}), "weights: an artifact holds 1000")
 
 
 def test_a_stop_in_a_periodic_validation_ends_training_and_saves(tmp_path):
