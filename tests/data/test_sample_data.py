@@ -135,7 +135,7 @@ def test_an_interrupted_write_leaves_nothing(short, tmp_path, monkeypatch, capsy
     def full_disk(*_):
         raise OSError(28, "No space left on device")  # as a full disk's, without a name
 
-    monkeypatch.setattr(short.os, "replace", full_disk)
+    monkeypatch.setattr(short.Path, "replace", full_disk)  # which keeps os.replace in Python 3.10
     assert short.main(["--out", str(tmp_path / "out")]) == 1
     assert not files_below(tmp_path / "out") and short.TRAIN in capsys.readouterr().err
 
