@@ -343,6 +343,10 @@ def test_an_entry_has_no_rank_until_it_was_scored_whole(real, tmp_path, monkeypa
         with pytest.raises(GolfError):
             verified.enter(folder)
     path.write_text(json.dumps(report))
+    (real.home / "verified.json").write_text('{"other": 1')
+    with pytest.raises(GolfError, match="verified.json: not an object of JSON"):
+        verified.enter(folder)  # which would write over what others' scores were
+    (real.home / "verified.json").unlink()
     verified.enter(folder)
     assert not claimed()
     audit = read(real).lanes["record"][0].audit

@@ -4,6 +4,7 @@ test_check_rules.py has an example of every rule; here stand siblings of each ki
 """
 
 import json
+import math
 import operator
 import os
 import re
@@ -254,6 +255,12 @@ NOT_FOR_PEOPLE = {
         "a.desktop", "xLICENSE",
     ], b"x"),
     "plot.png": b"PK\3\4" + bytes(99), "notes.txt": b"x" * (1 << 17) + bytes(9), "paper.pdf": b"text",
+    "drawn.svg": b"<svg xmlns:x='http://www.w3.org/1999/xhtml'><x:script>alert(1)</x:script></svg>",
+    "entity.svg": b'<!DOCTYPE svg [<!ENTITY x "&#60;script>alert(1)&#60;/script>">]><svg>&x;</svg>',
+    "moves.svg": b'<svg><a><animate attributeName="href" values="#;javascript:alert(1)"/></a></svg>',
+    "page.html": b'<img alt=">" src=x onerror=alert(1)>',
+    "link.html": b"<a href='jav&#x61;\tscript:alert(1)'>x</a>",
+    "goes.html": b'<meta http-equiv="refresh" content="0;url=//example.org">',
     "photo.jpg": b"", "more.log": b"step\n" * (1 << 14) + bytes(9),
 }  # fmt: skip
 
@@ -264,9 +271,12 @@ def test_a_file_for_people_is_what_its_name_says(folder, name, content):
     assert rules_of(folder) == {"file-role": 1}
 
 
+PAGE = "<meta charset=utf-8><a href='#x'>javascript: on = 1</a><pre>&lt;script> once = 2</pre>"
+
+
 @pytest.mark.parametrize("name", ["plot.png", "report.html", "run.sh", "sub/notes.md", "LICENSE"])
 def test_honest_files_for_people(folder, name):
-    write(folder, name, b"\x89PNG\r\n\0" if name == "plot.png" else "x", "extra")
+    write(folder, name, b"\x89PNG\r\n\0" if name == "plot.png" else PAGE, "extra")
     assert not rules_of(folder)
 
 
@@ -421,6 +431,14 @@ RUNS = {
     "two ends of training": ("metrics", events_added('{"event": "train_end", "train_seconds": 9}')),
     "two exports": ("metrics", events_added('{"event": "export", "bytes_total": 9}')),
     "a key twice": ("metrics", key_twice),
+    "a line that is no event": ("metrics", events_added("loss: 2.9")),
+    "a step with a key twice": ("metrics", events_added('{"event": "step", "step": 1, "step": 2}')),
+    "a hash that is a number": ("metrics", metrics(lambda e: e.update(artifact_sha256=1), "export")),
+    "hardware in a list": ("metrics", metrics(lambda e: e.update(hardware=["RTX 4090"]), "start")),
+    "a configuration in a list": ("metrics", metrics(lambda e: e.update(config=[1]), "start")),
+    "a step before the last one": ("time", metrics(lambda e: e.update(step=1), "step", (2,))),
+    "a step at no time": ("time", metrics(lambda e: e.update(train_seconds=math.nan), "step", (2,))),
+    "an export of no number": ("time", metrics(lambda e: e.update(export_seconds="9"), "export", (2,))),
     "a log that is no text": ("file-role", lambda f: write(f, "weights.jsonl", b"\0\1" * 9, "log")),
     "other bytes of a segment": ("segments", lambda f: edit(f, shifted)),
 }  # fmt: skip

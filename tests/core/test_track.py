@@ -53,6 +53,20 @@ def test_a_record_rule_that_no_tool_knows_is_refused(records, rule):
         track.load("one")
 
 
+@pytest.mark.parametrize("old, new, words", [
+    ('"train_seconds": 300', '"train_seconds": NaN', "holds NaN"),  # over which no time ever is
+    ('"train_seconds": 300', '"train_seconds": 1e999', "too large"),
+    ('"targets"', '"targets": 7, "targets"', "'targets' twice"),
+    ('"track_sample_5min"', '"\\u001b[2J"', r"U\+001B"),
+])  # fmt: skip
+def test_rules_have_one_way_to_be_read(tmp_path, old, new, words):
+    text = (track.RECORDS / "track_sample_5min/track.json").read_text()
+    assert old in text
+    (tmp_path / "track.json").write_text(text.replace(old, new, 1))
+    with pytest.raises(GolfError, match=words, check=used_wrongly):
+        track.load(str(tmp_path))
+
+
 def test_a_run_belongs_to_the_track_of_its_data_targets_and_time(tmp_path, monkeypatch):
     monkeypatch.setattr(track, "RECORDS", REPO / "records")
     assert set(track.names()) >= {"track_30min_2mb_local", "track_sample_5min"}

@@ -355,7 +355,7 @@ def test_what_the_filter_refuses(tmp_path):
     calls = {name: [n[column]] + [0] * 6 for name, n in syscalls.REFUSED.items()}
     calls = {name: call for name, call in calls.items() if call[0] is not None}
     number = dict(keyctl=(250, 219), socket=(41, 198), pair=(53, 199), clone=(56, 220), preadv2=(327, 286))
-    number |= dict(fcntl=(72, 25), getsockopt=(55, 209), ioctl=(16, 29))
+    number |= dict(fcntl=(72, 25), getsockopt=(55, 209), ioctl=(16, 29), prctl=(157, 167))
     number = {name: numbers[column] for name, numbers in number.items()}
     families = 0, 1, 2, 10, 16, 17, 38, 40, 45  # of the internet, netlink, packets, AF_ALG, AF_VSOCK
     calls |= {f"socket{family}": [number["socket"], family, 1, 0] for family in families}
@@ -370,6 +370,7 @@ def test_what_the_filter_refuses(tmp_path):
         **{f"fcntl lock {what}": [number["fcntl"], 0, what, 0] for what in (5, 6, 7, 36, 37, 38)},
         **{f"fcntl hint {what}": [number["fcntl"], 0, what, 0] for what in range(1035, 1039)},
         **{f"ioctl {what:x}": [number["ioctl"], 0, what, 0] for what in (0x6612, 0x6601, 0x9409, 0x5412)},
+        **{f"prctl PR_SCHED_CORE {what}": [number["prctl"], 62, what, 0, 0, 0] for what in range(4)},
         "getsockopt SO_COOKIE": [number["getsockopt"], 0, 1, 57, 0, 0],
         "a call of tomorrow": [600, 0],
     }

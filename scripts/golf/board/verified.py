@@ -13,7 +13,7 @@ from golf.core import submission
 from golf.core.errors import GolfError
 from golf.core.files import replace_file, sha256
 from golf.core.findings import HUMAN, LEVELS
-from golf.core.json_io import dig, mapping, number, objects, read_json
+from golf.core.json_io import dig, number, objects, read_json
 from golf.core.paths import shown
 from golf.core.submission import RUN_TOLERANCE, SCORE_TOLERANCE, same_run
 from golf.score.command import report_path
@@ -46,10 +46,13 @@ def enter(folder: Path) -> None:
     home = folder.parent
     if not (home / "track.json").is_file():
         raise GolfError(f"{shown(folder)}: lies in no track's folder", 2)
-    found = summary(report, sha256(folder / "submission.json"))
-    known = {**mapping(read_json(home / submission.VERIFIED)), folder.name: found}
+    place = home / submission.VERIFIED
+    known = read_json(place) if place.exists() else {}
+    if not isinstance(known, dict):  # else what it says of other entries would be lost
+        raise GolfError(f"{shown(place)}: not an object of JSON, or has a key twice; git restores it")
+    known[folder.name] = summary(report, sha256(folder / "submission.json"))
     kept = {name: known[name] for name in sorted(known) if (home / name).is_dir()}
-    replace_file(home / submission.VERIFIED, json.dumps(kept, indent=1) + "\n")
+    replace_file(place, json.dumps(kept, indent=1) + "\n")
 
 
 def why_not(report, claim: dict) -> str | None:

@@ -7,10 +7,10 @@ from golf.check.claims import own_tokenizer
 from golf.check.folder import Folder, quoted, seed_name
 from golf.core import submission
 from golf.core.json_io import dig, number
-from golf.core.runlog import events, final_lines, read_metrics
+from golf.core.runlog import events, final_lines, lines, read_metrics
 
 # What the events of a record's metrics must say, besides the figures that are claimed.
-SAID = {"start": ("hardware", "script_sha256", "config"), "export": ("artifact_sha256",)}
+SAID = {"start": {"hardware": str, "script_sha256": str, "config": dict}, "export": {"artifact_sha256": str}}
 SPOILT = ("resumed", "interrupted", "partial")
 FINAL_LINES = {
     "sliding": "final_sliding_window_exact",
@@ -106,7 +106,8 @@ def check_metrics(folder: Folder, seed: dict, metrics: str) -> None:
             same(folder, rule, f"{metrics}: {name}", seed.get(name), found, "there", tolerance, figure)
     check_steps(folder, seed, metrics)
     for event, name in (("train_end", "train"), ("export", "export"), ("end", "eval")):
-        check_budget(folder, f"{name}_seconds", dig(facts, event, f"{name}_seconds"), metrics)
+        required = folder.ranked and name == "export"  # the others are compared with claims
+        check_budget(folder, f"{name}_seconds", dig(facts, event, f"{name}_seconds"), metrics, required)
     notes = dig(facts, "sliding", "notes")
     resumed = ["resumed"] * (dig(facts, "start", "resumed") not in (None, False))
     resumed += ["interrupted"] * (dig(facts, "end", "exit_code") not in (None, 0))
@@ -121,14 +122,24 @@ def check_metrics(folder: Folder, seed: dict, metrics: str) -> None:
 
 
 def check_steps(folder: Folder, seed: dict, metrics: str) -> None:
-    """The clock of the run's steps goes on, to the claimed time at most."""
-    steps = (e for kind, e in events(folder.path / metrics, steps=True) if kind in ("step", "val"))
-    times = [seconds for e in steps if (seconds := number(e.get("train_seconds"))) is not None]
-    most, claimed = max(times, default=0.0), number(seed.get("train_seconds"))
+    """Each line is an event; the steps' numbers and clock go on, to the claimed time at most."""
+    path, told = folder.path / metrics, {"step": [], "train_seconds": []}
+    odd = sum(1 for _ in lines(path))
+    for kind, event in events(path, steps=True):
+        odd -= 1
+        for name, values in told.items() if kind in ("step", "val") else ():
+            values += [event[name]] if name in event else []
+    if odd:
+        text = f"{metrics}: {odd} lines are no events, or have a key twice; ship what the run wrote"
+        folder.add(folder.record_lane_level(), "metrics", text)
+    if any(number(value) is None or value < 0 for value in [*told["step"], *told["train_seconds"]]):
+        folder.fail("time", f"{metrics}: a step has no possible number or time; ship what the run wrote")
+        return
+    most, claimed = max(told["train_seconds"], default=0.0), number(seed.get("train_seconds"))
     if claimed is not None and most > claimed + 1e-6:
         folder.mismatch("time", f"{metrics}: train_seconds", f"{claimed:.10g}", f"{most:.10g}", "at a step")
-    elif times != sorted(times):
-        text = f"{metrics}: the clock of its steps goes back; one run has one clock"
+    elif any(values != sorted(values) for values in told.values()):
+        text = f"{metrics}: the number or the clock of its steps goes back; one run has one clock"
         folder.add(folder.record_lane_level(), "time", text)
 
 
@@ -141,9 +152,10 @@ def check_events(folder: Folder, events: dict[str, list[dict]], metrics: str) ->
         elif count > 1:
             text = f"{metrics} has {count} {kind} events; one run has 1"
             folder.add(folder.record_lane_level(), "metrics", text)
-    for kind, names in SAID.items() if folder.ranked else ():
+    for kind, said in SAID.items() if folder.ranked else ():
         last = events.get(kind, [{}])[-1]
-        for name in (n for n in names if not last.get(n)):
+        lacking = [n for n, form in said.items() if not isinstance(last.get(n), form) or last[n] in ("", {})]
+        for name in lacking:
             folder.fail("metrics", f"{metrics}: its {kind} event has no {name}; ship what the run wrote")
 
 
@@ -174,10 +186,12 @@ def same(
         folder.mismatch(rule, what, f"{a:.10g}", "no number" if b is None else f"{b:.10g}", where)
 
 
-def check_budget(folder: Folder, name: str, value, who: str) -> None:
+def check_budget(folder: Folder, name: str, value, who: str, required: bool = False) -> None:
     """The time is within the track's budget, without tolerance; null means no budget."""
     seconds, budget = number(value), number(folder.track.get(name))
-    if seconds is not None and (seconds < 0 or seconds == 0 and name == "train_seconds"):
+    if seconds is None and (value is not None or required and budget is not None):
+        folder.fail("time", f"{who}: {name} {quoted(value)} is no number; state what was measured")
+    elif seconds is not None and (seconds < 0 or seconds == 0 and name == "train_seconds"):
         folder.fail("time", f"{who}: {name} {seconds:.3f} is not a possible time; state what was measured")
     elif seconds is not None and budget is not None and seconds > budget:
         folder.fail("time-budget", f"{who}: {name} {seconds:.3f} is over the track's {budget:g}; do less")

@@ -1,5 +1,6 @@
 """Rules about files: what is in the folder, what is listed, what counts, which artifacts are sound."""
 
+import html
 import os
 import re
 import stat
@@ -24,10 +25,15 @@ EXTRA_STARTS = {".pdf": b"%PDF", ".png": b"\x89PNG", ".gif": b"GIF8", ".webp": b
 EXTRA_STARTS |= {".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff"} | dict.fromkeys("""
     .md .txt .csv .json .jsonl .toml .yaml .yml .env .sh .patch .diff .ipynb .html .svg LICENSE
     """.split(), b"")  # fmt: skip
-# What a browser runs in a page or a picture.
+# What a browser runs or goes to by itself in a page or a picture, by tags; then, by a tag's attributes, which
+# hold entities and may hold blanks anywhere in an address.
 ACTIVE = re.compile(
-    rb"(?i)<\s*(script|iframe|object|embed)\b|<[^<>]*[\s/\"'](on\w+\s*=|[\w:]+\s*=[\s\"']*javascript:)"
+    r"(?i)<\s*([\w.-]+:)?(script|iframe|object|embed|applet|frame|frameset|base|form|meta\b[^<>]*refresh)\b"
+    r"|<!entity|<\?xml-stylesheet"
 )
+TAG = re.compile(r"<[A-Za-z](?:[^<>\"']|\"[^\"]*\"|'[^']*')*")
+HANDLER = re.compile(r"(?i)[\s/\"']on\w+\s*=")
+ADDRESS = re.compile(r"javascript:|vbscript:|srcdoc=|data:(text|application)/")
 NATIVE_MAGICS = (
     b"\x7fELF", b"MZ", b"\0asm", b"\xca\xfe\xba\xbe", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf",
     b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe", b"!<arch>",
@@ -195,9 +201,16 @@ def for_people(folder: Folder, path: PurePosixPath) -> bool:
     """Whether people read such a file, and it is what its name says: a picture, or text, running nothing."""
     start = EXTRA_STARTS.get(path.suffix or path.name)
     blob = b"" if start is None else folder.read(str(path))
-    if start is None or path.suffix in (".html", ".svg") and ACTIVE.search(blob):
+    if start is None or path.suffix in (".html", ".svg") and is_active(blob.decode("utf-8", "replace")):
         return False
     return blob.startswith(start) and (start != b"" or b"\0" not in blob)
+
+
+def is_active(page: str) -> bool:
+    """Whether a browser would do more with a page or a picture than show it."""
+    tags = TAG.findall(page)
+    addresses = (re.sub(r"[\0- ]", "", html.unescape(tag)).lower() for tag in tags)
+    return bool(ACTIVE.search(page)) or any(map(HANDLER.search, tags)) or any(map(ADDRESS.search, addresses))
 
 
 def foreign_files(folder: Folder) -> None:

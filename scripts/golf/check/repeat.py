@@ -26,7 +26,7 @@ def hardware(folder: Folder) -> None:
     for where, events in runs(folder).items():
         start = events.get("start", [{}])[-1]
         name, claimed = start.get("hardware"), folder.claim.get("hardware")
-        if isinstance(name, str) and isinstance(claimed, str) and name != claimed:
+        if name is not None and isinstance(claimed, str) and name != claimed:
             folder.mismatch("hardware", "hardware", quoted(claimed), quoted(name), f"in {where}")
         asked_for = wanted and [wanted["device"], wanted["world_size"]]
         if wanted and not same_values([start.get("device"), start.get("world_size")], asked_for):
@@ -130,7 +130,7 @@ def same_files(folder: Folder) -> None:
 
 def differs_from(folder: Folder, path, known) -> bool:
     readable = folder.has(path) and path not in folder.reported_files
-    return readable and isinstance(known, str) and folder.sha256(path) != known
+    return readable and known is not None and folder.sha256(path) != known
 
 
 def logs_begin_with_script(folder: Folder) -> None:

@@ -1,8 +1,8 @@
 """Reads JSON that others wrote, without trust.
 
 parse_json accepts what Python's reader accepts, except what would crash it. parse_strict is for
-submission.json, on which board and review rely: it refuses what two readers could read differently (a key
-twice, NaN, UTF-16, endless numbers, invisible characters).
+submission.json and track.json, on which board and review rely: it refuses what two readers could read
+differently (a key twice, NaN, UTF-16, endless numbers, invisible characters).
 """
 
 import codecs

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from golf.core import schema
 from golf.core.errors import GolfError
-from golf.core.json_io import read_json
+from golf.core.files import read_bytes
+from golf.core.json_io import StrictError, parse_strict
 from golf.core.paths import REPO, shown
 from golf.core.submission import MISSING, ClaimError
 
@@ -26,7 +27,10 @@ def load(name: str) -> dict:
 
 def read(path: Path) -> dict:
     """The object in a track.json. GolfError, code 2, if it is not valid by today's schema."""
-    rules = read_json(path)
+    try:
+        rules = parse_strict(read_bytes(path))
+    except StrictError as error:
+        raise GolfError(f"{shown(path)}: not a track.json: {error}; see track.schema.json", 2) from None
     if wrong := schema.errors("track", rules):
         raise GolfError(f"{shown(path)}: not a track.json: {wrong[0]}; see track.schema.json", 2)
     return rules

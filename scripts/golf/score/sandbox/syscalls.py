@@ -105,6 +105,7 @@ CONDITIONS = (
     ((9, 222), 3, LOW, 0x40000, (0,), errno.ENOMEM),  # mmap, memfd_create: huge pages are not counted
     ((319, 279), 1, LOW, 4, (0,), errno.EINVAL),
     ((55, 209), 2, LOW, ALL, (57,), errno.EPERM, DENIED),  # SO_COOKIE: the machine counts it up
+    ((157, 167), 0, LOW, ALL, (62,), errno.EPERM, DENIED),  # PR_SCHED_CORE: tells where a cookie lies
     *CORES,
     # rt_sigaction of SIGCHLD does nothing: who ignores that signal hides its children's time.
     ((13, 134), 0, LOW, ALL, (17,), 0, DENIED),
