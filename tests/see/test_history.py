@@ -254,6 +254,8 @@ def test_figures_that_no_run_has_break_nothing(name, tmp_path):
     (tmp_path / "supervisor.json").write_text('{"config": "a\\u0000b", "set": {}}')
     h = history.read(tmp_path)
     assert plot.draw(plot.panels([h], "steps")) and watch.screen(h, 80, 24) and watch.status(h)
+    h.facts["start"]["config"] = {"ITERATIONS": -1}
+    assert h.fraction() == 0
     assert report.hashes(h) and report.command(h)
     write_events(tmp_path, *steps, start, {"event": "end", "setup_seconds": 1.0})
     assert all(map(str.isprintable, summary.summary(tmp_path)))

@@ -30,13 +30,15 @@ def test_the_report_holds_all_sections_and_asks_for_nothing_outside(torch_run):
 def test_what_is_foreign_is_escaped_and_no_home_is_named(torch_run, tmp_path):
     run = shutil.copytree(torch_run, tmp_path / "run")
     metrics = (run / "metrics.jsonl").read_text()
-    evil = "<script>alert(1)</script>"
+    evil, unseen = "<script>alert(1)</script>", r"\u001b[2J\u202e"
+    metrics = metrics.replace('"device": "', f'"device": "{unseen}')
     metrics = metrics.replace('"run_id": "tiny"', f'"run_id": "{evil}"').replace("CPU", evil)
     metrics = metrics.replace('"versions": {', '"versions": 5, "a": {')
     metrics = metrics.replace('"data": {', '"data": [1], "b": {')
     (run / "metrics.jsonl").write_text(metrics)
     text = report.build(run)
     assert "<script" not in text and html.escape(evil) in text
+    assert "?[2J?" in text and "\x1b" not in text and "\u202e" not in text
     assert f'"{report.REPO}/' not in text and f">{report.REPO}/" not in text
 
 

@@ -78,7 +78,7 @@ class History:
             return 1.0
         pairs = (("train_seconds", "MAX_WALLCLOCK_SECONDS"), ("step", "ITERATIONS"))
         parts = [(self.last(have) or 0.0, number(self.config.get(limit))) for have, limit in pairs]
-        return min(1.0, max((have / limit for have, limit in parts if limit), default=0.0))
+        return min(1.0, max([0.0, *(have / limit for have, limit in parts if limit)]))
 
     def seconds_left(self) -> float | None:
         """Seconds of training left; None if unknown."""

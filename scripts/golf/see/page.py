@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from golf.core.errors import GolfError
+from golf.core.text import printable
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -28,9 +29,11 @@ def section(make: Callable) -> Section:
 
 
 def render(template: str, *folders: Path, **facts) -> str:
-    """The page of a template that lies in one of the folders or in TEMPLATES; only Markup is not escaped."""
+    """The page of a template that lies in one of the folders or in TEMPLATES; only Markup is not escaped, and
+    no other text holds what no one sees: controls, marks that turn its direction."""
     import jinja2  # late: other commands do without it
 
     loader = jinja2.FileSystemLoader([*folders, TEMPLATES])
     how = dict(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    how["finalize"] = lambda value: printable(value, keep="\n\t") if type(value) is str else value
     return jinja2.Environment(loader=loader, **how).get_template(template).render(facts)
