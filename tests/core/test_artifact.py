@@ -471,3 +471,12 @@ def test_what_the_trainers_packer_needs_is_no_more_than_needed():
     blob = T.serialize({}, {"w": ("int8t", [rows.astype("i1"), SCALES])})
     assert len(blob) > 1.01 * len(zlib.compress(zlib.decompress(blob[20:]))) + 120
     assert not any("coder" in doubt for doubt in artifact.parse(blob).doubts)
+
+
+@pytest.mark.parametrize("mean, deviation", [(33, 1), (45, 2), (60, 8), (90, 10), (80, 14)])
+def test_a_column_whose_weights_are_much_alike_is_no_text(mean, deviation):
+    """Loud channels of the embedding are such: all of their symbols may be printable."""
+    column = np.random.default_rng(0).normal(mean, deviation, 1024).round().clip(-127, 127).astype("i1")
+    artifact.refuse_files(column.tobytes())
+    with pytest.raises(artifact.ArtifactError, match="text"):
+        artifact.refuse_files(b"".join(b"%d " % number for number in abs(column)))

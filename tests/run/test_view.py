@@ -15,10 +15,10 @@ from run.conftest import golf
 LOOK = """
 import pathlib
 data = pathlib.Path(os.environ["DATA_PATH"])
-seen = sorted(p.name for p in data.iterdir())
-near = sorted(p.name for q in data.iterdir() for p in q.resolve().parent.iterdir())
+seen = sorted(item.name for item in data.iterdir())
+near = sorted(item.name for q in data.iterdir() for item in q.resolve().parent.iterdir())
 val = os.environ.get("VAL_DATA_PATH") or str(data)
-print("SAW", seen, near, sorted(p.name for p in pathlib.Path(val).iterdir()))
+print("SAW", seen, near, sorted(item.name for item in pathlib.Path(val).iterdir()))
 """
 
 

@@ -68,6 +68,8 @@ ANYWHERE = re.compile(
 PRINTABLE = re.compile(rb"[\t\n\r -~]{120,}")
 WIDE = re.compile(rb"(?:[\t\n\r -~]\x00){60,}")
 LONG_RUN, BLANKS = 1024, 0.06
+# Symbols of a column whose weights are much alike: from a blank to less than a 9; 1,024 that all are printable.
+NARROW, GATHERED = 25, 15
 
 
 class ArtifactError(ValueError):
@@ -293,9 +295,17 @@ def refuse_files(block: bytes) -> None:
         run = match[0].replace(b"\0", b"")
         blanks = sum(map(run.count, (b" ", b"\t", b"\n")))
         alike = min(len(set(run[0::2])), len(set(run[1::2]))) <= 4  # float16 scales: their high bytes
-        long = len(run) >= LONG_RUN and not alike
+        long = len(run) >= LONG_RUN and not alike and not is_column(run)
         same = all(2 * max(map(half.count, set(half))) > len(half) for half in (run[0::2], run[1::2]))
+        same |= max(run) - min(run) < NARROW
         need(not long and (same or blanks < BLANKS * len(run)), "text lies among its tensors")
+
+
+def is_column(run: bytes) -> bool:
+    """Whether bytes may be symbols of a column whose weights are much alike: they gather about one number."""
+    mean = sum(run) / len(run)
+    variance = sum((byte - mean) ** 2 for byte in run) / len(run)
+    return variance < GATHERED**2 and up_and_down(Counter(run)) <= JAGGED
 
 
 def arrays(payload: bytes, at: int, entries: list) -> Iterator[tuple[str, str, memoryview]]:
@@ -341,9 +351,13 @@ def odd_symbols(array: bytes, config: dict, width: int) -> str:
     packed = 8 * len(zlib.compress(array, 6)) / len(array)
     if 1 < entropy and packed < REPEATING * min(entropy, entropy_by_size(array, width)):
         return "repeats itself as text does, or a table"
-    heights = [counts[symbol % 256] / len(array) for symbol in range(-129, 129)]
-    up_and_down = sum(abs(a - b) for a, b in itertools.pairwise(heights)) - 2 * max(heights)
-    return "has common symbols beside rare ones, as letters are" if up_and_down > JAGGED else ""
+    return "has common symbols beside rare ones, as letters are" if up_and_down(counts) > JAGGED else ""
+
+
+def up_and_down(counts: Counter) -> float:
+    """How far the symbols' shares go up and down, beside one peak."""
+    heights = [counts[symbol % 256] / counts.total() for symbol in range(-129, 129)]
+    return sum(abs(a - b) for a, b in itertools.pairwise(heights)) - 2 * max(heights)
 
 
 def entropy_by_size(array: bytes, width: int) -> float:
