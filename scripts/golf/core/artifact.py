@@ -68,7 +68,7 @@ ANYWHERE = re.compile(
 PRINTABLE = re.compile(rb"[\t\n\r -~]{120,}")
 WIDE = re.compile(rb"(?:[\t\n\r -~]\x00){60,}")
 LONG_RUN, BLANKS = 1024, 0.06
-# Symbols of a column whose weights are much alike: from a blank to less than a 9; 1,024 that all are printable.
+# Of a column whose weights are much alike: from a blank to less than a 9; spread of 1,024 printable symbols.
 NARROW, GATHERED = 25, 15
 
 
